@@ -1,0 +1,329 @@
+"""From a float graph and calibrated ranges to a quantized graph; every format is written from the result.
+
+The scheme is TFLite's: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec.
+Weights are symmetric, one scale per output channel; int8 activations are asymmetric, int16 ones symmetric; a bias has
+the scale of input times weight. Any operator may stay in another precision: conversions are put where precisions meet.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgenet.errors import InputError
+from edgenet.export.graph import Graph, Op, Quantization, Tensor
+from edgenet.results import Calibration
+
+# Operators with constant weights: kind -> axis of the output channels in the weights.
+WEIGHT_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+# The output has the scale of the input, because the kernel only moves or picks numbers (or averages a few).
+SAME_SCALE = {
+    "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "PADV2", "MIRROR_PAD",
+    "SLICE", "STRIDED_SLICE", "SPLIT", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "GATHER",
+}  # fmt: skip
+# All inputs and the output have one scale: inputs with another are requantized first.
+ONE_SCALE = {"CONCATENATION", "MAXIMUM", "MINIMUM", "PACK"}
+# The kernel demands this scale and zero point: kind -> (int8, int16).
+FIXED_OUTPUT = {
+    "SOFTMAX": (Quantization.per_tensor(1 / 256, -128), Quantization.per_tensor(1 / 32768)),
+    "LOGISTIC": (Quantization.per_tensor(1 / 256, -128), Quantization.per_tensor(1 / 32768)),
+    "TANH": (Quantization.per_tensor(1 / 128), Quantization.per_tensor(1 / 32768)),
+}
+FREE = {"ADD", "SUB", "MUL", "MEAN", "SUM", "RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "PRELU", "HARD_SWISH", "GELU"}
+INT8_KINDS = set(WEIGHT_AXIS) | SAME_SCALE | ONE_SCALE | set(FIXED_OUTPUT) | FREE
+# No integer kernel of these takes int16 activations.
+INT16_KINDS = INT8_KINDS - {"HARD_SWISH", "PRELU", "GELU", "RELU_N1_TO_1", "GATHER", "MIRROR_PAD", "SPLIT"}
+
+INTEGER = {"int8": (-128, 127), "int16": (-32768, 32767), "uint8": (0, 255)}
+PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
+NEEDS_CALIBRATION = ("int8", "int16x8")
+# The converter's own threshold: smaller weights are not worth a hybrid kernel.
+MIN_HYBRID_ELEMENTS = 1024
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Integers of one operator's weights, in the layout of the float ones, and the bias that goes with them."""
+
+    values: np.ndarray  # int8
+    scale: np.ndarray  # (C,) float32; one number where the weights have one scale
+    axis: int
+    bias: np.ndarray | None = None  # (C,) float32; None leaves the float graph's
+
+    @property
+    def quantization(self) -> Quantization:
+        return Quantization(self.scale, np.zeros(len(self.scale), np.int64), self.axis)
+
+
+def affine(low: float, high: float, dtype: str) -> Quantization:
+    """Return scale and zero point that cover [low, high] and zero; symmetric for int16.
+
+    Zero is exact, so that padding is; the range is widened to include it.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    qmin, qmax = INTEGER[dtype]
+    if dtype == "int16":
+        return Quantization.per_tensor(max(-low, high, 1e-8) / qmax)
+    scale = max(high - low, 1e-8) / (qmax - qmin)
+    return Quantization.per_tensor(scale, int(np.clip(round(qmin - low / scale), qmin, qmax)))
+
+
+def quantize_array(x: np.ndarray, q: Quantization, dtype: str) -> np.ndarray:
+    """Return the stored integers of real numbers `x`, rounded half to even and clipped to the type."""
+    shape = [1] * x.ndim
+    if len(q.scale) > 1:
+        shape[q.axis] = -1
+    scale, zero = q.scale.reshape(shape).astype(np.float64), q.zero_point.reshape(shape)
+    qmin, qmax = INTEGER[dtype]
+    return np.clip(np.rint(x / scale) + zero, qmin, qmax).astype(dtype)
+
+
+def weight_scale(w: np.ndarray, axis: int, bits: int = 8, per_channel: bool = True) -> np.ndarray:
+    """Return the symmetric scale(s) of weights, (C,) or (1,) float32: the largest magnitude meets the largest integer."""
+    peak = np.abs(w).max(axis=tuple(i for i in range(w.ndim) if i != axis)) if per_channel else np.abs(w).max()[None]
+    return np.maximum(peak / (2 ** (bits - 1) - 1), 1e-10).astype(np.float32)
+
+
+def round_weights(graph: Graph, bits: int = 8, per_channel: bool = True) -> dict[str, Weight]:
+    """Return every operator's weights rounded to the nearest integer, by the name of the operator's output."""
+    weights = {}
+    for op in graph.ops:
+        w = constant_weights(graph, op)
+        if w is not None:
+            axis = WEIGHT_AXIS[op.kind]
+            scale = weight_scale(w, axis, bits, per_channel)
+            q = Quantization(scale, np.zeros(len(scale), np.int64), axis)
+            weights[op.outputs[0]] = Weight(quantize_array(w, q, "int8"), scale, axis)
+    return weights
+
+
+def constant_weights(graph: Graph, op: Op) -> np.ndarray | None:
+    """Return the float weights of `op`, None where it has none or they are computed."""
+    return graph.constant(op.inputs[1]) if op.kind in WEIGHT_AXIS else None
+
+
+def quantize(
+    graph: Graph,
+    precision: str,
+    calibration: Calibration | None = None,
+    *,
+    weights: Mapping[str, Weight] | None = None,
+    exceptions: Mapping[str, str] | None = None,
+) -> Graph:
+    """Return `graph` in `precision`, with float input and output.
+
+    Args:
+        graph: float operators.
+        precision: one of PRECISIONS.
+        calibration: ranges of every activation; int8 and int16x8 need it.
+        weights: the integers to use, by the name of the operator's output; rounded to the nearest by default.
+        exceptions: the precision ("int8", "int16" or "float32") of single operators, by the name of their output.
+
+    Raises:
+        InputError: unknown precision, or one that needs a calibration came without.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision '{precision}' (valid: {', '.join(PRECISIONS)})")
+    if precision == "float32":
+        return graph
+    if precision == "float16":
+        return _with_stored_weights(graph, _half)
+    weights = {**round_weights(graph), **(weights or {})}
+    if precision == "weight-only":
+        return _with_stored_weights(graph, lambda t, w: None if w is None else _int8_constant(t, w), weights)
+    if precision == "dynamic":
+        return _dynamic(graph, weights)
+    if calibration is None:
+        raise InputError(f"precision {precision} needs images to calibrate with: give --images DIR (or sample)")
+    return _Quantizer(graph, calibration, weights, {"int8": "int8", "int16x8": "int16"}[precision], exceptions or {}).run()
+
+
+def _half(t: Tensor, _: Weight | None) -> Tensor | None:
+    if t.dtype != "float32" or t.data is None:
+        return None
+    limit = np.finfo(np.float16).max
+    return replace(t, name=f"{t.name}_float16", dtype="float16", data=np.clip(t.data, -limit, limit).astype(np.float16))
+
+
+def _int8_constant(t: Tensor, w: Weight) -> Tensor:
+    return replace(t, name=f"{t.name}_int8", dtype="int8", data=w.values, quantization=w.quantization)
+
+
+def _with_stored_weights(
+    graph: Graph, store: Callable[[Tensor, Weight | None], Tensor | None], weights: Mapping[str, Weight] | None = None
+) -> Graph:
+    """Keep constants in a smaller type and dequantize them once, when the file is loaded."""
+    tensors, ops, done = dict(graph.tensors), [], set[str]()
+    for op in graph.ops:
+        for i, name in enumerate(op.inputs):
+            if name is None or name in done or graph.tensors[name].data is None:
+                continue
+            w = (weights or {}).get(op.outputs[0]) if i == 1 else None
+            stored = store(graph.tensors[name], w)
+            if stored is not None:
+                done.add(name)
+                tensors[stored.name] = stored
+                tensors[name] = replace(graph.tensors[name], data=None)
+                ops.append(Op("DEQUANTIZE", (stored.name,), (name,), options_type="DequantizeOptions"))
+    return replace(graph, tensors=tensors, ops=(*ops, *graph.ops))
+
+
+def _dynamic(graph: Graph, weights: Mapping[str, Weight]) -> Graph:
+    """int8 weights, float activations quantized as they come by the kernel."""
+    tensors, ops = dict(graph.tensors), []
+    for op in graph.ops:
+        w = weights.get(op.outputs[0])
+        if w is not None and w.values.size >= MIN_HYBRID_ELEMENTS:
+            t = _int8_constant(graph.tensors[str(op.inputs[1])], w)
+            tensors[t.name] = t
+            options = dict(op.options)
+            if "asymmetricQuantizeInputs" in options:
+                options["asymmetricQuantizeInputs"] = True
+            op = replace(op, inputs=(op.inputs[0], t.name, *op.inputs[2:]), options=options)
+        ops.append(op)
+    return replace(graph, tensors=tensors, ops=tuple(ops))
+
+
+class _Quantizer:
+    """Walks the operators in order; each tensor may exist in several types, made when first asked for."""
+
+    def __init__(
+        self, graph: Graph, calibration: Calibration, weights: Mapping[str, Weight], dtype: str, exceptions: Mapping[str, str]
+    ) -> None:
+        self.graph, self.calibration, self.weights = graph, calibration, weights
+        self.dtype, self.exceptions = dtype, exceptions
+        self.tensors = {n: t for n, t in graph.tensors.items() if t.data is not None or n in graph.inputs}
+        self.ops: list[Op] = []
+        self.made: dict[tuple[str, str], str] = {(n, graph.tensors[n].dtype): n for n in graph.inputs}
+        self.home: dict[str, str] = {n: graph.tensors[n].dtype for n in graph.inputs}
+        self.scales: dict[tuple[str, str], Quantization] = {}
+
+    def run(self) -> Graph:
+        for op in self.graph.ops:
+            dtype = self.dtype_of(op)
+            if dtype == "float32":
+                self.keep(op)
+            else:
+                self.integer(op, dtype)
+        outputs = tuple(self.fetch(n, "float32") for n in self.graph.outputs)
+        return Graph(self.graph.name, self.tensors, tuple(self.ops), self.graph.inputs, outputs)
+
+    def dtype_of(self, op: Op) -> str:
+        asked = self.exceptions.get(op.outputs[0], self.dtype)
+        if self.graph.tensors[op.outputs[0]].dtype != "float32" or op.outputs[0] not in self.calibration.ranges:
+            return "float32"
+        # The softmax of the output stays in float: an 8-bit one has ties, and a thousand numbers cost nothing.
+        if op.kind == "SOFTMAX" and op.outputs[0] in self.graph.outputs:
+            return "float32"
+        if op.kind in WEIGHT_AXIS and constant_weights(self.graph, op) is None:
+            return "float32"
+        return asked if op.kind in {"int8": INT8_KINDS, "int16": INT16_KINDS}.get(asked, ()) else "float32"
+
+    def keep(self, op: Op) -> None:
+        inputs = tuple(
+            n if n is None or self.graph.tensors[n].dtype != "float32" or n not in self.home else self.fetch(n, "float32")
+            for n in op.inputs
+        )
+        self.emit(replace(op, inputs=inputs), "float32")
+
+    def emit(self, op: Op, dtype: str, quantization: Quantization | None = None) -> None:
+        for name in op.outputs:
+            t = self.graph.tensors[name]
+            stored = dtype if t.dtype == "float32" else t.dtype
+            self.tensors[name] = replace(t, dtype=stored, quantization=quantization)
+            self.made[name, stored], self.home[name] = name, stored
+        self.ops.append(op)
+
+    def scale_of(self, name: str, dtype: str) -> Quantization:
+        """Scale and zero point of an activation: the calibrated range's, unless its operator decided otherwise."""
+        if (name, dtype) not in self.scales:
+            fixed = self.calibration.fixed.get(name) if dtype == "int8" else None
+            self.scales[name, dtype] = Quantization.per_tensor(*fixed) if fixed else affine(*self.calibration.ranges[name], dtype)
+        return self.scales[name, dtype]
+
+    def fetch(self, name: str, dtype: str, quantization: Quantization | None = None) -> str:
+        """Return the name of activation `name` in `dtype` (and with this scale), converting it if there is none yet."""
+        key, suffix = (name, dtype), dtype
+        if dtype != "float32":
+            own = self.scale_of(name, dtype) if self.home[name] != dtype else self.tensors[name].quantization
+            quantization = quantization or own
+            if own is not None and quantization is not None and not _same(own, quantization):
+                suffix = f"{dtype}_{float(quantization.scale[0]):.6g}_{int(quantization.zero_point[0])}"
+                key = (name, suffix)
+        if key not in self.made:
+            source = self.made[name, self.home[name]]
+            out = f"{name}_{suffix}"
+            kind, options = ("DEQUANTIZE", "DequantizeOptions") if dtype == "float32" else ("QUANTIZE", "QuantizeOptions")
+            t = self.graph.tensors[name]
+            self.tensors[out] = Tensor(out, t.shape, dtype, None, quantization)
+            self.ops.append(Op(kind, (source,), (out,), options_type=options))
+            self.made[key] = out
+        return self.made[key]
+
+    def integer(self, op: Op, dtype: str) -> None:
+        data = [n for n in op.inputs if n is not None and self.graph.tensors[n].dtype == "float32"]
+        out = op.outputs[0]
+        if op.kind in WEIGHT_AXIS:
+            self.weighted(op, dtype)
+            return
+        if op.kind in FIXED_OUTPUT:
+            quantization = FIXED_OUTPUT[op.kind][dtype == "int16"]
+        elif op.kind in SAME_SCALE:
+            moved = self.fetch(data[0], dtype)
+            quantization = self.tensors[moved].quantization
+        else:
+            quantization = self.scale_of(out, dtype)
+        one = quantization if op.kind in ONE_SCALE else None
+        inputs = tuple(
+            n if n is None or self.graph.tensors[n].dtype != "float32" else self.operand(n, dtype, one) for n in op.inputs
+        )
+        self.emit(replace(op, inputs=inputs), dtype, quantization)
+
+    def operand(self, name: str, dtype: str, one: Quantization | None) -> str:
+        data = self.graph.constant(name)
+        if data is None:
+            return self.fetch(name, dtype, one)
+        q = one or affine(float(data.min()), float(data.max()), dtype)
+        out = f"{name}_{dtype}" + (f"_{float(q.scale[0]):.6g}" if one else "")
+        self.tensors[out] = Tensor(out, data.shape, dtype, quantize_array(data, q, dtype), q)
+        return out
+
+    def weighted(self, op: Op, dtype: str) -> None:
+        out = op.outputs[0]
+        x = self.fetch(str(op.inputs[0]), dtype)
+        w, input_scale = self.weights[out], self.tensors[x].quantization
+        assert input_scale is not None
+        bias = w.bias if w.bias is not None else self.graph.constant(op.inputs[2] if len(op.inputs) > 2 else None)
+        t = _int8_constant(self.graph.tensors[str(op.inputs[1])], w)
+        t = replace(t, name=f"{out}_weights")
+        inputs: tuple[str | None, ...] = (x, t.name, None)
+        if bias is not None:
+            stored, t = _bias(out, bias, float(input_scale.scale[0]), t, dtype)
+            self.tensors[stored.name] = stored
+            inputs = (x, t.name, stored.name)
+        self.tensors[t.name] = t
+        self.emit(replace(op, inputs=inputs), dtype, self.scale_of(out, dtype))
+
+
+def _same(a: Quantization, b: Quantization) -> bool:
+    return bool(np.array_equal(a.scale, b.scale) and np.array_equal(a.zero_point, b.zero_point))
+
+
+def _bias(out: str, bias: np.ndarray, input_scale: float, weights: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
+    """Return the stored bias, and the weights, whose scale grows where a 32-bit bias would overflow (dead channels)."""
+    q = weights.quantization
+    assert q is not None
+    scale = q.scale.astype(np.float64) * input_scale
+    stored_as = "int64" if dtype == "int16" else "int32"
+    needed = np.abs(bias) / 2**30 if len(q.scale) > 1 else np.abs(bias).max(keepdims=True) / 2**30
+    if dtype == "int8" and np.any(scale < needed):
+        grown = np.maximum(scale, needed) / scale
+        shape = [1] * weights.data.ndim  # type: ignore[union-attr]
+        shape[q.axis] = -1
+        values = np.rint(weights.data / grown.reshape(shape)).astype(np.int8)  # type: ignore[operator]
+        q = replace(q, scale=(q.scale * grown).astype(np.float32))
+        weights = replace(weights, data=values, quantization=q)
+        scale = q.scale.astype(np.float64) * input_scale
+    values = np.rint(bias / scale).astype(stored_as)
+    quantization = Quantization(scale.astype(np.float32), np.zeros(len(scale), np.int64), 0)
+    return Tensor(f"{out}_bias", values.shape, stored_as, values, quantization), weights

@@ -1,0 +1,221 @@
+"""The child process of a `Worker`: hold one model and answer requests on standard input and output.
+
+Run as a script, here and on boards, with runtime.py beside it or named by --runtime; the two files need NumPy and the
+runtime, nothing else of edgenet, and keep to Python 3.9. A message, either way, is
+
+    8 bytes "edgenet1", 4 bytes length of the header, 8 bytes length of the payload (big endian), header (JSON), payload
+
+Requests ("do"): load, info, predict, input, run, memory, quit. An answer has "ok", or "error" and its "kind":
+missing (no runtime), load (not a model), input (a batch that does not fit), failed (the runtime threw).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__":  # a file beside this one must not stand in for a module of the standard library
+    _here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [p for p in sys.path if os.path.abspath(p or ".") != _here]
+
+import argparse
+import gc
+import json
+import signal
+import struct
+import time
+from array import array
+from typing import Any, BinaryIO
+
+MAGIC = b"edgenet1"
+HEAD = struct.Struct(">8sIQ")
+
+Header = dict[str, Any]
+
+
+def pack(header: Header, payload_bytes: int) -> bytes:
+    """Return what stands in front of a payload of `payload_bytes`."""
+    text = json.dumps(header).encode()
+    return HEAD.pack(MAGIC, len(text), payload_bytes) + text
+
+
+def timed_runs(invoke: Any, runs: int, time_ns: int, lead_ns: int, limit_ns: int, clock: Any) -> tuple[array, int]:
+    """Time `invoke` again and again.
+
+    At first untimed until `lead_ns` have passed, at least once if that is not 0 (another process had the caches).
+    Then at least `runs` times and for `time_ns`, but no run starts after `limit_ns`; at least one is timed.
+
+    Returns:
+        samples in nanoseconds, number of untimed runs.
+    """
+    lead = 0
+    start = clock()
+    while lead_ns and (lead == 0 or clock() - start < lead_ns):
+        invoke()
+        lead += 1
+    samples = array("q")
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        start = clock()
+        while True:
+            before = clock()
+            invoke()
+            after = clock()
+            samples.append(after - before)
+            passed = after - start
+            if passed >= limit_ns or (len(samples) >= runs and passed >= time_ns):
+                return samples, lead
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def memory_bytes(field: str) -> int:
+    """Return VmHWM (peak) or VmRSS (now) of this process; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status") as f:
+            for line in f:
+                if line.startswith(field + ":"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def serve(requests: BinaryIO, answers: BinaryIO, runtime: Any) -> None:
+    """Answer requests until the other side closes or says quit."""
+    import numpy as np
+
+    predictor: Any = None
+    loaded: Header = {}
+
+    def handle(request: Header, payload: bytes) -> tuple[Header, bytes]:
+        nonlocal predictor
+        do = request["do"]
+        if do == "load":
+            path = request["path"]
+            name = runtime.import_runtime(path, request["runtime"])
+            _forget_peak()
+            baseline = memory_bytes("VmRSS")
+            start = time.perf_counter_ns()
+            predictor = runtime.load(path, request["threads"], name)
+            loaded.update(
+                load_ns=time.perf_counter_ns() - start,
+                baseline_rss_bytes=baseline,
+                runtime=predictor.runtime,
+                version=predictor.version,
+                delegate=predictor.delegate,
+                io_dtype=predictor.io_dtype,
+                input_shape=list(predictor.input_shape),
+                layout=predictor.layout,
+                size_px=list(predictor.size_px),
+                output_names=predictor.output_names,
+                output_shape=list(predictor.output.shape),
+                python=sys.version.split()[0],
+                numpy=np.__version__,
+            )
+            return loaded, b""
+        if do == "info":
+            return loaded, b""
+        if do == "memory":
+            return {"peak_rss_bytes": memory_bytes("VmHWM"), "baseline_rss_bytes": loaded["baseline_rss_bytes"]}, b""
+        if predictor is None:
+            raise ValueError(f"no model is loaded, so '{do}' cannot be answered")
+        if do == "run":
+            limits = (request["runs"], request["time_ns"], request["lead_ns"], request["limit_ns"])
+            samples, lead = timed_runs(predictor.invoke, *limits, time.perf_counter_ns)
+            if sys.byteorder == "big":
+                samples.byteswap()
+            return {"n": len(samples), "lead_runs": lead}, samples.tobytes()
+        batch = np.frombuffer(payload, request["dtype"]).reshape(request["shape"])
+        if do == "input":
+            predictor.set_input(batch)
+            return {}, b""
+        if do == "predict":
+            out = np.ascontiguousarray(predictor.predict(batch), "<f4")
+            return {"shape": list(out.shape)}, out.tobytes()
+        raise ValueError(f"unknown request '{do}'")
+
+    while True:
+        message = _read(requests)
+        if message is None or message[0]["do"] == "quit":
+            return
+        try:
+            header, payload = handle(*message)
+            header = {"ok": True, **header}
+        except Exception as e:
+            kind = "failed"
+            for cls, name in ((runtime.MissingRuntime, "missing"), (runtime.LoadError, "load"), (ValueError, "input")):
+                if isinstance(e, cls):
+                    kind = name
+                    break
+            header, payload = {"error": " ".join(str(e).split()) or type(e).__name__, "kind": kind}, b""
+        answers.write(pack(header, len(payload)))
+        answers.write(payload)
+        answers.flush()
+
+
+def main() -> None:
+    # Native libraries print on standard output; the answers go to a private copy of it.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    parser = argparse.ArgumentParser(description="hold one model and answer framed requests on standard input")
+    parser.add_argument("--runtime", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "runtime.py"))
+    parser.add_argument("--parent", type=int, help="end when this process, the parent, ends")
+    args = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if args.parent:
+        _die_with(args.parent)
+    serve(sys.stdin.buffer, answers, _module(args.runtime))
+
+
+def _read(stream: BinaryIO) -> tuple[Header, bytes] | None:
+    head = stream.read(HEAD.size)
+    if len(head) < HEAD.size:
+        return None
+    magic, header_bytes, payload_bytes = HEAD.unpack(head)
+    if magic != MAGIC:
+        raise SystemExit("standard input does not speak edgenet's protocol: this script is started by edgenet")
+    header, payload = stream.read(header_bytes), stream.read(payload_bytes)
+    if len(header) < header_bytes or len(payload) < payload_bytes:
+        return None
+    return json.loads(header), payload
+
+
+def _module(path: str) -> Any:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("edgenet_runtime", path)
+    if spec is None or spec.loader is None or not os.path.exists(path):
+        raise SystemExit(f"no runtime.py at {path}: copy it beside runner.py, or name it with --runtime")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _forget_peak() -> None:
+    """Start the peak memory anew, so that importing the runtime does not count; Linux only."""
+    try:
+        with open("/proc/self/clear_refs", "w") as f:
+            f.write("5")
+    except OSError:
+        pass
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, whatever native code is doing; Linux only."""
+    import ctypes
+
+    try:
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    except (AttributeError, OSError):
+        return
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,354 @@
+"""When a latency can be trusted: warm-up, interleaved rounds, intervals, comparisons and what speaks against them.
+
+Pure functions over raw nanosecond samples; the clock and the things to run are passed in. Nothing here assumes a
+distribution: latencies have one long tail and, on a machine that does other work, several humps.
+
+- The interval of one median resamples whole rounds (cluster bootstrap), because runs within a round are alike.
+- Two artifacts are compared by the ratio of their medians round by round, so that what changes slowly (clock,
+  temperature, neighbours) hits both; the interval is the exact one of Wilcoxon's signed-rank test (Hodges and Lehmann
+  1963, https://doi.org/10.1214/aoms/1177704172), which for two equal files errs as often as it says, not more.
+"""
+
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from edgenet.errors import EdgenetError, InputError
+
+# An untimed lead-in starts each turn: the artifact before it has left its own weights in the caches.
+_LEAD_NS = 20_000_000
+_SETTLE_WINDOW, _SETTLE_TOLERANCE = 10, 0.02
+_MIN_WARMUP_RUNS = 3
+_WIDE_SPREAD, _LARGE_DRIFT = 0.10, 0.05
+
+
+class BurstLike(Protocol):
+    @property
+    def samples_ns(self) -> Sequence[int]: ...
+    @property
+    def lead_runs(self) -> int: ...
+
+
+class Subject(Protocol):
+    """What `measure` times: a Worker, or something in its place."""
+
+    def run(self, runs: int, time_ns: int = 0, *, lead_ns: int = 0, limit_ns: int | None = None) -> BurstLike: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure.
+
+    Each artifact gets `rounds` turns that together have at least `min_runs` runs and `min_time_s` seconds; then, up to
+    `max_rounds`, all get more while the 95 % interval of some median is wider than `target_ci` to each side. No
+    artifact gets a turn after `max_time_s` seconds of its own; a slow one has fewer runs then.
+
+    Raises:
+        InputError: a number makes no sense.
+    """
+
+    min_runs: int = 50
+    min_time_s: float = 1.0
+    rounds: int = 10
+    max_rounds: int = 20
+    max_time_s: float = 60.0
+    target_ci: float = 0.01
+    warmup_s: float = 3.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("min_runs", 1), ("rounds", 1), ("min_time_s", 0), ("target_ci", 0), ("warmup_s", 0)):
+            if not getattr(self, name) >= least:
+                raise InputError(f"{name} must be at least {least}, was {getattr(self, name)}")
+        if self.max_rounds < self.rounds:
+            raise InputError(f"max_rounds ({self.max_rounds}) must be at least rounds ({self.rounds})")
+        if not self.max_time_s > 0:
+            raise InputError(f"max_time_s must be more than 0, was {self.max_time_s}")
+
+
+@dataclass
+class Trace:
+    """What was measured of one artifact. `error` is set where it failed; its samples up to then are kept."""
+
+    samples_ns: list[int] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
+    warmup_runs: int = 0
+    settled: bool = False
+    spent_ns: int = 0
+    error: EdgenetError | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`a` against `b`: the ratio of their medians (below 1: `a` is faster) with an interval (low, high)."""
+
+    ratio: float
+    low: float
+    high: float
+    verdict: str  # a is "faster" | "slower" | "cannot tell"
+    n_rounds: int
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Change from the first round to the last as a fraction of the median, and how likely chance gives as clear a trend."""
+
+    change: float
+    p: float
+
+
+def measure(
+    subjects: Mapping[str, Subject],
+    plan: Plan,
+    clock_ns: Callable[[], int],
+    on_step: Callable[[str], None] = lambda name: None,
+) -> dict[str, Trace]:
+    """Warm up and time all subjects, in shuffled interleaved rounds, one at a time.
+
+    A subject that raises an EdgenetError leaves the rounds; the others go on. `on_step` is called with the name after
+    each warm-up and each turn.
+    """
+    traces = {name: Trace() for name in subjects}
+    typical: dict[str, float] = {}
+    for name, subject in subjects.items():
+        trace = traces[name]
+        try:
+            runs = warm_up(subject, clock_ns, int(plan.warmup_s * 1e9))
+        except EdgenetError as e:
+            trace.error = e
+        else:
+            trace.warmup_runs, trace.settled = len(runs), is_settled(runs)
+            typical[name] = statistics.median(runs[-_SETTLE_WINDOW:])
+        on_step(name)
+
+    for r, order in enumerate(interleave(list(subjects), plan.max_rounds, plan.seed)):
+        alive = [n for n in order if traces[n].error is None and traces[n].spent_ns < plan.max_time_s * 1e9]
+        if not alive or (r >= plan.rounds and all(_is_enough(traces[n], plan) for n in alive)):
+            break
+        for name in alive:
+            trace = traces[name]
+            before = clock_ns()
+            try:
+                burst = subjects[name].run(_runs_a_turn(typical[name], plan), int(plan.min_time_s * 1e9 / plan.rounds),
+                                           lead_ns=_LEAD_NS, limit_ns=int(plan.max_time_s * 1e9))  # fmt: skip
+            except EdgenetError as e:
+                trace.error = e
+            else:
+                trace.samples_ns += burst.samples_ns
+                trace.rounds += [r] * len(burst.samples_ns)
+                trace.warmup_runs += burst.lead_runs
+                trace.spent_ns += clock_ns() - before
+            on_step(name)
+    return traces
+
+
+def warm_up(subject: Subject, clock_ns: Callable[[], int], limit_ns: int) -> list[int]:
+    """Run until the rate settles or `limit_ns` have passed (three runs at least); return the samples."""
+    samples: list[int] = []
+    end = clock_ns() + limit_ns
+    while not is_settled(samples):
+        left = end - clock_ns()
+        if left <= 0 and len(samples) >= _MIN_WARMUP_RUNS:
+            break
+        runs = _SETTLE_WINDOW if left > 0 else _MIN_WARMUP_RUNS - len(samples)
+        samples += subject.run(runs, limit_ns=max(left, 0)).samples_ns
+    return samples
+
+
+def is_settled(samples_ns: Sequence[int], window: int = _SETTLE_WINDOW, tolerance: float = _SETTLE_TOLERANCE) -> bool:
+    """Tell whether the rate has settled: the last two windows have the same median.
+
+    "The same" is within `tolerance`, or within what their own noise explains: twice the standard error of a difference
+    of medians, 1.2533 sigma sqrt(2 / window), sigma being 1.4826 times the median absolute deviation in the windows.
+    """
+    if len(samples_ns) < 2 * window:
+        return False
+    last = np.asarray(samples_ns[-window:], float)
+    before = np.asarray(samples_ns[-2 * window : -window], float)
+    m, n = float(np.median(last)), float(np.median(before))
+    sigma = 1.4826 * float(np.median(np.abs(np.concatenate([last - m, before - n]))))
+    return abs(m - n) <= max(tolerance * n, 2 * 1.2533 * sigma * math.sqrt(2 / window))
+
+
+def interleave(names: Sequence[str], rounds: int, seed: int) -> Iterator[list[str]]:
+    """Yield, for each round, all `names` in an order shuffled by `seed`."""
+    rng = random.Random(seed)
+    for _ in range(rounds):
+        order = list(names)
+        rng.shuffle(order)
+        yield order
+
+
+def quantile(samples: Sequence[float], q: float) -> float:
+    """Return the `q` quantile (0..1), linearly interpolated."""
+    return float(np.quantile(np.asarray(samples, float), q))
+
+
+def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval of the median between two order statistics, for independent samples of any distribution.
+
+    The number of samples below the median is binomial (n, 1/2), so (x[k], x[n-1-k]) covers it with probability
+    1 - 2 P(B <= k); the largest k that keeps `confidence` is taken. Under six samples no k does for 95 %: the range.
+    """
+    x = sorted(samples)
+    n = len(x)
+    log_pmf = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(n)]
+    k, tail = -1, 0.0
+    for i in range((n - 1) // 2 + 1):
+        tail += math.exp(log_pmf[i])
+        if 2 * tail > 1 - confidence:
+            break
+        k = i
+    k = max(k, 0)
+    return x[k], x[n - 1 - k]
+
+
+def median_interval_by_round(
+    samples: Sequence[float], rounds: Sequence[int], confidence: float = 0.95, seed: int = 0, resamples: int = 500
+) -> tuple[float, float]:
+    """Return the bootstrap percentile interval of the median, resampling whole rounds.
+
+    Runs of one round resemble each other, so they are drawn together. With one round it is `median_interval`.
+    """
+    groups = [np.asarray(g, float) for g in by_round(samples, rounds).values()]
+    if len(groups) < 2:
+        return median_interval(samples, confidence)
+    rng = np.random.default_rng(seed)
+    # One sort of all samples; a resample is then how often each counts, and its median a cumulative sum.
+    owner = np.concatenate([np.full(len(g), i) for i, g in enumerate(groups)])
+    values = np.concatenate(groups)
+    order = np.argsort(values, kind="stable")
+    values, owner = values[order], owner[order]
+    medians = np.empty(resamples)
+    for b in range(resamples):
+        weights = np.bincount(rng.integers(len(groups), size=len(groups)), minlength=len(groups))
+        below = np.cumsum(weights[owner])
+        total = int(below[-1])
+        low = values[np.searchsorted(below, (total - 1) // 2, side="right")]
+        high = values[np.searchsorted(below, total // 2, side="right")]
+        medians[b] = (low + high) / 2
+    half = (1 - confidence) / 2
+    return float(np.quantile(medians, half)), float(np.quantile(medians, 1 - half))
+
+
+def by_round(samples: Sequence[float], rounds: Sequence[int]) -> dict[int, list[float]]:
+    """Group samples by the round that each belongs to, in order of the rounds."""
+    groups: dict[int, list[float]] = {}
+    for r, sample in sorted(zip(rounds, samples, strict=True), key=lambda pair: pair[0]):
+        groups.setdefault(r, []).append(sample)
+    return groups
+
+
+def compare(
+    a_ns: Sequence[int], a_rounds: Sequence[int], b_ns: Sequence[int], b_rounds: Sequence[int],
+    confidence: float = 0.98,
+) -> Comparison:  # fmt: skip
+    """Compare two artifacts measured in the same rounds.
+
+    Each round that both have gives one ratio of medians; their logarithms give the Hodges-Lehmann estimate and the
+    signed-rank interval. At 98 %, two equal files are told apart once in 50 comparisons, by mistake. That needs seven
+    rounds; with fewer the verdict is always "cannot tell" and the interval is open (0, infinity).
+
+    Raises:
+        InputError: there is no round that both have.
+    """
+    a, b = by_round(a_ns, a_rounds), by_round(b_ns, b_rounds)
+    logs = [math.log(statistics.median(a[r]) / statistics.median(b[r])) for r in a if r in b]
+    if not logs:
+        raise InputError("the two were not measured in the same rounds; bench them in one command to compare them")
+    n = len(logs)
+    walsh = sorted((logs[i] + logs[j]) / 2 for i in range(n) for j in range(i, n))
+    ratio = math.exp(statistics.median(walsh))
+    k = signed_rank_critical(n, 1 - confidence)
+    if k == 0:
+        return Comparison(ratio, 0.0, math.inf, "cannot tell", n)
+    low, high = math.exp(walsh[k - 1]), math.exp(walsh[-k])
+    verdict = "faster" if high < 1 else "slower" if low > 1 else "cannot tell"
+    return Comparison(ratio, low, high, verdict, n)
+
+
+def signed_rank_critical(n: int, alpha: float) -> int:
+    """Return the largest k with 2 P(W < k) <= `alpha`, W being Wilcoxon's signed-rank statistic of `n`; 0 for none.
+
+    The k-th smallest and k-th largest Walsh averages are then an interval of confidence 1 - alpha at least.
+    """
+    counts = np.ones(1)
+    for rank in range(1, n + 1):  # each rank is in the sum or is not
+        longer = np.zeros(len(counts) + rank)
+        longer[: len(counts)] += counts / 2
+        longer[rank:] += counts / 2
+        counts = longer
+    return int(np.searchsorted(np.cumsum(counts), alpha / 2 * (1 + 1e-12), side="right"))
+
+
+def drift(samples: Sequence[float], rounds: Sequence[int]) -> Drift:
+    """Return the trend of the rounds' medians: Theil and Sen's slope over all rounds, and Mann and Kendall's p.
+
+    A change of 0 and p of 1 where there are fewer than four rounds.
+    """
+    groups = by_round(samples, rounds)
+    m = [statistics.median(g) for g in groups.values()]
+    n = len(m)
+    if n < 4:
+        return Drift(0.0, 1.0)
+    pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
+    slope = statistics.median((m[j] - m[i]) / (j - i) for i, j in pairs)
+    s = sum((m[j] > m[i]) - (m[j] < m[i]) for i, j in pairs)
+    variance = n * (n - 1) * (2 * n + 5) / 18
+    z = max(abs(s) - 1, 0) / math.sqrt(variance)
+    return Drift(slope * (n - 1) / statistics.median(m), math.erfc(z / math.sqrt(2)))
+
+
+def warnings_of(trace: Trace, plan: Plan) -> list[str]:
+    """Return what speaks against trusting a trace, in words."""
+    found = []
+    if not trace.settled:
+        found.append(f"not settled after {plan.warmup_s:g} s of warm-up")
+    n = len(trace.samples_ns)
+    if n < plan.min_runs:
+        found.append(f"only {n} of {plan.min_runs} runs fitted into {plan.max_time_s:g} s")
+    median = quantile(trace.samples_ns, 0.5)
+    spread = (quantile(trace.samples_ns, 0.75) - quantile(trace.samples_ns, 0.25)) / median
+    if spread > _WIDE_SPREAD:
+        found.append(f"noisy: the middle half of the runs spreads over {spread:.0%} of the median")
+    trend = drift(trace.samples_ns, trace.rounds)
+    if abs(trend.change) > _LARGE_DRIFT and trend.p < 0.01:
+        way = "slower" if trend.change > 0 else "faster"
+        found.append(f"drift: {abs(trend.change):.0%} {way} from the first round to the last")
+    return found
+
+
+def indistinct(traces: Mapping[str, Trace]) -> dict[str, list[tuple[str, Comparison]]]:
+    """Return for each name those neighbours by median that it cannot be told from, both ways."""
+    order = sorted(traces, key=lambda name: statistics.median(traces[name].samples_ns))
+    found: dict[str, list[tuple[str, Comparison]]] = {name: [] for name in order}
+    for fast, slow in zip(order, order[1:], strict=False):
+        f, s = traces[fast], traces[slow]
+        for name, other, x, y in ((fast, slow, f, s), (slow, fast, s, f)):
+            try:
+                c = compare(x.samples_ns, x.rounds, y.samples_ns, y.rounds)
+            except InputError:  # one of them ran out of time before a common round
+                continue
+            if c.verdict == "cannot tell":
+                found[name].append((other, c))
+    return found
+
+
+def _runs_a_turn(typical_ns: float, plan: Plan) -> int:
+    runs = math.ceil(plan.min_runs / plan.rounds)
+    lead = max(_LEAD_NS, typical_ns)
+    affordable = (plan.max_time_s * 1e9 / plan.rounds - lead) / typical_ns
+    return max(1, min(runs, int(affordable)))
+
+
+def _is_enough(trace: Trace, plan: Plan) -> bool:
+    samples = trace.samples_ns
+    if len(samples) < plan.min_runs or sum(samples) < plan.min_time_s * 1e9:
+        return False
+    low, high = median_interval_by_round(samples, trace.rounds)
+    return (high - low) / 2 <= plan.target_ci * quantile(samples, 0.5)

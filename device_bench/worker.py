@@ -1,0 +1,292 @@
+"""A loaded model in a child process: what native code does there, crash or hang, is an error here and not the end.
+
+The child is runner.py; this is its other side. The child ends with `close`, with its parent (by the kernel on Linux,
+else when its standard input closes), and when it does not answer in time.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+import numpy as np
+
+from edgenet.device_bench import runner
+from edgenet.errors import DeviceError, InputError
+from edgenet.export import runtime as runtime_module
+
+_MAX_NOISE_BYTES = 1 << 16  # what a login shell may say before the first answer
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Runs one after another: nanoseconds of each timed one, and the number of untimed ones before them."""
+
+    samples_ns: tuple[int, ...]
+    lead_runs: int = 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of the child: the peak since just before the model was loaded, and what it was then."""
+
+    peak_rss_bytes: int
+    baseline_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """What a worker has loaded. Dimensions that the file leaves open are -1; `layout` is that of the file."""
+
+    runtime: str
+    version: str
+    delegate: str
+    io_dtype: str
+    input_shape: tuple[int, ...]
+    layout: str
+    size_px: tuple[int, int]  # height, width
+    output_names: tuple[str, ...]
+    output_shape: tuple[int, ...]
+    load_ns: int
+    baseline_rss_bytes: int
+    python: str
+    numpy: str
+
+
+class Worker:
+    """A child process that holds one model. Use it in a `with` block, from one thread.
+
+    On Linux the child is tied to the thread that starts it where that is the main thread.
+
+    Args:
+        path: the model file.
+        threads: threads of one inference when timed; `predict` uses as many for a batch.
+        runtime: litert, onnxruntime or openvino; None takes the format's own.
+        command: starts runner.py some other way, on a board say; `path` is then a path there.
+        load_timeout_s: for starting the child and loading the model.
+        timeout_s: for each later request (the time that `run` is asked to take comes on top).
+
+    Raises:
+        InputError: the file is not a model that this runtime loads.
+        DeviceError: the runtime is missing, the child crashed, hung, or spoke something else.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        threads: int = 1,
+        runtime: str | None = None,
+        *,
+        command: Sequence[str] | None = None,
+        load_timeout_s: float = 180.0,
+        timeout_s: float = 600.0,
+    ) -> None:
+        if threads < 1:
+            raise InputError(f"threads must be at least 1, was {threads}")
+        self.path, self._timeout_s, self._first = path, timeout_s, True
+        self._stderr = tempfile.TemporaryFile()  # a file, not a pipe: it never fills, however much is said
+        if command is None:
+            path = Path(path).resolve()
+            command = [sys.executable, runner.__file__, "--runtime", runtime_module.__file__]
+            if threading.current_thread() is threading.main_thread():  # the kernel watches the thread, not the process
+                command += ["--parent", str(os.getpid())]
+        try:
+            self._process = subprocess.Popen(
+                list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0
+            )
+        except OSError as e:
+            self._stderr.close()
+            raise DeviceError(f"cannot start {command[0]}: {e.strerror}; give the path of a program that runs") from e
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._to, False)
+        os.set_blocking(self._from, False)
+        request = {"do": "load", "path": str(path), "threads": threads, "runtime": runtime}
+        try:
+            info, _ = self._ask(request, timeout_s=load_timeout_s)
+        except BaseException:
+            self.close()
+            raise
+        self.info = WorkerInfo(
+            **{k: tuple(info[k]) if isinstance(info[k], list) else info[k] for k in WorkerInfo.__dataclass_fields__}
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        """Return (N, classes) float32 for (N, H, W, 3) of what the file takes, as `Predictor.predict` does.
+
+        Raises:
+            InputError: the batch does not fit the file.
+            DeviceError: the child crashed or hung.
+        """
+        header, payload = self._ask(_array_header("predict", batch), _bytes(batch))
+        return np.frombuffer(payload, "<f4").reshape(header["shape"]).astype(np.float32, copy=False)
+
+    def set_input(self, batch: np.ndarray) -> None:
+        """Set the images that `run` computes: (1, H, W, 3), or the batch that the file fixes. Raises as `predict`."""
+        self._ask(_array_header("input", batch), _bytes(batch))
+
+    def run(self, runs: int, time_ns: int = 0, *, lead_ns: int = 0, limit_ns: int | None = None) -> Burst:
+        """Time inference in the child, by its monotonic clock around nothing but the call.
+
+        Args:
+            runs, time_ns: at least as many runs, and at least that long.
+            lead_ns: run untimed that long before, at least once; 0 for not at all.
+            limit_ns: start no run after it, even if there were fewer than `runs`; one is always made.
+
+        Raises:
+            DeviceError: the child crashed or hung.
+        """
+        limit_ns = limit_ns if limit_ns is not None else 1 << 62
+        request = {"do": "run", "runs": runs, "time_ns": time_ns, "lead_ns": lead_ns, "limit_ns": limit_ns}
+        header, payload = self._ask(request, timeout_s=self._timeout_s + (time_ns + lead_ns) / 1e9)
+        return Burst(tuple(np.frombuffer(payload, "<i8").tolist()), header["lead_runs"])
+
+    def memory(self) -> Memory:
+        """Return the memory of the child; 0 where its system does not tell. Raises DeviceError."""
+        header, _ = self._ask({"do": "memory"})
+        return Memory(header["peak_rss_bytes"], header["baseline_rss_bytes"])
+
+    def stderr(self) -> str:
+        """Return what the child and its native libraries have printed so far."""
+        if self._stderr.closed:
+            return ""
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace")
+
+    def close(self) -> None:
+        """End the child. May be called twice."""
+        process = self._process
+        if process.poll() is None:
+            process.kill()  # it holds nothing that a gentle end would save
+        process.wait()
+        for stream in (process.stdin, process.stdout, self._stderr):
+            if stream is not None:
+                stream.close()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _ask(
+        self, request: dict[str, Any], payload: memoryview | bytes = b"", timeout_s: float | None = None
+    ) -> tuple[dict[str, Any], bytearray]:
+        if self._stderr.closed:
+            raise DeviceError(f"the process that ran {self.path} has ended; load the file again")
+        do = request["do"]
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + timeout_s
+        try:
+            self._send(runner.pack(request, len(payload)), deadline)
+            self._send(payload, deadline)
+            header, answer = self._receive(deadline)
+        except TimeoutError:
+            self.close()
+            raise DeviceError(
+                f"{self.path}: no answer to '{do}' in {timeout_s:g} s, so its process was ended; "
+                "the machine is overloaded or the runtime hangs on this file"
+            ) from None
+        except (EOFError, BrokenPipeError):
+            self._died(do)
+        if "error" in header:
+            message, kind = header["error"], header.get("kind")
+            if kind in ("load", "input"):
+                raise InputError(message)
+            raise DeviceError(message if kind == "missing" else f"{self.path}: '{do}' failed: {message}")
+        return header, answer
+
+    def _send(self, data: memoryview | bytes, deadline: float) -> None:
+        view = memoryview(data).cast("B")
+        while view:
+            _, ready, _ = select.select([], [self._to], [], _left(deadline))
+            if not ready:
+                raise TimeoutError
+            view = view[os.write(self._to, view) :]
+
+    def _receive(self, deadline: float) -> tuple[dict[str, Any], bytearray]:
+        head = self._read(runner.HEAD.size, deadline)
+        noise = 0
+        while not head.startswith(runner.MAGIC):
+            if not self._first or noise > _MAX_NOISE_BYTES:
+                self._garbled(head)
+            del head[0]
+            head += self._read(1, deadline)
+            noise += 1
+        self._first = False
+        _, header_bytes, payload_bytes = runner.HEAD.unpack(head)
+        try:
+            header = json.loads(self._read(header_bytes, deadline))
+        except ValueError:
+            self._garbled(head)
+        return header, self._read(payload_bytes, deadline)
+
+    def _read(self, n: int, deadline: float) -> bytearray:
+        data = bytearray()
+        while len(data) < n:
+            ready, _, _ = select.select([self._from], [], [], _left(deadline))
+            if not ready:
+                raise TimeoutError
+            chunk = os.read(self._from, n - len(data))
+            if not chunk:
+                raise EOFError
+            data += chunk
+        return data
+
+    def _garbled(self, seen: bytearray) -> NoReturn:
+        self.close()
+        raise DeviceError(
+            f"{self.path}: its process answered {bytes(seen[:20])!r}, which is not edgenet's protocol; "
+            "is runner.py there of another version, or does a login script print?"
+        )
+
+    def _died(self, do: str) -> NoReturn:
+        try:
+            status = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            how = "closed its output"
+        else:
+            how = describe_exit(status)
+        said = [line.strip() for line in self.stderr().splitlines() if line.strip()]
+        last = f"; it said last: {said[-1][:200]}" if said else ""
+        self.close()
+        raise DeviceError(f"{self.path}: its process {how} at '{do}'{last}")
+
+
+def describe_exit(status: int) -> str:
+    """Return how a process ended, in words, from what `Popen.wait` gives (or a shell: 128 + signal)."""
+    number = -status if status < 0 else status - 128 if status > 128 else 0
+    if not number:
+        return f"ended with exit status {status}"
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
+
+
+def _array_header(do: str, batch: np.ndarray) -> dict[str, Any]:
+    return {"do": do, "dtype": batch.dtype.newbyteorder("<").str, "shape": list(batch.shape)}
+
+
+def _bytes(batch: np.ndarray) -> memoryview:
+    little = np.ascontiguousarray(batch, batch.dtype.newbyteorder("<"))
+    return memoryview(little.reshape(-1).view(np.uint8)).cast("B")

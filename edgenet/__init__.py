@@ -1,0 +1,1 @@
+"""edgenet: take a trained image classifier to a phone, a board or an edge accelerator, and prove what it cost."""

@@ -1,0 +1,47 @@
+"""The errors that edgenet raises.
+
+    EdgenetError
+    ├── InputError          the arguments or the input files are wrong          exit status 2
+    ├── MissingDependency   a library that this work needs is not installed     exit status 2
+    ├── GateFailed          a budget or a comparison failed                     exit status 1
+    └── DeviceError         a device or a runtime failed                        exit status 3
+
+Each message is one line that says what is wrong, what is valid and what to do. Only `cli.py` turns an error into a
+message and an exit status.
+"""
+
+
+class EdgenetError(Exception):
+    """Base of all errors that edgenet raises on purpose."""
+
+    exit_status = 2
+
+
+class InputError(EdgenetError):
+    """The arguments or the input files are wrong."""
+
+
+class MissingDependency(EdgenetError):
+    """A library that this work needs is not installed.
+
+    Args:
+        package: the name on PyPI.
+        extra: the extra of edgenet that installs it.
+        purpose: what it is needed for, as a noun phrase.
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'edgenet[{extra}]'")
+        self.package, self.extra = package, extra
+
+
+class GateFailed(EdgenetError):
+    """A budget or a comparison failed."""
+
+    exit_status = 1
+
+
+class DeviceError(EdgenetError):
+    """A device or a runtime failed."""
+
+    exit_status = 3

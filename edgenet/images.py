@@ -1,0 +1,490 @@
+"""File -> pixels -> network input: the only place that opens, crops, resizes or normalises a picture.
+
+A picture is turned upright by its EXIF orientation, made 8-bit RGB, cropped and resized as EfficientNet's authors do
+(https://github.com/tensorflow/tpu, models/official/efficientnet/preprocessing.py): the centre square with a side of
+res / (res + 32) of the short side, then bicubic to res x res. What is not plain 8-bit RGB:
+
+    transparent          put on white, as a page shows it: the colour under a transparent pixel is arbitrary
+    16-bit grayscale     scaled to 8 bits (PIL's own conversion would clip)
+    CMYK                 converted without its ICC profile, as TensorFlow's decoder does; Adobe's inversion is undone
+    animated, paged      the first frame
+    32-bit, float, LAB   refused: there is no agreed range or conversion
+    > 179 megapixels     refused: decoding would take gigabytes
+
+JPEG is decoded at full size: the decoder's scaled modes (`Image.draft`) are faster and give other pixels.
+"""
+
+import collections
+import functools
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from edgenet import sample
+from edgenet.errors import InputError
+from edgenet.folders import Classes, list_folder
+from edgenet.results import ImageSet
+
+Pixels = NDArray[np.uint8]
+
+MAX_PIXELS = (
+    178_956_970  # where PIL, too, refuses a file as a decompression bomb; a photograph of 3 x 8 bits is 512 MiB
+)
+MAX_SKIPPED_PERCENT = 1
+
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")  # by content, not by extension
+_RESAMPLING = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
+_UPRIGHT = {  # EXIF orientation -> what undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_ORIENTATION = 0x0112
+# The first bytes of every format above but TIFF's and the ISO ones: tells text and empty files at no cost.
+_MAGIC = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II", b"MM", b"P")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photograph becomes a network's input: (pixel - mean) / std on a square of `resolution_px`.
+
+    `mean` and `std` are in 0..255 and, like the pixels, in `channel_order` ("rgb" or "bgr").
+    """
+
+    resolution_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop_padding_px: int = 32
+    interpolation: str = "bicubic"
+    channel_order: str = "rgb"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
+        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+        if self.resolution_px < 1 or self.crop_padding_px < 0:
+            raise InputError(
+                f"preprocessing with resolution {self.resolution_px} and crop padding {self.crop_padding_px}: "
+                "give a resolution of at least 1 px and a padding of at least 0 px"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(v > 0 for v in self.std):
+            raise InputError(
+                f"preprocessing with mean {self.mean} and std {self.std}: give three numbers each, std > 0"
+            )
+        if self.interpolation not in _RESAMPLING:
+            raise InputError(f"unknown interpolation '{self.interpolation}' (valid: {', '.join(_RESAMPLING)})")
+        if self.channel_order not in ("rgb", "bgr"):
+            raise InputError(f"unknown channel order '{self.channel_order}' (valid: rgb, bgr)")
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Preprocessing":
+        """Build it from what `to_json` gave; unknown keys are ignored.
+
+        Raises:
+            InputError: a key is missing or a value is not valid.
+        """
+        try:
+            return cls(**{k: data[k] for k in cls.__dataclass_fields__ if k in data})
+        except (TypeError, ValueError) as e:
+            raise InputError(f"not a preprocessing ({e}): it needs resolution_px, mean and std") from None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some pictures of a stream: `indices` (n,) into the ImageSet, `pixels` (n, H, W, 3) uint8."""
+
+    indices: NDArray[np.int64]
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that could not be decoded, and why."""
+
+    file: str
+    why: str
+
+
+def open_images(path: str | Path, class_ids: Sequence[str], class_names: Sequence[str]) -> ImageSet:
+    """List the photographs of a folder with their labels and content hashes; "sample" means the sample photographs.
+
+    The folder holds class folders named by WordNet id, index or class name; or photographs with a labels.csv
+    (file,label); or photographs only. Files come in the order of their names.
+
+    Args:
+        class_ids: the WordNet id of each class, or nothing where the model's classes have none.
+        class_names: the name of each class. With neither, labels can only be indices.
+
+    Raises:
+        InputError: no such folder, no photographs in it, a label that the model does not know, more than 1 % of the
+            files are plainly not images.
+        MissingDependency: the sample photographs are not installed.
+    """
+    if str(path) == "sample":
+        return _open_sample()
+    root = Path(path)
+    entries = list_folder(root, Classes(class_ids, class_names))
+    files = tuple(os.path.abspath(root / name) for name, _ in entries)
+    with ThreadPoolExecutor(_cores()) as pool:
+        scanned = list(pool.map(_scan, files))
+    bad = [Skipped(file, why) for file, (_, why) in zip(files, scanned, strict=True) if why]
+    _refuse_too_many(bad, len(files))
+    return _image_set(str(root), files, [label for _, label in entries], [digest for digest, _ in scanned])
+
+
+def split(images: ImageSet, n_calibration: int) -> tuple[ImageSet, ImageSet]:
+    """Split a set into (calibration, evaluation), disjoint by content.
+
+    The order of the content hashes decides, not file names: the same photographs in another folder split alike. Equal
+    files, and crops of one sample photograph, stay on one side. The calibration side has at most `n_calibration`
+    pictures and at most half of the set: its length is the number that was really used.
+    """
+    target = min(n_calibration, len(images) // 2)
+    groups: dict[str, list[int]] = {}
+    for i in sorted(range(len(images)), key=lambda i: (images.digests[i], images.files[i])):
+        groups.setdefault(_group(images, i), []).append(i)
+    in_order = [groups[key] for key in sorted(groups)]
+    chosen: list[int] = []
+    taken: list[int] = []
+    for group in in_order:
+        if len(chosen) + len(group) <= target:
+            chosen += group
+            taken += group
+    if not chosen and target > 0 and len(in_order) > 1:  # every group is larger: a part of one, and the rest unused
+        chosen, taken = in_order[0][:target], in_order[0]
+    unused = set(taken)
+    n_set = images.n_set or len(images)
+    return (
+        _subset(images, sorted(chosen), n_set),
+        _subset(images, [i for i in range(len(images)) if i not in unused], n_set),
+    )
+
+
+def limit(images: ImageSet, n: int) -> ImageSet:
+    """Return `n` pictures of the set, those with the lowest content hashes; the whole set where it has no more.
+
+    Raises:
+        InputError: n is below 1.
+    """
+    if n < 1:
+        raise InputError(f"a limit of {n} images leaves none: give at least 1")
+    if n >= len(images):
+        return images
+    kept = sorted(range(len(images)), key=lambda i: (images.digests[i], images.files[i]))[:n]
+    return _subset(images, sorted(kept), 0)
+
+
+def duplicates(images: ImageSet) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of files that have the same content; they stay in the set."""
+    groups: dict[str, list[str]] = {}
+    for file, digest in zip(images.files, images.digests, strict=True):
+        groups.setdefault(digest, []).append(file)
+    return tuple(tuple(files) for files in groups.values() if len(files) > 1)
+
+
+def decode(file: str, preprocessing: Preprocessing) -> Pixels:
+    """Return the picture as the network sees it before normalisation: (H, W, 3) uint8, in its channel order.
+
+    Raises:
+        InputError: the file cannot be decoded; the message starts with its name.
+    """
+    picture = _open_rgb(file)
+    res = preprocessing.resolution_px
+    side = max(1, int(res / (res + preprocessing.crop_padding_px) * min(picture.size)))
+    # Cropped, then resized, as the authors do: resize(box=...) would filter in pixels from outside of the crop.
+    square = _centre_square(picture, side).resize((res, res), _RESAMPLING[preprocessing.interpolation])
+    pixels = np.asarray(square, np.uint8)
+    return np.ascontiguousarray(pixels[..., ::-1]) if preprocessing.channel_order == "bgr" else pixels
+
+
+def normalise(pixels: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Return (pixels - mean) / std: (N, H, W, 3) uint8 -> (N, H, W, 3) float32."""
+    out = pixels.astype(np.float32)
+    out -= np.asarray(preprocessing.mean, np.float32)
+    out /= np.asarray(preprocessing.std, np.float32)
+    return out
+
+
+def stream(
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    chunk: int = 64,
+    workers: int | None = None,
+    skipped_before: Sequence[Skipped] = (),
+) -> "Stream":
+    """Decode a set on all cores ahead of use; see `Stream`."""
+    return Stream(images, preprocessing, chunk, workers, skipped_before)
+
+
+class Stream:
+    """The pictures of a set as `Chunk`s, in order, decoded by threads that run ahead of the reader.
+
+    At most two chunks of decoded pictures exist at a time beside those that the reader keeps, so memory does not grow
+    with the set. A file that cannot be decoded is left out and listed in `skipped`. Every iteration starts anew.
+
+    Args:
+        chunk: pictures in a Chunk; the last may have fewer.
+        workers: decoding threads; by default one for each core this process may use.
+        skipped_before: what another part of the same split skipped, so that the 1 % is that of the whole set.
+
+    Raises (while iterating):
+        InputError: as soon as more than 1 % of the set was skipped, or when nothing is left.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        preprocessing: Preprocessing,
+        chunk: int = 64,
+        workers: int | None = None,
+        skipped_before: Sequence[Skipped] = (),
+    ) -> None:
+        if chunk < 1 or (workers is not None and workers < 1):
+            raise InputError(f"a stream of chunks of {chunk} by {workers} workers: give at least 1 of each")
+        self.images, self.preprocessing, self.chunk = images, preprocessing, chunk
+        self.workers = workers or _cores()
+        self.skipped: list[Skipped] = []
+        self._skipped_before = tuple(skipped_before)
+
+    def __len__(self) -> int:
+        """Pictures in the set, the skipped ones included."""
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        self.skipped = []
+        n_set = self.images.n_set or len(self.images)
+        indices: list[int] = []
+        pixels: list[Pixels] = []
+        n_read = 0
+        for i, result in self._decoded():
+            if isinstance(result, Skipped):
+                self.skipped.append(result)
+                _refuse_too_many([*self._skipped_before, *self.skipped], n_set)
+                continue
+            n_read += 1
+            indices.append(i)
+            pixels.append(result)
+            del result  # else the last picture of a chunk lives on while the reader works
+            if len(indices) == self.chunk:
+                yield _take(indices, pixels)
+        if indices:
+            yield _take(indices, pixels)
+        if n_read == 0 and self.skipped:
+            raise InputError(_unreadable(self.skipped, len(self.images)))
+
+    def _decoded(self) -> Iterator[tuple[int, Pixels | Skipped]]:
+        _prepare_pil()  # here, once, before threads do
+        ahead = max(self.chunk, 2 * self.workers)
+        waiting: collections.deque[Future[Pixels | Skipped]] = collections.deque()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+        try:
+            for n, file in enumerate(self.images.files):
+                waiting.append(pool.submit(_decode_or_skip, file, self.preprocessing))
+                if len(waiting) > ahead:
+                    yield n - ahead, waiting.popleft().result()
+            n = len(self.images) - len(waiting)
+            while waiting:
+                yield n, waiting.popleft().result()
+                n += 1
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def load_pixels(images: ImageSet, preprocessing: Preprocessing, workers: int | None = None) -> Pixels:
+    """Return all pictures of a small set: (N, H, W, 3) uint8, without those that could not be decoded.
+
+    Raises:
+        InputError: more than 1 % of them could not be decoded.
+    """
+    res = preprocessing.resolution_px
+    chunks = [c.pixels for c in stream(images, preprocessing, workers=workers)]
+    return np.concatenate(chunks) if chunks else np.zeros((0, res, res, 3), np.uint8)
+
+
+def thumbnail(file: str, side_px: int = 96) -> bytes:
+    """Return the centre square of a picture, upright, as a JPEG of side_px x side_px.
+
+    Raises:
+        InputError: the file cannot be decoded.
+    """
+    picture = _open_rgb(file)
+    square = _centre_square(picture, min(picture.size)).resize((side_px, side_px), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    square.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+@functools.cache
+def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the WordNet ids and the names of ImageNet's 1000 classes, in the order of the networks' outputs."""
+    import csv
+
+    with open(Path(__file__).parent / "data" / "imagenet_classes.csv", newline="", encoding="utf-8") as f:
+        rows = sorted(csv.DictReader(f), key=lambda row: int(row["index"]))
+    return tuple(row["wnid"] for row in rows), tuple(row["name"] for row in rows)
+
+
+def _open_sample() -> ImageSet:
+    hashes: dict[str, str] = {}
+    digests = []
+    for name in sample.names():
+        photo, number = sample.photograph_of(name)
+        if photo not in hashes:
+            hashes[photo] = hashlib.sha256(sample.path_of(photo).read_bytes()).hexdigest()
+        digests.append(hashlib.sha256(f"{hashes[photo]}#{number}".encode()).hexdigest())
+    return _image_set("sample", sample.names(), [None] * len(digests), digests)
+
+
+def _scan(file: str) -> tuple[str, str]:
+    # The content's sha256, and why it cannot be an image ("" where it may be one).
+    digest = hashlib.sha256()
+    try:
+        with open(file, "rb") as f:
+            head = block = f.read(1 << 20)
+            while block:
+                digest.update(block)
+                block = f.read(1 << 20)
+    except OSError as e:
+        return hashlib.sha256(f"unreadable {file}".encode(errors="surrogateescape")).hexdigest(), str(e.strerror)
+    if not head:
+        return digest.hexdigest(), "the file is empty"
+    looks_right = head.startswith(_MAGIC) or head[4:8] == b"ftyp"
+    return digest.hexdigest(), "" if looks_right else "not an image"
+
+
+def _image_set(root: str, files: Sequence[str], labels: Sequence[int | None], digests: Sequence[str],
+               n_set: int = 0) -> ImageSet:  # fmt: skip
+    lines = sorted(f"{d} {'' if label is None else label}\n" for d, label in zip(digests, labels, strict=True))
+    fingerprint = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return ImageSet(root, tuple(files), tuple(labels), tuple(digests), fingerprint, n_set)
+
+
+def _subset(images: ImageSet, kept: Sequence[int], n_set: int) -> ImageSet:
+    def pick(values: Sequence[Any]) -> list[Any]:
+        return [values[i] for i in kept]
+
+    return _image_set(images.root, pick(images.files), pick(images.labels), pick(images.digests), n_set)
+
+
+def _group(images: ImageSet, i: int) -> str:
+    # What must stay on one side of a split; a hash, because groups are taken in its order.
+    if sample.is_sample(images.files[i]):
+        return hashlib.sha256(sample.photograph_of(images.files[i])[0].encode()).hexdigest()
+    return images.digests[i]
+
+
+def _take(indices: list[int], pixels: list[Pixels]) -> Chunk:
+    out = Chunk(np.asarray(indices, np.int64), np.stack(pixels))
+    indices.clear()
+    pixels.clear()
+    return out
+
+
+def _decode_or_skip(file: str, preprocessing: Preprocessing) -> Pixels | Skipped:
+    try:
+        return decode(file, preprocessing)
+    except InputError as e:
+        return Skipped(file, str(e).removeprefix(f"{file}: "))
+
+
+def _refuse_too_many(skipped: Sequence[Skipped], n_set: int) -> None:
+    if len(skipped) * 100 > n_set * MAX_SKIPPED_PERCENT:
+        raise InputError(_unreadable(skipped, n_set))
+
+
+def _unreadable(skipped: Sequence[Skipped], n_set: int) -> str:
+    shown = ", ".join(f"{s.file} ({s.why})" for s in skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+    allowed = f"at most {MAX_SKIPPED_PERCENT} % may be left out"
+    return f"{len(skipped)} or more of {n_set} images cannot be read, {allowed}: {shown}; repair or remove them"
+
+
+def _open_rgb(file: str) -> Image.Image:
+    # An upright 8-bit RGB picture that is loaded and holds no open file.
+    if sample.is_sample(file):
+        return sample.crop(file)
+    try:
+        with Image.open(file, formats=_prepare_pil()) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            picture.load()
+            return _rgb(_upright(picture))
+    except Image.DecompressionBombError:
+        why = f"larger than {MAX_PIXELS / 1e6:.0f} megapixels; scale it down"
+    except UnidentifiedImageError:
+        heif = Path(file).suffix.lower() in (".heic", ".heif")
+        why = "HEIC cannot be read; convert it to JPEG" if heif else "not an image, or cut off in its header"
+    except Exception as e:  # PIL's parsers let whatever a broken file provokes through: struct.error, KeyError, ...
+        why = (isinstance(e, OSError) and e.strerror) or str(e) or type(e).__name__
+    raise InputError(f"{file}: {why}")
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()  # once, before threads need it
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _prepare_pil() -> tuple[str, ...]:
+    # PIL warns of odd metadata and of large pictures. What matters ends in `skipped`; a filter of the whole process,
+    # since warnings.catch_warnings is not safe in threads.
+    entry = warnings.filters[0] if warnings.filters else None
+    if entry is None or entry[0] != "ignore" or getattr(entry[3], "pattern", "") != _PIL_MODULES:
+        warnings.filterwarnings("ignore", module=_PIL_MODULES)
+    return _formats()
+
+
+_PIL_MODULES = r"PIL\."
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # damaged EXIF data does not make the picture unreadable
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
+        wide = np.asarray(picture).astype(np.uint32)  # 0..65535
+        picture = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    elif picture.mode in ("I", "F", "LAB"):
+        raise ValueError(f"pixels of mode {picture.mode} have no agreed range; convert it to 8-bit RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")  # a copy, so that it outlives the open file
+
+
+def _centre_square(picture: Image.Image, side: int) -> Image.Image:
+    # The authors round the offset up: ((size - side) + 1) // 2.
+    left, top = (picture.width - side + 1) // 2, (picture.height - side + 1) // 2
+    return picture.crop((left, top, left + side, top + side))
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

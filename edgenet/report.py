@@ -1,0 +1,495 @@
+"""Results -> OUT/report.html: one file that opens with the answer, and needs neither a network nor a script.
+
+Each section is a function View -> HTML, "" where it has nothing to say; `SECTIONS` is the page from top to bottom.
+Every text that comes from a file, a folder or a device passes through `_e`.
+"""
+
+import base64
+import html
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path, PurePath
+from typing import Any
+
+from edgenet import plots
+from edgenet.results import RESULTS_FILE, Flip, Results, atomic_write
+from edgenet.summary import (
+    Recommendation,
+    Row,
+    accuracy_sentence,
+    latency_sentence,
+    main_condition,
+    recommend,
+    rows,
+    size_sentence,
+    speedup_text,
+)
+from edgenet.text import MISSING, interval, megabytes, milliseconds, number, p_value, percent, points
+
+REPORT_FILE = "report.html"
+_MOST_PICTURES = 24
+_WIDE_PX, _NARROW_PX = 1080, 350
+
+
+@dataclass(frozen=True)
+class View:
+    """What the sections draw from."""
+
+    results: Results
+    rows: list[Row]
+    answer: Recommendation
+    class_names: Sequence[str]
+    thumbnails: dict[str, str] = field(default_factory=dict)  # file -> data URI, filled as pictures are drawn
+
+    @property
+    def chosen(self) -> Row | None:
+        return next((r for r in self.rows if r.artifact.id == self.answer.artifact), None)
+
+    @property
+    def baseline(self) -> Row | None:
+        model = (self.chosen or self.rows[0]).artifact.model if self.rows else None
+        return next((r for r in self.rows if r.is_baseline and r.artifact.model == model), None)
+
+    def kind(self, r: Row) -> str:
+        return "chosen" if r is self.chosen else "baseline" if r.is_baseline else "other"
+
+    def label(self, r: Row) -> str:
+        """Return the shortest name that tells `r` from the other rows."""
+        for parts in (("precision",), ("precision", "format")):
+            names = [" ".join(getattr(x.artifact, p) for p in parts) for x in self.rows]
+            name = " ".join(getattr(r.artifact, p) for p in parts)
+            if names.count(name) == 1:
+                return name
+        return r.name
+
+    def class_name(self, index: int | None) -> str:
+        if index is None:
+            return MISSING
+        return self.class_names[index] if 0 <= index < len(self.class_names) else f"class {index}"
+
+
+def write_report(results: Results, out: Path, class_names: Sequence[str] = ()) -> Path:
+    """Write OUT/report.html whole or not at all and return its path. Partial results give a page of what there is.
+
+    Args:
+        results: what results.json holds.
+        out: the folder of results.json.
+        class_names: the name of each class index; without, the pictures show "class 17".
+
+    Raises:
+        InputError: the disk is full or the place cannot be written to.
+    """
+    page = render(View(results, rows(results), recommend(results), class_names))
+    path = out / REPORT_FILE
+    with atomic_write(path) as tmp:
+        # A file name that is not valid UTF-8 arrives with surrogates, which no encoder takes.
+        tmp.write_text(page, encoding="utf-8", errors="replace")
+    return path
+
+
+def render(view: View) -> str:
+    """Return the page."""
+    css = resources.files("edgenet.data").joinpath("report.css").read_text(encoding="utf-8")
+    body = "\n".join(text for section in SECTIONS if (text := section(view)))
+    title = _e(view.answer.headline)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        # The browser itself enforces what the module promises: nothing is loaded, nothing is run.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'; img-src data:\">\n"
+        f"<title>{title} · edgenet</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        "</body>\n</html>\n"
+    )
+
+
+def _e(text: object) -> str:
+    return html.escape(str(text))
+
+
+def _section(id: str, title: str, body: str, lead: str = "") -> str:
+    lead = f'<p class="lead">{lead}</p>' if lead else ""
+    return f'<section id="{id}" aria-labelledby="{id}-title"><h2 id="{id}-title">{title}</h2>{lead}{body}</section>'
+
+
+def _listed(items: Sequence[str], kind: str) -> str:
+    return f'<ul class="{kind}">' + "".join(f"<li>{_e(s)}</li>" for s in items) + "</ul>" if items else ""
+
+
+def answer(view: View) -> str:
+    """The headline, three figures, why this file and why not each other."""
+    a, chosen, base = view.answer, view.chosen, view.baseline
+    models = " · ".join(_e(m) for m in dict.fromkeys(r.artifact.model for r in view.rows))
+    made = _e(str(view.results.context.get("created", ""))[:10])
+    eyebrow = " · ".join(s for s in ("edgenet report", models, made) if s)
+    loud = "".join(f"<p>{_e(n.text)}</p>" for n in a.notes if n.loud)
+    loud = f'<div class="alert" role="note">{loud}</div>' if loud else ""
+    quiet = _listed([n.text for n in a.notes if not n.loud], "notes")
+    if view.results.failures:
+        n = len(view.results.failures)
+        quiet += f'<p class="failed-link"><a href="#failures">{n} step{"s" * (n != 1)} failed</a></p>'
+    head = f'<header><p class="eyebrow">{eyebrow}</p><h1>{_e(a.headline)}</h1></header>{loud}'
+    if chosen is None:
+        return head + _listed(a.why, "why") + _why_not(view) + quiet
+    tiles = _size_tile(chosen, base) + _accuracy_tile(view, chosen, base) + _latency_tile(chosen, base)
+    why = f'<p class="verdict">{_e(a.why[0])}</p>'
+    return f'{head}{why}<div class="tiles">{tiles}</div>{_why_not(view)}{quiet}'
+
+
+def _why_not(view: View) -> str:
+    if not view.answer.why_not:
+        return ""
+    title = "Why not the others" if view.chosen else "File by file"
+    items = "".join(f"<dt>{_e(name)}</dt><dd>{_e(why)}</dd>" for name, why in view.answer.why_not)
+    return (
+        f'<section class="why-not"><h2>{title}</h2><dl>{items}</dl><p class="rule">{_e(view.answer.rule)}</p></section>'
+    )
+
+
+def _tile(title: str, value: str, of: str, share: float | None, sentence: str) -> str:
+    bar, percentage = "", min(max(share or 0.0, 0.0), 1.0) * 100
+    if share is not None and math.isfinite(share):
+        bar = f'<div class="share" aria-hidden="true"><i style="width:{percentage:.1f}%"></i></div>'
+    return (
+        f'<div class="tile"><h3>{_e(title)}</h3><p class="figure"><b>{_e(value)}</b> <span>{_e(of)}</span></p>'
+        f"{bar}<p>{_e(sentence)}</p></div>"
+    )
+
+
+def _size_tile(r: Row, base: Row | None) -> str:
+    size, whole = r.artifact.size_bytes, base.artifact.size_bytes if base else 0
+    of = f"of {megabytes(whole)}" if whole and not r.is_baseline else ""
+    return _tile("Size", megabytes(size), of, size / whole if whole else None, size_sentence(r, base))
+
+
+def _accuracy_tile(view: View, r: Row, base: Row | None) -> str:
+    by_labels, e = view.answer.by_labels, r.evaluation
+    if any(x.artifact.weights == "random" for x in view.rows):
+        return _tile("Accuracy", MISSING, "", None, "Random weights: accuracy means nothing.")
+    sentence = accuracy_sentence(r, base, by_labels)
+    if e is None or r.is_baseline:
+        return _tile("Top-1", percent(e.top1 if e else None), "", None, sentence)
+    if not by_labels:
+        return _tile("Agreement with float32", percent(e.agreement), "", e.agreement, sentence)
+    drop = r.drop or 0.0
+    word = "gained" if points(drop).startswith("−") else "lost"
+    unit = "point" if points(abs(drop)) == "1.0" else "points"
+    return _tile("Top-1 accuracy", f"{points(abs(drop))} {unit}", word, e.top1, sentence)
+
+
+def _latency_tile(r: Row, base: Row | None) -> str:
+    m, base_m = r.measurement, base.measurement if base else None
+    of = f"of {milliseconds(base_m.median_ms)}" if base_m and not r.is_baseline else ""
+    share = m.median_ms / base_m.median_ms if m and base_m and base_m.median_ms else None
+    return _tile("Latency", milliseconds(m.median_ms if m else None), of, share, latency_sentence(r, base))
+
+
+def tradeoff(view: View) -> str:
+    """Latency across, accuracy up, size as area."""
+    by_labels, base = view.answer.by_labels, view.baseline
+    drawn = [p for r in view.rows if (p := _point(view, r, by_labels))]
+    if not drawn:
+        return ""
+    what = "Top-1 accuracy" if by_labels else "Agreement with float32"
+    limit, limit_label = None, ""
+    random = any(r.artifact.weights == "random" for r in view.rows)
+    if not random and by_labels and base and base.evaluation and base.evaluation.top1 is not None:
+        limit, limit_label = (base.evaluation.top1 - view.answer.limit) * 100, "lowest top-1 let through"
+    elif not random and not by_labels:
+        limit, limit_label = (1 - view.answer.limit) * 100, "lowest agreement let through"
+    alt = f"{what} against latency: " + "; ".join(p.title for p in drawn)
+    wide, narrow = (
+        plots.scatter(drawn, width, height, f"{what}, %", limit, limit_label, alt)
+        for width, height in ((_WIDE_PX, 440), (_NARROW_PX, 340))
+    )
+    left_out = [r.name for r in view.rows if view.label(r) not in {p.label for p in drawn}]
+    caption = "Up and left is better; area is file size."
+    if by_labels and any(p.y_low is not None for p in drawn):
+        caption += " A bar is the 95 % interval of the difference from float32 on the same pictures."
+    elif any(p.y_low is not None for p in drawn):
+        caption += " A bar is the 95 % interval."
+    if left_out:
+        caption += f" Not drawn, for want of numbers: {', '.join(left_out)}."
+    return _section("tradeoff", "Accuracy, latency, size", _figure(wide + narrow, caption))
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{_e(caption)}</figcaption></figure>"
+
+
+def _point(view: View, r: Row, by_labels: bool) -> plots.Point | None:
+    e, m = r.evaluation, r.measurement
+    if e is None or m is None:
+        return None
+    y = e.top1 if by_labels else 1.0 if r.is_baseline else e.agreement
+    if y is None:
+        return None
+    low, high = None, None
+    if by_labels and e.top1_drop_ci95 and not r.is_baseline and r.drop is not None:
+        top = y + r.drop  # the reference's top-1 on the same pictures
+        low, high = top - e.top1_drop_ci95[1], top - e.top1_drop_ci95[0]
+    elif not by_labels and e.agreement_ci95 and not r.is_baseline:
+        low, high = e.agreement_ci95
+    title = f"{r.name}: {milliseconds(m.median_ms)}, {percent(y)}, {megabytes(r.artifact.size_bytes)}"
+    bounds = [None if v is None else v * 100 for v in (low, high)]
+    return plots.Point(
+        view.label(r), title, m.median_ms, y * 100, bounds[0], bounds[1], r.artifact.size_bytes, view.kind(r)
+    )
+
+
+def latency(view: View) -> str:
+    """Every run of every file, so that noise can be seen."""
+    measured = [(r, m) for r in view.rows if (m := r.measurement)]
+    if not measured:
+        return ""
+    files = [
+        plots.Strip(view.label(r), tuple(ns / 1e6 for ns in m.samples_ns), m.median_ms, m.p95_ms, view.kind(r))
+        for r, m in measured
+    ]
+    alt = "Latency of every run: " + "; ".join(f"{s.label} median {milliseconds(s.median_ms)}" for s in files)
+    first = measured[0][1]
+    where = f"{first.device}, {first.threads} thread{'s' * (first.threads != 1)}"
+    runs = sorted({m.n_runs for _, m in measured})
+    n = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
+    caption = f"A dot is one run, the tick the median. {n} runs a file on {where}, after warm-up."
+    if any(len(set(m.rounds)) > 1 for _, m in measured):
+        caption += " The files took turns, so that drift hits all alike."
+    if any(ms > max(s.p95_ms for s in files) * 1.25 for s in files for ms in s.samples_ms):
+        caption += " (+n) counts slower runs beyond the right edge."
+    svg = plots.strips(files, _WIDE_PX, alt) + plots.strips(files, _NARROW_PX, alt)
+    return _section("latency", "Latency, run by run", _figure(svg, caption))
+
+
+def files(view: View) -> str:
+    """Every file with every number, and what was measured beside the main setting."""
+    if not view.rows:
+        return ""
+    body = _table("Every file", _COLUMNS, [(r is view.chosen, [f(view, r) for _, f in _COLUMNS]) for r in view.rows])
+    condition = main_condition(view.results)
+    others = [m for m in view.results.measurements if m.samples_ns and (m.device, m.threads) != condition]
+    if others:
+        names = {r.artifact.id: r.name for r in view.rows}
+        titles = [(t, None) for t in ("File", "Device", "Threads", "Median", "p90", "p95", "Load", "Memory", "Runtime")]
+        lines = [
+            (False, [_e(names.get(m.artifact, m.artifact)), _e(m.device), str(m.threads), milliseconds(m.median_ms),
+                     milliseconds(m.p90_ms), milliseconds(m.p95_ms), milliseconds(m.load_ms),
+                     megabytes(m.peak_rss_bytes or None), _e(f"{m.runtime} {m.runtime_version}")])
+            for m in others
+        ]  # fmt: skip
+        body += _table("Other devices and thread counts", titles, lines)
+    lead = f'Raw samples and everything else: <a href="{RESULTS_FILE}">{RESULTS_FILE}</a>, next to this page.'
+    return _section("files", "Every file, every number", body, lead)
+
+
+def _two(first: str, second: str) -> str:
+    """Return two lines in one cell; `first` and `second` are escaped already."""
+    return first + (f"<small>{second}</small>" if second and second != MISSING else "")
+
+
+def _file_cell(v: View, r: Row) -> str:
+    marks = '<em class="chip good">ship</em>' if r is v.chosen else '<em class="chip">reference</em>' * r.is_baseline
+    if r.failures:
+        marks += '<em class="chip bad">failed</em>'
+    a = r.artifact
+    return _two(f"{_e(r.name)} {marks}", f"{_e(a.format)} · {_e(a.precision)} · {_e(a.io_dtype)} in and out")
+
+
+def _drop_cell(_: View, r: Row) -> str:
+    if r.is_baseline:
+        return MISSING
+    return _two(points(r.drop), interval(r.evaluation.top1_drop_ci95)) if r.evaluation else MISSING
+
+
+def _flips_cell(_: View, r: Row) -> str:
+    e = r.evaluation
+    if r.is_baseline or e is None or e.flips_fixed is None or e.flips_broken is None:
+        return MISSING
+    return _two(f"{e.flips_fixed} / {e.flips_broken}", _e(p_value(e.mcnemar_p)))
+
+
+def _speed_cell(_: View, r: Row) -> str:
+    if r.is_baseline or r.speedup is None:
+        return MISSING
+    ci = r.speedup.ci95
+    return _two(speedup_text(r.speedup), f"{number(ci[0], 2)} to {number(ci[1], 2)}" if ci else "")
+
+
+def _of_evaluation(name: str, ci: str = "") -> Callable[[View, Row], str]:
+    def cell(_: View, r: Row) -> str:
+        e = r.evaluation
+        return _two(percent(getattr(e, name)), interval(getattr(e, ci)) if ci else "") if e else MISSING
+
+    return cell
+
+
+def _agreement_cell(v: View, r: Row) -> str:
+    return MISSING if r.is_baseline else _of_evaluation("agreement", "agreement_ci95")(v, r)
+
+
+def _of_measurement(name: str) -> Callable[[View, Row], str]:
+    return lambda _, r: milliseconds(getattr(r.measurement, name)) if r.measurement else MISSING
+
+
+def _tail_cell(_: View, r: Row) -> str:
+    m = r.measurement
+    return _two(milliseconds(m.p90_ms), milliseconds(m.p95_ms)) if m else MISSING
+
+
+def _runtime_cell(_: View, r: Row) -> str:
+    m, e = r.measurement, r.evaluation
+    return _two(_e(m.runtime), _e(m.runtime_version)) if m else _e(e.runtime) if e else MISSING
+
+
+_COLUMNS: list[tuple[str, Callable[[View, Row], str]]] = [
+    ("File", _file_cell),
+    ("Size", lambda _, r: megabytes(r.artifact.size_bytes)),
+    ("Top-1", _of_evaluation("top1", "top1_ci95")),
+    ("Top-5", _of_evaluation("top5", "top5_ci95")),
+    ("Agree&shy;ment", _agreement_cell),
+    ("Points lost", _drop_cell),
+    ("Fixed / broken", _flips_cell),
+    ("SQNR", lambda _, r: f"{q} dB" if r.evaluation and (q := number(r.evaluation.sqnr_db, 1)) != MISSING else MISSING),
+    ("Median", _of_measurement("median_ms")),
+    ("p90, p95", _tail_cell),
+    ("Speed-up", _speed_cell),
+    ("Load", _of_measurement("load_ms")),
+    ("Peak memory", lambda _, r: megabytes((r.measurement.peak_rss_bytes or None) if r.measurement else None)),
+    ("Runtime", _runtime_cell),
+]
+
+
+def _table(caption: str, columns: Sequence[tuple[str, Any]], lines: Sequence[tuple[bool, Sequence[str]]]) -> str:
+    """Return a table that becomes cards on a phone; the roles survive the change of `display`. Cells are HTML."""
+    head = "".join(f'<th scope="col" role="columnheader">{title}</th>' for title, _ in columns)
+    body = ""
+    for chosen, cells in lines:
+        first = f'<th scope="row" role="rowheader">{cells[0]}</th>'
+        rest = "".join(
+            f'<td role="cell" data-label="{title.replace("&shy;", "")}"><span>{cell}</span></td>'
+            for (title, _), cell in zip(columns[1:], cells[1:], strict=True)
+        )
+        body += f'<tr role="row"{" class=chosen" * chosen}>{first}{rest}</tr>'
+    return (
+        f'<div class="scroll" role="region" aria-label="{_e(caption)}" tabindex="0"><table role="table">'
+        f'<caption>{_e(caption)}</caption><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
+        f'<tbody role="rowgroup">{body}</tbody></table></div>'
+    )
+
+
+def pictures(view: View) -> str:
+    """The pictures whose top-1 changed, the recommended file's first, broken ones before the rest."""
+    left, body = _MOST_PICTURES, ""
+    order = sorted((r for r in view.rows if r.evaluation and r.evaluation.flips), key=lambda r: r is not view.chosen)
+    for r in order:
+        flips = sorted(r.evaluation.flips if r.evaluation else (), key=_badness)
+        shown = flips[:left]
+        if not shown:
+            break
+        left -= len(shown)
+        count = f"{len(flips)} changed" if len(shown) == len(flips) else f"the worst {len(shown)} of {len(flips)}"
+        cards = "".join(_picture(view, r, f) for f in shown)
+        body += f'<h3>{_e(r.name)} <small>{count}</small></h3><ul class="pictures">{cards}</ul>'
+    lead = "Where a file's first answer is not float32's: broken ones first, then by how sure both were."
+    return _section("pictures", "Pictures that flipped", body, lead) if body else ""
+
+
+def _change(f: Flip) -> str:
+    if f.label is None:
+        return "changed"
+    return "broken" if f.label == f.reference_class else "fixed" if f.label == f.artifact_class else "both wrong"
+
+
+def _badness(f: Flip) -> tuple[int, float]:
+    order = ("broken", "changed", "both wrong", "fixed")
+    return order.index(_change(f)), -f.reference_confidence * f.artifact_confidence
+
+
+def _picture(view: View, r: Row, f: Flip) -> str:
+    change, name = _change(f), "/".join(PurePath(f.file).parts[-2:])
+    true = view.class_name(f.label)
+    answers = (
+        ("float32", f.reference_class, f.reference_confidence),
+        (view.label(r), f.artifact_class, f.artifact_confidence),
+    )
+    lines = "".join(
+        f"<dt>{_e(who)}</dt><dd{' class=right' * (f.label == index)}>{_e(view.class_name(index))} "
+        f"<span>{percent(confidence, 0)}</span></dd>"
+        for who, index, confidence in answers
+    )
+    label = f"<dt>label</dt><dd>{_e(true)}</dd>" if f.label is not None else ""
+    chip = {"broken": "bad", "fixed": "good"}.get(change, "")
+    return (
+        f'<li>{_thumbnail(view, f.file, true if f.label is not None else name)}<div><em class="chip {chip}">{change}'
+        f'</em><dl>{label}{lines}</dl><p class="path" title="{_e(name)}">{_e(name)}</p></div></li>'
+    )
+
+
+def _thumbnail(view: View, file: str, alt: str) -> str:
+    if file not in view.thumbnails:
+        from edgenet.images import thumbnail
+
+        try:
+            jpeg: bytes = thumbnail(file, side_px=96)
+            view.thumbnails[file] = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+        except Exception:  # whatever a decoder dies of: a page without one picture is better than none
+            view.thumbnails[file] = ""
+    uri = view.thumbnails[file]
+    if not uri:
+        return '<div class="gone" role="img" aria-label="picture not found">picture<br>not found</div>'
+    return f'<img src="{uri}" width="96" height="96" alt="{_e(alt)}">'
+
+
+def failures(view: View) -> str:
+    """What was asked for and did not come about, each with a remedy."""
+    items = "".join(
+        f"<li><b>{_e(f.what)}</b> <small>{_e(f.stage)}</small><p>{_e(f.why)}</p><p>{_e(f.remedy)}</p></li>"
+        for f in view.results.failures
+    )
+    return _section("failures", "What failed", f'<ul class="failures">{items}</ul>') if items else ""
+
+
+def provenance(view: View) -> str:
+    """How the numbers were made."""
+    c = view.results.context
+    facts: list[tuple[str, str]] = []
+    command = c.get("command", "")
+    facts.append(("Command", shlex.join(map(str, command)) if isinstance(command, list | tuple) else str(command)))
+    facts += [("Created", str(c.get("created", ""))), ("Host", str(c.get("host", "")))]
+    facts.append(("CPU", ", ".join(str(c[k]) + " cores" * (k == "cores") for k in ("cpu_model", "cores") if c.get(k))))
+    facts.append(("Instruction sets", _joined(c.get("isa", ""))))
+    versions = {"edgenet": c.get("edgenet_version", ""), **(c.get("versions") or {})}
+    facts.append(("Versions", ", ".join(f"{k} {v}" for k, v in versions.items() if v)))
+    evaluations = [r.evaluation for r in view.rows if r.evaluation]
+    for n, labelled, skipped, images in dict.fromkeys(
+        (e.n_images, e.n_labelled, e.n_skipped, e.images) for e in evaluations
+    ):
+        bad = f", {skipped} skipped as unreadable" if skipped else ""
+        facts.append(("Evaluated on", f"{n} pictures, {labelled} labelled{bad}; fingerprint {images}"))
+    facts.append(("Weights", ", ".join(dict.fromkeys(r.artifact.weights for r in view.rows if r.artifact.weights))))
+    calibrations = dict.fromkeys(r.artifact.calibration for r in view.rows if r.artifact.calibration)
+    facts.append(("Calibration", ", ".join(str(x) for x in calibrations)))
+    pre = next((r.artifact.preprocessing for r in view.rows if r.artifact.preprocessing), {})
+    facts.append(("Preprocessing", ", ".join(f"{k} {_joined(v)}" for k, v in pre.items())))
+    facts += [(f"sha256 of {r.name}", r.artifact.sha256) for r in view.rows]
+    items = "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in facts if v)
+    return _section("provenance", "How the numbers were made", f'<dl class="facts">{items}</dl>')
+
+
+def _joined(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+# The page from top to bottom. A new section is one function and one line here.
+SECTIONS: tuple[Callable[[View], str], ...] = (
+    answer,
+    tradeoff,
+    files,
+    latency,
+    pictures,
+    failures,
+    provenance,
+)

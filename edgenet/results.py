@@ -1,0 +1,344 @@
+"""The nouns that a run writes to disk, and OUT/results.json, which holds them.
+
+Values are frozen. Units stand in the names; accuracies and agreement are fractions of 1; times are kept as raw
+nanoseconds and every statistic is derived from them when asked. JSON is read and written here only; a reader ignores
+fields that it does not know.
+
+Schema 1 (2026-11): context, artifacts, evaluations, measurements, failures.
+"""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgenet.errors import InputError
+
+T = TypeVar("T")
+
+SCHEMA = 1
+RESULTS_FILE = "results.json"
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a file; `scale` and `zero_point` are None where it is not quantized."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Image files with what is known of them. `labels[i]` is a class index, or None where it has no label."""
+
+    root: str
+    files: tuple[str, ...]  # absolute, or a name that images.py can open
+    labels: tuple[int | None, ...]
+    digests: tuple[str, ...]  # sha256 of each file's content, hex
+    fingerprint: str  # sha256 over digests and labels, order-independent
+    n_set: int = 0  # images in the set that this one was split from; 0 where it was not split
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def n_labelled(self) -> int:
+        return sum(label is not None for label in self.labels)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranges of the activations of one network on one image set, the numbers that every format is quantized with."""
+
+    ranges: Mapping[str, tuple[float, float]]  # tensor -> (low, high), real numbers
+    method: str
+    images: str  # fingerprint of the ImageSet
+    n_images: int
+    network: str  # sha256 of the float network that was observed
+    fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # tensor -> int8 (scale, zero point) known exactly
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all that decides the numbers, in hex."""
+        text = json.dumps([dict(self.ranges), self.method, self.images, self.n_images, self.network, dict(self.fixed)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file that edgenet wrote. `path` is relative to the folder of its results.json."""
+
+    id: str
+    model: str
+    format: str
+    precision: str
+    path: str
+    size_bytes: int
+    sha256: str
+    io_dtype: str
+    calibration: str | None = None  # fingerprint of the calibration, None where none was used
+    weights: str = ""  # where the weights came from; "random" says that accuracy means nothing
+    inputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[TensorInfo, ...] = ()
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)  # what was asked of the exporter; decides a resume
+    export_s: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A picture whose top-1 is not the reference's."""
+
+    file: str
+    label: int | None
+    reference_class: int
+    artifact_class: int
+    reference_confidence: float  # softmax probability of reference_class by the reference
+    artifact_confidence: float  # softmax probability of artifact_class by the artifact
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy of one artifact on one image set, and how it differs from the reference artifact.
+
+    `top1`, `top5` are over labelled pictures, None where there are none; `agreement` is the fraction of all pictures
+    whose top-1 is the reference's. `*_ci95` are (low, high).
+    """
+
+    artifact: str
+    images: str  # fingerprint of the ImageSet
+    n_images: int
+    n_labelled: int
+    top1: float | None
+    top1_ci95: tuple[float, float] | None
+    top5: float | None
+    top5_ci95: tuple[float, float] | None
+    runtime: str
+    artifact_sha256: str = ""
+    n_skipped: int = 0
+    reference: str | None = None  # id of the artifact compared with
+    agreement: float | None = None
+    agreement_ci95: tuple[float, float] | None = None
+    top1_drop: float | None = None  # reference's top1 minus this one's
+    top1_drop_ci95: tuple[float, float] | None = None
+    flips_fixed: int | None = None  # wrong by the reference, right by this artifact
+    flips_broken: int | None = None  # right by the reference, wrong by this artifact
+    mcnemar_p: float | None = None
+    sqnr_db: float | None = None
+    flips: tuple[Flip, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Latency of one artifact on one device: raw samples, from which the statistics are derived."""
+
+    artifact: str
+    device: str
+    runtime: str
+    threads: int
+    samples_ns: tuple[int, ...]
+    rounds: tuple[int, ...] = ()  # the round that each sample belongs to
+    warmup_runs: int = 0
+    load_ns: int = 0
+    peak_rss_bytes: int = 0
+    artifact_sha256: str = ""
+    runtime_version: str = ""
+    delegate: str = ""
+    device_info: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def quantile_ms(self, q: float) -> float:
+        """Return the `q` quantile (0..1) of the samples in milliseconds, linearly interpolated."""
+        s = sorted(self.samples_ns)
+        i = q * (len(s) - 1)
+        low = int(i)
+        high = min(low + 1, len(s) - 1)
+        return (s[low] + (s[high] - s[low]) * (i - low)) / 1e6
+
+    @property
+    def median_ms(self) -> float:
+        return self.quantile_ms(0.5)
+
+    @property
+    def p90_ms(self) -> float:
+        return self.quantile_ms(0.9)
+
+    @property
+    def p95_ms(self) -> float:
+        return self.quantile_ms(0.95)
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.samples_ns)
+
+    @property
+    def load_ms(self) -> float:
+        return self.load_ns / 1e6
+
+    def to_json(self) -> dict[str, Any]:
+        out = dataclasses.asdict(self)
+        del out["samples_ns"], out["load_ns"]
+        out["samples_ms"] = [ns / 1e6 for ns in self.samples_ns]
+        for name in ("median_ms", "p90_ms", "p95_ms", "n_runs", "load_ms"):
+            out[name] = getattr(self, name)
+        return out
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Measurement":
+        ns = {"samples_ns": tuple(round(ms * 1e6) for ms in data["samples_ms"]), "load_ns": round(data["load_ms"] * 1e6)}
+        return _build(cls, {**data, **ns})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that was asked for and did not come about. The run went on."""
+
+    stage: str  # export | evaluate | bench | report
+    what: str  # the artifact or device concerned
+    why: str
+    remedy: str
+
+
+@dataclass
+class Results:
+    """What OUT/results.json holds. `put` replaces what was known of the same thing; `save` is atomic."""
+
+    context: dict[str, Any] = field(default_factory=dict)
+    artifacts: list[Artifact] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def put(self, item: Artifact | Evaluation | Measurement | Failure) -> None:
+        """Add `item` in the place of an earlier one with the same key."""
+        rows, key = {
+            Artifact: (self.artifacts, lambda a: a.id),
+            Evaluation: (self.evaluations, lambda e: (e.artifact, e.runtime)),
+            Measurement: (self.measurements, lambda m: (m.artifact, m.device, m.runtime, m.threads)),
+            Failure: (self.failures, lambda f: (f.stage, f.what)),
+        }[type(item)]  # type: ignore[index]
+        for i, row in enumerate(rows):  # type: ignore[arg-type, var-annotated]
+            if key(row) == key(item):
+                rows[i] = item  # type: ignore[index]
+                return
+        rows.append(item)  # type: ignore[attr-defined]
+
+    def artifact(self, id: str) -> Artifact:
+        """Return the artifact called `id`. Raises KeyError."""
+        for a in self.artifacts:
+            if a.id == id:
+                return a
+        raise KeyError(id)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of results.json as plain values."""
+        return {
+            "schema": SCHEMA,
+            "context": self.context,
+            "artifacts": [dataclasses.asdict(a) for a in self.artifacts],
+            "evaluations": [dataclasses.asdict(e) for e in self.evaluations],
+            "measurements": [m.to_json() for m in self.measurements],
+            "failures": [dataclasses.asdict(f) for f in self.failures],
+        }
+
+    def save(self, out: Path) -> Path:
+        """Write OUT/results.json whole or not at all; return its path."""
+        path = out / RESULTS_FILE
+        with atomic_write(path) as tmp:
+            tmp.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, out: Path) -> "Results":
+        """Read OUT/results.json.
+
+        Raises:
+            InputError: there is none, it is not JSON, or it has another schema.
+        """
+        path = out / RESULTS_FILE
+        try:
+            data = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise InputError(f"no {RESULTS_FILE} in {out}: give the --out folder of an earlier run") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as e:
+            raise InputError(f"{path} is not a results file ({e}): delete it and run again") from None
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+            raise InputError(f"{path} has schema {found}, this version reads {SCHEMA}: use another --out folder")
+        try:
+            return cls(
+                context=data["context"],
+                artifacts=[_build(Artifact, a) for a in data["artifacts"]],
+                evaluations=[_build(Evaluation, e) for e in data["evaluations"]],
+                measurements=[Measurement.from_json(m) for m in data["measurements"]],
+                failures=[_build(Failure, f) for f in data["failures"]],
+            )
+        except (KeyError, TypeError) as e:
+            raise InputError(f"{path} lacks a field ({e}): delete it and run again") from None
+
+
+_NESTED = {"inputs": TensorInfo, "outputs": TensorInfo, "flips": Flip}
+
+
+def _build(cls: type[T], data: dict[str, Any]) -> T:
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    out = {}
+    for name, value in data.items():
+        if name in known:
+            if name in _NESTED:
+                value = tuple(_build(_NESTED[name], v) for v in value)
+            out[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**out)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, or of a folder's files in order of name, in hex."""
+    digest = hashlib.sha256()
+    for p in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if p.is_file():
+            with open(p, "rb") as f:
+                while chunk := f.read(1 << 20):
+                    digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, else delete it.
+
+    Raises:
+        InputError: the disk is full or the place cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part" + path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as e:
+        raise InputError(f"cannot write {path}: {e.strerror}; choose another --out folder") from None
+    tmp = Path(name)
+    try:
+        yield tmp
+        os.chmod(tmp, 0o644)
+        with open(tmp, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(tmp, path)
+    except OSError as e:
+        if e.errno not in _WRITE_ERRORS:
+            raise
+        raise InputError(f"cannot write {path}: {e.strerror}; free some space or choose another --out") from e
+    finally:
+        tmp.unlink(missing_ok=True)

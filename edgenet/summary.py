@@ -1,0 +1,460 @@
+"""Results -> which file to ship and why: the same facts for the terminal and for the page.
+
+Everything here is a pure function of a `Results`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results
+from edgenet.text import MISSING, NBSP, interval, megabytes, milliseconds, number, percent, points, times
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+FEW_LABELLED = 200  # below this a 95 % interval of top-1 is wider than some 10 points, and a warning is due
+
+# 97.5 % quantiles of Student's t for 2, 3, ... degrees of freedom; beyond the last one, the last one (a bit too wide).
+_T975 = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast one file is as another; `ci95` is None where there were too few rounds to tell."""
+
+    value: float
+    ci95: tuple[float, float] | None
+    same_within: float
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the interval leaves 1 out and the difference is more than `same_within`."""
+        if self.ci95 is None or abs(math.log(self.value)) <= math.log1p(self.same_within):
+            return False
+        return self.ci95[0] > 1 or self.ci95[1] < 1
+
+
+def speedup(slow: Measurement, fast: Measurement, same_within: float = 0.03) -> Ratio | None:
+    """Return how many times as fast `fast` is as `slow`; above 1 where it is faster. None without samples.
+
+    The value is the ratio of the medians. The interval is Student's, of the logarithms of the ratios of the two
+    medians round by round, so that drift that hits both files alike cancels. Without rounds, eight consecutive blocks
+    of the samples stand in for them. Differences up to `same_within` are not told apart however many samples there
+    are: each file runs in a process of its own, and where its memory lands alone moves it by that much.
+    """
+    if not slow.samples_ns or not fast.samples_ns or min(slow.median_ms, fast.median_ms) <= 0:
+        return None
+    value = slow.median_ms / fast.median_ms
+    a, b = _round_medians(slow), _round_medians(fast)
+    logs = [math.log(a[k] / b[k]) for k in sorted(a.keys() & b.keys()) if a[k] > 0 and b[k] > 0]
+    n = len(logs)
+    if n < 3:
+        return Ratio(value, None, same_within)
+    mean = sum(logs) / n
+    sd = math.sqrt(sum((x - mean) ** 2 for x in logs) / (n - 1))
+    half = _T975[min(n - 3, len(_T975) - 1)] * sd / math.sqrt(n)
+    low, high = math.exp(mean - half), math.exp(mean + half)
+    return Ratio(value, (min(low, value), max(high, value)), same_within)
+
+
+def _round_medians(m: Measurement, blocks: int = 8) -> dict[int, float]:
+    rounds: Sequence[int] = m.rounds
+    if len(rounds) != len(m.samples_ns) or len(set(rounds)) < 2:
+        rounds = [i * blocks // m.n_runs for i in range(m.n_runs)]
+    by_round: dict[int, list[int]] = {}
+    for k, ns in zip(rounds, m.samples_ns, strict=True):
+        by_round.setdefault(k, []).append(ns)
+    return {k: sorted(v)[len(v) // 2] / 1e6 for k, v in by_round.items()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file with all that is known of it. `speedup` is against the baseline, the float32 file."""
+
+    artifact: Artifact
+    evaluation: Evaluation | None
+    measurement: Measurement | None
+    speedup: Ratio | None
+    is_baseline: bool
+    failures: tuple[Failure, ...]
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.artifact.path).name or self.artifact.id
+
+    @property
+    def drop(self) -> float | None:
+        """Top-1 lost against the baseline, a fraction; 0 for the baseline, None where it is not known."""
+        if self.is_baseline:
+            return 0.0
+        return self.evaluation.top1_drop if self.evaluation else None
+
+    @property
+    def disagreement(self) -> float | None:
+        """Fraction of the pictures whose top-1 is not the baseline's."""
+        if self.is_baseline:
+            return 0.0
+        e = self.evaluation
+        return None if e is None or e.agreement is None else 1 - e.agreement
+
+
+def main_condition(results: Results) -> tuple[str, int] | None:
+    """Return the (device, threads) that most files were measured on, the first of equals; None without measurements."""
+    counts = Counter((m.device, m.threads) for m in results.measurements if m.samples_ns)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def baseline_of(results: Results, model: str) -> Artifact | None:
+    """Return the float32 file that the rest of `model` is compared with: the evaluations' reference, or the first."""
+    of_model = [a for a in results.artifacts if a.model == model]
+    references = {e.reference for e in results.evaluations}
+    floats = [a for a in of_model if a.precision == "float32"]
+    return next((a for a in of_model if a.id in references), floats[0] if floats else None)
+
+
+def rows(results: Results) -> list[Row]:
+    """Return one row per file, in the order of the results.
+
+    An evaluation or measurement of another content than the file's (by sha256) is left out: it is of an earlier file.
+    """
+    condition = main_condition(results)
+
+    def of(a: Artifact | None) -> tuple[Evaluation | None, Measurement | None]:
+        if a is None:
+            return None, None
+        fits = [m for m in results.measurements if _is_of(m, a) and m.samples_ns and (m.device, m.threads) == condition]
+        m = fits[0] if fits else None
+        evaluations = [e for e in results.evaluations if _is_of(e, a)]
+        same_runtime = [e for e in evaluations if m and e.runtime == m.runtime]
+        return next(iter(same_runtime or evaluations), None), m
+
+    out = []
+    for a in results.artifacts:
+        baseline = baseline_of(results, a.model)
+        (e, m), base_m = of(a), of(baseline)[1]
+        is_baseline = baseline is not None and a.id == baseline.id
+        ratio = speedup(base_m, m) if m and base_m and not is_baseline else None
+        out.append(Row(a, e, m, ratio, is_baseline, tuple(f for f in results.failures if _concerns(f, a))))
+    return out
+
+
+def _is_of(item: Evaluation | Measurement, a: Artifact) -> bool:
+    return item.artifact == a.id and (not item.artifact_sha256 or not a.sha256 or item.artifact_sha256 == a.sha256)
+
+
+def _concerns(f: Failure, a: Artifact) -> bool:
+    words = {word.strip(",:;'\"()") for word in f.what.split()} | {f.what}
+    return bool(words & {a.id, a.path, PurePosixPath(a.path).name})
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that the reader has to know; `loud` where the numbers must not be used without it."""
+
+    text: str
+    loud: bool = False
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which file to ship (None where nothing can be said yet), and one sentence for each reason."""
+
+    artifact: str | None
+    headline: str
+    why: tuple[str, ...]
+    why_not: tuple[tuple[str, str], ...]  # (file name, sentence)
+    notes: tuple[Note, ...]
+    rule: str  # the rule that chose, in one sentence
+    limit: float  # largest drop of top-1, or disagreement, that was let through; a fraction
+    by_labels: bool  # whether the limit is on top-1 (else on agreement)
+
+
+def recommend(results: Results, max_drop: float = 0.01, max_disagreement: float = 0.03) -> Recommendation:
+    """Return which file to ship, and why.
+
+    Of the files that were evaluated and measured and have no failure, those stay that lose at most `max_drop` of top-1
+    against the float32 file or, where no picture has a label, disagree with it on at most `max_disagreement` of the
+    pictures (an INT8 file that loses 0.3 points flips some 2 %, most of them from one wrong class to another). Of these
+    the fastest by median wins; of those that cannot be told from it, the smallest.
+    """
+    table = rows(results)
+    by_labels = any(r.evaluation and r.evaluation.n_labelled for r in table)
+    limit = max_drop if by_labels else max_disagreement
+    random = any(r.artifact.weights == "random" for r in table)
+    kind = f"lose at most {_plural(limit)} of top-1" if by_labels else f"disagree on at most {percent(limit, 0)}"
+    rule = (
+        f"Of the files that {kind} against float32, the fastest by median latency; "
+        "of those that cannot be told from the fastest, the smallest."
+    )
+    # One rule for one model: another model's float32 file is no yardstick for this one's.
+    table = [r for r in table if r.artifact.model == table[0].artifact.model]
+    base = next((r for r in table if r.is_baseline), None)
+    refused = {r.artifact.id: _refusal(r, base, None if random else limit, by_labels) for r in table}
+    fit = [r for r in table if not refused[r.artifact.id]]
+    notes = _notes(results, table, base, by_labels, random)
+    if not fit:
+        headline, why = _nothing(results, table)
+        against = tuple((r.name, refused[r.artifact.id]) for r in table)
+        return Recommendation(None, headline, why, against, notes, rule, limit, by_labels)
+    fastest = min(fit, key=_median)
+    tied = [r for r in fit if r is fastest or not _told_apart(r, fastest)]
+    best = min(tied, key=lambda r: (r.artifact.size_bytes, _median(r)))
+    why = _why(best, base, fit, tied, limit, by_labels, random)
+    why_not = tuple((r.name, _why_not(r, best, refused[r.artifact.id])) for r in table if r is not best)
+    headline = (
+        f"Ship {best.name}" if not random else f"Fastest is {best.name}, but with random weights nothing can ship"
+    )
+    return Recommendation(best.artifact.id, headline, why, why_not, notes, rule, limit, by_labels)
+
+
+def _median(r: Row) -> float:
+    return r.measurement.median_ms if r.measurement else math.inf
+
+
+def _told_apart(a: Row, b: Row) -> bool:
+    ratio = speedup(a.measurement, b.measurement) if a.measurement and b.measurement else None
+    return ratio is not None and ratio.told_apart
+
+
+def _plural(limit: float) -> str:
+    n = f"{limit * 100:g}"
+    return f"{n} point" + ("" if n == "1" else "s")
+
+
+def _refusal(r: Row, base: Row | None, limit: float | None, by_labels: bool) -> str:
+    """Return why a file cannot be chosen, or "" where it can. `limit` None: accuracy does not count."""
+    e = r.evaluation
+    if r.failures:
+        f = r.failures[0]
+        return f"It failed at {f.stage}: {f.why.rstrip('.')}."
+    missing = [word for word, there in (("evaluated", e), ("measured", r.measurement)) if not there]
+    if missing:
+        return f"It was not {' or '.join(missing)} yet."
+    if base and base.evaluation and e and e.images != base.evaluation.images:
+        return "It was evaluated on other pictures than the float32 file; the two cannot be compared."
+    if limit is None:
+        return ""
+    loss = r.drop if by_labels else r.disagreement
+    if loss is None:
+        return "What it loses against float32 is not known."
+    if loss <= limit + 1e-9:
+        return ""
+    faster = ""
+    if r.speedup and r.speedup.told_apart and r.speedup.value > 1:
+        faster = f"It is {times(r.speedup.value)} as fast as float32, but "
+    if by_labels:
+        ci = f" (95{NBSP}% interval {interval(e.top1_drop_ci95)})" if e and e.top1_drop_ci95 else ""
+        return f"{faster or 'It '}loses {points(loss)} points of top-1{ci}; the limit is {_plural(limit)}."
+    ci = f" (95{NBSP}% interval {interval(_flip(e.agreement_ci95))})" if e and e.agreement_ci95 else ""
+    most = percent(limit, 0)
+    return f"{faster or 'It '}disagrees with float32 on {percent(loss)} of the pictures{ci}; the limit is {most}."
+
+
+def _flip(ci95: tuple[float, float]) -> tuple[float, float]:
+    return 1 - ci95[1], 1 - ci95[0]
+
+
+def _nothing(results: Results, table: list[Row]) -> tuple[str, tuple[str, ...]]:
+    n = len(table)
+    if not n:
+        failed = len(results.failures)
+        text = (
+            f"{failed} step{'s' * (failed != 1)} failed; see below."
+            if failed
+            else "The run has not written a file yet."
+        )
+        return "No file to ship yet", (text,)
+    evaluated, measured = sum(r.evaluation is not None for r in table), sum(r.measurement is not None for r in table)
+    state = f"{n} file{'s' * (n != 1)} written, {evaluated} evaluated, {measured} measured."
+    return "No file can be recommended yet", (
+        state,
+        "A file needs both, without a failure. The same command goes on where it stopped.",
+    )
+
+
+def accuracy_sentence(r: Row, base: Row | None, by_labels: bool) -> str:
+    """Return in one sentence what a file lost, with its interval, and whether it can be told from zero."""
+    e = r.evaluation
+    if e is None:
+        return "Accuracy was not evaluated."
+    if not by_labels:
+        if r.is_baseline:
+            return f"It is the reference; none of the {e.n_images} pictures has a label, so accuracy was not measured."
+        ci = f" (95{NBSP}% interval {interval(e.agreement_ci95)})" if e.agreement_ci95 else ""
+        return (
+            f"Same answer as float32 on {percent(e.agreement)} of {e.n_images} pictures{ci}; "
+            "they have no labels, so accuracy was not measured."
+        )
+    if r.is_baseline or e.top1_drop is None:
+        ci = f" (95{NBSP}% interval {interval(e.top1_ci95)})" if e.top1_ci95 else ""
+        return f"Top-1 is {percent(e.top1)} on {e.n_labelled} labelled pictures{ci}."
+    against = f" against {percent(base.evaluation.top1)}" if base and base.evaluation else ""
+    word, size = ("gained", -e.top1_drop) if e.top1_drop < 0 else ("lost", e.top1_drop)
+    text = f"Top-1 is {percent(e.top1)}{against}: {points(size)} points {word}"
+    if e.top1_drop_ci95:
+        low, high = e.top1_drop_ci95
+        text += f" (95{NBSP}% interval of the loss {interval(e.top1_drop_ci95)})"
+        if low <= 0 <= high:
+            text += f", which {e.n_labelled} pictures cannot tell from zero"
+    return text + "."
+
+
+def latency_sentence(r: Row, base: Row | None) -> str:
+    """Return in one sentence how fast a file is, and whether it can be told from the baseline."""
+    m = r.measurement
+    if m is None:
+        return "Latency was not measured."
+    where = f"median on {m.device}, {m.threads} thread{'s' * (m.threads != 1)}"
+    if r.is_baseline or r.speedup is None or base is None or base.measurement is None:
+        return f"{milliseconds(m.median_ms)} a picture ({where})."
+    text = f"{milliseconds(m.median_ms)} a picture against {milliseconds(base.measurement.median_ms)} ({where}): "
+    if not r.speedup.told_apart:
+        return text + "the two cannot be told apart."
+    ci = r.speedup.ci95
+    around = f" ({number(ci[0], 2)} to {number(ci[1], 2)})" if ci else ""
+    return text + f"{times(r.speedup.value)} as fast{around}."
+
+
+def size_sentence(r: Row, base: Row | None) -> str:
+    size = megabytes(r.artifact.size_bytes)
+    if base is None or r.is_baseline or not r.artifact.size_bytes:
+        return f"{size} on disk."
+    whole = base.artifact.size_bytes
+    return (
+        f"{size} of float32's {megabytes(whole)}, {percent(r.artifact.size_bytes / whole if whole else None, 0)} of it."
+    )
+
+
+def _why(best: Row, base: Row | None, fit: list[Row], tied: list[Row], limit: float, by_labels: bool,
+         random: bool) -> tuple[str, ...]:  # fmt: skip
+    lose = f"lose at most {_plural(limit)}" if by_labels else f"disagree with float32 on at most {percent(limit, 0)}"
+    among = f"{len(fit)} files" + ("" if random else f" that {lose}")
+    if len(fit) == 1:
+        choice = "It is the only file that was evaluated and measured" + (
+            "." if random else " and is within the limit."
+        )
+    elif len(tied) == 1:
+        choice = f"It is the fastest of the {among}."
+    else:
+        others = _listed([r.name for r in tied if r is not best])
+        choice = f"Of the {among}, it cannot be told from {others} in speed, and is the smallest of them."
+    accuracy = "" if random else accuracy_sentence(best, base, by_labels)
+    return tuple(s for s in (choice, size_sentence(best, base), accuracy, latency_sentence(best, base)) if s)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _why_not(r: Row, best: Row, refusal: str) -> str:
+    if refusal or not r.measurement or not best.measurement:
+        return refusal
+    size = r.artifact.size_bytes / max(best.artifact.size_bytes, 1)
+    ratio = speedup(r.measurement, best.measurement)
+    bigger = f"{times(size)} the size ({megabytes(r.artifact.size_bytes)})"
+    if ratio is None or not ratio.told_apart:
+        return f"Its speed cannot be told from {best.name}'s ({milliseconds(_median(r))}), and it is {bigger}."
+    slower = f"takes {times(ratio.value)} as long ({milliseconds(_median(r))})"
+    if size < 0.995:
+        return f"It is smaller ({megabytes(r.artifact.size_bytes)}), but {slower}."
+    return f"It {slower}" + (f" and is {bigger}." if size > 1.005 else ".")
+
+
+def _notes(results: Results, table: list[Row], base: Row | None, by_labels: bool, random: bool) -> tuple[Note, ...]:
+    notes = []
+    evaluations = [r.evaluation for r in table if r.evaluation]
+    if random:
+        notes.append(
+            Note("The weights are random: accuracy and agreement mean nothing. Size and latency are real.", loud=True)
+        )
+    if evaluations and not by_labels:
+        n = max(e.n_images for e in evaluations)
+        notes.append(
+            Note(f"None of the {n} pictures has a label: agreement with float32 was measured, accuracy was not.", True)
+        )
+    n = max((e.n_labelled for e in evaluations), default=0)
+    if 0 < n < FEW_LABELLED:
+        notes.append(
+            Note(f"Only {n} pictures have a label, too few to see a loss of a point or two: read the intervals.", True)
+        )
+    if table and base is None:
+        notes.append(Note("There is no float32 file to compare with: export it too (--precision float32)."))
+    measured = [r.measurement for r in table if r.measurement]
+    cpu = f"{results.context.get('isa', '')} {results.context.get('cpu_model', '')}".lower()
+    if any(m.device == "local" for m in measured) and any(s in cpu for s in ("x86", "avx", "sse", "intel", "amd")):
+        notes.append(Note("Latency is this computer's, not a phone's. On a phone the order of the files can differ."))
+    models = sorted({a.model for a in results.artifacts} - {r.artifact.model for r in table})
+    if models:
+        notes.append(
+            Note(f"The recommendation is for {table[0].artifact.model}; the tables also hold {_listed(models)}.")
+        )
+    seen: dict[str, None] = dict.fromkeys(w for x in (*evaluations, *measured) for w in x.warnings)
+    return (*notes, *(Note(w) for w in seen))
+
+
+def summary_lines(results: Results, recommendation: Recommendation | None = None) -> list[str]:
+    """Return the answer as lines of plain text: the headline, why, why not the others, notes, failures."""
+    r = recommendation or recommend(results)
+    lines = [r.headline, *(f"  {s}" for s in r.why)]
+    if r.why_not:
+        lines += ["Why not the others", *(f"  {name}: {s}" for name, s in r.why_not)]
+    lines += [f"{'Warning' if n.loud else 'Note'}: {n.text}" for n in r.notes]
+    lines += [f"Failed: {f.stage} {f.what}: {f.why} {f.remedy}".rstrip() for f in results.failures]
+    return lines
+
+
+def summary_table(results: Results) -> "Table":
+    """Return the files as a rich table, the recommended one marked with an arrow."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table, answer = rows(results), recommend(results)
+    out = Table(box=None, padding=(0, 1), pad_edge=False)
+    out.add_column("file", overflow="fold")
+    for title in ("size", "top-1" if answer.by_labels else "agreement", "points lost (95 %)", "median", "speed-up"):
+        out.add_column(title, justify="right", no_wrap=title != "points lost (95 %)")
+    if not answer.by_labels:
+        out.columns[3].header = "95 % interval"
+    for r in table:
+        chosen, e, m = r.artifact.id == answer.artifact, r.evaluation, r.measurement
+        out.add_row(
+            Text(("→ " if chosen else "  ") + r.name),
+            Text(megabytes(r.artifact.size_bytes)),
+            Text(percent((e.top1 if answer.by_labels else 1.0 if r.is_baseline else e.agreement) if e else None)),
+            Text(_lost(r, answer.by_labels)),
+            Text(milliseconds(m.median_ms if m else None)),
+            Text("1×" if r.is_baseline and m else speedup_text(r.speedup)),
+            style="bold" if chosen else None,
+        )
+    return out
+
+
+def _lost(r: Row, by_labels: bool) -> str:
+    if r.evaluation is None:
+        return MISSING
+    if r.is_baseline:
+        return "reference"
+    if not by_labels:
+        return interval(r.evaluation.agreement_ci95)
+    ci = r.evaluation.top1_drop_ci95
+    return points(r.drop) + (f" ({interval(ci)})" if ci else "")
+
+
+def speedup_text(ratio: Ratio | None) -> str:
+    """Return a speed-up, or "≈ 1×" where it cannot be told from none."""
+    return MISSING if ratio is None else times(ratio.value) if ratio.told_apart else "≈" + NBSP + "1×"
+
+
+def summary_renderable(results: Results) -> "Group":
+    """Return table and answer for a rich console; file names are never read as markup."""
+    from rich.console import Group
+    from rich.text import Text
+
+    first, *rest = summary_lines(results)
+    parts: list[Table | Text] = [Text(first, style="bold"), *(Text(line) for line in rest)]
+    return Group(*([summary_table(results), Text("")] if results.artifacts else []), *parts)

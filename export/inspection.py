@@ -1,0 +1,309 @@
+"""What is known of a model file, whatever its format: the nouns of inspect.py and the verdict on its precision.
+
+A reader (inspect_tflite.py, inspect_onnx.py, inspect_openvino.py) turns a file into `Facts`: a flat list of operators
+and of constant tensors. Everything that a user reads is derived from those here, by the same rules for all formats.
+
+Precision of one operator:
+    float32          float weights and activations
+    float16          computes in float16
+    float16 weights  weights stored as float16, expanded to float32 before use
+    dynamic          integer weights meet float activations in the operator, which quantizes them for each input
+    weight-only      integer weights, expanded to float32 before use
+    int8, uint8      integer weights and activations
+    int16x8          8-bit weights, 16-bit activations
+    integer          index arithmetic: shapes, gathers, ids
+    convert          changes the representation only: QUANTIZE, DEQUANTIZE, CAST, and work on constants
+Two joined by "+" mean that an operator has activations of both kinds.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgenet.results import TensorInfo
+
+# Verdict of an operator's precision.
+_VERDICTS = {"float16 weights": "float16", "uint8": "int8"}
+_STORAGE = ("float16 weights", "dynamic", "weight-only")  # small tensors are usually left in float32 beside these
+_NO_ARITHMETIC = ("convert", "integer")
+_MEANING = {
+    "float32": "float; nothing is quantized",
+    "float16": "float16",
+    "float16 weights": "weights stored as float16 and expanded to float32, arithmetic in float32",
+    "dynamic": "integer weights with float activations that are quantized for each input at run time",
+    "weight-only": "integer weights expanded to float32 before use, arithmetic in float32",
+    "int8": "full integer",
+    "uint8": "full integer, in the older uint8 scheme",
+    "int16x8": "full integer, 8-bit weights and 16-bit activations",
+}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the graph. `multiply_adds` are for one inference, 0 for other than convolution and dense."""
+
+    kind: str
+    precision: str
+    multiply_adds: int = 0
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant tensor of trained numbers, as it is stored.
+
+    Attributes:
+        n: elements.
+        dtype: as stored.
+        size_bytes: as stored.
+        matrix: whether a convolution or a dense layer multiplies by it (else a bias, a scale or the like).
+        n_scales: how many quantization scales it has; 0 where it is not quantized, 1 where per tensor.
+        symmetric: whether all its zero points are 0.
+        q_max: the largest |q - zero point| of its values, None where not quantized or not read.
+    """
+
+    n: int
+    dtype: str
+    size_bytes: int
+    matrix: bool = False
+    n_scales: int = 0
+    symmetric: bool = True
+    q_max: int | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a reader found in a file."""
+
+    format: str
+    name: str
+    operators: tuple[Operator, ...]
+    weights: tuple[Weight, ...]
+    constant_bytes: int  # all constants, shapes and indices included
+    inputs: tuple[TensorInfo, ...]  # -1 is a dynamic dimension
+    outputs: tuple[TensorInfo, ...]
+    activation_zero_points: tuple[int, ...] = ()
+    signatures: tuple[str, ...] = ()
+    custom_operators: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    edgenet: Mapping[str, Any] | None = None
+    files: Mapping[str, int] = field(default_factory=dict)  # associated files, name -> size in bytes
+    files_bytes: int = 0  # with the archive's own structure
+    versions: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WeightQuantization:
+    """How the weights of convolutions and dense layers are quantized.
+
+    Attributes:
+        dtypes: how many tensors are stored in which type, quantized or not.
+        per_channel, per_tensor: how many tensors have a scale for each channel, or one.
+        symmetric: whether every zero point is 0.
+        bits: the bits that the values really use: the smallest b with all |q| <= 2^(b-1). An int8 file whose weights
+            stay within 64 has 7-bit weights.
+        activations_symmetric: whether every activation's zero point is 0, None where activations are not quantized.
+    """
+
+    dtypes: dict[str, int]
+    per_channel: int
+    per_tensor: int
+    symmetric: bool | None
+    bits: int | None
+    activations_symmetric: bool | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a model file is, by its own content. `dataclasses.asdict` of it is JSON-able."""
+
+    path: str
+    format: str  # tflite | onnx | openvino
+    name: str
+    precision: str  # float32 | float16 | dynamic | weight-only | int8 | int16x8 | mixed
+    why: str
+    operators: dict[str, dict[str, int]]  # kind -> precision -> how many
+    n_operators: int
+    weight_quantization: WeightQuantization
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    batch: int | None  # None where it is dynamic
+    parameters: int
+    multiply_adds: int  # of one inference: what the EfficientNet paper calls FLOPS
+    multiply_adds_by_kind: dict[str, int]
+    size_bytes: int
+    weights_bytes: int
+    graph_bytes: int
+    files_bytes: int
+    files: dict[str, int]
+    metadata: dict[str, Any]
+    edgenet: dict[str, Any] | None
+    signatures: tuple[str, ...]
+    versions: dict[str, str]
+    warnings: tuple[str, ...]
+
+
+def bits_of(q_max: int) -> int:
+    """Return the bits that a signed integer needs for values up to `q_max`: the smallest b with q_max <= 2^(b-1)."""
+    return max(1, (max(q_max, 1) - 1).bit_length() + 1)
+
+
+def verdict(operators: Iterable[Operator]) -> tuple[str, str]:
+    """Return (precision, one sentence of why). Convolutions and dense layers decide; the sentence names the rest."""
+    compute = [o for o in operators if o.precision not in _NO_ARITHMETIC]
+    heavy = [o for o in compute if o.multiply_adds] or compute
+    if not compute:
+        return "float32", "no operator computes anything"
+    kinds = Counter(o.precision for o in heavy)
+    main = [k for k in kinds if k != "float32"]
+    if len(kinds) == 1 or (len(main) == 1 and main[0] in _STORAGE):
+        chosen = main[0] if main else "float32"
+        n = sum(o.precision == chosen for o in compute)
+        meaning = _MEANING.get(chosen, chosen)
+        if chosen in _STORAGE:
+            why = f"{meaning}, in {kinds[chosen]} of {len(heavy)} {_layers(heavy)}"
+            return _VERDICTS.get(chosen, chosen), why + _others(heavy, chosen)
+        share = f"all {n}" if n == len(compute) else f"{n} of {len(compute)}"
+        return _VERDICTS.get(chosen, chosen), f"{meaning}; {share} operators in {chosen}" + _others(compute, chosen)
+    parts = ", ".join(f"{n} in {k}" for k, n in kinds.most_common())
+    total = sum(o.multiply_adds for o in heavy)
+    work = ""
+    if total:
+        first = kinds.most_common(1)[0][0]
+        done = sum(o.multiply_adds for o in heavy if o.precision == first)
+        work = f"; {first} does {100 * done / total:.0f} % of the multiply-adds"
+    return "mixed", f"of {len(heavy)} {_layers(heavy)}, {parts}{work}"
+
+
+def _layers(heavy: list[Operator]) -> str:
+    return "convolution and dense operators" if any(o.multiply_adds for o in heavy) else "operators"
+
+
+def _others(operators: list[Operator], chosen: str) -> str:
+    rest: dict[str, Counter[str]] = {}
+    for o in operators:
+        if o.precision != chosen:
+            rest.setdefault(o.precision, Counter())[o.kind] += 1
+    parts = []
+    for precision, kinds in rest.items():
+        names = ", ".join(k if n == 1 else f"{n} {k}" for k, n in kinds.most_common(4))
+        more = f" and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
+        parts.append(f"{names}{more} in {precision}")
+    return "".join(f"; {p}" for p in parts)
+
+
+def conclude(path: str, size_bytes: int, facts: Facts) -> Inspection:
+    """Derive what a user wants to know from what a reader found."""
+    precision, why = verdict(facts.operators)
+    operators: dict[str, dict[str, int]] = {}
+    by_kind: Counter[str] = Counter()
+    for o in facts.operators:
+        counts = operators.setdefault(o.kind, {})
+        counts[o.precision] = counts.get(o.precision, 0) + 1
+        by_kind[o.kind] += o.multiply_adds
+    order = sorted(operators, key=lambda k: (-sum(operators[k].values()), k))
+    shape = facts.inputs[0].shape if facts.inputs else ()
+    quantization = _quantization(facts)
+    return Inspection(
+        path=path,
+        format=facts.format,
+        name=facts.name,
+        precision=precision,
+        why=why,
+        operators={k: operators[k] for k in order},
+        n_operators=len(facts.operators),
+        weight_quantization=quantization,
+        inputs=facts.inputs,
+        outputs=facts.outputs,
+        batch=None if shape and shape[0] < 0 else (shape[0] if shape else 1),
+        parameters=sum(w.n for w in facts.weights),
+        multiply_adds=sum(by_kind.values()),
+        multiply_adds_by_kind={k: n for k, n in by_kind.most_common() if n},
+        size_bytes=size_bytes,
+        weights_bytes=facts.constant_bytes,
+        graph_bytes=max(size_bytes - facts.constant_bytes - facts.files_bytes, 0),
+        files_bytes=facts.files_bytes,
+        files=dict(facts.files),
+        metadata=dict(facts.metadata),
+        edgenet=None if facts.edgenet is None else dict(facts.edgenet),
+        signatures=facts.signatures,
+        versions=dict(facts.versions),
+        warnings=(*_warnings(path, precision, facts, quantization), *facts.warnings),
+    )
+
+
+def _quantization(facts: Facts) -> WeightQuantization:
+    matrices = [w for w in facts.weights if w.matrix]
+    quantized = [w for w in matrices if w.n_scales]
+    maxima = [w.q_max for w in quantized if w.q_max is not None]
+    zero_points = facts.activation_zero_points
+    return WeightQuantization(
+        dtypes=dict(Counter(w.dtype for w in matrices).most_common()),
+        per_channel=sum(w.n_scales > 1 for w in quantized),
+        per_tensor=sum(w.n_scales == 1 for w in quantized),
+        symmetric=all(w.symmetric for w in quantized) if quantized else None,
+        bits=bits_of(max(maxima)) if maxima else None,
+        activations_symmetric=not any(zero_points) if zero_points else None,
+    )
+
+
+def _warnings(path: str, precision: str, facts: Facts, q: WeightQuantization) -> list[str]:
+    out = []
+    stem = path.replace("\\", "/").rsplit("/", 1)[-1].lower()
+    said = _claim(stem)
+    if said and said != precision:
+        out.append(f"calls itself {said} in its name, but is {precision}")
+    for tensors, side in ((facts.inputs, "input"), (facts.outputs, "output")):
+        out += [f"{side} '{t.name}' is float16: apps hand over float32 or uint8" for t in tensors if t.dtype == "float16"]
+    if facts.format == "tflite":
+        if not facts.metadata:
+            out.append("no TFLite metadata: MediaPipe Tasks finds no labels, and refuses it if its input is float")
+        if not facts.signatures:
+            out.append("no signature: it can be run by the position of its tensors only")
+    elif precision == "int8" and q.bits == 8:
+        out.append(
+            "weights use all 8 bits: on x86 without VNNI, OpenVINO and onnxruntime add products in saturating 16 bits, "
+            "which costs accuracy; 7-bit weights do not"
+        )
+    flex = sorted({c for c in facts.custom_operators if c.startswith("Flex")})
+    if flex:
+        out.append(f"flex operators ({', '.join(flex)}): needs the TensorFlow Select delegate in the app")
+    custom = sorted({c for c in facts.custom_operators if not c.startswith("Flex")})
+    if custom:
+        out.append(f"custom operators ({', '.join(custom)}): runs only where they are registered; work not counted")
+    if facts.inputs and any(d < 0 for t in facts.inputs for d in t.shape):
+        out.append("dynamic shape: multiply-adds are counted with 1 for each dynamic dimension")
+    if q.dtypes and q.per_tensor > q.per_channel and precision in ("int8", "int16x8"):
+        out.append("most weights have one scale a tensor: one scale a channel is more accurate at the same size")
+    return out
+
+
+def _claim(stem: str) -> str | None:
+    """Return the precision that a file name promises."""
+    words = set(stem.replace(".", "_").replace("-", "_").split("_"))
+    for precision, names in {
+        "int16x8": {"int16x8", "16x8"},
+        "dynamic": {"dynamic", "drq"},
+        "weight-only": {"weightonly", "wo"},
+        "int8": {"int8", "uint8", "quant", "quantized", "i8"},
+        "float16": {"float16", "fp16", "f16"},
+        "float32": {"float32", "fp32", "f32"},
+    }.items():
+        if words & names or (precision == "weight-only" and {"weight", "only"} <= words):
+            return precision
+    return None
+
+
+def largest_q(values: "np.ndarray[Any, Any]", zero_points: "np.ndarray[Any, Any]", axis: int = 0) -> int | None:
+    """Return the largest |q - zero point|; -2^(b-1) counts as 2^(b-1), so it fits b bits by `bits_of`."""
+    if not values.size:
+        return None
+    if not np.any(zero_points):
+        return int(max(int(values.max()), -int(values.min())))
+    shape = [1] * values.ndim
+    if zero_points.size > 1:
+        shape[axis] = -1
+    return int(np.abs(values.astype(np.int32) - zero_points.astype(np.int32).reshape(shape)).max())

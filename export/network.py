@@ -1,0 +1,135 @@
+"""From what the user has (a zoo name, a Keras model, a file) to the one float graph that everything is made from."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgenet import weights as weights_module
+from edgenet import zoo
+from edgenet.errors import InputError, MissingDependency
+from edgenet.export.graph import Graph, read_tflite, write_tflite
+from edgenet.images import Preprocessing, imagenet_classes
+
+INPUT, OUTPUT, LOGITS = "image", "probabilities", "logits"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A float graph, how its input is made, and what its outputs mean."""
+
+    name: str
+    graph: Graph
+    preprocessing: Preprocessing
+    class_ids: tuple[str, ...]  # WordNet ids, or the names again where the classes have none
+    class_names: tuple[str, ...]
+    weights: str  # where they came from; "random" says that accuracy means nothing
+    fingerprint: str  # sha256 of the float graph
+
+    @property
+    def resolution_px(self) -> int:
+        return self.preprocessing.resolution_px
+
+
+def load_network(model: str, weights: Path | None = None, random_weights: bool = False) -> Network:
+    """Return the network called `model` (a name of the zoo), in deploy form.
+
+    Args:
+        weights: a file of pretrained weights; the zoo's package of them by default.
+        random_weights: use the initialiser's weights instead.
+
+    Raises:
+        InputError: unknown model; weights that are missing, damaged or another variant's.
+        MissingDependency: TensorFlow is not installed.
+    """
+    spec = zoo.spec(model)
+    if weights and random_weights:
+        raise InputError("--weights and --random-weights exclude each other: give one")
+    loaded = weights_module.random(spec) if random_weights else weights_module.load(spec, weights)
+    from edgenet import model as model_module
+
+    graph = from_keras(model_module.deploy(spec, loaded.arrays))
+    classes = len(loaded.arrays["classifier/bias"])
+    ids, names = imagenet_classes() if classes == 1000 else numbered_classes(classes)
+    preprocessing = Preprocessing(spec.resolution_px, spec.mean, spec.std)
+    return network(spec.name, graph, preprocessing, ids, names, loaded.provenance)
+
+
+def network(
+    name: str, graph: Graph, preprocessing: Preprocessing, ids: Sequence[str], names: Sequence[str], provenance: str
+) -> Network:
+    """Return a Network with canonical names of input, output and logits, and its fingerprint."""
+    graph = canonical_names(graph)
+    fingerprint = hashlib.sha256(write_tflite(graph)).hexdigest()
+    return Network(name, graph, preprocessing, tuple(ids), tuple(names), provenance, fingerprint)
+
+
+def numbered_classes(n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return ids and names for classes that nobody named."""
+    names = tuple(f"class {i}" for i in range(n))
+    return tuple(str(i) for i in range(n)), names
+
+
+def canonical_names(graph: Graph) -> Graph:
+    """Return the graph with its input called `image`, its output `probabilities` and the softmax's input `logits`."""
+    new = {graph.outputs[0]: OUTPUT, graph.inputs[0]: INPUT}
+    if graph.logits() != graph.outputs[0]:
+        new[graph.logits()] = LOGITS
+    taken = [n for n in graph.tensors if n in new.values() and new.get(n) != n]
+    new.update({n: f"{n}_" for n in taken if n not in new})
+
+    def name(n: str | None) -> Any:
+        return None if n is None else new.get(n, n)
+
+    tensors = {name(n): replace(t, name=name(n)) for n, t in graph.tensors.items()}
+    ops = tuple(replace(op, inputs=tuple(map(name, op.inputs)), outputs=tuple(map(name, op.outputs))) for op in graph.ops)
+    return replace(graph, tensors=tensors, ops=ops, inputs=tuple(map(name, graph.inputs)), outputs=tuple(map(name, graph.outputs)))
+
+
+def from_keras(model: Any) -> Graph:
+    """Return a Keras model (2 or 3) with one image input as a float graph with a static batch of 1.
+
+    One traced function, frozen and converted, is many times faster than `TFLiteConverter.from_keras_model`, which
+    writes a whole SavedModel first; the operators come out the same.
+    """
+    tf = tensorflow()
+    shape = (1, *model.inputs[0].shape[1:])
+    function = tf.function(lambda image: model(image, training=False), input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)])
+    return from_function(function.get_concrete_function())
+
+
+def from_function(concrete: Any) -> Graph:
+    """Return a concrete TensorFlow function with static shapes as a float graph."""
+    tf = tensorflow()
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(concrete)
+    with _quiet():
+        return read_tflite(tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
+
+
+def tensorflow() -> Any:
+    """Return the module tensorflow, told to be quiet. Raises MissingDependency."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with _quiet():
+            import tensorflow as tf
+    except ImportError:
+        raise MissingDependency("tensorflow", "export", "reading this model") from None
+    tf.get_logger().setLevel("ERROR")
+    return tf
+
+
+class _quiet:
+    """Sends what native code prints on stderr to nowhere: TensorFlow's converter cannot be told to be silent."""
+
+    def __enter__(self) -> None:
+        self.saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+
+    def __exit__(self, *_: object) -> None:
+        os.dup2(self.saved, 2)
+        os.close(self.saved)
