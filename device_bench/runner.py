@@ -39,7 +39,7 @@ def pack(header: Header, payload_bytes: int) -> bytes:
     return HEAD.pack(MAGIC, len(text), payload_bytes) + text
 
 
-def timed_runs(invoke: Any, runs: int, time_ns: int, lead_ns: int, limit_ns: int, clock: Any) -> tuple[array, int]:
+def timed_runs(invoke: Any, runs: int, time_ns: int, lead_ns: int, limit_ns: int, clock: Any) -> tuple[array[int], int]:
     """Time `invoke` again and again.
 
     At first untimed until `lead_ns` have passed, at least once if that is not 0 (another process had the caches).
@@ -112,6 +112,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, runtime: Any) -> None:
                 size_px=list(predictor.size_px),
                 output_names=predictor.output_names,
                 output_shape=list(predictor.output.shape),
+                output_dtype=predictor.output.dtype,
                 python=sys.version.split()[0],
                 numpy=np.__version__,
             )

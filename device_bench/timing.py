@@ -9,6 +9,7 @@ distribution: latencies have one long tail and, on a machine that does other wor
   1963, https://doi.org/10.1214/aoms/1177704172), which for two equal files errs as often as it says, not more.
 """
 
+import itertools
 import math
 import random
 import statistics
@@ -96,7 +97,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Drift:
-    """Change from the first round to the last as a fraction of the median, and how likely chance gives as clear a trend."""
+    """Change from the first round to the last, as a fraction of the median, and the p of as clear a trend by chance."""
 
     change: float
     p: float
@@ -126,6 +127,7 @@ def measure(
             typical[name] = statistics.median(runs[-_SETTLE_WINDOW:])
         on_step(name)
 
+    turn_ns = int(plan.min_time_s * 1e9 / plan.rounds)
     for r, order in enumerate(interleave(list(subjects), plan.max_rounds, plan.seed)):
         alive = [n for n in order if traces[n].error is None and traces[n].spent_ns < plan.max_time_s * 1e9]
         if not alive or (r >= plan.rounds and all(_is_enough(traces[n], plan) for n in alive)):
@@ -134,8 +136,12 @@ def measure(
             trace = traces[name]
             before = clock_ns()
             try:
-                burst = subjects[name].run(_runs_a_turn(typical[name], plan), int(plan.min_time_s * 1e9 / plan.rounds),
-                                           lead_ns=_LEAD_NS, limit_ns=int(plan.max_time_s * 1e9))  # fmt: skip
+                burst = subjects[name].run(
+                    _runs_a_turn(typical[name], plan),
+                    turn_ns,
+                    lead_ns=_LEAD_NS,
+                    limit_ns=int(plan.max_time_s * 1e9) - trace.spent_ns,
+                )
             except EdgenetError as e:
                 trace.error = e
             else:
@@ -327,7 +333,7 @@ def indistinct(traces: Mapping[str, Trace]) -> dict[str, list[tuple[str, Compari
     """Return for each name those neighbours by median that it cannot be told from, both ways."""
     order = sorted(traces, key=lambda name: statistics.median(traces[name].samples_ns))
     found: dict[str, list[tuple[str, Comparison]]] = {name: [] for name in order}
-    for fast, slow in zip(order, order[1:], strict=False):
+    for fast, slow in itertools.pairwise(order):
         f, s = traces[fast], traces[slow]
         for name, other, x, y in ((fast, slow, f, s), (slow, fast, s, f)):
             try:

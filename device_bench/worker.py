@@ -57,6 +57,7 @@ class WorkerInfo:
     size_px: tuple[int, int]  # height, width
     output_names: tuple[str, ...]
     output_shape: tuple[int, ...]
+    output_dtype: str
     load_ns: int
     baseline_rss_bytes: int
     python: str
@@ -94,7 +95,8 @@ class Worker:
         if threads < 1:
             raise InputError(f"threads must be at least 1, was {threads}")
         self.path, self._timeout_s, self._first = path, timeout_s, True
-        self._stderr = tempfile.TemporaryFile()  # a file, not a pipe: it never fills, however much is said
+        # A file, not a pipe: it never fills, however much is said.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         if command is None:
             path = Path(path).resolve()
             command = [sys.executable, runner.__file__, "--runtime", runtime_module.__file__]
@@ -107,7 +109,8 @@ class Worker:
         except OSError as e:
             self._stderr.close()
             raise DeviceError(f"cannot start {command[0]}: {e.strerror}; give the path of a program that runs") from e
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
@@ -117,9 +120,9 @@ class Worker:
         except BaseException:
             self.close()
             raise
-        self.info = WorkerInfo(
-            **{k: tuple(info[k]) if isinstance(info[k], list) else info[k] for k in WorkerInfo.__dataclass_fields__}
-        )
+        fields: dict[str, Any] = {name: info[name] for name in WorkerInfo.__dataclass_fields__}
+        fields.update({name: tuple(value) for name, value in fields.items() if isinstance(value, list)})
+        self.info = WorkerInfo(**fields)
 
     @property
     def pid(self) -> int:
@@ -289,4 +292,4 @@ def _array_header(do: str, batch: np.ndarray) -> dict[str, Any]:
 
 def _bytes(batch: np.ndarray) -> memoryview:
     little = np.ascontiguousarray(batch, batch.dtype.newbyteorder("<"))
-    return memoryview(little.reshape(-1).view(np.uint8)).cast("B")
+    return little.reshape(-1).view(np.uint8).data

@@ -131,8 +131,7 @@ def read_torch(path: Path) -> Checkpoint:
 
 def _torch_zip(data: bytes) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     archive = zipfile.ZipFile(io.BytesIO(data))
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-        raise ValueError("a compressed entry, which PyTorch does not write")
+    _check_unpacked_size(archive)
     folder = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
     if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
         raise ValueError("big-endian numbers")
@@ -175,7 +174,7 @@ def _unpickle(stream: io.BytesIO, storages: dict[str, _Storage] | None = None) -
     start = stream.tell()
     for opcode, arg, position in pickletools.genops(stream):  # reads, and builds nothing
         # The memo is an array: one entry at 2**32 would take 64 GB. An honest index is not above the bytes before it.
-        if "PUT" in opcode.name and int(arg) > (position or 0):
+        if "PUT" in opcode.name and int(arg or 0) > (position or 0):
             raise ValueError("a memo index that no pickler writes")
     stream.seek(start)
 
@@ -238,7 +237,8 @@ def _float32_of_bfloat16(bits: np.ndarray) -> np.ndarray:
 
 def read_npz(path: Path) -> Checkpoint:
     """Return the arrays of a file of numpy.savez; arrays of Python objects, which are pickles, are refused."""
-    _check_unpacked_size(path)
+    with zipfile.ZipFile(path) as archive:
+        _check_unpacked_size(archive)
     with np.load(path, allow_pickle=False) as archive:
         return Checkpoint({name: archive[name] for name in archive.files}, (path,))
 
@@ -279,8 +279,8 @@ def read_keras(path: Path) -> Checkpoint:
     layer's name, that is used.
     """
     if zipfile.is_zipfile(path):
-        _check_unpacked_size(path)
         with zipfile.ZipFile(path) as archive:
+            _check_unpacked_size(archive)
             return Checkpoint(_read_hdf5(io.BytesIO(archive.read("model.weights.h5"))), (path,))
     return Checkpoint(_read_hdf5(path), (path,))
 
@@ -373,10 +373,9 @@ def read_tar(path: Path) -> Checkpoint:
         return Checkpoint(read_tensorflow(Path(tmp)).arrays, (path,))
 
 
-def _check_unpacked_size(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-            raise ValueError(f"unpacks to more than {MAX_BYTES >> 30} GB")
+def _check_unpacked_size(archive: zipfile.ZipFile) -> None:
+    if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+        raise ValueError(f"unpacks to more than {MAX_BYTES >> 30} GB")
 
 
 READERS: dict[str, Callable[[Path], Checkpoint]] = {

@@ -37,9 +37,7 @@ from edgenet.results import ImageSet
 
 Pixels = NDArray[np.uint8]
 
-MAX_PIXELS = (
-    178_956_970  # where PIL, too, refuses a file as a decompression bomb; a photograph of 3 x 8 bits is 512 MiB
-)
+MAX_PIXELS = 178_956_970  # 512 MiB as RGB; where PIL, too, refuses a file as a decompression bomb
 MAX_SKIPPED_PERCENT = 1
 
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")  # by content, not by extension
@@ -59,6 +57,7 @@ _UPRIGHT = {  # EXIF orientation -> what undoes it
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF_ORIENTATION = 0x0112
+_PIL_MODULES = r"PIL\."
 # The first bytes of every format above but TIFF's and the ISO ones: tells text and empty files at no cost.
 _MAGIC = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II", b"MM", b"P")
 
@@ -240,7 +239,7 @@ def stream(
 class Stream:
     """The pictures of a set as `Chunk`s, in order, decoded by threads that run ahead of the reader.
 
-    At most two chunks of decoded pictures exist at a time beside those that the reader keeps, so memory does not grow
+    No more than three chunks of decoded pictures exist at a time beside what the reader keeps, so memory does not grow
     with the set. A file that cannot be decoded is left out and listed in `skipped`. Every iteration starts anew.
 
     Args:
@@ -436,6 +435,8 @@ def _open_rgb(file: str) -> Image.Image:
         why = "HEIC cannot be read; convert it to JPEG" if heif else "not an image, or cut off in its header"
     except Exception as e:  # PIL's parsers let whatever a broken file provokes through: struct.error, KeyError, ...
         why = (isinstance(e, OSError) and e.strerror) or str(e) or type(e).__name__
+        if "truncated" in why.lower() or "create decoder object" in why:  # the latter is WebP's way to say it
+            why = "the file is truncated"
     raise InputError(f"{file}: {why}")
 
 
@@ -452,9 +453,6 @@ def _prepare_pil() -> tuple[str, ...]:
     if entry is None or entry[0] != "ignore" or getattr(entry[3], "pattern", "") != _PIL_MODULES:
         warnings.filterwarnings("ignore", module=_PIL_MODULES)
     return _formats()
-
-
-_PIL_MODULES = r"PIL\."
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgenet.errors import MissingDependency
+from edgenet.frameworks import keras
 from edgenet.zoo import ModelSpec, ScaledBlock, head_filters, scaled_blocks, squeeze_filters, stem_filters
 
 if TYPE_CHECKING:
@@ -155,15 +155,3 @@ def deploy(
     model = build(spec, classes, resolution_px, batch_norm=False, batch_size=batch_size)
     set_weights(model, fold_batch_norm(arrays))
     return model
-
-
-def keras() -> Any:
-    """Return tf-keras (Keras 2), which quantization-aware training needs. Raises MissingDependency."""
-    import os
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        import tf_keras
-    except ImportError:
-        raise MissingDependency("tf-keras", "export", "building a network") from None
-    return tf_keras

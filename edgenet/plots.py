@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from edgenet.text import milliseconds
 
 _FONT_PX = 12
+_LOG_FROM = 3.0  # below, a linear scale is the plainer picture
 _CHAR_PX = 0.56 * _FONT_PX  # a mean width of the system fonts; labels only need to keep apart, not to fit exactly
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -53,6 +54,36 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return the values 1, 2, 5 times a power of ten within [low, high]."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [k * 10.0**d for d in decades for k in (1, 2, 5) if low <= k * 10.0**d <= high]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Latency across: linear, or by its logarithm where the files are more than `_LOG_FROM` times apart."""
+
+    low: float
+    high: float
+    left_px: float
+    right_px: float
+    log: bool
+
+    def px(self, ms: float) -> float:
+        ms = min(max(ms, self.low), self.high)
+        at, low, high = (math.log(v) if self.log else v for v in (ms, self.low, self.high))
+        return self.left_px + (at - low) / (high - low) * (self.right_px - self.left_px)
+
+    def ticks(self, most: int) -> list[tuple[float, str]]:
+        values = log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, most)
+        texts = [f"{v:g}" for v in values] if self.log else _tick_text(values)
+        return [(self.px(v), text) for v, text in zip(values, texts, strict=True)]
+
+    def title(self, text: str) -> str:
+        return text + (", logarithmic scale" if self.log else "")
+
+
 def _tick_text(values: Sequence[float]) -> list[str]:
     step = values[1] - values[0] if len(values) > 1 else 1.0
     digits = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
@@ -66,13 +97,16 @@ def scatter(points: Sequence[Point], width_px: int, height_px: int, y_label: str
     ys = [v for p in points for v in (p.y, p.y_low, p.y_high) if v is not None] + ([] if limit is None else [limit])
     y0, y1 = min(ys), max(ys)
     pad = max((y1 - y0) * 0.12, 0.25)
-    y0, y1 = max(y0 - pad, 0.0 if y0 >= 0 else -math.inf), min(y1 + pad, max(100.0, y1))
+    y0, y1 = y0 - pad, y1 + pad
     x0, x1 = min(p.x_ms for p in points), max(p.x_ms for p in points)
-    pad = max((x1 - x0) * 0.14, x1 * 0.06)
-    x0, x1 = max(0.0, x0 - pad), x1 + pad
-
-    def px(x: float) -> float:
-        return left + (x - x0) / (x1 - x0) * (right - left)
+    if log := x0 > 0 and x1 / x0 > _LOG_FROM:
+        pad = (x1 / x0) ** 0.14
+        x0, x1 = x0 / pad, x1 * pad
+    else:
+        pad = max((x1 - x0) * 0.14, x1 * 0.06, 1e-3)
+        x0, x1 = max(0.0, x0 - pad), x1 + pad
+    axis = Axis(x0, x1, left, right, log)
+    px = axis.px
 
     def py(y: float) -> float:
         return bottom - (y - y0) / (y1 - y0) * (bottom - top)
@@ -81,15 +115,16 @@ def scatter(points: Sequence[Point], width_px: int, height_px: int, y_label: str
     max_radius = 17 if width_px > 500 else 13
     radius = [max(4.0, max_radius * math.sqrt(p.size_bytes / largest)) for p in points]
     out = []
-    xt, yt = ticks(x0, x1, 8 if width_px > 500 else 4), ticks(y0, y1, 6)
+    yt = ticks(max(y0, 0.0), min(y1, 100.0), 6)  # the margin reaches beyond what a percentage can be
     for v, text in zip(yt, _tick_text(yt), strict=True):
         out.append(f'<path class="grid" d="M{left:.0f} {py(v):.1f}H{right:.0f}"/>')
         out.append(f'<text class="tick" text-anchor="end" x="{left - 8:.0f}" y="{py(v) + 4:.1f}">{text}</text>')
-    for v, text in zip(xt, _tick_text(xt), strict=True):
-        out.append(f'<text class="tick" text-anchor="middle" x="{px(v):.1f}" y="{bottom + 18:.0f}">{text}</text>')
+    for x, text in axis.ticks(8 if width_px > 500 else 4):
+        out.append(f'<path class="grid" d="M{x:.1f} {top:.0f}V{bottom:.0f}"/>')
+        out.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{bottom + 18:.0f}">{text}</text>')
     out.append(f'<path class="axis" d="M{left:.0f} {bottom:.0f}H{right:.0f}"/>')
     out.append(f'<text class="axis-title" x="0" y="13">{html.escape(y_label)}</text>')
-    x_title = "median latency, ms; left is better" if width_px > 500 else "median latency, ms"
+    x_title = axis.title("median latency, ms")
     out.append(f'<text class="axis-title" text-anchor="end" x="{right:.0f}" y="{height_px - 6}">{x_title}</text>')
     taken: list[Box] = []
     if limit is not None:
@@ -157,16 +192,16 @@ def strips(files: Sequence[Strip], width_px: int, alt: str, most_dots: int = 240
     # A few stalls must not squeeze everything else: the scale ends a quarter past the largest p95, what is beyond is
     # drawn at the edge and counted.
     x1 = max(s.p95_ms for s in files) * 1.25 or 1.0
-
-    def px(ms: float) -> float:
-        return left + min(ms / x1, 1.0) * (right - left)
-
+    fastest = min(min(s.samples_ms) for s in files)
+    log = fastest > 0 and max(s.median_ms for s in files) / fastest > _LOG_FROM
+    axis = Axis(fastest * 0.8 if log else 0.0, x1, left, right, log)
+    px = axis.px
     out = []
-    values = ticks(0, x1, 4 if narrow else 8)
-    for v, text in zip(values, _tick_text(values), strict=True):
-        out.append(f'<path class="grid" d="M{px(v):.1f} 4V{height - 38}"/>')
-        out.append(f'<text class="tick" text-anchor="middle" x="{px(v):.1f}" y="{height - 22}">{text}</text>')
-    out.append(f'<text class="axis-title" text-anchor="end" x="{right:.0f}" y="{height - 5}">latency, ms</text>')
+    for x, text in axis.ticks(4 if narrow else 8):
+        out.append(f'<path class="grid" d="M{x:.1f} 4V{height - 38}"/>')
+        out.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{height - 22}">{text}</text>')
+    title = axis.title("latency, ms")
+    out.append(f'<text class="axis-title" text-anchor="end" x="{right:.0f}" y="{height - 5}">{title}</text>')
     for i, s in enumerate(files):
         y = i * row_px + (36 if narrow else row_px / 2 + 4)
         n = len(s.samples_ms)

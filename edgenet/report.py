@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path, PurePath
 from typing import Any
 
-from edgenet import plots
+from edgenet import plots, tables
 from edgenet.results import RESULTS_FILE, Flip, Results, atomic_write
 from edgenet.summary import (
     Recommendation,
@@ -22,16 +22,16 @@ from edgenet.summary import (
     accuracy_sentence,
     latency_sentence,
     main_condition,
+    plural_points,
     recommend,
     rows,
     size_sentence,
-    speedup_text,
 )
-from edgenet.text import MISSING, interval, megabytes, milliseconds, number, p_value, percent, points
+from edgenet.text import MISSING, megabytes, milliseconds, percent, points
 
 REPORT_FILE = "report.html"
 _MOST_PICTURES = 24
-_WIDE_PX, _NARROW_PX = 1080, 350
+_WIDE_PX, _NARROW_PX = 1160, 350
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class View:
 
     @property
     def chosen(self) -> Row | None:
-        return next((r for r in self.rows if r.artifact.id == self.answer.artifact), None)
+        """The file that the page is about: the one to ship or, with random weights, the one that leads."""
+        return next((r for r in self.rows if r.artifact.id == self.answer.leader), None)
 
     @property
     def baseline(self) -> Row | None:
@@ -162,8 +163,11 @@ def _tile(title: str, value: str, of: str, share: float | None, sentence: str) -
 
 def _size_tile(r: Row, base: Row | None) -> str:
     size, whole = r.artifact.size_bytes, base.artifact.size_bytes if base else 0
-    of = f"of {megabytes(whole)}" if whole and not r.is_baseline else ""
-    return _tile("Size", megabytes(size), of, size / whole if whole else None, size_sentence(r, base))
+    if r.is_baseline or not whole:
+        return _tile("Size", megabytes(size), "", None, size_sentence(r, base))
+    less = f"{megabytes(whole - size)} less to ship." if size < whole else f"{megabytes(size - whole)} more."
+    share = f"{percent(size / whole, 0)} of float32's size, {less}"
+    return _tile("Size", megabytes(size), f"of {megabytes(whole)}", size / whole, share)
 
 
 def _accuracy_tile(view: View, r: Row, base: Row | None) -> str:
@@ -174,11 +178,13 @@ def _accuracy_tile(view: View, r: Row, base: Row | None) -> str:
     if e is None or r.is_baseline:
         return _tile("Top-1", percent(e.top1 if e else None), "", None, sentence)
     if not by_labels:
-        return _tile("Agreement with float32", percent(e.agreement), "", e.agreement, sentence)
+        return _tile("Agreement with float32", percent(e.agreement), "same top-1", e.agreement, sentence)
     drop = r.drop or 0.0
     word = "gained" if points(drop).startswith("−") else "lost"
     unit = "point" if points(abs(drop)) == "1.0" else "points"
-    return _tile("Top-1 accuracy", f"{points(abs(drop))} {unit}", word, e.top1, sentence)
+    whole = base.evaluation.top1 if base and base.evaluation else None
+    share = e.top1 / whole if e.top1 is not None and whole else None
+    return _tile("Top-1 accuracy", f"{points(abs(drop))} {unit}", word, share, sentence)
 
 
 def _latency_tile(r: Row, base: Row | None) -> str:
@@ -198,9 +204,12 @@ def tradeoff(view: View) -> str:
     limit, limit_label = None, ""
     random = any(r.artifact.weights == "random" for r in view.rows)
     if not random and by_labels and base and base.evaluation and base.evaluation.top1 is not None:
-        limit, limit_label = (base.evaluation.top1 - view.answer.limit) * 100, "lowest top-1 let through"
+        limit, limit_label = (
+            (base.evaluation.top1 - view.answer.limit) * 100,
+            f"limit: {plural_points(view.answer.limit)} below float32",
+        )
     elif not random and not by_labels:
-        limit, limit_label = (1 - view.answer.limit) * 100, "lowest agreement let through"
+        limit, limit_label = (1 - view.answer.limit) * 100, f"limit: {percent(1 - view.answer.limit, 0)}"
     alt = f"{what} against latency: " + "; ".join(p.title for p in drawn)
     wide, narrow = (
         plots.scatter(drawn, width, height, f"{what}, %", limit, limit_label, alt)
@@ -252,7 +261,7 @@ def latency(view: View) -> str:
     ]
     alt = "Latency of every run: " + "; ".join(f"{s.label} median {milliseconds(s.median_ms)}" for s in files)
     first = measured[0][1]
-    where = f"{first.device}, {first.threads} thread{'s' * (first.threads != 1)}"
+    where = _device(view, first.device, first.threads)
     runs = sorted({m.n_runs for _, m in measured})
     n = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     caption = f"A dot is one run, the tick the median. {n} runs a file on {where}, after warm-up."
@@ -268,116 +277,30 @@ def files(view: View) -> str:
     """Every file with every number, and what was measured beside the main setting."""
     if not view.rows:
         return ""
-    body = _table("Every file", _COLUMNS, [(r is view.chosen, [f(view, r) for _, f in _COLUMNS]) for r in view.rows])
-    condition = main_condition(view.results)
-    others = [m for m in view.results.measurements if m.samples_ns and (m.device, m.threads) != condition]
-    if others:
-        names = {r.artifact.id: r.name for r in view.rows}
-        titles = [(t, None) for t in ("File", "Device", "Threads", "Median", "p90", "p95", "Load", "Memory", "Runtime")]
-        lines = [
-            (False, [_e(names.get(m.artifact, m.artifact)), _e(m.device), str(m.threads), milliseconds(m.median_ms),
-                     milliseconds(m.p90_ms), milliseconds(m.p95_ms), milliseconds(m.load_ms),
-                     megabytes(m.peak_rss_bytes or None), _e(f"{m.runtime} {m.runtime_version}")])
-            for m in others
-        ]  # fmt: skip
-        body += _table("Other devices and thread counts", titles, lines)
+    body = tables.every_file(
+        view.rows, view.chosen, view.answer.artifact is not None, _files_caption(view)
+    ) + tables.other_measurements(view.results)
     lead = f'Raw samples and everything else: <a href="{RESULTS_FILE}">{RESULTS_FILE}</a>, next to this page.'
     return _section("files", "Every file, every number", body, lead)
 
 
-def _two(first: str, second: str) -> str:
-    """Return two lines in one cell; `first` and `second` are escaped already."""
-    return first + (f"<small>{second}</small>" if second and second != MISSING else "")
+def _device(view: View, device: str, threads: int) -> str:
+    cpu = view.results.context.get("cpu_model")
+    name = f"this computer ({cpu})" if device == "local" and cpu else device
+    return f"{name}, {threads} thread{'s' * (threads != 1)}"
 
 
-def _file_cell(v: View, r: Row) -> str:
-    marks = '<em class="chip good">ship</em>' if r is v.chosen else '<em class="chip">reference</em>' * r.is_baseline
-    if r.failures:
-        marks += '<em class="chip bad">failed</em>'
-    a = r.artifact
-    return _two(f"{_e(r.name)} {marks}", f"{_e(a.format)} · {_e(a.precision)} · {_e(a.io_dtype)} in and out")
-
-
-def _drop_cell(_: View, r: Row) -> str:
-    if r.is_baseline:
-        return MISSING
-    return _two(points(r.drop), interval(r.evaluation.top1_drop_ci95)) if r.evaluation else MISSING
-
-
-def _flips_cell(_: View, r: Row) -> str:
-    e = r.evaluation
-    if r.is_baseline or e is None or e.flips_fixed is None or e.flips_broken is None:
-        return MISSING
-    return _two(f"{e.flips_fixed} / {e.flips_broken}", _e(p_value(e.mcnemar_p)))
-
-
-def _speed_cell(_: View, r: Row) -> str:
-    if r.is_baseline or r.speedup is None:
-        return MISSING
-    ci = r.speedup.ci95
-    return _two(speedup_text(r.speedup), f"{number(ci[0], 2)} to {number(ci[1], 2)}" if ci else "")
-
-
-def _of_evaluation(name: str, ci: str = "") -> Callable[[View, Row], str]:
-    def cell(_: View, r: Row) -> str:
-        e = r.evaluation
-        return _two(percent(getattr(e, name)), interval(getattr(e, ci)) if ci else "") if e else MISSING
-
-    return cell
-
-
-def _agreement_cell(v: View, r: Row) -> str:
-    return MISSING if r.is_baseline else _of_evaluation("agreement", "agreement_ci95")(v, r)
-
-
-def _of_measurement(name: str) -> Callable[[View, Row], str]:
-    return lambda _, r: milliseconds(getattr(r.measurement, name)) if r.measurement else MISSING
-
-
-def _tail_cell(_: View, r: Row) -> str:
-    m = r.measurement
-    return _two(milliseconds(m.p90_ms), milliseconds(m.p95_ms)) if m else MISSING
-
-
-def _runtime_cell(_: View, r: Row) -> str:
-    m, e = r.measurement, r.evaluation
-    return _two(_e(m.runtime), _e(m.runtime_version)) if m else _e(e.runtime) if e else MISSING
-
-
-_COLUMNS: list[tuple[str, Callable[[View, Row], str]]] = [
-    ("File", _file_cell),
-    ("Size", lambda _, r: megabytes(r.artifact.size_bytes)),
-    ("Top-1", _of_evaluation("top1", "top1_ci95")),
-    ("Top-5", _of_evaluation("top5", "top5_ci95")),
-    ("Agree&shy;ment", _agreement_cell),
-    ("Points lost", _drop_cell),
-    ("Fixed / broken", _flips_cell),
-    ("SQNR", lambda _, r: f"{q} dB" if r.evaluation and (q := number(r.evaluation.sqnr_db, 1)) != MISSING else MISSING),
-    ("Median", _of_measurement("median_ms")),
-    ("p90, p95", _tail_cell),
-    ("Speed-up", _speed_cell),
-    ("Load", _of_measurement("load_ms")),
-    ("Peak memory", lambda _, r: megabytes((r.measurement.peak_rss_bytes or None) if r.measurement else None)),
-    ("Runtime", _runtime_cell),
-]
-
-
-def _table(caption: str, columns: Sequence[tuple[str, Any]], lines: Sequence[tuple[bool, Sequence[str]]]) -> str:
-    """Return a table that becomes cards on a phone; the roles survive the change of `display`. Cells are HTML."""
-    head = "".join(f'<th scope="col" role="columnheader">{title}</th>' for title, _ in columns)
-    body = ""
-    for chosen, cells in lines:
-        first = f'<th scope="row" role="rowheader">{cells[0]}</th>'
-        rest = "".join(
-            f'<td role="cell" data-label="{title.replace("&shy;", "")}"><span>{cell}</span></td>'
-            for (title, _), cell in zip(columns[1:], cells[1:], strict=True)
-        )
-        body += f'<tr role="row"{" class=chosen" * chosen}>{first}{rest}</tr>'
-    return (
-        f'<div class="scroll" role="region" aria-label="{_e(caption)}" tabindex="0"><table role="table">'
-        f'<caption>{_e(caption)}</caption><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
-        f'<tbody role="rowgroup">{body}</tbody></table></div>'
-    )
+def _files_caption(view: View) -> str:
+    evaluations = [r.evaluation for r in view.rows if r.evaluation]
+    parts = []
+    if evaluations:
+        n, labelled = max((e.n_images, e.n_labelled) for e in evaluations)
+        some = f"Accuracy on {labelled} labelled pictures, agreement on {n}"
+        parts.append(some if 0 < labelled < n else f"{'Accuracy' if labelled else 'Agreement'} on {n} pictures")
+    if condition := main_condition(view.results):
+        parts.append(f"latency on {_device(view, *condition)}")
+    text = f"{'; '.join(parts)}. " if parts else ""
+    return f"{text[:1].upper()}{text[1:]}In small print: 95 % intervals, McNemar's p, p95, peak memory."
 
 
 def pictures(view: View) -> str:
@@ -476,7 +399,7 @@ def provenance(view: View) -> str:
     facts.append(("Preprocessing", ", ".join(f"{k} {_joined(v)}" for k, v in pre.items())))
     facts += [(f"sha256 of {r.name}", r.artifact.sha256) for r in view.rows]
     items = "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in facts if v)
-    return _section("provenance", "How the numbers were made", f'<dl class="facts">{items}</dl>')
+    return _section("provenance", "How the numbers were made", f'<dl class="facts">{items}</dl>') if items else ""
 
 
 def _joined(value: Any) -> str:

@@ -155,6 +155,7 @@ class Measurement:
     warmup_runs: int = 0
     load_ns: int = 0
     peak_rss_bytes: int = 0
+    baseline_rss_bytes: int = 0  # before the model was loaded: the peak minus this is the model's
     artifact_sha256: str = ""
     runtime_version: str = ""
     delegate: str = ""

@@ -162,9 +162,14 @@ class Note:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Which file to ship (None where nothing can be said yet), and one sentence for each reason."""
+    """Which file to ship, and one sentence for each reason.
+
+    `artifact` is None where nothing may be shipped; `leader` is the file that the rule would choose by size and latency
+    alone where the weights are random, else the same as `artifact`. Both are ids.
+    """
 
     artifact: str | None
+    leader: str | None
     headline: str
     why: tuple[str, ...]
     why_not: tuple[tuple[str, str], ...]  # (file name, sentence)
@@ -186,11 +191,9 @@ def recommend(results: Results, max_drop: float = 0.01, max_disagreement: float 
     by_labels = any(r.evaluation and r.evaluation.n_labelled for r in table)
     limit = max_drop if by_labels else max_disagreement
     random = any(r.artifact.weights == "random" for r in table)
-    kind = f"lose at most {_plural(limit)} of top-1" if by_labels else f"disagree on at most {percent(limit, 0)}"
-    rule = (
-        f"Of the files that {kind} against float32, the fastest by median latency; "
-        "of those that cannot be told from the fastest, the smallest."
-    )
+    kind = f"lose at most {plural_points(limit)} of top-1" if by_labels else f"disagree on at most {percent(limit, 0)}"
+    among = "Of all files" if random else f"Of the files that {kind} against float32"
+    rule = f"{among}, the fastest by median latency; of those that cannot be told from the fastest, the smallest."
     # One rule for one model: another model's float32 file is no yardstick for this one's.
     table = [r for r in table if r.artifact.model == table[0].artifact.model]
     base = next((r for r in table if r.is_baseline), None)
@@ -200,16 +203,15 @@ def recommend(results: Results, max_drop: float = 0.01, max_disagreement: float 
     if not fit:
         headline, why = _nothing(results, table)
         against = tuple((r.name, refused[r.artifact.id]) for r in table)
-        return Recommendation(None, headline, why, against, notes, rule, limit, by_labels)
+        return Recommendation(None, None, headline, why, against, notes, rule, limit, by_labels)
     fastest = min(fit, key=_median)
     tied = [r for r in fit if r is fastest or not _told_apart(r, fastest)]
     best = min(tied, key=lambda r: (r.artifact.size_bytes, _median(r)))
     why = _why(best, base, fit, tied, limit, by_labels, random)
     why_not = tuple((r.name, _why_not(r, best, refused[r.artifact.id])) for r in table if r is not best)
-    headline = (
-        f"Ship {best.name}" if not random else f"Fastest is {best.name}, but with random weights nothing can ship"
-    )
-    return Recommendation(best.artifact.id, headline, why, why_not, notes, rule, limit, by_labels)
+    headline = "Nothing to ship: the weights are random" if random else f"Ship {best.name}"
+    id = best.artifact.id
+    return Recommendation(None if random else id, id, headline, why, why_not, notes, rule, limit, by_labels)
 
 
 def _median(r: Row) -> float:
@@ -221,7 +223,8 @@ def _told_apart(a: Row, b: Row) -> bool:
     return ratio is not None and ratio.told_apart
 
 
-def _plural(limit: float) -> str:
+def plural_points(limit: float) -> str:
+    """Return a fraction as "1 point", "2.5 points"."""
     n = f"{limit * 100:g}"
     return f"{n} point" + ("" if n == "1" else "s")
 
@@ -249,7 +252,7 @@ def _refusal(r: Row, base: Row | None, limit: float | None, by_labels: bool) -> 
         faster = f"It is {times(r.speedup.value)} as fast as float32, but "
     if by_labels:
         ci = f" (95{NBSP}% interval {interval(e.top1_drop_ci95)})" if e and e.top1_drop_ci95 else ""
-        return f"{faster or 'It '}loses {points(loss)} points of top-1{ci}; the limit is {_plural(limit)}."
+        return f"{faster or 'It '}loses {points(loss)} points of top-1{ci}; the limit is {plural_points(limit)}."
     ci = f" (95{NBSP}% interval {interval(_flip(e.agreement_ci95))})" if e and e.agreement_ci95 else ""
     most = percent(limit, 0)
     return f"{faster or 'It '}disagrees with float32 on {percent(loss)} of the pictures{ci}; the limit is {most}."
@@ -309,7 +312,7 @@ def latency_sentence(r: Row, base: Row | None) -> str:
     m = r.measurement
     if m is None:
         return "Latency was not measured."
-    where = f"median on {m.device}, {m.threads} thread{'s' * (m.threads != 1)}"
+    where = f"median, {m.threads} thread{'s' * (m.threads != 1)}" + f", {m.device}" * (m.device != "local")
     if r.is_baseline or r.speedup is None or base is None or base.measurement is None:
         return f"{milliseconds(m.median_ms)} a picture ({where})."
     text = f"{milliseconds(m.median_ms)} a picture against {milliseconds(base.measurement.median_ms)} ({where}): "
@@ -325,24 +328,22 @@ def size_sentence(r: Row, base: Row | None) -> str:
     if base is None or r.is_baseline or not r.artifact.size_bytes:
         return f"{size} on disk."
     whole = base.artifact.size_bytes
-    return (
-        f"{size} of float32's {megabytes(whole)}, {percent(r.artifact.size_bytes / whole if whole else None, 0)} of it."
-    )
+    return f"{size}, {percent(r.artifact.size_bytes / whole if whole else None, 0)} of float32's {megabytes(whole)}."
 
 
 def _why(best: Row, base: Row | None, fit: list[Row], tied: list[Row], limit: float, by_labels: bool,
          random: bool) -> tuple[str, ...]:  # fmt: skip
-    lose = f"lose at most {_plural(limit)}" if by_labels else f"disagree with float32 on at most {percent(limit, 0)}"
+    lose = f"lose at most {plural_points(limit)}" if by_labels else f"disagree on at most {percent(limit, 0)}"
     among = f"{len(fit)} files" + ("" if random else f" that {lose}")
+    it = best.name if random else "It"  # the headline names the file, unless the weights are random
     if len(fit) == 1:
-        choice = "It is the only file that was evaluated and measured" + (
-            "." if random else " and is within the limit."
-        )
+        within = "" if random else " and is within the limit"
+        choice = f"{it} is the only file that was evaluated and measured{within}."
     elif len(tied) == 1:
-        choice = f"It is the fastest of the {among}."
+        choice = f"{it} is the fastest of the {among}."
     else:
         others = _listed([r.name for r in tied if r is not best])
-        choice = f"Of the {among}, it cannot be told from {others} in speed, and is the smallest of them."
+        choice = f"{it} is the smallest of the fastest: of the {among}, {others} cannot be told from it in speed."
     accuracy = "" if random else accuracy_sentence(best, base, by_labels)
     return tuple(s for s in (choice, size_sentence(best, base), accuracy, latency_sentence(best, base)) if s)
 
@@ -356,13 +357,13 @@ def _why_not(r: Row, best: Row, refusal: str) -> str:
         return refusal
     size = r.artifact.size_bytes / max(best.artifact.size_bytes, 1)
     ratio = speedup(r.measurement, best.measurement)
-    bigger = f"{times(size)} the size ({megabytes(r.artifact.size_bytes)})"
+    bigger = f"{number(size, 1)}× the size ({megabytes(r.artifact.size_bytes)})"
     if ratio is None or not ratio.told_apart:
         return f"Its speed cannot be told from {best.name}'s ({milliseconds(_median(r))}), and it is {bigger}."
     slower = f"takes {times(ratio.value)} as long ({milliseconds(_median(r))})"
     if size < 0.995:
         return f"It is smaller ({megabytes(r.artifact.size_bytes)}), but {slower}."
-    return f"It {slower}" + (f" and is {bigger}." if size > 1.005 else ".")
+    return f"It {slower}" + (f" and is {bigger}." if size > 1.05 else ".")
 
 
 def _notes(results: Results, table: list[Row], base: Row | None, by_labels: bool, random: bool) -> tuple[Note, ...]:
@@ -393,7 +394,8 @@ def _notes(results: Results, table: list[Row], base: Row | None, by_labels: bool
         notes.append(
             Note(f"The recommendation is for {table[0].artifact.model}; the tables also hold {_listed(models)}.")
         )
-    seen: dict[str, None] = dict.fromkeys(w for x in (*evaluations, *measured) for w in x.warnings)
+    warned = [x.warnings for x in evaluations] + [x.warnings for x in measured]
+    seen = dict.fromkeys(w for warnings in warned for w in warnings)
     return (*notes, *(Note(w) for w in seen))
 
 
@@ -402,9 +404,9 @@ def summary_lines(results: Results, recommendation: Recommendation | None = None
     r = recommendation or recommend(results)
     lines = [r.headline, *(f"  {s}" for s in r.why)]
     if r.why_not:
-        lines += ["Why not the others", *(f"  {name}: {s}" for name, s in r.why_not)]
+        lines += ["Why not the others" if r.leader else "File by file", *(f"  {name}: {s}" for name, s in r.why_not)]
     lines += [f"{'Warning' if n.loud else 'Note'}: {n.text}" for n in r.notes]
-    lines += [f"Failed: {f.stage} {f.what}: {f.why} {f.remedy}".rstrip() for f in results.failures]
+    lines += [f"Failed: {f.stage} {f.what}: {f.why.rstrip('.')}. {f.remedy}".rstrip() for f in results.failures]
     return lines
 
 
@@ -416,33 +418,24 @@ def summary_table(results: Results) -> "Table":
     table, answer = rows(results), recommend(results)
     out = Table(box=None, padding=(0, 1), pad_edge=False)
     out.add_column("file", overflow="fold")
-    for title in ("size", "top-1" if answer.by_labels else "agreement", "points lost (95 %)", "median", "speed-up"):
-        out.add_column(title, justify="right", no_wrap=title != "points lost (95 %)")
-    if not answer.by_labels:
-        out.columns[3].header = "95 % interval"
+    accuracy = ("top-1", "pts lost") if answer.by_labels else ("agreement",)
+    for title in ("size", *accuracy, "median", "speed-up"):
+        out.add_column(title, justify="right", no_wrap=True)
     for r in table:
-        chosen, e, m = r.artifact.id == answer.artifact, r.evaluation, r.measurement
-        out.add_row(
-            Text(("→ " if chosen else "  ") + r.name),
-            Text(megabytes(r.artifact.size_bytes)),
-            Text(percent((e.top1 if answer.by_labels else 1.0 if r.is_baseline else e.agreement) if e else None)),
-            Text(_lost(r, answer.by_labels)),
-            Text(milliseconds(m.median_ms if m else None)),
-            Text("1×" if r.is_baseline and m else speedup_text(r.speedup)),
-            style="bold" if chosen else None,
-        )
+        chosen, e, m = r.artifact.id == answer.leader, r.evaluation, r.measurement
+        if answer.by_labels:
+            figures = [percent(e.top1 if e else None), MISSING if r.is_baseline else points(r.drop)]
+        else:
+            figures = [percent(1.0 if r.is_baseline and e else e.agreement if e else None)]
+        cells = [
+            ("→ " if chosen else "  ") + r.name,
+            megabytes(r.artifact.size_bytes),
+            *figures,
+            milliseconds(m.median_ms if m else None),
+            "1×" if r.is_baseline and m else speedup_text(r.speedup),
+        ]
+        out.add_row(*map(Text, cells), style="bold" if chosen else None)
     return out
-
-
-def _lost(r: Row, by_labels: bool) -> str:
-    if r.evaluation is None:
-        return MISSING
-    if r.is_baseline:
-        return "reference"
-    if not by_labels:
-        return interval(r.evaluation.agreement_ci95)
-    ci = r.evaluation.top1_drop_ci95
-    return points(r.drop) + (f" ({interval(ci)})" if ci else "")
 
 
 def speedup_text(ratio: Ratio | None) -> str:
@@ -456,5 +449,5 @@ def summary_renderable(results: Results) -> "Group":
     from rich.text import Text
 
     first, *rest = summary_lines(results)
-    parts: list[Table | Text] = [Text(first, style="bold"), *(Text(line) for line in rest)]
-    return Group(*([summary_table(results), Text("")] if results.artifacts else []), *parts)
+    text = (Text(first, style="bold"), *(Text(line) for line in rest))
+    return Group(summary_table(results), Text(""), *text) if results.artifacts else Group(*text)

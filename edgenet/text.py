@@ -48,6 +48,10 @@ def milliseconds(ms: float | None) -> str:
     return _with_unit(number(ms, digits), "ms")
 
 
+def decibels(db: float | None) -> str:
+    return _with_unit(number(db, 1), "dB")
+
+
 def times(ratio: float | None) -> str:
     return number(ratio, 2 if ratio is None or ratio < 9.995 else 1) + ("" if ratio is None else "×")
 

@@ -9,11 +9,11 @@ from typing import Any
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.interface import IO_DTYPES, with_io
-from edgenet.export.network import Network, load_network
+from edgenet.export.network import Network, Source, find_source
 from edgenet.export.tflite import to_tflite
 from edgenet.results import Artifact, Calibration, TensorInfo, atomic_write, sha256_of
 
-__all__ = ["FORMATS", "IO_DTYPES", "Network", "export_graph", "load_network", "versions"]
+__all__ = ["FORMATS", "IO_DTYPES", "Network", "Source", "export_graph", "find_source", "versions"]
 
 Exporter = Callable[[Network, Graph, Path, dict[str, Any]], Path]
 # format -> (suffix of its files, what writes one)

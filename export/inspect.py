@@ -116,9 +116,8 @@ def _model_suffix(head: bytes) -> str | None:
     if text.startswith(b"<") and b"<net" in head:
         return ".xml"
     # ModelProto: field 1 is ir_version (a small varint), followed by another known field.
-    if len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 0x40 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42):
-        return ".onnx"
-    return None
+    starts = len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 0x40
+    return ".onnx" if starts and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42) else None
 
 
 def looks_like(head: bytes) -> str:
@@ -172,10 +171,11 @@ def _weights(q: WeightQuantization) -> str:
     stored = ", ".join(f"{n} {dtype}" for dtype, n in q.dtypes.items()) or "none"
     if not q.per_channel and not q.per_tensor:
         return f"{stored} tensors"
-    scales = [f"{q.per_channel} per channel"] * bool(q.per_channel) + [f"{q.per_tensor} per tensor"] * bool(q.per_tensor)
+    scales = [f"{n} {how}" for n, how in ((q.per_channel, "per channel"), (q.per_tensor, "per tensor")) if n]
     text = f"{stored} tensors; {', '.join(scales)}; {'symmetric' if q.symmetric else 'asymmetric'}"
     if q.bits is not None:
         text += f"; values use {q.bits} bits"
+        text += f", depthwise {q.depthwise_bits}" if q.depthwise_bits not in (None, q.bits) else ""
     if q.activations_symmetric is not None:
         text += f"; activations {'symmetric' if q.activations_symmetric else 'asymmetric'}"
     return text

@@ -1,4 +1,4 @@
-"""Read an .onnx file into `Facts`: QDQ, integer operators, dynamic quantization and weight-only, told apart by the graph.
+"""Read an .onnx file into `Facts`: QDQ, integer operators, dynamic and weight-only quantization, told by the graph.
 
 An operator of a QDQ graph is one that the runtime fuses with the DequantizeLinear before it and the QuantizeLinear
 behind it, so it counts as integer when both its weights and its activations come from a DequantizeLinear.
@@ -15,6 +15,7 @@ import numpy as np
 
 from edgenet.errors import InputError, MissingDependency
 from edgenet.export.inspection import Facts, Operator, Weight, largest_q
+from edgenet.export.metadata import PARSE_ERRORS
 from edgenet.results import TensorInfo
 
 _CONVERT = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"}
@@ -41,6 +42,20 @@ _MATRIX: dict[str, tuple[int, int, int | None, int | None]] = {
     "QGemm": (0, 3, 5, 4),
 }
 _OWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+# onnxruntime's own operator, of which onnx infers no shape -> (a standard one of the same shape, which of the inputs).
+_SAME_SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {
+    "QLinearAdd": ("Add", (0, 3)),
+    "QLinearMul": ("Mul", (0, 3)),
+    "QLinearSigmoid": ("Identity", (0,)),
+    "QLinearLeakyRelu": ("Identity", (0,)),
+    "QLinearSoftmax": ("Identity", (0,)),
+    "QLinearGlobalAveragePool": ("GlobalMaxPool", (0,)),
+    "QLinearAveragePool": ("MaxPool", (0,)),
+    "QGemm": ("Gemm", (0, 3)),
+    "FusedConv": ("Conv", (0, 1)),
+    "DynamicQuantizeMatMul": ("MatMul", (0, 1)),
+    "MatMulIntegerToFloat": ("MatMul", (0, 1)),
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +127,7 @@ def read_onnx(path: Path) -> Facts:
         raise InputError(f"{path} is not an ONNX model, or it is damaged or cut short: export it again") from None
     except InputError:
         raise
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError, RecursionError) as e:
+    except (*PARSE_ERRORS, RecursionError) as e:
         raise InputError(f"{path} is a damaged ONNX model ({_first_line(e)}): export it again") from None
 
 
@@ -174,7 +189,7 @@ def _graph(model: Any, onnx: Any) -> tuple[_Graph, list[str]]:
     warnings: list[str] = []
     inferred = model
     try:
-        inferred = onnx.shape_inference.infer_shapes(model)
+        inferred = onnx.shape_inference.infer_shapes(_standard(model))
     except Exception as e:  # the library raises bare C++ errors, of several types
         warnings.append(f"shapes could not be inferred ({_first_line(e)})")
     constants = {t.name: t for t in model.graph.initializer}
@@ -203,6 +218,22 @@ def _graph(model: Any, onnx: Any) -> tuple[_Graph, list[str]]:
     if ms:
         warnings.append(f"operators of onnxruntime's own ({', '.join(ms)}): other runtimes refuse them")
     return g, warnings
+
+
+def _standard(model: Any) -> Any:
+    """Return `model`, or a copy in which each operator of onnxruntime's own is a standard one with the same shapes."""
+    if not any(n.domain == "com.microsoft" and n.op_type in _SAME_SHAPES for n in model.graph.node):
+        return model
+    copy = type(model)()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if node.domain == "com.microsoft" and node.op_type in _SAME_SHAPES:
+            kind, places = _SAME_SHAPES[node.op_type]
+            kept = [node.input[i] for i in places]
+            del node.input[:]
+            node.input.extend(kept)
+            node.op_type, node.domain = kind, ""
+    return copy
 
 
 def _nested(nodes: list[Any], depth: int = 0) -> list[Operator]:
@@ -334,7 +365,6 @@ def _collect(g: _Graph, node: Any, weights: dict[str, Weight]) -> None:
             scale = node.input[place[3]] if place[3] is not None and len(node.input) > place[3] else _scale_of(g, node)
         zeros = g.array(zero) if zero else None
         zeros = np.zeros(1, np.int32) if zeros is None else zeros.astype(np.int32).ravel()
-        axis = next((a.i for n in scaled for a in n.attribute if a.name == "axis"), 1 if scaled else -1)
         values = g.array(tensor.name) if narrow and tensor.name in g.constants else None
         weights[tensor.name] = Weight(
             n=math.prod(tensor.dims),
@@ -343,12 +373,17 @@ def _collect(g: _Graph, node: Any, weights: dict[str, Weight]) -> None:
             matrix=matrix,
             n_scales=math.prod(g.shape(scale) or ()) if narrow and scale else int(narrow),
             symmetric=not zeros.any(),
-            q_max=None if values is None else largest_q(values.astype(np.int16), zeros, axis),
+            q_max=None if values is None else largest_q(values, not zeros.any()),
+            depthwise="Conv" in kind and len(tensor.dims) > 2 and tensor.dims[1] == 1 and _groups(node) > 1,
         )
 
 
+def _groups(node: Any) -> int:
+    return next((int(a.i) for a in node.attribute if a.name == "group"), 1)
+
+
 def _scale_of(g: _Graph, node: Any) -> str | None:
-    """Return the scale of a ConvInteger's or MatMulInteger's weights: the constant of the Mul that expands its result."""
+    """Return the scale of an integer operator's weights: a constant of the Mul that expands its result."""
     for user in g.consumers.get(node.output[0], []):
         chain = g.consumers.get(user.output[0], []) if user.op_type == "Cast" else [user]
         for mul in (m for m in chain if m.op_type == "Mul"):

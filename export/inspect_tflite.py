@@ -294,6 +294,7 @@ def _collect(op: _Op, tensors: list[_Tensor], origin: dict[int, int], weights: d
             n_scales=int(t.scales.size) if narrow else 0,
             symmetric=not np.any(t.zero_points),
             q_max=_q_max(t) if narrow and matrix else None,
+            depthwise=op.kind == "DEPTHWISE_CONV_2D",
         )
 
 
@@ -304,7 +305,7 @@ def _q_max(t: _Tensor) -> int | None:
     values = t.data.view(_NUMPY[t.dtype])
     if values.size != t.n:
         raise ValueError(f"constant '{t.name}' has {values.size} values for shape {t.shape}")
-    return largest_q(values.reshape(t.shape), t.zero_points, t.axis)
+    return largest_q(values, not np.any(t.zero_points))
 
 
 def _attached(reader: _Reader) -> dict[str, tuple[int, bytes]]:

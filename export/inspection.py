@@ -30,7 +30,7 @@ _VERDICTS = {"float16 weights": "float16", "uint8": "int8"}
 _STORAGE = ("float16 weights", "dynamic", "weight-only")  # small tensors are usually left in float32 beside these
 _NO_ARITHMETIC = ("convert", "integer")
 _MEANING = {
-    "float32": "float; nothing is quantized",
+    "float32": "nothing is quantized",
     "float16": "float16",
     "float16 weights": "weights stored as float16 and expanded to float32, arithmetic in float32",
     "dynamic": "integer weights with float activations that are quantized for each input at run time",
@@ -59,9 +59,10 @@ class Weight:
         dtype: as stored.
         size_bytes: as stored.
         matrix: whether a convolution or a dense layer multiplies by it (else a bias, a scale or the like).
+        depthwise: whether that is a depthwise convolution.
         n_scales: how many quantization scales it has; 0 where it is not quantized, 1 where per tensor.
         symmetric: whether all its zero points are 0.
-        q_max: the largest |q - zero point| of its values, None where not quantized or not read.
+        q_max: the largest |q| of its values (`largest_q`), None where not quantized or not read.
     """
 
     n: int
@@ -71,6 +72,7 @@ class Weight:
     n_scales: int = 0
     symmetric: bool = True
     q_max: int | None = None
+    depthwise: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,9 @@ class WeightQuantization:
         per_channel, per_tensor: how many tensors have a scale for each channel, or one.
         symmetric: whether every zero point is 0.
         bits: the bits that the values really use: the smallest b with all |q| <= 2^(b-1). An int8 file whose weights
-            stay within 64 has 7-bit weights.
+            stay within 64 has 7-bit weights. Depthwise weights are left out, see the next.
+        depthwise_bits: the same of depthwise convolutions, which 7-bit schemes leave at 8: their few products of one
+            channel do not overflow.
         activations_symmetric: whether every activation's zero point is 0, None where activations are not quantized.
     """
 
@@ -113,6 +117,7 @@ class WeightQuantization:
     per_tensor: int
     symmetric: bool | None
     bits: int | None
+    depthwise_bits: int | None
     activations_symmetric: bool | None
 
 
@@ -198,6 +203,11 @@ def _others(operators: list[Operator], chosen: str) -> str:
 def conclude(path: str, size_bytes: int, facts: Facts) -> Inspection:
     """Derive what a user wants to know from what a reader found."""
     precision, why = verdict(facts.operators)
+    if precision in ("int8", "int16x8"):
+        edges = [
+            s for s, t in (("input", facts.inputs), ("output", facts.outputs)) if any(x.dtype == "float32" for x in t)
+        ]
+        why += f"; float32 {' and '.join(edges)}" if edges else ""
     operators: dict[str, dict[str, int]] = {}
     by_kind: Counter[str] = Counter()
     for o in facts.operators:
@@ -238,16 +248,21 @@ def conclude(path: str, size_bytes: int, facts: Facts) -> Inspection:
 def _quantization(facts: Facts) -> WeightQuantization:
     matrices = [w for w in facts.weights if w.matrix]
     quantized = [w for w in matrices if w.n_scales]
-    maxima = [w.q_max for w in quantized if w.q_max is not None]
     zero_points = facts.activation_zero_points
     return WeightQuantization(
         dtypes=dict(Counter(w.dtype for w in matrices).most_common()),
         per_channel=sum(w.n_scales > 1 for w in quantized),
         per_tensor=sum(w.n_scales == 1 for w in quantized),
         symmetric=all(w.symmetric for w in quantized) if quantized else None,
-        bits=bits_of(max(maxima)) if maxima else None,
+        bits=_bits(w for w in quantized if not w.depthwise),
+        depthwise_bits=_bits(w for w in quantized if w.depthwise),
         activations_symmetric=not any(zero_points) if zero_points else None,
     )
+
+
+def _bits(weights: Iterable[Weight]) -> int | None:
+    maxima = [w.q_max for w in weights if w.q_max is not None]
+    return bits_of(max(maxima)) if maxima else None
 
 
 def _warnings(path: str, precision: str, facts: Facts, q: WeightQuantization) -> list[str]:
@@ -257,7 +272,8 @@ def _warnings(path: str, precision: str, facts: Facts, q: WeightQuantization) ->
     if said and said != precision:
         out.append(f"calls itself {said} in its name, but is {precision}")
     for tensors, side in ((facts.inputs, "input"), (facts.outputs, "output")):
-        out += [f"{side} '{t.name}' is float16: apps hand over float32 or uint8" for t in tensors if t.dtype == "float16"]
+        half = [t.name for t in tensors if t.dtype == "float16"]
+        out += [f"{side} '{name}' is float16: apps hand over float32 or uint8" for name in half]
     if facts.format == "tflite":
         if not facts.metadata:
             out.append("no TFLite metadata: MediaPipe Tasks finds no labels, and refuses it if its input is float")
@@ -297,13 +313,9 @@ def _claim(stem: str) -> str | None:
     return None
 
 
-def largest_q(values: "np.ndarray[Any, Any]", zero_points: "np.ndarray[Any, Any]", axis: int = 0) -> int | None:
-    """Return the largest |q - zero point|; -2^(b-1) counts as 2^(b-1), so it fits b bits by `bits_of`."""
+def largest_q(values: "np.ndarray[Any, Any]", symmetric: bool = True) -> int | None:
+    """Return the largest |q|, or half the span of the values where a zero point shifts them; None of no values."""
     if not values.size:
         return None
-    if not np.any(zero_points):
-        return int(max(int(values.max()), -int(values.min())))
-    shape = [1] * values.ndim
-    if zero_points.size > 1:
-        shape[axis] = -1
-    return int(np.abs(values.astype(np.int32) - zero_points.astype(np.int32).reshape(shape)).max())
+    high, low = int(values.max()), int(values.min())
+    return max(high, -low) if symmetric else (high - low + 1) // 2

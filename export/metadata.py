@@ -64,7 +64,7 @@ def build_metadata(
     Put it into the model as the metadata buffer `TFLITE_METADATA`, then add the label file with `append_files`.
 
     Args:
-        mean, std: of the input's normalization, (pixel - mean) / std with pixels in 0..255; one value, or one a channel.
+        mean, std: of the input, (pixel - mean) / std with pixels in 0..255; one value, or one for each channel.
         input_name, output_name: names for people; MediaPipe pairs tensors by position.
         float_input: True when the file takes normalised float32, False when it takes raw pixels as uint8 or int8. The
             normalization is written in both cases, as the schema asks ("quantized models share the same normalization
@@ -224,7 +224,7 @@ def parse_metadata(buffer: bytes) -> dict[str, Any]:
         InputError: `buffer` is not one, or it is damaged.
     """
     if buffer[4:8] != IDENTIFIER:
-        raise InputError(f"the TFLite metadata is damaged: it starts with {buffer[:8]!r}, the identifier M001 is missing")
+        raise InputError(f"the TFLite metadata is damaged: its identifier is {buffer[4:8]!r}, not M001")
     table = _flatbuffers().table.Table
     try:
         root = table(buffer, struct.unpack_from("<I", buffer)[0])
@@ -250,7 +250,7 @@ def _flatbuffers() -> Any:
     return flatbuffers
 
 
-def _table(b: Any, n_fields: int, offsets: Mapping[int, int] = {}, scalars: Mapping[int, int] = {}) -> int:  # noqa: B006
+def _table(b: Any, n_fields: int, offsets: Mapping[int, int] = {}, scalars: Mapping[int, int] = {}) -> int:
     """Write a table; `offsets` are of things already written, `scalars` are bytes (enums and union types)."""
     b.StartObject(n_fields)
     for slot, offset in offsets.items():

@@ -1,16 +1,16 @@
 """From what the user has (a zoo name, a Keras model, a file) to the one float graph that everything is made from."""
 
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgenet import weights as weights_module
 from edgenet import zoo
-from edgenet.errors import InputError, MissingDependency
+from edgenet.errors import InputError
 from edgenet.export.graph import Graph, read_tflite, write_tflite
+from edgenet.frameworks import quiet, tensorflow
 from edgenet.images import Preprocessing, imagenet_classes
 
 INPUT, OUTPUT, LOGITS = "image", "probabilities", "logits"
@@ -33,8 +33,27 @@ class Network:
         return self.preprocessing.resolution_px
 
 
-def load_network(model: str, weights: Path | None = None, random_weights: bool = False) -> Network:
-    """Return the network called `model` (a name of the zoo), in deploy form.
+@dataclass(frozen=True)
+class Source:
+    """A model that was found and verified, but not built yet: building loads TensorFlow, finding does not."""
+
+    name: str
+    preprocessing: Preprocessing
+    class_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    weights: str
+    sha256: str  # of the weights
+    build: Callable[[], Graph]
+
+    def network(self) -> Network:
+        """Build the float graph and give its input, output and logits their canonical names."""
+        graph = canonical_names(self.build())
+        fingerprint = hashlib.sha256(write_tflite(graph)).hexdigest()
+        return Network(self.name, graph, self.preprocessing, self.class_ids, self.class_names, self.weights, fingerprint)
+
+
+def find_source(model: str, weights: Path | None = None, random_weights: bool = False) -> Source:
+    """Find the model that the user means: a name of the zoo.
 
     Args:
         weights: a file of pretrained weights; the zoo's package of them by default.
@@ -42,32 +61,27 @@ def load_network(model: str, weights: Path | None = None, random_weights: bool =
 
     Raises:
         InputError: unknown model; weights that are missing, damaged or another variant's.
-        MissingDependency: TensorFlow is not installed.
+        MissingDependency: the package with the weights is not installed.
     """
     spec = zoo.spec(model)
     if weights and random_weights:
         raise InputError("--weights and --random-weights exclude each other: give one")
     loaded = weights_module.random(spec) if random_weights else weights_module.load(spec, weights)
-    from edgenet import model as model_module
+    ids, names = classes_of(spec.classes)
 
-    graph = from_keras(model_module.deploy(spec, loaded.arrays))
-    classes = len(loaded.arrays["classifier/bias"])
-    ids, names = imagenet_classes() if classes == 1000 else numbered_classes(classes)
+    def build() -> Graph:
+        from edgenet.model import deploy
+
+        return from_keras(deploy(spec, loaded.arrays))
+
     preprocessing = Preprocessing(spec.resolution_px, spec.mean, spec.std)
-    return network(spec.name, graph, preprocessing, ids, names, loaded.provenance)
+    return Source(spec.name, preprocessing, ids, names, loaded.provenance, loaded.sha256, build)
 
 
-def network(
-    name: str, graph: Graph, preprocessing: Preprocessing, ids: Sequence[str], names: Sequence[str], provenance: str
-) -> Network:
-    """Return a Network with canonical names of input, output and logits, and its fingerprint."""
-    graph = canonical_names(graph)
-    fingerprint = hashlib.sha256(write_tflite(graph)).hexdigest()
-    return Network(name, graph, preprocessing, tuple(ids), tuple(names), provenance, fingerprint)
-
-
-def numbered_classes(n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return ids and names for classes that nobody named."""
+def classes_of(n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return ids and names of `n` classes: ImageNet's where there are 1000, numbers where nobody named them."""
+    if n == 1000:
+        return imagenet_classes()
     names = tuple(f"class {i}" for i in range(n))
     return tuple(str(i) for i in range(n)), names
 
@@ -106,30 +120,5 @@ def from_function(concrete: Any) -> Graph:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     frozen = convert_variables_to_constants_v2(concrete)
-    with _quiet():
+    with quiet():
         return read_tflite(tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
-
-
-def tensorflow() -> Any:
-    """Return the module tensorflow, told to be quiet. Raises MissingDependency."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        with _quiet():
-            import tensorflow as tf
-    except ImportError:
-        raise MissingDependency("tensorflow", "export", "reading this model") from None
-    tf.get_logger().setLevel("ERROR")
-    return tf
-
-
-class _quiet:
-    """Sends what native code prints on stderr to nowhere: TensorFlow's converter cannot be told to be silent."""
-
-    def __enter__(self) -> None:
-        self.saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        os.close(null)
-
-    def __exit__(self, *_: object) -> None:
-        os.dup2(self.saved, 2)
-        os.close(self.saved)

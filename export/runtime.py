@@ -152,11 +152,10 @@ class Predictor:
             block = np.concatenate([block, np.repeat(block[-1:], size - n, axis=0)])
         backend.set_input(self.prepare(block))
         backend.invoke()
-        out = backend.get_output(self._output)
-        out = out.reshape(size, -1)[:n]
+        out = np.array(backend.get_output(self._output), np.float32).reshape(size, -1)[:n]
         if self.output.scale is not None:
-            return (out.astype(np.float32) - np.float32(self.output.zero_point)) * np.float32(self.output.scale)
-        return np.array(out, np.float32)
+            out = (out - np.float32(self.output.zero_point)) * np.float32(self.output.scale)
+        return out
 
     def _in_lanes(self, blocks: Sequence[np.ndarray]) -> Any:
         # One interpreter of one thread for each core does more images a second than one interpreter of all threads;

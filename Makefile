@@ -1,0 +1,43 @@
+# make demo     sets up .venv and takes EfficientNet-Lite0 from weights to a report
+# make test     sets up the same and runs all tests
+# make check    what CI runs: lint, format, types, tests
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+
+.PHONY: demo test test-fast check lint types setup clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or set PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	# MediaPipe asks for a newer absl-py than tensorflow-model-optimization takes; both work with the older one.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps mediapipe==1.2.2 opencv-contrib-python-headless==5.0.0.93
+	@touch $@
+
+demo: setup
+	$(BIN)/edgenet run efficientnet-lite0 --images sample --out $(OUT)
+	@echo "Open $(OUT)/report.html"
+
+test: setup
+	$(BIN)/python -m pytest -m "not device"
+
+test-fast: setup
+	$(BIN)/python -m pytest -m "not device and not slow"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Type checkers cannot follow the mapping of the source folders in an editable install: check an installed copy.
+types: setup
+	rm -rf build/types && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target build/types .
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgenet
+
+check: lint types test
+
+clean:
+	rm -rf build $(OUT) .pytest_cache .ruff_cache .mypy_cache

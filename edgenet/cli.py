@@ -1,0 +1,404 @@
+"""The command line: parse, call, print. The only place that prints or exits.
+
+Exit status: 0 done; 1 a gate or budget failed; 2 the input or the arguments are wrong; 3 a device or runtime failed.
+"""
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgenet import __version__
+from edgenet.errors import EdgenetError, InputError
+
+if TYPE_CHECKING:
+    from edgenet.pipeline import Job
+    from edgenet.results import Results
+
+PATH = click.Path(path_type=Path)
+Command = Callable[..., Any]
+
+
+class _Group(click.Group):
+    """Turns the library's errors into one line and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgenetError as e:
+            _fail(str(e), e.exit_status)
+        except OSError as e:  # a disk that is full, a folder that may not be read
+            _fail(f"{e.filename or 'the system'}: {e.strerror or e}", 2)
+        except KeyboardInterrupt:
+            _fail("interrupted; the same command goes on where it was", 130)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"edgenet: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="edgenet")
+def main() -> None:
+    """Take a trained image classifier to a phone, a board or an edge accelerator, and prove what it cost.
+
+    \b
+    Start here:
+      edgenet run efficientnet-lite0 --images sample --out OUT
+    """
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+images_option = click.option("--images", metavar="DIR|sample", help="Folder of photographs, or the sample that comes along.")
+out_option = click.option("--out", type=PATH, help="Folder for what is made; a later run goes on with it.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
+limit_option = click.option("--limit", type=int, metavar="N", help="Use only N pictures.")
+threads_option = click.option("--threads", type=int, metavar="N", help="Threads of one inference.  [default: 1]")
+device_option = click.option("--device", "devices", multiple=True, metavar="D", help="Where to measure: local.")
+what_options = _options(
+    click.option("--format", "formats", multiple=True, metavar="F", help="tflite.  [default: tflite]"),
+    click.option(
+        "--precision",
+        "precisions",
+        multiple=True,
+        metavar="P",
+        help="float32, float16, weight-only, dynamic, int8 or int16x8; may be repeated.",
+    ),
+    images_option,
+    out_option,
+    click.option("--calibration-images", type=int, metavar="N", help="Pictures to calibrate with.  [default: 100]"),
+    limit_option,
+    click.option("--io", metavar="TYPE", help="float32 (normalised), uint8 or int8 (raw pixels).  [default: float32]"),
+    click.option("--weights", type=PATH, help="Pretrained weights; the zoo's own by default."),
+    click.option("--random-weights", is_flag=True, default=None, help="Build without trained weights, for latency only."),
+)
+
+
+@main.command()
+@click.argument("model", metavar="MODEL|RECIPE.toml")
+@what_options
+@device_option
+@threads_option
+@json_option
+def run(model: str, as_json: bool, **asked: Any) -> None:
+    """Export, evaluate and time MODEL in every format and precision, and write the report.
+
+    Killed at any moment, the same command goes on and redoes only what was cut.
+
+    \b
+    edgenet run efficientnet-lite0 --images photos/ --out OUT
+    """
+    from edgenet.pipeline import run as run_job
+
+    job = _job(model, asked)
+    with _progress() as progress:
+        results = run_job(job, progress)
+    _print_run(results, job.out, as_json)
+
+
+@main.command()
+@click.argument("model")
+@what_options
+@json_option
+def export(model: str, as_json: bool, **asked: Any) -> None:
+    """Write MODEL as files, nothing more.
+
+    \b
+    edgenet export efficientnet-lite0 --precision int8 --images photos/ --out OUT
+    """
+    from edgenet.pipeline import run as run_job
+
+    job = _job(model, asked)
+    with _progress() as progress:
+        results = run_job(job, progress, only_export=True)
+    if as_json:
+        _print_json(results.to_json())
+    else:
+        _print_table(
+            ("file", "size", "input", "output"),
+            [
+                (str(job.out / a.path), _megabytes(a.size_bytes), _io(a.inputs[0]), _io(a.outputs[0]))
+                for a in results.artifacts
+                if a.precision in job.precisions
+            ],
+        )
+    _print_failures(results)
+
+
+@main.command()
+@click.argument("artifacts", nargs=-1, required=True, type=PATH)
+@images_option
+@click.option("--reference", type=PATH, help="The file to compare with; the float32 one by default.")
+@limit_option
+@json_option
+def evaluate(artifacts: tuple[Path, ...], images: str | None, reference: Path | None, limit: int | None, as_json: bool) -> None:
+    """Measure accuracy of files on the same pictures.
+
+    \b
+    edgenet evaluate OUT/*.tflite --images photos/
+    """
+    from edgenet.pipeline import evaluate_files
+
+    if images is None:
+        raise InputError("evaluating needs images: give --images DIR (a folder of photographs) or --images sample")
+    with _progress() as progress:
+        results = evaluate_files(artifacts, images, reference, limit, progress)
+    if as_json:
+        _print_json(results.to_json())
+    else:
+        _print_evaluations(results)
+    _print_failures(results)
+
+
+@main.command()
+@click.argument("artifacts", nargs=-1, required=True, type=PATH)
+@device_option
+@threads_option
+@json_option
+def bench(artifacts: tuple[Path, ...], devices: tuple[str, ...], threads: int | None, as_json: bool) -> None:
+    """Time files against each other, in interleaved rounds.
+
+    \b
+    edgenet bench OUT/*.tflite --threads 2
+    """
+    from edgenet.device_bench import bench as bench_files
+    from edgenet.device_bench import list_devices
+    from edgenet.results import Results
+
+    known = [d["id"] for d in list_devices()]
+    for device in devices:
+        if device not in known:
+            raise InputError(f"unknown device '{device}' (valid: {', '.join(known)})")
+    for path in artifacts:
+        if not path.exists():
+            raise InputError(f"no file {path}: give model files, .tflite, .onnx or .xml")
+    with _progress() as progress:
+        measurements, failures = bench_files(
+            [(str(p), p) for p in artifacts],
+            threads=threads or 1,
+            progress=lambda done, total, _: progress("bench", done, total),
+        )
+    results = Results(measurements=measurements, failures=failures)
+    if as_json:
+        _print_json(results.to_json())
+    else:
+        _print_table(
+            ("file", "runtime", "threads", "median ms", "p90", "p95", "runs", "load ms", "peak MB"),
+            [
+                (m.artifact, m.runtime, str(m.threads), f"{m.median_ms:.2f}", f"{m.p90_ms:.2f}", f"{m.p95_ms:.2f}",
+                 str(m.n_runs), f"{m.load_ms:.0f}", f"{m.peak_rss_bytes / 1e6:.0f}")
+                for m in measurements
+            ],
+        )  # fmt: skip
+        for warning in dict.fromkeys(w for m in measurements for w in m.warnings):
+            click.echo(f"Note: {warning}")
+    _print_failures(results)
+
+
+@main.command()
+@click.argument("artifact", type=PATH)
+@json_option
+def inspect(artifact: Path, as_json: bool) -> None:
+    """Say what a model file really is, read from the file itself."""
+    from edgenet.export.inspect import inspect as inspect_file
+    from edgenet.export.inspect import lines
+
+    found = inspect_file(artifact)
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in lines(found):
+        table.add_row(Text(label), Text(value))
+    _console().print(table)
+
+
+@main.command()
+@click.argument("folder", metavar="DIR", type=PATH)
+@json_option
+def report(folder: Path, as_json: bool) -> None:
+    """Write DIR/report.html anew from DIR/results.json."""
+    from edgenet.export.network import classes_of
+    from edgenet.report import write_report
+    from edgenet.results import Results
+
+    results = Results.load(folder)
+    classes = results.artifacts[0].outputs[0].shape[-1] if results.artifacts else 0
+    write_report(results, folder, classes_of(classes)[1])
+    _print_run(results, folder, as_json)
+
+
+@main.command()
+@json_option
+def models(as_json: bool) -> None:
+    """List the model zoo, with published figures."""
+    from edgenet.weights import PACKAGES
+    from edgenet.zoo import MODELS
+
+    if as_json:
+        _print_json([{**dataclasses.asdict(m), "weights": PACKAGES.get(m.name, (None,))[0]} for m in MODELS.values()])
+        return
+    _print_table(
+        ("model", "input px", "parameters", "multiply-adds", "top-1", "INT8 top-1", "weights"),
+        [
+            (m.name, str(m.resolution_px), f"{m.params_millions:.1f} M", f"{m.madds_millions:,.0f} M", f"{m.top1_percent} %",
+             f"{m.int8_top1_percent} %" if m.int8_top1_percent else "—", PACKAGES.get(m.name, ("--weights FILE",))[0])
+            for m in MODELS.values()
+        ],
+    )  # fmt: skip
+    click.echo("Parameters, multiply-adds and accuracies are the authors' figures, on ImageNet's validation set.")
+
+
+@main.command()
+@json_option
+def devices(as_json: bool) -> None:
+    """List the devices that can be measured on."""
+    from edgenet.device_bench import list_devices
+
+    found = list_devices()
+    if as_json:
+        _print_json(found)
+    else:
+        runtimes = [", ".join(f"{k} {v}" for k, v in d["runtimes"].items()) for d in found]
+        _print_table(("device", "what", "runtimes"), [(d["id"], d["name"], r) for d, r in zip(found, runtimes, strict=True)])
+
+
+# ------------------------------------------------------------------------------------------------------------ printing
+
+
+def _job(model: str, asked: dict[str, Any]) -> "Job":
+    """Put together what the recipe and the command line ask for; the command line has the last word."""
+    from edgenet.pipeline import Job, recipe
+
+    given = recipe(Path(model)) if model.endswith(".toml") else {"model": model}
+    given |= {k: v for k, v in asked.items() if v not in (None, ())}
+    if "out" not in given:
+        raise InputError("--out is missing: give a folder for what is made, e.g. --out OUT")
+    for name in ("out", "weights"):
+        if given.get(name):
+            given[name] = Path(given[name])
+    for name in ("formats", "precisions", "devices"):
+        if name in given:
+            given[name] = tuple(dict.fromkeys(given[name]))
+    return Job(**given, command=shlex.join(["edgenet", *sys.argv[1:]]))
+
+
+def _print_run(results: "Results", out: Path, as_json: bool) -> None:
+    if as_json:
+        _print_json(results.to_json())
+    else:
+        from edgenet.summary import summary_renderable
+
+        _console().print(summary_renderable(results))
+        click.echo(f"\nThe report: {out / 'report.html'}")
+    if results.failures:
+        sys.exit(3)
+
+
+def _print_evaluations(results: "Results") -> None:
+    from edgenet.text import interval, number, percent, points
+
+    rows = []
+    for e in results.evaluations:
+        compared = e.agreement is not None
+        rows.append(
+            (e.artifact, str(e.n_images), percent(e.top1), interval(e.top1_ci95) if e.top1_ci95 else "—", percent(e.top5),
+             percent(e.agreement) if compared else "—", points(e.top1_drop),
+             f"{e.flips_fixed} / {e.flips_broken}" if e.flips_fixed is not None else "—",
+             number(e.mcnemar_p), number(e.sqnr_db))
+        )  # fmt: skip
+    _print_table(
+        ("file", "pictures", "top-1", "95 %", "top-5", "agreement", "lost", "fixed / broken", "McNemar p", "SQNR dB"), rows
+    )
+    for warning in dict.fromkeys(w for e in results.evaluations for w in e.warnings):
+        click.echo(f"Note: {warning}")
+
+
+def _print_failures(results: "Results") -> None:
+    for f in results.failures:
+        click.echo(f"edgenet: {f.stage} {f.what} failed: {f.why}; {f.remedy}", err=True)
+    if results.failures:
+        sys.exit(3)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1, default=str))
+
+
+def _print_table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    for i, title in enumerate(titles):
+        number = i > 0 and all(row[i][:1].isdigit() or row[i][:1] in "—-+−" for row in rows)
+        table.add_column(title, justify="right" if number else "left", no_wrap=i > 0, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    _console().print(table)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+class _progress:
+    """A progress bar on stderr while it is a terminal; called with (what, done, total)."""
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self.bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self.bar = Progress(
+                TextColumn("{task.description:>10}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self.bar.start()
+            self.tasks: dict[str, Any] = {}
+        return self.show
+
+    def show(self, what: str, done: int, total: int) -> None:
+        if self.bar is not None:
+            if what not in self.tasks:
+                self.tasks[what] = self.bar.add_task(what, total=total)
+            self.bar.update(self.tasks[what], completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.2f} MB"
+
+
+def _io(t: Any) -> str:
+    return f"{t.name} {'x'.join(map(str, t.shape))} {t.dtype}"

@@ -1,0 +1,242 @@
+"""Accuracy of files on the same pixels: top-1, top-5, agreement with a reference, flips, and how sure the numbers are.
+
+Pictures are decoded once and streamed past all files, so that memory does not grow with their number. Each file runs in
+a child process of its own: one that crashes becomes a failure, and the others go on.
+
+Intervals: Wilson's score interval for a fraction; for the drop, which compares the same pictures, Agresti and Min's
+adjusted Wald interval for matched pairs (https://doi.org/10.1002/sim.1781). McNemar's test is the exact binomial one.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edgenet.errors import DeviceError, EdgenetError, InputError
+from edgenet.images import Preprocessing, normalise, stream
+from edgenet.results import Evaluation, Failure, Flip, ImageSet
+
+Z95 = 1.959964  # 97.5 % quantile of the normal distribution
+MAX_FLIPS = 200  # kept in the results; the counts are of all
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file to evaluate."""
+
+    id: str
+    path: Path
+    sha256: str = ""
+
+
+@dataclass
+class _Tally:
+    """What is kept of one file: a few numbers a picture, never its outputs."""
+
+    runtime: str
+    io_dtype: str
+    eight_bit: bool
+    top1: list[np.ndarray] = field(default_factory=list)  # (n,) int
+    top5: list[np.ndarray] = field(default_factory=list)  # (n, 5) int
+    confidence: list[np.ndarray] = field(default_factory=list)  # (n,) of top-1
+    signal: float = 0.0
+    noise: float = 0.0
+
+
+def evaluate(
+    candidates: Sequence[Candidate],
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    *,
+    reference: str | None = None,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Evaluation], list[Failure]]:
+    """Return an Evaluation of each candidate that ran, and a Failure of each that did not.
+
+    Args:
+        reference: id of the candidate that the others are compared with; None compares with nothing.
+        threads: cores that each file may use; all by default.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        InputError: more than 1 % of the pictures cannot be read.
+    """
+    from edgenet.device_bench import Worker
+
+    tallies: dict[str, _Tally] = {}
+    failures: list[Failure] = []
+    seen: list[np.ndarray] = []
+    with ExitStack() as stack:
+        workers = {}
+
+        def fail(c: Candidate, e: EdgenetError) -> None:
+            workers.pop(c.id, None)
+            tallies.pop(c.id, None)
+            failures.append(Failure("evaluate", c.id, str(e), "the other files were evaluated; see `edgenet inspect`"))
+
+        for c in candidates:
+            try:
+                worker = stack.enter_context(Worker(c.path, threads=threads or os.cpu_count() or 1))
+                workers[c.id] = worker
+                tallies[c.id] = _Tally(worker.info.runtime, worker.info.io_dtype, worker.info.output_dtype != "float32")
+            except (DeviceError, InputError) as e:
+                fail(c, e)
+        pictures = stream(images, preprocessing)
+        for chunk in pictures:
+            if not workers:
+                break
+            normalised = normalise(chunk.pixels, preprocessing)
+            outputs: dict[str, np.ndarray] = {}
+            for c in candidates:
+                if c.id in workers:
+                    try:
+                        batch = normalised if tallies[c.id].io_dtype == "float32" else chunk.pixels
+                        outputs[c.id] = workers[c.id].predict(batch)
+                    except DeviceError as e:
+                        fail(c, e)
+            _count(outputs, tallies, reference)
+            seen.append(chunk.indices)
+            if progress:
+                progress(sum(map(len, seen)), len(images))
+    if not seen:
+        return [], failures
+    indices = np.concatenate(seen)
+    by_id = {c.id: c for c in candidates}
+    ref = tallies.get(reference) if reference else None
+    evaluations = [
+        _evaluation(by_id[id], tally, images, indices, len(pictures.skipped), reference if ref else None, ref)
+        for id, tally in tallies.items()
+    ]
+    return evaluations, failures
+
+
+def _count(outputs: Mapping[str, np.ndarray], tallies: Mapping[str, _Tally], reference: str | None) -> None:
+    base = outputs.get(reference) if reference else None
+    base_logits = None if base is None else centred_logits(base)
+    for id, y in outputs.items():  # (n, classes)
+        tally = tallies[id]
+        order = np.argsort(-y, axis=1, kind="stable")[:, :5]  # ties: the lower index first, as argmax has it
+        tally.top1.append(order[:, 0])
+        tally.top5.append(order)
+        tally.confidence.append(np.take_along_axis(y, order[:, :1], axis=1)[:, 0])
+        if base_logits is not None and id != reference and not tally.eight_bit:
+            tally.signal += float(np.square(base_logits).sum())
+            tally.noise += float(np.square(centred_logits(y) - base_logits).sum())
+
+
+def centred_logits(y: np.ndarray) -> np.ndarray:
+    """Return logits with mean zero a picture, from logits or from probabilities (softmax forgets only their mean).
+
+    y: (N, classes). Returns (N, classes) float64.
+    """
+    y = y.astype(np.float64)
+    if y.min() >= 0 and np.allclose(y.sum(axis=1), 1, atol=1e-2):
+        y = np.log(np.maximum(y, np.finfo(np.float32).tiny))
+    return y - y.mean(axis=1, keepdims=True)
+
+
+def _evaluation(
+    c: Candidate,
+    tally: _Tally,
+    images: ImageSet,
+    indices: np.ndarray,
+    n_skipped: int,
+    reference: str | None,
+    ref: _Tally | None,
+) -> Evaluation:
+    labels = np.array([-1 if images.labels[i] is None else images.labels[i] for i in indices])
+    labelled = labels >= 0
+    top1, top5 = np.concatenate(tally.top1), np.concatenate(tally.top5)
+    right = top1 == labels
+    n, n_labelled = len(indices), int(labelled.sum())
+    hits, hits5 = int(right.sum()), int((top5 == labels[:, None]).any(axis=1).sum())
+    compared = {}
+    if ref is not None and reference != c.id:
+        ref_top1 = np.concatenate(ref.top1)
+        ref_right = ref_top1 == labels
+        same = int((top1 == ref_top1).sum())
+        fixed, broken = int((right & ~ref_right).sum()), int((~right & ref_right).sum())
+        compared = {
+            "agreement": same / n,
+            "agreement_ci95": wilson(same, n),
+            "sqnr_db": sqnr_db(tally.signal, tally.noise),
+            "flips": _flips(images, indices, tally, ref, ref_top1, top1),
+        }
+        if n_labelled:
+            compared |= {
+                "top1_drop": (broken - fixed) / n_labelled,
+                "top1_drop_ci95": paired_difference(broken, fixed, n_labelled),
+                "flips_fixed": fixed,
+                "flips_broken": broken,
+                "mcnemar_p": mcnemar(fixed, broken),
+            }
+    warnings = ()
+    if n_labelled == 0:
+        warnings = ("no labels: agreement is measured, accuracy is not",)
+    if tally.eight_bit:
+        warnings += ("the output has 8 bits: ties are broken by the lower index, and logits cannot be compared",)
+    return Evaluation(
+        artifact=c.id,
+        images=images.fingerprint,
+        n_images=n,
+        n_labelled=n_labelled,
+        n_skipped=n_skipped,
+        top1=hits / n_labelled if n_labelled else None,
+        top1_ci95=wilson(hits, n_labelled) if n_labelled else None,
+        top5=hits5 / n_labelled if n_labelled else None,
+        top5_ci95=wilson(hits5, n_labelled) if n_labelled else None,
+        runtime=tally.runtime,
+        artifact_sha256=c.sha256,
+        reference=reference,
+        warnings=warnings,
+        **compared,
+    )
+
+
+def _flips(
+    images: ImageSet, indices: np.ndarray, tally: _Tally, ref: _Tally, ref_top1: np.ndarray, top1: np.ndarray
+) -> tuple[Flip, ...]:
+    """The pictures whose class changed, worst first: broken ones, then those that the reference was surest of."""
+    sure, now_sure = np.concatenate(ref.confidence), np.concatenate(tally.confidence)
+    flips = [
+        Flip(images.files[i], images.labels[i], int(ref_top1[k]), int(top1[k]), float(sure[k]), float(now_sure[k]))
+        for k, i in enumerate(indices)
+        if top1[k] != ref_top1[k]
+    ]
+    flips.sort(key=lambda f: (f.label is None or f.label != f.reference_class, -f.reference_confidence, f.file))
+    return tuple(flips[:MAX_FLIPS])
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of the fraction hits / n."""
+    p, z2 = hits / n, Z95 * Z95
+    centre, half = p + z2 / (2 * n), Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))
+
+
+def paired_difference(lost: int, won: int, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of (lost - won) / n for matched pairs: half a pair is added to each cell of the table."""
+    b, c, m = lost + 0.5, won + 0.5, n + 2
+    d = (b - c) / m
+    half = Z95 * math.sqrt(max(b + c - (b - c) ** 2 / m, 0.0)) / m
+    return max(-1.0, d - half), min(1.0, d + half)
+
+
+def mcnemar(fixed: int, broken: int) -> float:
+    """Return the two-sided p of McNemar's exact test: were as many pictures fixed as broken but for chance?"""
+    n, k = fixed + broken, min(fixed, broken)
+    log_half = n * math.log(0.5)
+    tail = math.fsum(
+        math.exp(math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + log_half) for i in range(k + 1)
+    )
+    return min(1.0, 2 * tail)
+
+
+def sqnr_db(signal: float, noise: float) -> float | None:
+    """Return 10 log10(signal / noise): how far the logits moved. None where nothing was compared or nothing differs."""
+    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None

@@ -1,0 +1,364 @@
+"""The whole way: export -> evaluate -> bench -> report, in an output folder that a later run goes on with.
+
+What is finished is written at once, whole, with the hash of what it was made from; a run that was cut redoes only what
+is missing or no longer fits. Two runs never share an output folder.
+"""
+
+import datetime
+import fcntl
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgenet import __version__
+from edgenet.errors import EdgenetError, InputError
+from edgenet.evaluate import Candidate, evaluate
+from edgenet.export import FORMATS, IO_DTYPES, Network, Source, export_graph, find_source, versions
+from edgenet.images import Preprocessing, decode, limit, load_pixels, normalise, open_images, split
+from edgenet.results import RESULTS_FILE, Artifact, Calibration, Failure, ImageSet, Results, sha256_of
+
+DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
+REFERENCE_PRECISION = "float32"
+LOCK_FILE = ".edgenet.lock"
+Progress = Callable[[str, int, int], None]  # (what is being done, done, in all)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one command asks for. A recipe file (TOML) has the same names."""
+
+    model: str
+    out: Path
+    images: str | None = None
+    formats: tuple[str, ...] = ("tflite",)
+    precisions: tuple[str, ...] = DEFAULT_PRECISIONS
+    devices: tuple[str, ...] = ("local",)
+    calibration_images: int = 100
+    limit: int | None = None
+    threads: int = 1
+    io: str = "float32"
+    weights: Path | None = None
+    random_weights: bool = False
+    command: str = ""
+
+
+@dataclass
+class _Images:
+    """The pictures of a job, split once."""
+
+    calibration: ImageSet | None = None
+    evaluation: ImageSet | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = False) -> Results:
+    """Do the job and return its results; OUT/results.json and OUT/report.html are there when it ends.
+
+    Args:
+        only_export: stop when the files are written.
+
+    Raises:
+        InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
+    """
+    _check(job, only_export)
+    source = find_source(job.model, job.weights, job.random_weights)
+    images = _open(job, source)
+    with _exclusive(job.out):
+        results = _earlier(job.out)
+        results.failures.clear()
+        results.context = _context(job, images)
+        _export(job, source, images, results, progress)
+        if not only_export:
+            assert images.evaluation is not None
+            _evaluate(job, images.evaluation, results, progress)
+            _bench(job, images.evaluation, results, progress)
+            from edgenet.report import write_report
+
+            write_report(results, job.out, source.class_names)
+        return results
+
+
+def _check(job: Job, only_export: bool) -> None:
+    """What can be told without opening anything."""
+    from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS
+    from edgenet.device_bench import list_devices
+
+    known = {"format": tuple(FORMATS), "precision": PRECISIONS, "io": IO_DTYPES}
+    known["device"] = tuple(d["id"] for d in list_devices())
+    asked = [("format", f) for f in job.formats] + [("precision", p) for p in job.precisions]
+    for what, value in [*asked, ("io", job.io), *(("device", d) for d in job.devices)]:
+        if value not in known[what]:
+            raise InputError(f"unknown {what} '{value}' (valid: {', '.join(known[what])})")
+    for name, number in (("--calibration-images", job.calibration_images), ("--threads", job.threads)):
+        if number < 1:
+            raise InputError(f"{name} must be at least 1, was {number}")
+    if job.limit is not None and job.limit < 2:
+        raise InputError(f"--limit must be at least 2 (some pictures calibrate, some measure), was {job.limit}")
+    needing = [p for p in job.precisions if p in NEEDS_CALIBRATION]
+    if job.images is None and (needing or not only_export):
+        what = f"precision {needing[0]}" if needing else "measuring accuracy"
+        raise InputError(f"{what} needs images: give --images DIR (a folder of photographs) or --images sample")
+    if job.out.exists() and not job.out.is_dir():
+        raise InputError(f"--out {job.out} is a file: give a folder, new or of an earlier run")
+
+
+def _open(job: Job, source: Source) -> _Images:
+    if job.images is None:
+        return _Images()
+    images = open_images(job.images, source.class_ids, source.class_names)
+    if job.limit is not None:
+        images = limit(images, job.limit)
+    calibration, evaluation = split(images, job.calibration_images)
+    return _Images(calibration, evaluation)
+
+
+@contextmanager
+def _exclusive(out: Path) -> Iterator[None]:
+    """Hold the output folder for this process. A lock of the kernel's: it goes with the process, however that ends."""
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = open(out / LOCK_FILE, "w")  # noqa: SIM115
+    except OSError as e:
+        raise InputError(f"cannot write to --out {out}: {e.strerror}; choose another folder") from None
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"--out {out} is in use by another run: wait for it or choose another folder") from None
+        for part in out.glob(".*.part*"):  # what a killed run left
+            part.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (out / LOCK_FILE).unlink(missing_ok=True)
+            if made and not any(out.iterdir()):
+                out.rmdir()
+
+
+def _earlier(out: Path) -> Results:
+    return Results.load(out) if (out / RESULTS_FILE).exists() else Results()
+
+
+def _context(job: Job, images: _Images) -> dict[str, Any]:
+    from edgenet.device_bench import local_info
+
+    machine = local_info()
+    context: dict[str, Any] = {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "cpu_model": machine["cpu_model"],
+        "isa": machine["isa"],
+        "cores": machine["cores"],
+        "edgenet_version": __version__,
+        "versions": versions("tensorflow", "tf-keras", "ai-edge-litert", "onnxruntime", "openvino", "numpy", "Pillow"),
+        "command": job.command,
+    }
+    if images.calibration is not None and images.evaluation is not None:
+        context["images"] = {
+            "root": images.evaluation.root,
+            "calibration": {"n": len(images.calibration), "fingerprint": images.calibration.fingerprint,
+                            "sha256": list(images.calibration.digests)},
+            "evaluation": {"n": len(images.evaluation), "fingerprint": images.evaluation.fingerprint},
+        }  # fmt: skip
+    return context
+
+
+def _export(job: Job, source: Source, images: _Images, results: Results, progress: Progress) -> None:
+    from edgenet.calibration import NEEDS_CALIBRATION, quantize
+
+    network: Network | None = None
+    calibration: Calibration | None = None
+    wanted = [(f, p) for p in job.precisions for f in job.formats]
+    for done, (format, precision) in enumerate(wanted):
+        id = f"{source.name}_{precision}{FORMATS[format][0]}"
+        calibrated = precision in NEEDS_CALIBRATION
+        options = {"weights": source.sha256, "io": job.io, "edgenet_version": __version__}
+        if calibrated and images.calibration is not None:
+            options["calibration_images"] = images.calibration.fingerprint
+        if _is_whole(job.out, results, id, options):
+            continue
+        progress("export", done, len(wanted))
+        try:
+            if network is None:
+                network = source.network()
+            if calibrated and calibration is None:
+                assert images.calibration is not None
+                calibration = calibrate(network, images.calibration)
+            used = calibration if calibrated else None
+            graph = quantize(network.graph, precision, used)
+            results.put(
+                export_graph(network, graph, job.out, format=format, precision=precision, io=job.io,
+                             calibration=used, options=options)
+            )  # fmt: skip
+        except InputError:
+            raise
+        except EdgenetError as e:
+            results.put(Failure("export", id, str(e), "see docs/troubleshooting.md"))
+        results.save(job.out)
+    progress("export", len(wanted), len(wanted))
+    ids = [f"{source.name}_{p}{FORMATS[f][0]}" for f, p in wanted]
+    results.artifacts.sort(key=lambda a: ids.index(a.id) if a.id in ids else len(ids))
+    results.save(job.out)
+
+
+def calibrate(network: Network, images: ImageSet) -> Calibration:
+    """Return the ranges of the network's activations on `images`."""
+    from edgenet.calibration import measure_ranges
+    from edgenet.export.interface import pixel_quantization
+
+    pixels = load_pixels(images, network.preprocessing)
+    inputs = (normalise(p[None], network.preprocessing) for p in pixels)
+    ranges = measure_ranges(network.graph, inputs)
+    exact = pixel_quantization(network.preprocessing, "int8")
+    fixed = {network.graph.inputs[0]: (float(exact.scale[0]), int(exact.zero_point[0]))} if exact else {}
+    return Calibration(ranges, "min-max", images.fingerprint, len(pixels), network.fingerprint, fixed)
+
+
+def _is_whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> bool:
+    """Whether an earlier run wrote this file, from the same things, and it is still what was written."""
+    found = next((a for a in results.artifacts if a.id == id), None)
+    if found is None or found.options != options or not (out / found.path).exists():
+        return False
+    return sha256_of(out / found.path) == found.sha256
+
+
+def _wanted(job: Job, results: Results) -> list[Artifact]:
+    return [a for a in results.artifacts if a.precision in job.precisions and a.format in job.formats]
+
+
+def _evaluate(job: Job, images: ImageSet, results: Results, progress: Progress) -> None:
+    artifacts = _wanted(job, results)
+    known = {(e.artifact, e.artifact_sha256) for e in results.evaluations if e.images == images.fingerprint}
+    missing = [a for a in artifacts if (a.id, a.sha256) not in known]
+    if not missing:
+        return
+    reference = next((a for a in artifacts if a.precision == REFERENCE_PRECISION), None)
+    if reference in missing:
+        missing = artifacts  # what was compared with the old reference is worth nothing
+    elif reference is not None:
+        missing = [reference, *missing]
+    evaluations, failures = evaluate(
+        [Candidate(a.id, job.out / a.path, a.sha256) for a in missing],
+        images,
+        Preprocessing.from_json(missing[0].preprocessing),
+        reference=reference.id if reference else None,
+        progress=lambda done, total: progress("evaluate", done, total),
+    )
+    for item in (*evaluations, *failures):
+        results.put(item)
+    results.save(job.out)
+
+
+def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> None:
+    from edgenet.device_bench import bench
+
+    artifacts = _wanted(job, results)
+    known = {(m.artifact, m.artifact_sha256) for m in results.measurements if m.threads == job.threads}
+    if all((a.id, a.sha256) in known for a in artifacts):
+        return
+    picture = decode(images.files[0], Preprocessing.from_json(artifacts[0].preprocessing))
+    # All of them, also those measured before: only files timed in turn, in one run, can be compared.
+    measurements, failures = bench(
+        [(a.id, job.out / a.path) for a in artifacts],
+        threads=job.threads,
+        pixels=picture,
+        progress=lambda done, total, _: progress("bench", done, total),
+    )
+    for item in (*measurements, *failures):
+        results.put(item)
+    results.save(job.out)
+
+
+def recipe(path: Path) -> dict[str, Any]:
+    """Read a recipe: a TOML file whose keys are the fields of Job.
+
+    Raises:
+        InputError: not TOML, or an unknown key or a value of the wrong type.
+    """
+    import tomllib
+
+    types: dict[str, type | tuple[type, ...]] = {
+        "model": str, "images": str, "out": str, "formats": list, "precisions": list, "devices": list,
+        "calibration_images": int, "limit": int, "threads": int, "io": str, "weights": str, "random_weights": bool,
+    }  # fmt: skip
+    try:
+        data = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"no recipe {path}: give a zoo model's name or the path of a .toml file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise InputError(f"{path} is not TOML ({e})") from None
+    for key, value in data.items():
+        if key not in types:
+            raise InputError(f"{path}: unknown key '{key}' (valid: {', '.join(types)})")
+        if not isinstance(value, types[key]):
+            raise InputError(f"{path}: {key} must be a {types[key].__name__}, was {value!r}")  # type: ignore[union-attr]
+    if "model" not in data:
+        raise InputError(f"{path}: the key 'model' is missing; it names what to export")
+    return data
+
+
+def unmeasured(results: Results) -> Sequence[str]:
+    """Return what was asked for and did not come about, one line each."""
+    return [f"{f.stage} {f.what}: {f.why} ({f.remedy})" for f in results.failures]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a model file says of itself: how its input is made and what its outputs mean."""
+
+    id: str
+    path: Path
+    preprocessing: Preprocessing
+    class_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+
+def describe(path: Path) -> Described:
+    """Return what a file that edgenet wrote says of itself.
+
+    Raises:
+        InputError: it is not a model, or does not say how its input is made.
+    """
+    from edgenet.export.inspect import inspect
+    from edgenet.export.network import classes_of
+
+    found = inspect(path)
+    if not found.edgenet or "preprocessing" not in found.edgenet:
+        raise InputError(f"{path} does not say how its input is made (edgenet did not write it): export it with edgenet")
+    classes = found.outputs[0].shape[-1]
+    ids, names = classes_of(classes)
+    return Described(path.name, path, Preprocessing.from_json(found.edgenet["preprocessing"]), ids, names)
+
+
+def evaluate_files(
+    paths: Sequence[Path], images: str, reference: Path | None, limit_to: int | None, progress: Progress = lambda *_: None
+) -> Results:
+    """Return evaluations of files that edgenet wrote, all on the same pictures.
+
+    Args:
+        reference: the file to compare with; by default the first float32 one among `paths`, if any.
+
+    Raises:
+        InputError: a file is not a model, or the files do not take the same pixels.
+    """
+    files = [describe(p) for p in dict.fromkeys([*([reference] if reference else []), *paths])]
+    first = files[0]
+    for f in files[1:]:
+        if f.preprocessing != first.preprocessing or len(f.class_ids) != len(first.class_ids):
+            raise InputError(f"{f.path} and {first.path} do not take the same pixels: evaluate one model at a time")
+    pictures = open_images(images, first.class_ids, first.class_names)
+    if limit_to is not None:
+        pictures = limit(pictures, limit_to)
+    base = str(reference) if reference else next((str(f.path) for f in files if "float32" in f.path.name), None)
+    evaluations, failures = evaluate(
+        [Candidate(str(f.path), f.path, sha256_of(f.path)) for f in files],
+        pictures,
+        first.preprocessing,
+        reference=base,
+        progress=lambda done, total: progress("evaluate", done, total),
+    )
+    return Results(context={"images": pictures.root}, evaluations=evaluations, failures=failures)
