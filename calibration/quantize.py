@@ -29,7 +29,20 @@ FIXED_OUTPUT = {
     "LOGISTIC": (Quantization.per_tensor(1 / 256, -128), Quantization.per_tensor(1 / 32768)),
     "TANH": (Quantization.per_tensor(1 / 128), Quantization.per_tensor(1 / 32768)),
 }
-FREE = {"ADD", "SUB", "MUL", "MEAN", "SUM", "RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "PRELU", "HARD_SWISH", "GELU"}
+FREE = {
+    "ADD",
+    "SUB",
+    "MUL",
+    "MEAN",
+    "SUM",
+    "RELU",
+    "RELU6",
+    "RELU_N1_TO_1",
+    "LEAKY_RELU",
+    "PRELU",
+    "HARD_SWISH",
+    "GELU",
+}
 INT8_KINDS = set(WEIGHT_AXIS) | SAME_SCALE | ONE_SCALE | set(FIXED_OUTPUT) | FREE
 # No integer kernel of these takes int16 activations.
 INT16_KINDS = INT8_KINDS - {"HARD_SWISH", "PRELU", "GELU", "RELU_N1_TO_1", "GATHER", "MIRROR_PAD", "SPLIT"}
@@ -135,7 +148,9 @@ def quantize(
         return _dynamic(graph, weights)
     if calibration is None:
         raise InputError(f"precision {precision} needs images to calibrate with: give --images DIR (or sample)")
-    return _Quantizer(graph, calibration, weights, {"int8": "int8", "int16x8": "int16"}[precision], exceptions or {}).run()
+    return _Quantizer(
+        graph, calibration, weights, {"int8": "int8", "int16x8": "int16"}[precision], exceptions or {}
+    ).run()
 
 
 def _half(t: Tensor, _: Weight | None) -> Tensor | None:
@@ -188,7 +203,12 @@ class _Quantizer:
     """Walks the operators in order; each tensor may exist in several types, made when first asked for."""
 
     def __init__(
-        self, graph: Graph, calibration: Calibration, weights: Mapping[str, Weight], dtype: str, exceptions: Mapping[str, str]
+        self,
+        graph: Graph,
+        calibration: Calibration,
+        weights: Mapping[str, Weight],
+        dtype: str,
+        exceptions: Mapping[str, str],
     ) -> None:
         self.graph, self.calibration, self.weights = graph, calibration, weights
         self.dtype, self.exceptions = dtype, exceptions
@@ -221,7 +241,9 @@ class _Quantizer:
 
     def keep(self, op: Op) -> None:
         inputs = tuple(
-            n if n is None or self.graph.tensors[n].dtype != "float32" or n not in self.home else self.fetch(n, "float32")
+            n
+            if n is None or self.graph.tensors[n].dtype != "float32" or n not in self.home
+            else self.fetch(n, "float32")
             for n in op.inputs
         )
         self.emit(replace(op, inputs=inputs), "float32")
@@ -238,7 +260,9 @@ class _Quantizer:
         """Scale and zero point of an activation: the calibrated range's, unless its operator decided otherwise."""
         if (name, dtype) not in self.scales:
             fixed = self.calibration.fixed.get(name) if dtype == "int8" else None
-            self.scales[name, dtype] = Quantization.per_tensor(*fixed) if fixed else affine(*self.calibration.ranges[name], dtype)
+            self.scales[name, dtype] = (
+                Quantization.per_tensor(*fixed) if fixed else affine(*self.calibration.ranges[name], dtype)
+            )
         return self.scales[name, dtype]
 
     def fetch(self, name: str, dtype: str, quantization: Quantization | None = None) -> str:
@@ -253,7 +277,9 @@ class _Quantizer:
         if key not in self.made:
             source = self.made[name, self.home[name]]
             out = f"{name}_{suffix}"
-            kind, options = ("DEQUANTIZE", "DequantizeOptions") if dtype == "float32" else ("QUANTIZE", "QuantizeOptions")
+            kind, options = (
+                ("DEQUANTIZE", "DequantizeOptions") if dtype == "float32" else ("QUANTIZE", "QuantizeOptions")
+            )
             t = self.graph.tensors[name]
             self.tensors[out] = Tensor(out, t.shape, dtype, None, quantization)
             self.ops.append(Op(kind, (source,), (out,), options_type=options))
@@ -275,7 +301,8 @@ class _Quantizer:
             quantization = self.scale_of(out, dtype)
         one = quantization if op.kind in ONE_SCALE else None
         inputs = tuple(
-            n if n is None or self.graph.tensors[n].dtype != "float32" else self.operand(n, dtype, one) for n in op.inputs
+            n if n is None or self.graph.tensors[n].dtype != "float32" else self.operand(n, dtype, one)
+            for n in op.inputs
         )
         self.emit(replace(op, inputs=inputs), dtype, quantization)
 

@@ -34,4 +34,4 @@ def measure_ranges(graph: Graph, inputs: Iterable[np.ndarray], threads: int | No
     if bad:
         raise InputError(f"{bad[0]} is not a finite number on the calibration pictures: are the weights whole?")
     ranges = {name: (float(lo), float(hi)) for name, lo, hi in zip(names, low, high, strict=True)}
-    return {**{name: (fed_low, fed_high) for name in fed}, **ranges}
+    return {**dict.fromkeys(fed, (fed_low, fed_high)), **ranges}

@@ -63,7 +63,9 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return add
 
 
-images_option = click.option("--images", metavar="DIR|sample", help="Folder of photographs, or the sample that comes along.")
+images_option = click.option(
+    "--images", metavar="DIR|sample", help="Folder of photographs, or the sample that comes along."
+)
 out_option = click.option("--out", type=PATH, help="Folder for what is made; a later run goes on with it.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
 limit_option = click.option("--limit", type=int, metavar="N", help="Use only N pictures.")
@@ -84,7 +86,9 @@ what_options = _options(
     limit_option,
     click.option("--io", metavar="TYPE", help="float32 (normalised), uint8 or int8 (raw pixels).  [default: float32]"),
     click.option("--weights", type=PATH, help="Pretrained weights; the zoo's own by default."),
-    click.option("--random-weights", is_flag=True, default=None, help="Build without trained weights, for latency only."),
+    click.option(
+        "--random-weights", is_flag=True, default=None, help="Build without trained weights, for latency only."
+    ),
 )
 
 
@@ -145,7 +149,9 @@ def export(model: str, as_json: bool, **asked: Any) -> None:
 @click.option("--reference", type=PATH, help="The file to compare with; the float32 one by default.")
 @limit_option
 @json_option
-def evaluate(artifacts: tuple[Path, ...], images: str | None, reference: Path | None, limit: int | None, as_json: bool) -> None:
+def evaluate(
+    artifacts: tuple[Path, ...], images: str | None, reference: Path | None, limit: int | None, as_json: bool
+) -> None:
     """Measure accuracy of files on the same pictures.
 
     \b
@@ -279,7 +285,9 @@ def devices(as_json: bool) -> None:
         _print_json(found)
     else:
         runtimes = [", ".join(f"{k} {v}" for k, v in d["runtimes"].items()) for d in found]
-        _print_table(("device", "what", "runtimes"), [(d["id"], d["name"], r) for d, r in zip(found, runtimes, strict=True)])
+        _print_table(
+            ("device", "what", "runtimes"), [(d["id"], d["name"], r) for d, r in zip(found, runtimes, strict=True)]
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------ printing
@@ -327,7 +335,8 @@ def _print_evaluations(results: "Results") -> None:
              number(e.mcnemar_p), number(e.sqnr_db))
         )  # fmt: skip
     _print_table(
-        ("file", "pictures", "top-1", "95 %", "top-5", "agreement", "lost", "fixed / broken", "McNemar p", "SQNR dB"), rows
+        ("file", "pictures", "top-1", "95 %", "top-5", "agreement", "lost", "fixed / broken", "McNemar p", "SQNR dB"),
+        rows,
     )
     for warning in dict.fromkeys(w for e in results.evaluations for w in e.warnings):
         click.echo(f"Note: {warning}")

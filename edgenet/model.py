@@ -71,8 +71,14 @@ def _mbconv(net: "_Layers", x: Any, name: str, block: ScaledBlock) -> Any:
 
 
 # The official code's: normal with fan-out for convolutions (depthwise ones by their kernel alone), uniform for the head.
-_CONV_INIT = {"class_name": "VarianceScaling", "config": {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}}
-_DENSE_INIT = {"class_name": "VarianceScaling", "config": {"scale": 1 / 3, "mode": "fan_out", "distribution": "uniform"}}
+_CONV_INIT = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"},
+}
+_DENSE_INIT = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 1 / 3, "mode": "fan_out", "distribution": "uniform"},
+}
 
 
 class _Layers:
@@ -108,7 +114,9 @@ class _Layers:
         s = self.layers.Conv2D(filters, 1, kernel_initializer=_CONV_INIT, name=f"{name}_se_reduce")(s)
         s = self.activation(s, f"{name}_se")
         s = self.layers.Conv2D(x.shape[-1], 1, kernel_initializer=_CONV_INIT, name=f"{name}_se_expand")(s)
-        return self.layers.Multiply(name=f"{name}_se_scale")([x, self.layers.Activation("sigmoid", name=f"{name}_se_gate")(s)])
+        return self.layers.Multiply(name=f"{name}_se_scale")(
+            [x, self.layers.Activation("sigmoid", name=f"{name}_se_gate")(s)]
+        )
 
 
 def set_weights(model: "tf_keras.Model", arrays: Mapping[str, np.ndarray]) -> None:

@@ -328,14 +328,20 @@ def describe(path: Path) -> Described:
 
     found = inspect(path)
     if not found.edgenet or "preprocessing" not in found.edgenet:
-        raise InputError(f"{path} does not say how its input is made (edgenet did not write it): export it with edgenet")
+        raise InputError(
+            f"{path} does not say how its input is made (edgenet did not write it): export it with edgenet"
+        )
     classes = found.outputs[0].shape[-1]
     ids, names = classes_of(classes)
     return Described(path.name, path, Preprocessing.from_json(found.edgenet["preprocessing"]), ids, names)
 
 
 def evaluate_files(
-    paths: Sequence[Path], images: str, reference: Path | None, limit_to: int | None, progress: Progress = lambda *_: None
+    paths: Sequence[Path],
+    images: str,
+    reference: Path | None,
+    limit_to: int | None,
+    progress: Progress = lambda *_: None,
 ) -> Results:
     """Return evaluations of files that edgenet wrote, all on the same pictures.
 

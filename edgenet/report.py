@@ -300,7 +300,8 @@ def _files_caption(view: View) -> str:
     if condition := main_condition(view.results):
         parts.append(f"latency on {_device(view, *condition)}")
     text = f"{'; '.join(parts)}. " if parts else ""
-    return f"{text[:1].upper()}{text[1:]}In small print: 95 % intervals, McNemar's p, p95, peak memory."
+    small = "In small print: 95 % intervals (98 % of the speed-up), McNemar's p, p95, peak memory."
+    return text[:1].upper() + text[1:] + small
 
 
 def pictures(view: View) -> str:
@@ -316,7 +317,7 @@ def pictures(view: View) -> str:
         count = f"{len(flips)} changed" if len(shown) == len(flips) else f"the worst {len(shown)} of {len(flips)}"
         cards = "".join(_picture(view, r, f) for f in shown)
         body += f'<h3>{_e(r.name)} <small>{count}</small></h3><ul class="pictures">{cards}</ul>'
-    lead = "Where a file's first answer is not float32's: broken ones first, then by how sure both were."
+    lead = "Where the first answer is not float32's. Broken ones first, then by how sure both were."
     return _section("pictures", "Pictures that flipped", body, lead) if body else ""
 
 
@@ -393,6 +394,9 @@ def provenance(view: View) -> str:
         bad = f", {skipped} skipped as unreadable" if skipped else ""
         facts.append(("Evaluated on", f"{n} pictures, {labelled} labelled{bad}; fingerprint {images}"))
     facts.append(("Weights", ", ".join(dict.fromkeys(r.artifact.weights for r in view.rows if r.artifact.weights))))
+    sets = c.get("images")
+    if isinstance(sets, dict) and isinstance(used := sets.get("calibration"), dict):
+        facts.append(("Calibrated on", f"{used.get('n')} other pictures; fingerprint {used.get('fingerprint')}"))
     calibrations = dict.fromkeys(r.artifact.calibration for r in view.rows if r.artifact.calibration)
     facts.append(("Calibration", ", ".join(str(x) for x in calibrations)))
     pre = next((r.artifact.preprocessing for r in view.rows if r.artifact.preprocessing), {})

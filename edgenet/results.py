@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +67,9 @@ class Calibration:
     images: str  # fingerprint of the ImageSet
     n_images: int
     network: str  # sha256 of the float network that was observed
-    fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # tensor -> int8 (scale, zero point) known exactly
+    fixed: Mapping[str, tuple[float, int]] = field(
+        default_factory=dict
+    )  # tensor -> int8 (scale, zero point) known exactly
 
     @property
     def fingerprint(self) -> str:
@@ -200,7 +202,10 @@ class Measurement:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Measurement":
-        ns = {"samples_ns": tuple(round(ms * 1e6) for ms in data["samples_ms"]), "load_ns": round(data["load_ms"] * 1e6)}
+        ns = {
+            "samples_ns": tuple(round(ms * 1e6) for ms in data["samples_ms"]),
+            "load_ns": round(data["load_ms"] * 1e6),
+        }
         return _build(cls, {**data, **ns})
 
 
@@ -226,17 +231,22 @@ class Results:
 
     def put(self, item: Artifact | Evaluation | Measurement | Failure) -> None:
         """Add `item` in the place of an earlier one with the same key."""
-        rows, key = {
-            Artifact: (self.artifacts, lambda a: a.id),
-            Evaluation: (self.evaluations, lambda e: (e.artifact, e.runtime)),
-            Measurement: (self.measurements, lambda m: (m.artifact, m.device, m.runtime, m.threads)),
-            Failure: (self.failures, lambda f: (f.stage, f.what)),
-        }[type(item)]  # type: ignore[index]
-        for i, row in enumerate(rows):  # type: ignore[arg-type, var-annotated]
+        rows, key = self._kept(type(item))
+        for i, row in enumerate(rows):
             if key(row) == key(item):
-                rows[i] = item  # type: ignore[index]
+                rows[i] = item
                 return
-        rows.append(item)  # type: ignore[attr-defined]
+        rows.append(item)
+
+    def _kept(self, kind: type) -> tuple[list[Any], Callable[[Any], object]]:
+        """The list that holds items of this kind, and what tells two of them apart."""
+        if kind is Artifact:
+            return self.artifacts, lambda a: a.id
+        if kind is Evaluation:
+            return self.evaluations, lambda e: (e.artifact, e.runtime)
+        if kind is Measurement:
+            return self.measurements, lambda m: (m.artifact, m.device, m.runtime, m.threads)
+        return self.failures, lambda f: (f.stage, f.what)
 
     def artifact(self, id: str) -> Artifact:
         """Return the artifact called `id`. Raises KeyError."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from edgenet.device_bench.timing import compare
+from edgenet.errors import InputError
 from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results
 from edgenet.text import MISSING, NBSP, interval, megabytes, milliseconds, number, percent, points, times
 
@@ -19,57 +21,34 @@ if TYPE_CHECKING:
 
 FEW_LABELLED = 200  # below this a 95 % interval of top-1 is wider than some 10 points, and a warning is due
 
-# 97.5 % quantiles of Student's t for 2, 3, ... degrees of freedom; beyond the last one, the last one (a bit too wide).
-_T975 = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120)
-
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast one file is as another; `ci95` is None where there were too few rounds to tell."""
+    """How many times as fast one file is as another; no interval where there were too few rounds to tell."""
 
     value: float
-    ci95: tuple[float, float] | None
-    same_within: float
-
-    @property
-    def told_apart(self) -> bool:
-        """Whether the interval leaves 1 out and the difference is more than `same_within`."""
-        if self.ci95 is None or abs(math.log(self.value)) <= math.log1p(self.same_within):
-            return False
-        return self.ci95[0] > 1 or self.ci95[1] < 1
+    ci98: tuple[float, float] | None
+    told_apart: bool
 
 
 def speedup(slow: Measurement, fast: Measurement, same_within: float = 0.03) -> Ratio | None:
     """Return how many times as fast `fast` is as `slow`; above 1 where it is faster. None without samples.
 
-    The value is the ratio of the medians. The interval is Student's, of the logarithms of the ratios of the two
-    medians round by round, so that drift that hits both files alike cancels. Without rounds, eight consecutive blocks
-    of the samples stand in for them. Differences up to `same_within` are not told apart however many samples there
-    are: each file runs in a process of its own, and where its memory lands alone moves it by that much.
+    The value is the ratio of the medians, the interval and the verdict are those of `timing.compare`, round by round.
+    Differences up to `same_within` are not told apart however many samples there are: each file runs in a process of
+    its own, and where its memory lands alone moves it by that much.
     """
-    if not slow.samples_ns or not fast.samples_ns or min(slow.median_ms, fast.median_ms) <= 0:
+    if not slow.samples_ns or not fast.samples_ns or min(*slow.samples_ns, *fast.samples_ns) <= 0:
         return None
     value = slow.median_ms / fast.median_ms
-    a, b = _round_medians(slow), _round_medians(fast)
-    logs = [math.log(a[k] / b[k]) for k in sorted(a.keys() & b.keys()) if a[k] > 0 and b[k] > 0]
-    n = len(logs)
-    if n < 3:
-        return Ratio(value, None, same_within)
-    mean = sum(logs) / n
-    sd = math.sqrt(sum((x - mean) ** 2 for x in logs) / (n - 1))
-    half = _T975[min(n - 3, len(_T975) - 1)] * sd / math.sqrt(n)
-    low, high = math.exp(mean - half), math.exp(mean + half)
-    return Ratio(value, (min(low, value), max(high, value)), same_within)
-
-
-def _round_medians(m: Measurement, blocks: int = 8) -> dict[int, float]:
-    rounds: Sequence[int] = m.rounds
-    if len(rounds) != len(m.samples_ns) or len(set(rounds)) < 2:
-        rounds = [i * blocks // m.n_runs for i in range(m.n_runs)]
-    by_round: dict[int, list[int]] = {}
-    for k, ns in zip(rounds, m.samples_ns, strict=True):
-        by_round.setdefault(k, []).append(ns)
-    return {k: sorted(v)[len(v) // 2] / 1e6 for k, v in by_round.items()}
+    try:
+        c = compare(slow.samples_ns, slow.rounds, fast.samples_ns, fast.rounds)
+    except (InputError, ValueError):  # no round in common, or samples without rounds
+        return Ratio(value, None, False)
+    if not math.isfinite(c.high):
+        return Ratio(value, None, False)
+    apart = c.verdict != "cannot tell" and abs(math.log(value)) > math.log1p(same_within)
+    return Ratio(value, (min(c.low, value), max(c.high, value)), apart)
 
 
 @dataclass(frozen=True)
@@ -318,8 +297,8 @@ def latency_sentence(r: Row, base: Row | None) -> str:
     text = f"{milliseconds(m.median_ms)} a picture against {milliseconds(base.measurement.median_ms)} ({where}): "
     if not r.speedup.told_apart:
         return text + "the two cannot be told apart."
-    ci = r.speedup.ci95
-    around = f" ({number(ci[0], 2)} to {number(ci[1], 2)})" if ci else ""
+    ci = r.speedup.ci98
+    around = f" (98{NBSP}% interval {number(ci[0], 2)} to {number(ci[1], 2)})" if ci else ""
     return text + f"{times(r.speedup.value)} as fast{around}."
 
 
@@ -394,9 +373,18 @@ def _notes(results: Results, table: list[Row], base: Row | None, by_labels: bool
         notes.append(
             Note(f"The recommendation is for {table[0].artifact.model}; the tables also hold {_listed(models)}.")
         )
-    warned = [x.warnings for x in evaluations] + [x.warnings for x in measured]
-    seen = dict.fromkeys(w for warnings in warned for w in warnings)
-    return (*notes, *(Note(w) for w in seen))
+    warned: dict[str, list[str]] = {}
+    for r in table:
+        for warning in (
+            *(r.evaluation.warnings if r.evaluation else ()),
+            *(r.measurement.warnings if r.measurement else ()),
+        ):
+            if not (warning.startswith("no labels") and not by_labels):  # said above, loudly
+                warned.setdefault(warning, []).append(r.name)
+    for warning, names in warned.items():
+        everyone = len(set(names)) == len(table) > 1
+        notes.append(Note(warning if everyone else f"{_listed(list(dict.fromkeys(names)))}: {warning}"))
+    return tuple(notes)
 
 
 def summary_lines(results: Results, recommendation: Recommendation | None = None) -> list[str]:
@@ -419,7 +407,7 @@ def summary_table(results: Results) -> "Table":
     out = Table(box=None, padding=(0, 1), pad_edge=False)
     out.add_column("file", overflow="fold")
     accuracy = ("top-1", "pts lost") if answer.by_labels else ("agreement",)
-    for title in ("size", *accuracy, "median", "speed-up"):
+    for title in ("size", *accuracy, "median", "speed"):
         out.add_column(title, justify="right", no_wrap=True)
     for r in table:
         chosen, e, m = r.artifact.id == answer.leader, r.evaluation, r.measurement

@@ -65,7 +65,7 @@ def _flips_cell(r: Row) -> str:
 def _speed_cell(r: Row) -> str:
     if r.is_baseline or r.speedup is None:
         return MISSING
-    ci = r.speedup.ci95
+    ci = r.speedup.ci98
     return two_lines(speedup_text(r.speedup), f"{number(ci[0], 2)} to {number(ci[1], 2)}" if ci else "")
 
 

@@ -141,13 +141,17 @@ def read_tflite(model: bytes) -> Graph:
         if dtype is None:
             raise InputError(f"tensor {name} has type {types[t.type]}, which edgenet does not handle")
         shape = () if t.shape is None else tuple(int(d) for d in t.shape)
-        tensors[name] = Tensor(name, shape, dtype, _buffer(m, t.buffer, dtype, shape), _read_quantization(t.quantization))
+        tensors[name] = Tensor(
+            name, shape, dtype, _buffer(m, t.buffer, dtype, shape), _read_quantization(t.quantization)
+        )
     ops = []
     for op in sub.operators:
         code = m.operatorCodes[op.opcodeIndex]
         kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
         if kind == "CUSTOM":
-            raise InputError(f"the file has the custom operator {code.customCode.decode()}, which edgenet does not handle")
+            raise InputError(
+                f"the file has the custom operator {code.customCode.decode()}, which edgenet does not handle"
+            )
         ops.append(
             Op(
                 kind,

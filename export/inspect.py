@@ -157,7 +157,7 @@ def lines(inspection: Inspection) -> list[tuple[str, str]]:
         out.append((label, f"{sum(counts.values()):4d} {kind}  " + ", ".join(f"{n} {p}" for p, n in counts.items())))
     out.append(("parameters", f"{i.parameters:,}"))
     out.append(("multiply-adds", f"{i.multiply_adds:,}"))
-    parts = [f"weights {_size(i.weights_bytes)}", f"graph {_size(i.graph_bytes)}"]
+    parts = [f"weights {_size(i.weights_bytes)}", f"graph and scales {_size(i.graph_bytes)}"]
     parts += [f"associated files {_size(i.files_bytes)}"] if i.files_bytes else []
     out.append(("size", f"{_size(i.size_bytes)} ({', '.join(parts)})"))
     out.append(("signatures", ", ".join(i.signatures) or "none"))

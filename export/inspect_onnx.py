@@ -369,7 +369,6 @@ def _collect(g: _Graph, node: Any, weights: dict[str, Weight]) -> None:
         weights[tensor.name] = Weight(
             n=math.prod(tensor.dims),
             dtype=dtype,
-            size_bytes=_size(tensor, g.onnx),
             matrix=matrix,
             n_scales=math.prod(g.shape(scale) or ()) if narrow and scale else int(narrow),
             symmetric=not zeros.any(),

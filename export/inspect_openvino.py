@@ -187,7 +187,7 @@ def _facts(net: ElementTree.Element, layers: list[_Layer], blob: bytes) -> Facts
     extensions = [x.kind for x in layers if not x.version.startswith("opset")]
     return Facts(
         format="openvino",
-        name=(edgenet or {}).get("model") or net.get("name", ""),
+        name=str((edgenet or {}).get("model") or net.get("name", "")),
         operators=tuple(operators.values()),
         weights=tuple(weights.values()),
         constant_bytes=len(blob),
@@ -298,7 +298,6 @@ def _collect(g: _Graph, layer: _Layer, weights: dict[str, Weight]) -> None:
         weights[stored.id] = Weight(
             n=math.prod(stored.out_shapes[0]),
             dtype=stored.dtype,
-            size_bytes=int(stored.data["size"]),
             matrix=matrix,
             n_scales=scales,
             symmetric=symmetric,

@@ -168,7 +168,7 @@ def _facts(buf: bytes, schema: Any) -> Facts:
     reader = _Reader(buf, schema)
     root = reader.root
     operators: list[Operator] = []
-    weights: dict[int, Weight] = {}
+    weights: dict[tuple[int, int], Weight] = {}  # by (graph, tensor): equal tensors may share one buffer
     zero_points: list[int] = []
     custom: list[str] = []
     if not root.SubgraphsLength():
@@ -191,7 +191,7 @@ def _facts(buf: bytes, schema: Any) -> Facts:
         }
         operators += [_operator(op, tensors, origin) for op in ops]
         for op in ops:
-            _collect(op, tensors, origin, weights)
+            _collect(op, s, tensors, origin, weights)
         custom += [c for c in (reader.codes[graph.Operators(i).OpcodeIndex()][1] for i in range(len(ops))) if c]
         zero_points += [
             int(t.zero_points[0]) for t in tensors if t.data is None and t.scales.size == 1 and t.zero_points.size
@@ -273,11 +273,14 @@ def _multiply_adds(op: _Op, tensors: list[_Tensor]) -> int:
             return out * shapes[0][-2 if op.adj_x else -1]
 
 
-def _collect(op: _Op, tensors: list[_Tensor], origin: dict[int, int], weights: dict[int, Weight]) -> None:
+def _collect(
+    op: _Op, graph: int, tensors: list[_Tensor], origin: dict[int, int], weights: dict[tuple[int, int], Weight]
+) -> None:
     """Add the trained numbers among the operator's constants: no shapes, axes or indices."""
     for place, i in enumerate(op.inputs):
-        t = tensors[origin.get(i, i)] if i >= 0 else None
-        if t is None or t.data is None or not t.shape or t.buffer in weights:
+        key = (graph, origin.get(i, i))
+        t = tensors[key[1]] if i >= 0 else None
+        if t is None or t.data is None or not t.shape or key in weights:
             continue
         bias = op.kind in _MATRIX and place == 2 and t.dtype in ("int32", "int64")
         if not (t.dtype in _FLOATS or (t.scales.size and t.dtype not in _INDEX_TYPES) or bias):
@@ -286,10 +289,9 @@ def _collect(op: _Op, tensors: list[_Tensor], origin: dict[int, int], weights: d
         if op.kind in _CONVERT:
             continue  # counted where its result is used
         narrow = t.dtype in _NARROW and t.scales.size > 0
-        weights[t.buffer] = Weight(
+        weights[key] = Weight(
             n=t.n,
             dtype=t.dtype,
-            size_bytes=t.data.size,
             matrix=matrix,
             n_scales=int(t.scales.size) if narrow else 0,
             symmetric=not np.any(t.zero_points),
@@ -302,7 +304,7 @@ def _q_max(t: _Tensor) -> int | None:
     assert t.data is not None
     if t.dtype in _PACKED_BITS:
         return 1 << (_PACKED_BITS[t.dtype] - 1)  # by its type
-    values = t.data.view(_NUMPY[t.dtype])
+    values: np.ndarray[Any, Any] = t.data.view(_NUMPY[t.dtype])
     if values.size != t.n:
         raise ValueError(f"constant '{t.name}' has {values.size} values for shape {t.shape}")
     return largest_q(values, not np.any(t.zero_points))

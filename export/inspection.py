@@ -57,7 +57,6 @@ class Weight:
     Attributes:
         n: elements.
         dtype: as stored.
-        size_bytes: as stored.
         matrix: whether a convolution or a dense layer multiplies by it (else a bias, a scale or the like).
         depthwise: whether that is a depthwise convolution.
         n_scales: how many quantization scales it has; 0 where it is not quantized, 1 where per tensor.
@@ -67,7 +66,6 @@ class Weight:
 
     n: int
     dtype: str
-    size_bytes: int
     matrix: bool = False
     n_scales: int = 0
     symmetric: bool = True

@@ -93,7 +93,9 @@ def _integer_output(graph: Graph, io: str) -> Graph:
         ops[producers[out]] = replace(last, outputs=(floating,))
         ops.append(Op("QUANTIZE", (floating,), (out,), options_type="QuantizeOptions"))
     else:
-        raise InputError(f"--io {io} needs an output that ends in a softmax, this one ends in {last.kind}: use --io float32")
+        raise InputError(
+            f"--io {io} needs an output that ends in a softmax, this one ends in {last.kind}: use --io float32"
+        )
     return replace(graph, tensors=tensors, ops=tuple(ops))
 
 

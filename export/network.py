@@ -49,7 +49,9 @@ class Source:
         """Build the float graph and give its input, output and logits their canonical names."""
         graph = canonical_names(self.build())
         fingerprint = hashlib.sha256(write_tflite(graph)).hexdigest()
-        return Network(self.name, graph, self.preprocessing, self.class_ids, self.class_names, self.weights, fingerprint)
+        return Network(
+            self.name, graph, self.preprocessing, self.class_ids, self.class_names, self.weights, fingerprint
+        )
 
 
 def find_source(model: str, weights: Path | None = None, random_weights: bool = False) -> Source:
@@ -98,8 +100,12 @@ def canonical_names(graph: Graph) -> Graph:
         return None if n is None else new.get(n, n)
 
     tensors = {name(n): replace(t, name=name(n)) for n, t in graph.tensors.items()}
-    ops = tuple(replace(op, inputs=tuple(map(name, op.inputs)), outputs=tuple(map(name, op.outputs))) for op in graph.ops)
-    return replace(graph, tensors=tensors, ops=ops, inputs=tuple(map(name, graph.inputs)), outputs=tuple(map(name, graph.outputs)))
+    ops = tuple(
+        replace(op, inputs=tuple(map(name, op.inputs)), outputs=tuple(map(name, op.outputs))) for op in graph.ops
+    )
+    return replace(
+        graph, tensors=tensors, ops=ops, inputs=tuple(map(name, graph.inputs)), outputs=tuple(map(name, graph.outputs))
+    )
 
 
 def from_keras(model: Any) -> Graph:
@@ -110,7 +116,9 @@ def from_keras(model: Any) -> Graph:
     """
     tf = tensorflow()
     shape = (1, *model.inputs[0].shape[1:])
-    function = tf.function(lambda image: model(image, training=False), input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)])
+    function = tf.function(
+        lambda image: model(image, training=False), input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)]
+    )
     return from_function(function.get_concrete_function())
 
 

@@ -269,11 +269,11 @@ def test_openvino_precision_is_told_by_the_graph(openvino_files, name, precision
 def test_openvino_reads_the_same_operators(openvino_files):
     ov = pytest.importorskip("openvino")
     model = ov.Core().read_model(openvino_files["int8"])
-    kinds = [o.get_type_name() for o in model.get_ops()]
+    kinds = [o.get_type_name().lower() for o in model.get_ops()]
     i = inspect(openvino_files["int8"])
     for kind, counts in i.operators.items():
-        assert sum(counts.values()) == kinds.count(kind)
-    assert i.n_operators == len([k for k in kinds if k not in ("Parameter", "Constant", "Result")])
+        assert sum(counts.values()) == kinds.count(kind.lower())
+    assert i.n_operators == len([k for k in kinds if k not in ("parameter", "constant", "result")])
 
 
 def test_openvino_bias_clamp_and_residual_are_fused_into_the_integer_convolution(openvino_files):

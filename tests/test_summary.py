@@ -137,8 +137,8 @@ def test_the_float32_file_is_recommended_where_every_other_loses_too_much() -> N
 
 def test_drift_that_hits_both_files_alike_cancels() -> None:
     a = an_artifact("float32", 1)
-    rounds = tuple(r for r in range(6) for _ in range(5))
-    drift = [1.0, 1.3, 1.1, 1.6, 1.2, 1.4]
+    rounds = tuple(r for r in range(8) for _ in range(5))
+    drift = [1.0, 1.3, 1.1, 1.6, 1.2, 1.4, 1.5, 1.7]
     slow, fast = (
         a_measurement(a, 1, samples_ns=tuple(int(ms * 1e6 * drift[r]) for r in rounds), rounds=rounds)
         for ms in (12, 10)
@@ -146,21 +146,20 @@ def test_drift_that_hits_both_files_alike_cancels() -> None:
     ratio = speedup(slow, fast)
     assert ratio is not None
     assert ratio.value == pytest.approx(1.2)
-    assert ratio.ci95 == pytest.approx((1.2, 1.2), rel=1e-3)
+    assert ratio.ci98 == pytest.approx((1.2, 1.2), rel=1e-3)
     assert ratio.told_apart
 
 
 def test_noise_larger_than_the_difference_is_not_told_apart() -> None:
     a = an_artifact("float32", 1)
-    rounds = tuple(range(6))
-    slow = a_measurement(a, 1, samples_ns=(11_000_000, 9_000_000, 14_000_000, 8_000_000, 13_000_000, 10_000_000),
-                         rounds=rounds)  # fmt: skip
-    fast = a_measurement(a, 1, samples_ns=(9_000_000, 13_000_000, 8_000_000, 11_000_000, 10_000_000, 9_500_000),
-                         rounds=rounds)  # fmt: skip
+    slow, fast = (
+        a_measurement(a, 1, samples_ns=tuple(int(ms * 1e6) for ms in samples), rounds=tuple(range(8)))
+        for samples in ((11, 9, 14, 8, 13, 10, 12, 9.5), (9, 13, 8, 11, 10, 9.5, 9, 12.5))
+    )
     ratio = speedup(slow, fast)
     assert ratio is not None
-    assert ratio.ci95 is not None
-    assert ratio.ci95[0] < 1 < ratio.value < ratio.ci95[1]
+    assert ratio.ci98 is not None
+    assert ratio.ci98[0] < 1 < ratio.value < ratio.ci98[1]
     assert not ratio.told_apart
 
 
@@ -173,12 +172,31 @@ def test_a_steady_difference_of_two_percent_is_not_told_apart_and_five_percent_i
     assert (two.told_apart, five.told_apart) == (False, True)
 
 
+def test_samples_without_rounds_are_not_told_apart() -> None:
+    a = an_artifact("float32", 1)
+    ratio = speedup(a_measurement(a, 20, rounds=()), a_measurement(a, 10, rounds=()))
+    assert ratio is not None
+    assert ratio.value == pytest.approx(2)
+    assert (ratio.ci98, ratio.told_apart) == (None, False)
+
+
+def test_a_warning_names_its_files_unless_it_is_of_all() -> None:
+    results = changed(some_results(), "int8", "measurements", warnings=("noisy: it spreads",))
+    changed(results, "float16", "measurements", warnings=("noisy: it spreads",))
+    for precision, *_ in FILES:
+        changed(results, precision, "evaluations", warnings=("every file has this",))
+    notes = [n.text for n in recommend(results).notes]
+    names = "efficientnet-lite0_float16.tflite and efficientnet-lite0_int8.tflite"
+    assert f"{names}: noisy: it spreads" in notes
+    assert "every file has this" in notes
+
+
 def test_two_rounds_are_too_few_to_tell() -> None:
     a = an_artifact("float32", 1)
     m = [a_measurement(a, 1, samples_ns=(ms, ms), rounds=(0, 1)) for ms in (20_000_000, 10_000_000)]
     ratio = speedup(*m)
     assert ratio is not None
-    assert (ratio.value, ratio.ci95, ratio.told_apart) == (2.0, None, False)
+    assert (ratio.value, ratio.ci98, ratio.told_apart) == (2.0, None, False)
 
 
 def test_the_main_table_compares_one_device_and_thread_count_only() -> None:
@@ -227,12 +245,15 @@ def printed(results: Results, width: int) -> str:
 
 
 def test_the_terminal_table_fits_80_columns() -> None:
-    lines = printed(some_results(), 80).splitlines()
+    slower = a_measurement(an_artifact("int8", 1), 10.1)
+    results = changed(some_results(), "int8", "measurements", samples_ns=slower.samples_ns)
+    lines = printed(results, 80).splitlines()
+    assert all(any(a.path in line for line in lines) for a in results.artifacts), "no file name is broken in two"
     assert max(map(len, lines)) <= 80
     (row,) = [line for line in lines if line.startswith("→")]
     assert row.split()[1] == "efficientnet-lite0_int8.tflite"
     assert "5.3 MB" in row
-    assert "1.34×" in row
+    assert "1.30×" in row
 
 
 def test_file_names_are_not_read_as_markup() -> None:

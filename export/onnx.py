@@ -1,0 +1,451 @@
+"""Write a graph as an .onnx file for onnxruntime: NCHW, the input `image`, the output `probabilities`, one emitter a kind.
+
+Quantized graphs become QDQ, https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html: the integers,
+scales and zero points are the graph's own, in the pattern from which onnxruntime makes QLinearConv and its like. int8
+activations are written as uint8 with a zero point that is 128 higher, the same numbers: on x86 the kernels are made for
+uint8 activations and int8 weights.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenet.errors import InputError, MissingDependency
+from edgenet.export.graph import Graph, Op, Quantization, Tensor
+from edgenet.export.nchw import to_nchw
+from edgenet.export.network import OUTPUT, Network, canonical_names
+
+SUFFIX = ".onnx"
+PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
+OPSET = 21  # the first with 16-bit QuantizeLinear; onnxruntime 1.20 and later read it
+IR_VERSION = 10
+
+
+def to_onnx(network: Network, graph: Graph, path: Path, about: dict[str, Any], batch: int | None = 1) -> Path:
+    """Write `graph`, a quantized form of `network`, to `path`.
+
+    Args:
+        about: precision, io_dtype and provenance, kept in the file as JSON; `edgenet inspect` reads it.
+        batch: the batch of the input, None for one that the caller chooses.
+
+    float16 weights are stored so and cast to float32 when the file is loaded: onnxruntime computes in float32.
+
+    Raises:
+        InputError: an operator that has no form in ONNX here, or weights beyond the 2 GB that one file can hold.
+        MissingDependency: the onnx package is not installed.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise MissingDependency("onnx", "onnx", "writing an .onnx file") from None
+    if graph.outputs[0] != OUTPUT:
+        graph = canonical_names(graph)
+    size = sum(t.data.nbytes for t in graph.tensors.values() if t.data is not None)
+    if size > 2**31 - 2**20:
+        raise InputError(f"the weights are {size / 2**30:.1f} GiB and an .onnx file holds 2: use openvino")
+    model = _Writer(onnx, to_nchw(graph), batch).model(network.name)
+    model.producer_name, model.producer_version = "edgenet", str(about["edgenet_version"])
+    properties = {"edgenet": json.dumps(about, sort_keys=True), "labels": "\n".join(network.class_names)}
+    onnx.helper.set_model_props(model, properties)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return path
+
+
+class _Writer:
+    """Collects nodes and initializers. A value is called as its tensor; what it is dequantized to ends in `_dequantized`."""
+
+    def __init__(self, onnx: Any, graph: Graph, batch: int | None) -> None:
+        self.onnx, self.graph, self.batch = onnx, graph, batch
+        self.nodes: list[Any] = []
+        self.initializers: dict[str, Any] = {}
+        self.done: set[str] = set()
+        self.interface = {*graph.inputs, *graph.outputs}
+
+    def model(self, name: str) -> Any:
+        h = self.onnx.helper
+        for op in self.graph.ops:
+            self.add(op)
+        inputs = [self.info(n) for n in self.graph.inputs]
+        outputs = [self.info(n) for n in self.graph.outputs]
+        graph = h.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
+        return h.make_model(graph, opset_imports=[h.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+    def info(self, name: str) -> Any:
+        t = self.graph.tensors[name]
+        shape = ["batch" if self.batch is None else self.batch, *t.shape[1:]]
+        return self.onnx.helper.make_tensor_value_info(name, self.type(t.dtype), shape)
+
+    def type(self, dtype: str) -> int:
+        return int(self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    # Nodes and values
+
+    def node(self, kind: str, inputs: Sequence[str], outputs: str | Sequence[str], **attributes: Any) -> str:
+        outputs = [outputs] if isinstance(outputs, str) else list(outputs)
+        self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), outputs, name=outputs[0], **attributes))
+        return outputs[0]
+
+    def initializer(self, name: str, data: np.ndarray) -> str:
+        if name not in self.initializers:
+            self.initializers[name] = self.onnx.numpy_helper.from_array(np.ascontiguousarray(data), name)
+        return name
+
+    def scalar(self, value: float) -> str:
+        return self.initializer(f"const_{value:g}", np.array(value, np.float32))
+
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        return self.initializer(name, np.array(values, np.int64))
+
+    def once(self, name: str, make: Callable[[str], Any]) -> str:
+        if name not in self.done:
+            self.done.add(name)
+            make(name)
+        return name
+
+    def real(self, name: str) -> str:
+        """Return the value of real numbers that stands for tensor `name`."""
+        t = self.graph.tensors[name]
+        if t.data is not None:
+            if t.quantization is None:
+                return self.initializer(name, t.data)
+            if t.dtype == "int64":  # a bias beside int16 activations: no DequantizeLinear takes it
+                real = t.data * t.quantization.scale.astype(np.float64)
+                return self.initializer(f"{name}_dequantized", real.astype(np.float32))
+            return self.once(f"{name}_dequantized", lambda out: self.dequantize(name, out))
+        if t.quantization is None:
+            return name
+        if name in self.interface and t.dtype == "int8":  # inside, all is uint8
+            inner = f"{name}_uint8"
+            self.once(inner, lambda out: self.quantize(self.dequantize(name, f"{name}_real"), out, t, uint8=True))
+            return self.once(f"{name}_dequantized", lambda out: self.dequantize_with(inner, out, inner, t))
+        return self.once(f"{name}_dequantized", lambda out: self.dequantize(name, out))
+
+    def parameters(self, name: str, q: Quantization, dtype: str, shift: int) -> list[str]:
+        many = len(q.scale) > 1
+        scale = self.initializer(f"{name}_scale", q.scale if many else q.scale[0])
+        zero = q.zero_point + shift
+        if dtype == "int32":  # of a bias; there is no other zero point than 0
+            return [scale]
+        return [scale, self.initializer(f"{name}_zero_point", (zero if many else zero[0]).astype(dtype))]
+
+    def stored_as(self, t: Tensor) -> tuple[str, int]:
+        """Return the type in which `t` is stored and what that adds to its integers."""
+        if t.dtype == "int8" and t.data is None and t.name not in self.interface:
+            return "uint8", 128
+        return t.dtype, 0
+
+    def dequantize(self, name: str, out: str) -> str:
+        t = self.graph.tensors[name]
+        if t.data is not None:
+            self.initializer(name, t.data)
+        return self.dequantize_with(name, out, name, t)
+
+    def dequantize_with(self, source: str, out: str, parameters: str, t: Tensor) -> str:
+        assert t.quantization is not None
+        dtype, shift = ("uint8", 128) if source != t.name else self.stored_as(t)
+        axis = {"axis": t.quantization.axis} if len(t.quantization.scale) > 1 else {}
+        return self.node("DequantizeLinear", [source, *self.parameters(parameters, t.quantization, dtype, shift)], out, **axis)
+
+    def quantize(self, real: str, out: str, t: Tensor, uint8: bool = False) -> str:
+        assert t.quantization is not None
+        dtype, shift = ("uint8", 128) if uint8 else self.stored_as(t)
+        return self.node("QuantizeLinear", [real, *self.parameters(out, t.quantization, dtype, shift)], out)
+
+    # Operators
+
+    def add(self, op: Op) -> None:
+        if op.kind in ("DEQUANTIZE", "QUANTIZE"):
+            self.convert(op)
+            return
+        outs = [self.graph.tensors[n] for n in op.outputs]
+        names = [t.name if t.quantization is None else f"{t.name}_real" for t in outs]
+        if self.is_dynamic(op):
+            _DYNAMIC[op.kind](self, op, names[0])
+        else:
+            _KINDS[op.kind](self, op, [self.real(str(n)) for n in op.inputs if n is not None], names)
+        for t, name in zip(outs, names, strict=True):
+            if t.quantization is not None:
+                self.quantize(name, t.name, t)
+
+    def is_dynamic(self, op: Op) -> bool:
+        """Whether weights are integers and the activations are not: the kernel quantizes them as they come."""
+        if op.kind not in _DYNAMIC:
+            return False
+        x, w = (self.graph.tensors[str(n)] for n in op.inputs[:2])
+        return w.quantization is not None and w.data is not None and x.quantization is None
+
+    def convert(self, op: Op) -> None:
+        source, out = self.graph.tensors[str(op.inputs[0])], self.graph.tensors[op.outputs[0]]
+        if out.quantization is not None:
+            self.quantize(self.real(source.name), out.name, out)
+        elif source.data is not None and source.quantization is not None:
+            self.unpack(source, out.name)
+        elif source.quantization is not None:
+            self.dequantize(source.name, out.name)
+        else:  # float16 weights
+            self.node("Cast", [self.real(source.name)], out.name, to=self.type(out.dtype))
+
+    def unpack(self, source: Tensor, out: str) -> None:
+        """int8 weights of a float operator. Not DequantizeLinear, which onnxruntime would run at every inference."""
+        q = source.quantization
+        assert q is not None
+        assert source.data is not None
+        shape = [1] * source.data.ndim
+        if len(q.scale) > 1:
+            shape[q.axis] = -1
+        whole = self.node("Cast", [self.initializer(source.name, source.data)], f"{out}_whole", to=self.type("float32"))
+        self.node("Mul", [whole, self.initializer(f"{source.name}_scale", q.scale.reshape(shape))], out)
+
+    def shape(self, name: str | None) -> tuple[int, ...]:
+        return self.graph.tensors[str(name)].shape
+
+
+_Emitter = Callable[[_Writer, Op, list[str], list[str]], None]
+
+
+def _simple(kind: str, **attributes: Any) -> _Emitter:
+    def emit(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+        w.node(kind, x, out, **attributes)
+
+    return emit
+
+
+def _clip(low: float, high: float) -> _Emitter:
+    def emit(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+        w.node("Clip", [x[0], w.scalar(low), w.scalar(high)], out)
+
+    return emit
+
+
+def _convolution_attributes(w: _Writer, op: Op) -> dict[str, Any]:
+    o = op.options
+    kernel = list(w.shape(op.inputs[1])[2:])
+    return {
+        "kernel_shape": kernel,
+        "strides": list(o["strides"]),
+        "dilations": list(o["dilations"]),
+        "pads": list(o["pads"]),
+        "group": o["groups"],
+    }
+
+
+def _convolution(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    w.node("Conv", x, out, **_convolution_attributes(w, op))
+
+
+def _dense(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    w.node("Gemm", x, out, transB=1)
+
+
+def _dynamic(w: _Writer, op: Op, out: str) -> tuple[list[str], Tensor, Quantization]:
+    """Quantize the input as it comes; return [integers, zero point], the weights and their scales."""
+    x = w.real(str(op.inputs[0]))
+    names = [f"{x}_quantized", f"{x}_dynamic_scale", f"{x}_dynamic_zero_point"]
+    w.once(names[0], lambda _: w.node("DynamicQuantizeLinear", [x], names))
+    t = w.graph.tensors[str(op.inputs[1])]
+    assert t.data is not None
+    assert t.quantization is not None
+    return names, t, t.quantization
+
+
+def _rescale(w: _Writer, op: Op, out: str, x_scale: str, scale: np.ndarray, shape: tuple[int, ...]) -> None:
+    """From 32-bit sums `OUT_sums` to real numbers, plus the bias."""
+    real = w.node("Cast", [f"{out}_sums"], f"{out}_cast", to=w.type("float32"))
+    scales = w.initializer(f"{out}_weight_scale", scale.reshape(shape) if len(scale) > 1 else scale)
+    both = w.node("Mul", [x_scale, scales], f"{out}_scale")
+    bias = [n for n in op.inputs[2:] if n is not None]
+    scaled = w.node("Mul", [real, both], f"{out}_scaled" if bias else out)
+    if bias:
+        data = w.graph.constant(bias[0])
+        assert data is not None
+        w.node("Add", [scaled, w.initializer(f"{bias[0]}_shaped", data.reshape(shape))], out)
+
+
+def _dynamic_convolution(w: _Writer, op: Op, out: str) -> None:
+    (x, x_scale, x_zero), t, q = _dynamic(w, op, out)
+    assert t.data is not None
+    inputs = [x, w.initializer(t.name, t.data), x_zero]
+    w.node("ConvInteger", inputs, f"{out}_sums", **_convolution_attributes(w, op))
+    _rescale(w, op, out, x_scale, q.scale, (-1, 1, 1))
+
+
+def _dynamic_dense(w: _Writer, op: Op, out: str) -> None:
+    (x, x_scale, x_zero), t, q = _dynamic(w, op, out)
+    assert t.data is not None
+    w.node("MatMulInteger", [x, w.initializer(t.name, t.data.T), x_zero], f"{out}_sums")
+    _rescale(w, op, out, x_scale, q.scale, (-1,))
+
+
+_DYNAMIC: dict[str, Callable[[_Writer, Op, str], None]] = {
+    "CONV_2D": _dynamic_convolution,
+    "DEPTHWISE_CONV_2D": _dynamic_convolution,
+    "FULLY_CONNECTED": _dynamic_dense,
+}
+
+
+def _reduction(kind: str) -> _Emitter:
+    def emit(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+        axes = op.options["axes"]
+        if kind == "ReduceMean" and axes == (2, 3) and len(w.shape(op.inputs[0])) == 4:
+            w.node("GlobalAveragePool", x, out)
+        else:
+            w.node(kind, [x[0], w.integers(f"{op.outputs[0]}_axes", axes)], out, keepdims=1)
+
+    return emit
+
+
+def _pool(kind: str, **attributes: Any) -> _Emitter:
+    def emit(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+        o = op.options
+        pads = {"pads": list(o["pads"])}
+        w.node(kind, x, out, kernel_shape=list(o["kernel"]), strides=list(o["strides"]), **pads, **attributes)
+
+    return emit
+
+
+def _reshape(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    before, after = w.shape(op.inputs[0]), tuple(op.options["shape"])
+    if len(before) == 4 and len(after) == 2 and before[0] == after[0]:
+        w.node("Flatten", x, out)
+        return
+    shape = list(after)
+    if shape and before and shape[0] == before[0]:
+        shape[0] = 0  # ONNX: as the input has it, whatever the batch
+    w.node("Reshape", [x[0], w.integers(f"{op.outputs[0]}_shape", shape)], out)
+
+
+def _transpose(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    w.node("Transpose", x, out, perm=list(op.options["perm"]))
+
+
+def _pad(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    if op.options.get("mode") == 1:
+        raise InputError(f"MIRROR_PAD ({op.outputs[0]}) of the symmetric kind has no form in onnx: use tflite or openvino")
+    pads = w.integers(f"{op.outputs[0]}_pads", [*op.options["before"], *op.options["after"]])
+    w.node("Pad", [x[0], pads, *x[1:]], out, mode="reflect" if op.kind == "MIRROR_PAD" else "constant")
+
+
+def _slice(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    o, shape, name = op.options, w.shape(op.inputs[0]), op.outputs[0]
+    cut = [i for i, n in enumerate(shape) if (o["starts"][i], o["ends"][i], o["steps"][i]) != (0, n, 1)]
+    if not cut:
+        w.node("Identity", x, out)
+        return
+    given = [w.integers(f"{name}_{key}", [o[key][i] for i in cut]) for key in ("starts", "ends")]
+    axes, steps = w.integers(f"{name}_axes", cut), w.integers(f"{name}_steps", [o["steps"][i] for i in cut])
+    w.node("Slice", [x[0], *given, axes, steps], out)
+
+
+def _concatenation(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    w.node("Concat", x, out, axis=op.options["axis"])
+
+
+def _split(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    w.node("Split", x, out, axis=op.options["axis"], num_outputs=len(out))
+
+
+def _softmax(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    beta = float(op.options["beta"])
+    source = x[0] if beta == 1 else w.node("Mul", [x[0], w.scalar(beta)], f"{out[0]}_scaled")
+    w.node("Softmax", [source], out, axis=op.options["axis"])
+
+
+def _leaky_relu(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    w.node("LeakyRelu", x, out, alpha=float(op.options["alpha"]))
+
+
+def _gelu(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    w.node("Gelu", x, out, approximate="tanh" if op.options.get("approximate") else "none")
+
+
+def _rsqrt(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    w.node("Reciprocal", [w.node("Sqrt", x, f"{out[0]}_sqrt")], out)
+
+
+def _squared_difference(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    difference = w.node("Sub", x, f"{out[0]}_difference")
+    w.node("Mul", [difference, difference], out)
+
+
+def _square(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    w.node("Mul", [x[0], x[0]], out)
+
+
+def _cast(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    w.node("Cast", x, out, to=w.type(w.graph.tensors[op.outputs[0]].dtype))
+
+
+def _resize(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    o, nearest = op.options, op.kind == "RESIZE_NEAREST_NEIGHBOR"
+    where = "align_corners" if o.get("alignCorners") else "half_pixel" if o.get("halfPixelCenters") else "asymmetric"
+    # TFLite's nearest: floor of the position, which half_pixel has moved by a half; round when corners are aligned.
+    rounding = {"nearest_mode": "floor" if where == "asymmetric" else "round_prefer_ceil"} if nearest else {}
+    size = w.integers(f"{op.outputs[0]}_size", o["size"])
+    w.node(
+        "Resize", [x[0], "", "", size], out, mode="nearest" if nearest else "linear",
+        coordinate_transformation_mode=where, axes=[2, 3], **rounding,
+    )  # fmt: skip
+
+
+def _batch_matmul(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    sides = []
+    for name, value, adjoint in zip(op.inputs, x, (op.options.get("adjX"), op.options.get("adjY")), strict=True):
+        rank = len(w.shape(name))
+        perm = [*range(rank - 2), rank - 1, rank - 2]
+        sides.append(w.node("Transpose", [value], f"{out[0]}_{len(sides)}_adjoint", perm=perm) if adjoint else value)
+    w.node("MatMul", sides, out)
+
+
+_KINDS: dict[str, _Emitter] = {
+    "ABS": _simple("Abs"),
+    "ADD": _simple("Add"),
+    "AVERAGE_POOL_2D": _pool("AveragePool", count_include_pad=0),
+    "BATCH_MATMUL": _batch_matmul,
+    "CAST": _cast,
+    "CONCATENATION": _concatenation,
+    "CONV_2D": _convolution,
+    "DEPTHWISE_CONV_2D": _convolution,
+    "DIV": _simple("Div"),
+    "ELU": _simple("Elu"),
+    "EXP": _simple("Exp"),
+    "FLOOR": _simple("Floor"),
+    "FULLY_CONNECTED": _dense,
+    "GELU": _gelu,
+    "HARD_SWISH": _simple("HardSwish"),
+    "LEAKY_RELU": _leaky_relu,
+    "LOG": _simple("Log"),
+    "LOGISTIC": _simple("Sigmoid"),
+    "MAXIMUM": _simple("Max"),
+    "MAX_POOL_2D": _pool("MaxPool"),
+    "MEAN": _reduction("ReduceMean"),
+    "MINIMUM": _simple("Min"),
+    "MIRROR_PAD": _pad,
+    "MUL": _simple("Mul"),
+    "NEG": _simple("Neg"),
+    "PAD": _pad,
+    "POW": _simple("Pow"),
+    "PRELU": _simple("PRelu"),
+    "REDUCE_MAX": _reduction("ReduceMax"),
+    "REDUCE_MIN": _reduction("ReduceMin"),
+    "RELU": _simple("Relu"),
+    "RELU6": _clip(0, 6),
+    "RELU_N1_TO_1": _clip(-1, 1),
+    "RESHAPE": _reshape,
+    "RESIZE_BILINEAR": _resize,
+    "RESIZE_NEAREST_NEIGHBOR": _resize,
+    "ROUND": _simple("Round"),
+    "RSQRT": _rsqrt,
+    "SLICE": _slice,
+    "SOFTMAX": _softmax,
+    "SPLIT": _split,
+    "SQRT": _simple("Sqrt"),
+    "SQUARE": _square,
+    "SQUARED_DIFFERENCE": _squared_difference,
+    "SUB": _simple("Sub"),
+    "SUM": _reduction("ReduceSum"),
+    "TANH": _simple("Tanh"),
+    "TRANSPOSE": _transpose,
+}

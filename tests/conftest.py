@@ -1,0 +1,76 @@
+"""Fixtures: a tiny network that needs no TensorFlow, its photographs, and a tiny row of the zoo that does."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+
+from edgenet import zoo
+from edgenet.calibration import quantize
+from edgenet.export import Network, export_graph
+from edgenet.images import open_images, split
+from edgenet.pipeline import calibrate
+from edgenet.results import Calibration, ImageSet
+
+Edgenet = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def tiny_network() -> Network:
+    """20 px in, five classes out: it tells colours apart."""
+    return tiny.network()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty labelled JPEGs in class folders. Copy it before changing it."""
+    return tiny.make_folder(tmp_path_factory.mktemp("pictures") / "photos")
+
+
+@pytest.fixture(scope="session")
+def tiny_images(tiny_folder: Path, tiny_network: Network) -> tuple[ImageSet, ImageSet]:
+    """The folder split into calibration and evaluation, 10 and 30 pictures."""
+    return split(open_images(tiny_folder, tiny_network.class_ids, tiny_network.class_names), 10)
+
+
+@pytest.fixture(scope="session")
+def tiny_calibration(tiny_network: Network, tiny_images: tuple[ImageSet, ImageSet]) -> Calibration:
+    return calibrate(tiny_network, tiny_images[0])
+
+
+@pytest.fixture(scope="session")
+def tiny_files(
+    tiny_network: Network, tiny_calibration: Calibration, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """precision -> a .tflite of the tiny network. Read only."""
+    out, files = tmp_path_factory.mktemp("files"), {}
+    for precision in ("float32", "float16", "int8"):
+        g = quantize(tiny_network.graph, precision, tiny_calibration)
+        a = export_graph(tiny_network, g, out, format="tflite", precision=precision, calibration=tiny_calibration)
+        files[precision] = out / a.path
+    return files
+
+
+@pytest.fixture
+def tiny_zoo(monkeypatch: pytest.MonkeyPatch) -> zoo.ModelSpec:
+    """A row of the zoo, `efficientnet-tiny`: Lite0 at a tenth of the width and 32 px. Building it loads TensorFlow."""
+    row = replace(zoo.spec("efficientnet-lite0"), name="efficientnet-tiny", width=0.1, resolution_px=32)
+    monkeypatch.setitem(zoo.MODELS, row.name, row)
+    return row
+
+
+@pytest.fixture(scope="session")
+def edgenet() -> Edgenet:
+    """Run the command line as a user does, in a process of its own, with the model `tiny`; nothing is a terminal."""
+
+    def run(*args: object, kill: str = "", timeout_s: float = 120, **options: object) -> "subprocess.CompletedProcess[str]":
+        env = {**os.environ, "TINY_KILL": kill, "PYTHONWARNINGS": "error::ResourceWarning"}
+        command = [sys.executable, tiny.__file__, *map(str, args)]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, **options)  # type: ignore[call-overload, no-any-return]
+
+    return run
