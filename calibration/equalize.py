@@ -100,7 +100,9 @@ def _shifts(graph: Graph, stats: Mapping[str, ChannelStats]) -> dict[str, np.nda
         name = op.outputs[0]
         if any(name in g for g in chosen):
             out[name] = (
-                out[str(op.inputs[0])] + out[str(op.inputs[1])] if _is_sum(graph, op) else stats[name].mean.astype(np.float64)
+                out[str(op.inputs[0])] + out[str(op.inputs[1])]
+                if _is_sum(graph, op)
+                else stats[name].mean.astype(np.float64)
             )
     return out
 

@@ -92,7 +92,7 @@ def quantize_array(x: np.ndarray, q: Quantization, dtype: str) -> np.ndarray:
 
 
 def weight_scale(w: np.ndarray, axis: int, bits: int = 8, per_channel: bool = True) -> np.ndarray:
-    """Return the symmetric scale(s) of weights, (C,) or (1,) float32: the largest magnitude meets the largest integer."""
+    """Return the symmetric scale(s) of weights, (C,) or (1,) float32: the largest number meets the largest integer."""
     peak = np.abs(w).max(axis=tuple(i for i in range(w.ndim) if i != axis)) if per_channel else np.abs(w).max()[None]
     return np.maximum(peak / (2 ** (bits - 1) - 1), 1e-10).astype(np.float32)
 

@@ -10,7 +10,9 @@ from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 
 
-def measure_ranges(graph: Graph, inputs: Iterable[np.ndarray], threads: int | None = None) -> dict[str, tuple[float, float]]:
+def measure_ranges(
+    graph: Graph, inputs: Iterable[np.ndarray], threads: int | None = None
+) -> dict[str, tuple[float, float]]:
     """Return (lowest, highest) of every float activation over all inputs, by tensor name.
 
     Args:

@@ -266,8 +266,9 @@ def models(as_json: bool) -> None:
     _print_table(
         ("model", "input px", "parameters", "multiply-adds", "top-1", "INT8 top-1", "weights"),
         [
-            (m.name, str(m.resolution_px), f"{m.params_millions:.1f} M", f"{m.madds_millions:,.0f} M", f"{m.top1_percent} %",
-             f"{m.int8_top1_percent} %" if m.int8_top1_percent else "—", PACKAGES.get(m.name, ("--weights FILE",))[0])
+            (m.name, str(m.resolution_px), f"{m.params_millions:.1f} M", f"{m.madds_millions:,.0f} M",
+             f"{m.top1_percent} %", f"{m.int8_top1_percent} %" if m.int8_top1_percent else "—",
+             PACKAGES.get(m.name, ("--weights FILE",))[0])
             for m in MODELS.values()
         ],
     )  # fmt: skip
@@ -329,8 +330,8 @@ def _print_evaluations(results: "Results") -> None:
     for e in results.evaluations:
         compared = e.agreement is not None
         rows.append(
-            (e.artifact, str(e.n_images), percent(e.top1), interval(e.top1_ci95) if e.top1_ci95 else "—", percent(e.top5),
-             percent(e.agreement) if compared else "—", points(e.top1_drop),
+            (e.artifact, str(e.n_images), percent(e.top1), interval(e.top1_ci95) if e.top1_ci95 else "—",
+             percent(e.top5), percent(e.agreement) if compared else "—", points(e.top1_drop),
              f"{e.flips_fixed} / {e.flips_broken}" if e.flips_fixed is not None else "—",
              number(e.mcnemar_p), number(e.sqnr_db))
         )  # fmt: skip

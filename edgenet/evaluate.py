@@ -220,7 +220,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def paired_difference(lost: int, won: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of (lost - won) / n for matched pairs: half a pair is added to each cell of the table."""
+    """Return the 95 % interval of (lost - won) / n for matched pairs; half a pair is added to each cell."""
     b, c, m = lost + 0.5, won + 0.5, n + 2
     d = (b - c) / m
     half = Z95 * math.sqrt(max(b + c - (b - c) ** 2 / m, 0.0)) / m

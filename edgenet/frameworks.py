@@ -1,4 +1,4 @@
-"""Import TensorFlow when it is needed, quietly: it and LiteRT print on stderr from native code, which no setting stops."""
+"""Import TensorFlow when it is needed, and quietly: it and LiteRT print from native code, which no setting stops."""
 
 import os
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """The EfficientNet family, training form and deploy form, from one row of the zoo.
 
 Tan and Le, https://arxiv.org/abs/1905.11946 (table 1; scaling in section 3.3). MBConv blocks follow MobileNetV2,
-https://arxiv.org/abs/1801.04381, with squeeze-and-excite, https://arxiv.org/abs/1709.01507, in all but the Lite variants.
+https://arxiv.org/abs/1801.04381, with squeeze-and-excite, https://arxiv.org/abs/1709.01507, but in the Lite variants.
 Layers are named so that weights.py can find them: stem_conv, block{i}_expand_conv, ..., head_conv, classifier.
 """
 
@@ -70,7 +70,7 @@ def _mbconv(net: "_Layers", x: Any, name: str, block: ScaledBlock) -> Any:
     return net.layers.Add(name=f"{name}_add")([x, inputs]) if block.skip else x
 
 
-# The official code's: normal with fan-out for convolutions (depthwise ones by their kernel alone), uniform for the head.
+# The official code's: normal by fan-out for convolutions (depthwise ones by their kernel alone), uniform for the head.
 _CONV_INIT = {
     "class_name": "VarianceScaling",
     "config": {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"},
@@ -158,7 +158,7 @@ def fold_batch_norm(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def deploy(
     spec: ModelSpec, arrays: Mapping[str, np.ndarray], resolution_px: int | None = None, batch_size: int | None = 1
 ) -> "tf_keras.Model":
-    """Return the deploy form: batch norm folded, no dropout, a static batch, the weights of `arrays` (training form's)."""
+    """Return the deploy form with the training form's weights: batch norm folded, no dropout, a static batch."""
     classes = arrays["classifier/bias"].shape[0]
     model = build(spec, classes, resolution_px, batch_norm=False, batch_size=batch_size)
     set_weights(model, fold_batch_norm(arrays))

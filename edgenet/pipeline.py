@@ -6,18 +6,21 @@ is missing or no longer fits. Two runs never share an output folder.
 
 import datetime
 import fcntl
+import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import numpy as np
 
 from edgenet import __version__
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Network, Source, export_graph, find_source, versions
-from edgenet.images import Preprocessing, decode, limit, load_pixels, normalise, open_images, split
+from edgenet.images import Preprocessing, limit, load_pixels, normalise, open_images, split, stream
 from edgenet.results import RESULTS_FILE, Artifact, Calibration, Failure, ImageSet, Results, sha256_of
 
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
@@ -68,6 +71,11 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
     images = _open(job, source)
     with _exclusive(job.out):
         results = _earlier(job.out)
+        others = sorted({a.model for a in results.artifacts} - {source.name})
+        if others:
+            raise InputError(
+                f"--out {job.out} holds files of {others[0]}: one folder is for one model, choose another --out"
+            )
         results.failures.clear()
         results.context = _context(job, images)
         _export(job, source, images, results, progress)
@@ -121,14 +129,12 @@ def _exclusive(out: Path) -> Iterator[None]:
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        handle = open(out / LOCK_FILE, "w")  # noqa: SIM115
+        handle = _lock(out / LOCK_FILE)
+    except BlockingIOError:
+        raise InputError(f"--out {out} is in use by another run: wait for it or choose another folder") from None
     except OSError as e:
         raise InputError(f"cannot write to --out {out}: {e.strerror}; choose another folder") from None
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"--out {out} is in use by another run: wait for it or choose another folder") from None
         for part in out.glob(".*.part*"):  # what a killed run left
             part.unlink(missing_ok=True)
         try:
@@ -137,6 +143,21 @@ def _exclusive(out: Path) -> Iterator[None]:
             (out / LOCK_FILE).unlink(missing_ok=True)
             if made and not any(out.iterdir()):
                 out.rmdir()
+
+
+def _lock(path: Path) -> IO[str]:
+    """Return the file, locked. Raises BlockingIOError while another process holds it."""
+    while True:
+        handle = open(path, "a")  # noqa: SIM115
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
+                    return handle
+        except BaseException:
+            handle.close()
+            raise
+        handle.close()  # its owner deleted it between our opening and our locking it: what we hold has no name
 
 
 def _earlier(out: Path) -> Results:
@@ -260,7 +281,9 @@ def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> 
     known = {(m.artifact, m.artifact_sha256) for m in results.measurements if m.threads == job.threads}
     if all((a.id, a.sha256) in known for a in artifacts):
         return
-    picture = decode(images.files[0], Preprocessing.from_json(artifacts[0].preprocessing))
+    if not artifacts:
+        return
+    picture = _first_picture(images, Preprocessing.from_json(artifacts[0].preprocessing))
     # All of them, also those measured before: only files timed in turn, in one run, can be compared.
     measurements, failures = bench(
         [(a.id, job.out / a.path) for a in artifacts],
@@ -273,6 +296,13 @@ def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> 
     results.save(job.out)
 
 
+def _first_picture(images: ImageSet, preprocessing: Preprocessing) -> np.ndarray:
+    """The pixels to time with; a file that cannot be read is not the one."""
+    for chunk in stream(images, preprocessing, chunk=1, workers=1):
+        return chunk.pixels[0]
+    raise InputError(f"{images.root} holds no picture that can be read")
+
+
 def recipe(path: Path) -> dict[str, Any]:
     """Read a recipe: a TOML file whose keys are the fields of Job.
 
@@ -281,10 +311,16 @@ def recipe(path: Path) -> dict[str, Any]:
     """
     import tomllib
 
-    types: dict[str, type | tuple[type, ...]] = {
-        "model": str, "images": str, "out": str, "formats": list, "precisions": list, "devices": list,
-        "calibration_images": int, "limit": int, "threads": int, "io": str, "weights": str, "random_weights": bool,
-    }  # fmt: skip
+    kinds = {"model": "a text", "images": "a text", "out": "a text", "io": "a text", "weights": "a text",
+             "formats": "a list of texts", "precisions": "a list of texts", "devices": "a list of texts",
+             "calibration_images": "a whole number", "limit": "a whole number", "threads": "a whole number",
+             "random_weights": "true or false"}  # fmt: skip
+    fits: dict[str, Callable[[Any], bool]] = {
+        "a text": lambda v: isinstance(v, str),
+        "a list of texts": lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v),
+        "a whole number": lambda v: type(v) is int,
+        "true or false": lambda v: isinstance(v, bool),
+    }
     try:
         data = tomllib.loads(path.read_text())
     except FileNotFoundError:
@@ -292,10 +328,10 @@ def recipe(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise InputError(f"{path} is not TOML ({e})") from None
     for key, value in data.items():
-        if key not in types:
-            raise InputError(f"{path}: unknown key '{key}' (valid: {', '.join(types)})")
-        if not isinstance(value, types[key]):
-            raise InputError(f"{path}: {key} must be a {types[key].__name__}, was {value!r}")  # type: ignore[union-attr]
+        if key not in kinds:
+            raise InputError(f"{path}: unknown key '{key}' (valid: {', '.join(kinds)})")
+        if not fits[kinds[key]](value):
+            raise InputError(f"{path}: {key} must be {kinds[key]}, was {value!r}")
     if "model" not in data:
         raise InputError(f"{path}: the key 'model' is missing; it names what to export")
     return data

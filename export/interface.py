@@ -29,7 +29,7 @@ def with_io(graph: Graph, io: str, preprocessing: Preprocessing) -> Graph:
 
 
 def pixel_quantization(preprocessing: Preprocessing, io: str) -> Quantization | None:
-    """Return the scale and zero point with which a stored pixel is the normalised input, None where there is no such."""
+    """Return the scale and zero point with which a stored pixel is the normalised input, None where none are."""
     mean, std = set(preprocessing.mean), set(preprocessing.std)
     if len(mean) != 1 or len(std) != 1 or not float(next(iter(mean))).is_integer():
         return None

@@ -69,7 +69,9 @@ class _Layout:
         self.tensors = {n: self.moved(n) for n in graph.inputs}
         self.ops: list[Op] = []
         self.consumers = graph.consumers()
-        self.padded: dict[str, tuple[str, tuple[int, ...]]] = {}  # left to the convolution that reads it: (source, pads)
+        self.padded: dict[
+            str, tuple[str, tuple[int, ...]]
+        ] = {}  # left to the convolution that reads it: (source, pads)
         self.constants: dict[tuple[str, tuple[int, ...], tuple[int, ...] | None], str] = {}
 
     def run(self) -> Graph:
@@ -145,13 +147,17 @@ class _Layout:
 
     # Operators
 
-    def emit(self, op: Op, inputs: Sequence[str | None], options: Mapping[str, Any] | None = None, kind: str = "") -> None:
+    def emit(
+        self, op: Op, inputs: Sequence[str | None], options: Mapping[str, Any] | None = None, kind: str = ""
+    ) -> None:
         """Add `op` with its outputs; a fused activation becomes an operator behind it."""
         act = _FUSED.get(int(op.options.get("fusedActivationFunction", 0) or 0))
         outputs = tuple(op.outputs)
         for name in outputs:
             self.tensors[name] = self.moved(name)
-        options = {k: v for k, v in (op.options if options is None else options).items() if k != "fusedActivationFunction"}
+        options = {
+            k: v for k, v in (op.options if options is None else options).items() if k != "fusedActivationFunction"
+        }
         kind = kind or op.kind
         if act is None or _clipped_by_range(self.tensors[outputs[0]], act):
             self.ops.append(Op(kind, tuple(inputs), outputs, options))
@@ -168,7 +174,9 @@ class _Layout:
             self.ops.append(Op(kind, (source,), (out,), options))
         return out
 
-    def reshaped(self, name: str, shape: Sequence[int], out: str | None = None, source_shape: Sequence[int] | None = None) -> str:
+    def reshaped(
+        self, name: str, shape: Sequence[int], out: str | None = None, source_shape: Sequence[int] | None = None
+    ) -> str:
         """Return activation `name` with TFLite's `shape`, in the stored layout of it."""
         before = tuple(self.shape(name) if source_shape is None else source_shape)
         shape = tuple(shape)
@@ -205,7 +213,9 @@ def _clipped_by_range(t: Tensor, activation: str) -> bool:
     return (limits.min - zero) * scale >= low - half and (limits.max - zero) * scale <= high + half
 
 
-def _pads(shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], same: bool) -> tuple[int, ...]:
+def _pads(
+    shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], same: bool
+) -> tuple[int, ...]:
     """Return (top, left, bottom, right): TFLite puts the odd pixel of SAME at the end."""
     if not same:
         return (0, 0, 0, 0)
@@ -235,7 +245,11 @@ def _convolution(g: _Layout, op: Op) -> None:
     }
     weights = g.constant(w, perm=(3, 0, 1, 2) if depthwise else TO_NCHW)  # (out, in / groups, H, W)
     bias = [g.constant(b) for b in op.inputs[2:] if b is not None]
-    g.emit(op, [source, weights, *bias], {**options, "fusedActivationFunction": op.options.get("fusedActivationFunction", 0)})
+    g.emit(
+        op,
+        [source, weights, *bias],
+        {**options, "fusedActivationFunction": op.options.get("fusedActivationFunction", 0)},
+    )
 
 
 def _dense(g: _Layout, op: Op) -> None:
@@ -243,13 +257,21 @@ def _dense(g: _Layout, op: Op) -> None:
     out, n_in, shape = op.outputs[0], g.shape(w)[1], g.shape(op.inputs[0])
     rows = int(np.prod(shape)) // n_in
     flat = g.reshaped(x, (rows, n_in))
-    operands = [flat, g.constant(w) if g.is_constant(w) else w, *(g.constant(b) for b in op.inputs[2:] if b is not None)]
+    operands = [
+        flat,
+        g.constant(w) if g.is_constant(w) else w,
+        *(g.constant(b) for b in op.inputs[2:] if b is not None),
+    ]
     if len(g.shape(out)) == 2:
         g.emit(op, operands, {"fusedActivationFunction": op.options.get("fusedActivationFunction", 0)})
         return
     flat_out, n_out = f"{out}_rows", g.shape(w)[0]
     g.old.tensors[flat_out] = replace(g.old.tensors[out], name=flat_out, shape=(rows, n_out))
-    g.emit(replace(op, outputs=(flat_out,)), operands, {"fusedActivationFunction": op.options.get("fusedActivationFunction", 0)})
+    g.emit(
+        replace(op, outputs=(flat_out,)),
+        operands,
+        {"fusedActivationFunction": op.options.get("fusedActivationFunction", 0)},
+    )
     g.reshaped(flat_out, g.shape(out), out)
 
 
@@ -350,19 +372,25 @@ def _slice(g: _Layout, op: Op) -> None:
 def _strided_slice(g: _Layout, op: Op) -> None:
     shape, o = g.shape(op.inputs[0]), op.options
     if o.get("ellipsisMask") or o.get("newAxisMask"):
-        raise InputError(f"STRIDED_SLICE ({op.outputs[0]}) with an ellipsis or a new axis has no form here: use the format tflite")
+        raise InputError(
+            f"STRIDED_SLICE ({op.outputs[0]}) with an ellipsis or a new axis has no form here: use the format tflite"
+        )
     given = [g.numbers(op, i) for i in (1, 2, 3)]
     starts, ends, steps, kept = [], [], [], []
     for i, n in enumerate(shape):
         begin, end, step = (v[i] for v in given) if i < len(given[0]) else (0, n, 1)
         if step < 0:
-            raise InputError(f"STRIDED_SLICE ({op.outputs[0]}) with a negative step has no form here: use the format tflite")
+            raise InputError(
+                f"STRIDED_SLICE ({op.outputs[0]}) with a negative step has no form here: use the format tflite"
+            )
         if (o.get("shrinkAxisMask", 0) >> i) & 1:
             begin = begin % n
             end, step = begin + 1, 1
         else:
             begin, end, step = slice(
-                None if (o.get("beginMask", 0) >> i) & 1 else begin, None if (o.get("endMask", 0) >> i) & 1 else end, step
+                None if (o.get("beginMask", 0) >> i) & 1 else begin,
+                None if (o.get("endMask", 0) >> i) & 1 else end,
+                step,
             ).indices(n)
         starts.append(begin)
         ends.append(end)

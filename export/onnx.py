@@ -147,7 +147,9 @@ class _Writer:
         assert t.quantization is not None
         dtype, shift = ("uint8", 128) if source != t.name else self.stored_as(t)
         axis = {"axis": t.quantization.axis} if len(t.quantization.scale) > 1 else {}
-        return self.node("DequantizeLinear", [source, *self.parameters(parameters, t.quantization, dtype, shift)], out, **axis)
+        return self.node(
+            "DequantizeLinear", [source, *self.parameters(parameters, t.quantization, dtype, shift)], out, **axis
+        )
 
     def quantize(self, real: str, out: str, t: Tensor, uint8: bool = False) -> str:
         assert t.quantization is not None
@@ -323,7 +325,9 @@ def _transpose(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
 
 def _pad(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
     if op.options.get("mode") == 1:
-        raise InputError(f"MIRROR_PAD ({op.outputs[0]}) of the symmetric kind has no form in onnx: use tflite or openvino")
+        raise InputError(
+            f"MIRROR_PAD ({op.outputs[0]}) of the symmetric kind has no form in onnx: use tflite or openvino"
+        )
     pads = w.integers(f"{op.outputs[0]}_pads", [*op.options["before"], *op.options["after"]])
     w.node("Pad", [x[0], pads, *x[1:]], out, mode="reflect" if op.kind == "MIRROR_PAD" else "constant")
 

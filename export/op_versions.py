@@ -1,4 +1,4 @@
-"""Which version of a TFLite operator a use of it needs, so that a runtime too old for it says so when it loads the file.
+"""Which version of a TFLite operator a use of it needs, so that a runtime too old for it says so on loading the file.
 
 Source: google-ai-edge/LiteRT, tflite/tools/versioning/op_version.cc. Only operators that edgenet may quantize stand
 here; any other keeps the version that its converter gave it.

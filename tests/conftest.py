@@ -68,7 +68,9 @@ def tiny_zoo(monkeypatch: pytest.MonkeyPatch) -> zoo.ModelSpec:
 def edgenet() -> Edgenet:
     """Run the command line as a user does, in a process of its own, with the model `tiny`; nothing is a terminal."""
 
-    def run(*args: object, kill: str = "", timeout_s: float = 120, **options: object) -> "subprocess.CompletedProcess[str]":
+    def run(
+        *args: object, kill: str = "", timeout_s: float = 120, **options: object
+    ) -> "subprocess.CompletedProcess[str]":
         env = {**os.environ, "TINY_KILL": kill, "PYTHONWARNINGS": "error::ResourceWarning"}
         command = [sys.executable, tiny.__file__, *map(str, args)]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, **options)  # type: ignore[call-overload, no-any-return]

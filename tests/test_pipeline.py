@@ -134,7 +134,10 @@ def test_an_altered_byte_is_noticed(edgenet: Edgenet, tiny_folder: Path, finishe
 def test_other_pictures_are_evaluated_anew_and_the_float_file_stays(
     edgenet: Edgenet, tiny_folder: Path, finished: Path, tmp_path: Path
 ) -> None:
-    out, folder = Path(shutil.copytree(finished, tmp_path / "OUT")), Path(shutil.copytree(tiny_folder, tmp_path / "photos"))
+    out, folder = (
+        Path(shutil.copytree(finished, tmp_path / "OUT")),
+        Path(shutil.copytree(tiny_folder, tmp_path / "photos")),
+    )
     for photo in sorted(folder.glob("*/0.jpg")):
         photo.unlink()
     before, fingerprint = state(out), Results.load(out).evaluations[0].images
@@ -145,7 +148,9 @@ def test_other_pictures_are_evaluated_anew_and_the_float_file_stays(
     assert len(results.evaluations) == 2
 
 
-def test_another_io_type_makes_the_files_anew(edgenet: Edgenet, tiny_folder: Path, finished: Path, tmp_path: Path) -> None:
+def test_another_io_type_makes_the_files_anew(
+    edgenet: Edgenet, tiny_folder: Path, finished: Path, tmp_path: Path
+) -> None:
     out = Path(shutil.copytree(finished, tmp_path / "OUT"))
     done = edgenet(*RUN, "--images", tiny_folder, "--out", out, "--io", "uint8")
     assert done.returncode == 0, done.stderr
@@ -165,7 +170,11 @@ def test_a_precision_asked_for_later_joins_those_that_are_there(
     assert {name: state(out)[name] for name in before} == before
     results = Results.load(out)
     assert [a.precision for a in results.artifacts] == ["float32", "int8", "int16x8"]
-    assert {e.artifact for e in results.evaluations} == {m.artifact for m in results.measurements} == {a.id for a in results.artifacts}
+    assert (
+        {e.artifact for e in results.evaluations}
+        == {m.artifact for m in results.measurements}
+        == {a.id for a in results.artifacts}
+    )
 
 
 def test_a_picture_that_cannot_be_read_and_comes_first_does_not_stop_the_timing(
@@ -176,7 +185,18 @@ def test_a_picture_that_cannot_be_read_and_comes_first_does_not_stop_the_timing(
     folder = tiny.make_folder(tmp_path / "photos", per_class=41)  # one of 205 is less than a hundredth
     first = folder / "class_0" / "0.jpg"
     first.write_bytes(first.read_bytes()[:300])
-    done = edgenet("run", "tiny", "--precision", "float32", "--calibration-images", 1, "--images", folder, "--out", tmp_path / "OUT")
+    done = edgenet(
+        "run",
+        "tiny",
+        "--precision",
+        "float32",
+        "--calibration-images",
+        1,
+        "--images",
+        folder,
+        "--out",
+        tmp_path / "OUT",
+    )
     assert done.returncode == 0, done.stderr
     results = Results.load(tmp_path / "OUT")
     assert len(results.measurements) == 1
@@ -225,7 +245,9 @@ def test_a_folder_with_another_models_results_is_refused(
 
 def test_a_recipe_says_what_the_command_line_says(edgenet: Edgenet, tiny_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "job.toml"
-    path.write_text(f'model = "tiny"\nimages = "{tiny_folder}"\nprecisions = ["float32", "float16"]\ncalibration_images = 10\n')
+    path.write_text(
+        f'model = "tiny"\nimages = "{tiny_folder}"\nprecisions = ["float32", "float16"]\ncalibration_images = 10\n'
+    )
     done = edgenet("export", path, "--out", tmp_path / "OUT", "--precision", "float16")
     assert done.returncode == 0, done.stderr
     assert [p.name for p in (tmp_path / "OUT").glob("*.tflite")] == ["tiny_float16.tflite"]  # the last word
