@@ -7,7 +7,6 @@ import numpy as np
 
 from edgenet.errors import MissingDependency
 from edgenet.export.graph import Graph, write_tflite
-from edgenet.frameworks import quiet
 
 
 class Executor:
@@ -23,14 +22,14 @@ class Executor:
             raise MissingDependency("ai-edge-litert", "tflite", "calibration") from None
         self.names = tuple(names)
         model = write_tflite(graph.with_outputs(self.names), signature=None)
-        with quiet():
-            self._interpreter: Any = Interpreter(model_content=model, num_threads=threads)
-            self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._interpreter: Any = Interpreter(model_content=model, num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self._inputs = [d["index"] for d in self._interpreter.get_input_details()]
         self._outputs = [d["index"] for d in self._interpreter.get_output_details()]
 
-    def __call__(self, x: np.ndarray) -> list[np.ndarray]:
-        """Return copies of the activations for one input, in the order of `names`. x: the graph's input shape."""
-        self._interpreter.set_tensor(self._input, x)
+    def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        """Return copies of the activations in the order of `names`. inputs: the graph's, in its order and shapes."""
+        for index, x in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(index, x)
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(i) for i in self._outputs]

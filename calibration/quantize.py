@@ -292,6 +292,7 @@ class _Quantizer:
         if op.kind in WEIGHT_AXIS:
             self.weighted(op, dtype)
             return
+        quantization: Quantization | None
         if op.kind in FIXED_OUTPUT:
             quantization = FIXED_OUTPUT[op.kind][dtype == "int16"]
         elif op.kind in SAME_SCALE:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -258,21 +258,24 @@ def report(folder: Path, as_json: bool) -> None:
 def models(as_json: bool) -> None:
     """List the model zoo, with published figures."""
     from edgenet.weights import PACKAGES
-    from edgenet.zoo import MODELS
+    from edgenet.zoo import MODELS, multiply_adds, parameters
 
     if as_json:
-        _print_json([{**dataclasses.asdict(m), "weights": PACKAGES.get(m.name, (None,))[0]} for m in MODELS.values()])
+        counted = {m.name: {"params": parameters(m), "madds": multiply_adds(m)} for m in MODELS.values()}
+        packages = {name: package for name, (package, _) in PACKAGES.items()}
+        _print_json([{**dataclasses.asdict(m), **counted[m.name], "weights": packages.get(m.name)} for m in MODELS.values()])
         return
     _print_table(
-        ("model", "input px", "parameters", "multiply-adds", "top-1", "INT8 top-1", "weights"),
+        ("model", "input px", "parameters", "published", "multiply-adds", "published", "top-1", "INT8 top-1", "weights"),
         [
-            (m.name, str(m.resolution_px), f"{m.params_millions:.1f} M", f"{m.madds_millions:,.0f} M",
-             f"{m.top1_percent} %", f"{m.int8_top1_percent} %" if m.int8_top1_percent else "—",
-             PACKAGES.get(m.name, ("--weights FILE",))[0])
+            (m.name, str(m.resolution_px), f"{parameters(m) / 1e6:.2f} M", f"{m.params_millions:.1f} M",
+             f"{multiply_adds(m) / 1e6:,.0f} M", f"{m.madds_millions:,.0f} M", f"{m.top1_percent} %",
+             f"{m.int8_top1_percent} %" if m.int8_top1_percent else "—", PACKAGES.get(m.name, ("--weights FILE",))[0])
             for m in MODELS.values()
         ],
     )  # fmt: skip
-    click.echo("Parameters, multiply-adds and accuracies are the authors' figures, on ImageNet's validation set.")
+    click.echo("Parameters and multiply-adds are counted from the layers, beside the authors' figures; accuracies are the")
+    click.echo("authors', on ImageNet's validation set. Where multiply-adds differ, the authors counted otherwise.")
 
 
 @main.command()
@@ -298,7 +301,7 @@ def _job(model: str, asked: dict[str, Any]) -> "Job":
     """Put together what the recipe and the command line ask for; the command line has the last word."""
     from edgenet.pipeline import Job, recipe
 
-    given = recipe(Path(model)) if model.endswith(".toml") else {"model": model}
+    given: dict[str, Any] = recipe(Path(model)) if model.endswith(".toml") else {"model": model}
     given |= {k: v for k, v in asked.items() if v not in (None, ())}
     if "out" not in given:
         raise InputError("--out is missing: give a folder for what is made, e.g. --out OUT")
@@ -333,7 +336,7 @@ def _print_evaluations(results: "Results") -> None:
             (e.artifact, str(e.n_images), percent(e.top1), interval(e.top1_ci95) if e.top1_ci95 else "—",
              percent(e.top5), percent(e.agreement) if compared else "—", points(e.top1_drop),
              f"{e.flips_fixed} / {e.flips_broken}" if e.flips_fixed is not None else "—",
-             number(e.mcnemar_p), number(e.sqnr_db))
+             number(e.mcnemar_p, 2), number(e.sqnr_db, 1))
         )  # fmt: skip
     _print_table(
         ("file", "pictures", "top-1", "95 %", "top-5", "agreement", "lost", "fixed / broken", "McNemar p", "SQNR dB"),
@@ -354,7 +357,7 @@ def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1, default=str))
 
 
-def _print_table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.table import Table
     from rich.text import Text
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def evaluate(
     failures: list[Failure] = []
     seen: list[np.ndarray] = []
     with ExitStack() as stack:
-        workers = {}
+        workers: dict[str, Worker] = {}
 
         def fail(c: Candidate, e: EdgenetError) -> None:
             workers.pop(c.id, None)
@@ -155,7 +156,7 @@ def _evaluation(
     right = top1 == labels
     n, n_labelled = len(indices), int(labelled.sum())
     hits, hits5 = int(right.sum()), int((top5 == labels[:, None]).any(axis=1).sum())
-    compared = {}
+    compared: dict[str, Any] = {}
     if ref is not None and reference != c.id:
         ref_top1 = np.concatenate(ref.top1)
         ref_right = ref_top1 == labels
@@ -175,7 +176,7 @@ def _evaluation(
                 "flips_broken": broken,
                 "mcnemar_p": mcnemar(fixed, broken),
             }
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if n_labelled == 0:
         warnings = ("no labels: agreement is measured, accuracy is not",)
     if tally.eight_bit:

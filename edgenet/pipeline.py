@@ -21,7 +21,17 @@ from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Network, Source, export_graph, find_source, versions
 from edgenet.images import Preprocessing, limit, load_pixels, normalise, open_images, split, stream
-from edgenet.results import RESULTS_FILE, Artifact, Calibration, Failure, ImageSet, Results, sha256_of
+from edgenet.results import (
+    RESULTS_FILE,
+    Artifact,
+    Calibration,
+    Evaluation,
+    Failure,
+    ImageSet,
+    Measurement,
+    Results,
+    sha256_of,
+)
 
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 REFERENCE_PRECISION = "float32"
@@ -269,9 +279,7 @@ def _evaluate(job: Job, images: ImageSet, results: Results, progress: Progress) 
         reference=reference.id if reference else None,
         progress=lambda done, total: progress("evaluate", done, total),
     )
-    for item in (*evaluations, *failures):
-        results.put(item)
-    results.save(job.out)
+    _put(job, results, evaluations, failures)
 
 
 def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> None:
@@ -291,9 +299,7 @@ def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> 
         pixels=picture,
         progress=lambda done, total, _: progress("bench", done, total),
     )
-    for item in (*measurements, *failures):
-        results.put(item)
-    results.save(job.out)
+    _put(job, results, measurements, failures)
 
 
 def _first_picture(images: ImageSet, preprocessing: Preprocessing) -> np.ndarray:
@@ -301,6 +307,16 @@ def _first_picture(images: ImageSet, preprocessing: Preprocessing) -> np.ndarray
     for chunk in stream(images, preprocessing, chunk=1, workers=1):
         return chunk.pixels[0]
     raise InputError(f"{images.root} holds no picture that can be read")
+
+
+def _put(
+    job: Job, results: Results, found: Sequence[Evaluation] | Sequence[Measurement], failures: Sequence[Failure]
+) -> None:
+    for item in found:
+        results.put(item)
+    for failure in failures:
+        results.put(failure)
+    results.save(job.out)
 
 
 def recipe(path: Path) -> dict[str, Any]:

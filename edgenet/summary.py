@@ -379,7 +379,8 @@ def _notes(results: Results, table: list[Row], base: Row | None, by_labels: bool
             *(r.evaluation.warnings if r.evaluation else ()),
             *(r.measurement.warnings if r.measurement else ()),
         ):
-            if not (warning.startswith("no labels") and not by_labels):  # said above, loudly
+            said = warning.startswith("no labels") and not by_labels  # above, loudly
+            if not said and not warning.startswith("cannot tell"):  # the table's ≈ says that
                 warned.setdefault(warning, []).append(r.name)
     for warning, names in warned.items():
         everyone = len(set(names)) == len(table) > 1

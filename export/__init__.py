@@ -64,7 +64,7 @@ def export_graph(
         size_bytes=path.stat().st_size,
         sha256=sha256_of(path),
         io_dtype=io,
-        calibration=about["calibration"],
+        calibration=calibration.fingerprint if calibration else None,
         weights=network.weights,
         inputs=tuple(_info(whole, n) for n in whole.inputs),
         outputs=tuple(_info(whole, n) for n in whole.outputs),

@@ -68,7 +68,11 @@ def find_source(model: str, weights: Path | None = None, random_weights: bool = 
     spec = zoo.spec(model)
     if weights and random_weights:
         raise InputError("--weights and --random-weights exclude each other: give one")
-    loaded = weights_module.random(spec) if random_weights else weights_module.load(spec, weights)
+    loaded = (
+        weights_module.random(spec, spec.classes)
+        if random_weights
+        else weights_module.load(spec, weights, spec.classes)
+    )
     ids, names = classes_of(spec.classes)
 
     def build() -> Graph:

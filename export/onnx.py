@@ -90,7 +90,7 @@ class _Writer:
 
     def initializer(self, name: str, data: np.ndarray) -> str:
         if name not in self.initializers:
-            self.initializers[name] = self.onnx.numpy_helper.from_array(np.ascontiguousarray(data), name)
+            self.initializers[name] = self.onnx.numpy_helper.from_array(np.array(data, order="C"), name)
         return name
 
     def scalar(self, value: float) -> str:
@@ -190,7 +190,7 @@ class _Writer:
         else:  # float16 weights
             self.node("Cast", [self.real(source.name)], out.name, to=self.type(out.dtype))
 
-    def unpack(self, source: Tensor, out: str) -> None:
+    def unpack(self, source: Tensor, out: str) -> str:
         """int8 weights of a float operator. Not DequantizeLinear, which onnxruntime would run at every inference."""
         q = source.quantization
         assert q is not None
@@ -199,7 +199,7 @@ class _Writer:
         if len(q.scale) > 1:
             shape[q.axis] = -1
         whole = self.node("Cast", [self.initializer(source.name, source.data)], f"{out}_whole", to=self.type("float32"))
-        self.node("Mul", [whole, self.initializer(f"{source.name}_scale", q.scale.reshape(shape))], out)
+        return self.node("Mul", [whole, self.initializer(f"{source.name}_scale", q.scale.reshape(shape))], out)
 
     def shape(self, name: str | None) -> tuple[int, ...]:
         return self.graph.tensors[str(name)].shape
@@ -274,6 +274,13 @@ def _dynamic_convolution(w: _Writer, op: Op, out: str) -> None:
     _rescale(w, op, out, x_scale, q.scale, (-1, 1, 1))
 
 
+def _depthwise_in_float(w: _Writer, op: Op, out: str) -> None:
+    """onnxruntime's ConvInteger has no depthwise kernel and takes ten times as long as Conv: only the weights are integers."""
+    t = w.graph.tensors[str(op.inputs[1])]
+    weights = w.unpack(t, f"{t.name}_dequantized")
+    w.node("Conv", [w.real(str(op.inputs[0])), weights, *(w.real(b) for b in op.inputs[2:] if b)], out, **_convolution_attributes(w, op))
+
+
 def _dynamic_dense(w: _Writer, op: Op, out: str) -> None:
     (x, x_scale, x_zero), t, q = _dynamic(w, op, out)
     assert t.data is not None
@@ -283,7 +290,7 @@ def _dynamic_dense(w: _Writer, op: Op, out: str) -> None:
 
 _DYNAMIC: dict[str, Callable[[_Writer, Op, str], None]] = {
     "CONV_2D": _dynamic_convolution,
-    "DEPTHWISE_CONV_2D": _dynamic_convolution,
+    "DEPTHWISE_CONV_2D": _depthwise_in_float,
     "FULLY_CONNECTED": _dynamic_dense,
 }
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -17,7 +18,8 @@ from edgenet.images import open_images, split
 from edgenet.pipeline import calibrate
 from edgenet.results import Calibration, ImageSet
 
-Edgenet = Callable[..., "subprocess.CompletedProcess[str]"]
+Done = subprocess.CompletedProcess[str]
+Edgenet = Callable[..., Done]
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +75,6 @@ def edgenet() -> Edgenet:
     ) -> "subprocess.CompletedProcess[str]":
         env = {**os.environ, "TINY_KILL": kill, "PYTHONWARNINGS": "error::ResourceWarning"}
         command = [sys.executable, tiny.__file__, *map(str, args)]
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, **options)  # type: ignore[call-overload, no-any-return]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, **options)
 
     return run

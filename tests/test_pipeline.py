@@ -4,16 +4,19 @@ Every run is a process of its own and is killed by SIGKILL, which nothing can ca
 file is put in its place, and as each stage begins.
 """
 
+import fcntl
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
+import tiny
 from conftest import Edgenet
 
 from edgenet.errors import InputError
-from edgenet.pipeline import Job, _exclusive, recipe
+from edgenet.pipeline import Job, _exclusive, _lock, recipe
 from edgenet.results import Results, sha256_of
 
 RUN = ("run", "tiny", "--precision", "float32", "--precision", "int8", "--calibration-images", 10)
@@ -30,7 +33,7 @@ def finished(edgenet: Edgenet, tiny_folder: Path, tmp_path_factory: pytest.TempP
     return out
 
 
-def run(edgenet: Edgenet, images: Path, out: Path, kill: str = "") -> "int":
+def run(edgenet: Edgenet, images: Path, out: Path, kill: str = "") -> int:
     done = edgenet(*RUN, "--images", images, "--out", out, kill=kill)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode
@@ -180,8 +183,6 @@ def test_a_precision_asked_for_later_joins_those_that_are_there(
 def test_a_picture_that_cannot_be_read_and_comes_first_does_not_stop_the_timing(
     edgenet: Edgenet, tmp_path: Path
 ) -> None:
-    import tiny
-
     folder = tiny.make_folder(tmp_path / "photos", per_class=41)  # one of 205 is less than a hundredth
     first = folder / "class_0" / "0.jpg"
     first.write_bytes(first.read_bytes()[:300])
@@ -217,14 +218,31 @@ def test_the_second_of_two_runs_in_one_folder_is_refused(
     assert run(edgenet, tiny_folder, out) == 0
 
 
-def test_a_lock_that_was_deleted_while_someone_waited_for_it_locks_nothing(tmp_path: Path) -> None:
-    """The classic hole: B opens A's lock file, A ends and deletes it, B locks what no longer has a name."""
+def test_a_lock_that_its_owner_deletes_while_it_is_being_taken_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else B could lock a file that no longer has a name, and C a new one beside it."""
+    path, flock, calls = tmp_path / ".lock", fcntl.flock, []
+
+    def deleting(handle: object, how: int) -> None:
+        calls.append(how)
+        if len(calls) == 1:
+            path.unlink()
+        flock(handle, how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fcntl, "flock", deleting)
+    with _lock(path) as handle:
+        assert os.path.samestat(os.fstat(handle.fileno()), path.stat())
+        with pytest.raises(BlockingIOError):
+            _lock(path)
+    assert len(calls) == 3
+
+
+def test_a_folder_made_for_nothing_is_gone_again(tmp_path: Path) -> None:
     out = tmp_path / "OUT"
-    with _exclusive(out):
-        pass
     with _exclusive(out), pytest.raises(InputError, match="in use"), _exclusive(out):
         pass
-    assert not out.exists()  # made for nothing, gone again
+    assert not out.exists()
 
 
 def test_a_folder_with_another_models_results_is_refused(

@@ -1,8 +1,8 @@
 """A network small enough for every test, its photographs, and the command line with it in the place of a zoo model.
 
-The network has the operators of EfficientNet-Lite (convolutions with ReLU6, depthwise, add, mean, dense, softmax), tells
-five colours apart, and is built by hand, so that TensorFlow need not be loaded. As a program this module is `edgenet`
-with the model `tiny`; TINY_KILL says where it is to kill itself, as a power cut would.
+The network has the operators of EfficientNet-Lite (convolutions with ReLU6, depthwise, add, mean, dense, softmax),
+tells five colours apart, and is built by hand, so that TensorFlow need not be loaded. As a program this module is
+`edgenet` with the model `tiny`; TINY_KILL says where it is to kill itself, as a power cut would.
 """
 
 import os
@@ -42,6 +42,7 @@ def graph(seed: int = 0, classes: int = CLASSES) -> Graph:
 
     def conv(x: str, name: str, kernel: int, filters: int, stride: int = 1, activation: int = RELU6) -> str:
         _, side, _, inputs = tensors[x].shape
+        side = -(-side // stride)
         w = rng.normal(0, (2 / (kernel * kernel * inputs)) ** 0.5, (filters, kernel, kernel, inputs)).astype(np.float32)
         bias = rng.normal(0.1, 0.1, filters).astype(np.float32)
         options = {**STRIDES, "strideW": stride, "strideH": stride, "fusedActivationFunction": activation}
