@@ -7,6 +7,7 @@ import numpy as np
 
 from edgenet.errors import MissingDependency
 from edgenet.export.graph import Graph, write_tflite
+from edgenet.frameworks import quiet
 
 
 class Executor:
@@ -22,8 +23,9 @@ class Executor:
             raise MissingDependency("ai-edge-litert", "tflite", "calibration") from None
         self.names = tuple(names)
         model = write_tflite(graph.with_outputs(self.names), signature=None)
-        self._interpreter: Any = Interpreter(model_content=model, num_threads=threads)
-        self._interpreter.allocate_tensors()
+        with quiet():  # LiteRT says on stderr that it uses XNNPACK
+            self._interpreter: Any = Interpreter(model_content=model, num_threads=threads)
+            self._interpreter.allocate_tensors()
         self._inputs = [d["index"] for d in self._interpreter.get_input_details()]
         self._outputs = [d["index"] for d in self._interpreter.get_output_details()]
 

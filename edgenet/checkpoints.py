@@ -54,12 +54,16 @@ def read(path: Path) -> Checkpoint:
     reader = _reader(path)
     try:
         return reader(path)
+    except InputError as e:
+        if path.name in str(e):
+            raise
+        raise InputError(f"{path}: {e}") from e
     except EdgenetError:
         raise
     except (
         Exception
     ) as e:  # parsers of hostile bytes raise nearly anything: struct, zlib, Unicode, Recursion, Memory...
-        reason = f"{type(e).__name__}: {e}".splitlines()[0][:160]
+        reason = (str(e).splitlines() or [type(e).__name__])[0][:160]
         raise InputError(f"{path} {_DAMAGED} ({reason}): fetch it again, or give another --weights FILE") from e
 
 

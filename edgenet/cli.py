@@ -87,6 +87,10 @@ what_options = _options(
     click.option("--io", metavar="TYPE", help="float32 (normalised), uint8 or int8 (raw pixels).  [default: float32]"),
     click.option("--weights", type=PATH, help="Pretrained weights; the zoo's own by default."),
     click.option(
+        "--preprocess", metavar="TEXT", help="How an own model's input is made: a preset (torch, tf, ...) or settings."
+    ),
+    click.option("--labels", type=PATH, help="Names of an own model's classes, one a line."),
+    click.option(
         "--random-weights", is_flag=True, default=None, help="Build without trained weights, for latency only."
     ),
 )
@@ -165,7 +169,7 @@ def evaluate(
         results = evaluate_files(artifacts, images, reference, limit, progress)
     if as_json:
         _print_json(results.to_json())
-    else:
+    elif results.evaluations:
         _print_evaluations(results)
     _print_failures(results)
 
@@ -192,6 +196,10 @@ def bench(artifacts: tuple[Path, ...], devices: tuple[str, ...], threads: int | 
     for path in artifacts:
         if not path.exists():
             raise InputError(f"no file {path}: give model files, .tflite, .onnx or .xml")
+        if path.suffix not in (".tflite", ".onnx", ".xml"):
+            raise InputError(f"{path} is not a model file by its name: give model files, .tflite, .onnx or .xml")
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads must be at least 1, was {threads}")
     with _progress() as progress:
         measurements, failures = bench_files(
             [(str(p), p) for p in artifacts],
@@ -201,7 +209,7 @@ def bench(artifacts: tuple[Path, ...], devices: tuple[str, ...], threads: int | 
     results = Results(measurements=measurements, failures=failures)
     if as_json:
         _print_json(results.to_json())
-    else:
+    elif measurements:
         _print_table(
             ("file", "runtime", "threads", "median ms", "p90", "p95", "runs", "load ms", "peak MB"),
             [
@@ -263,10 +271,12 @@ def models(as_json: bool) -> None:
     if as_json:
         counted = {m.name: {"params": parameters(m), "madds": multiply_adds(m)} for m in MODELS.values()}
         packages = {name: package for name, (package, _) in PACKAGES.items()}
-        _print_json([{**dataclasses.asdict(m), **counted[m.name], "weights": packages.get(m.name)} for m in MODELS.values()])
+        _print_json(
+            [{**dataclasses.asdict(m), **counted[m.name], "weights": packages.get(m.name)} for m in MODELS.values()]
+        )
         return
     _print_table(
-        ("model", "input px", "parameters", "published", "multiply-adds", "published", "top-1", "INT8 top-1", "weights"),
+        ("model", "input px", "parameters", "published", "mult-adds", "published", "top-1", "INT8 top-1", "weights"),
         [
             (m.name, str(m.resolution_px), f"{parameters(m) / 1e6:.2f} M", f"{m.params_millions:.1f} M",
              f"{multiply_adds(m) / 1e6:,.0f} M", f"{m.madds_millions:,.0f} M", f"{m.top1_percent} %",
@@ -274,8 +284,8 @@ def models(as_json: bool) -> None:
             for m in MODELS.values()
         ],
     )  # fmt: skip
-    click.echo("Parameters and multiply-adds are counted from the layers, beside the authors' figures; accuracies are the")
-    click.echo("authors', on ImageNet's validation set. Where multiply-adds differ, the authors counted otherwise.")
+    click.echo("Parameters and multiply-adds are counted from the layers, beside the authors' figures; accuracies")
+    click.echo("are theirs, on ImageNet's validation set. Where multiply-adds differ, the authors counted otherwise.")
 
 
 @main.command()
@@ -305,7 +315,7 @@ def _job(model: str, asked: dict[str, Any]) -> "Job":
     given |= {k: v for k, v in asked.items() if v not in (None, ())}
     if "out" not in given:
         raise InputError("--out is missing: give a folder for what is made, e.g. --out OUT")
-    for name in ("out", "weights"):
+    for name in ("out", "weights", "labels"):
         if given.get(name):
             given[name] = Path(given[name])
     for name in ("formats", "precisions", "devices"):

@@ -193,7 +193,7 @@ def _evaluation(
         top5_ci95=wilson(hits5, n_labelled) if n_labelled else None,
         runtime=tally.runtime,
         artifact_sha256=c.sha256,
-        reference=reference,
+        reference=reference if compared else None,
         warnings=warnings,
         **compared,
     )
@@ -217,7 +217,8 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     """Return the 95 % interval of the fraction hits / n."""
     p, z2 = hits / n, Z95 * Z95
     centre, half = p + z2 / (2 * n), Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))
+    low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
+    return 0.0 if hits == 0 else low, 1.0 if hits == n else high  # exactly so; rounding would leave 1e-19
 
 
 def paired_difference(lost: int, won: int, n: int) -> tuple[float, float]:

@@ -6,6 +6,7 @@ is missing or no longer fits. Two runs never share an output folder.
 
 import datetime
 import fcntl
+import hashlib
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +56,8 @@ class Job:
     io: str = "float32"
     weights: Path | None = None
     random_weights: bool = False
+    preprocess: str | None = None
+    labels: Path | None = None
     command: str = ""
 
 
@@ -77,7 +80,9 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
         InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
     """
     _check(job, only_export)
-    source = find_source(job.model, job.weights, job.random_weights)
+    source = find_source(
+        job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels
+    )
     images = _open(job, source)
     with _exclusive(job.out):
         results = _earlier(job.out)
@@ -110,6 +115,10 @@ def _check(job: Job, only_export: bool) -> None:
     for what, value in [*asked, ("io", job.io), *(("device", d) for d in job.devices)]:
         if value not in known[what]:
             raise InputError(f"unknown {what} '{value}' (valid: {', '.join(known[what])})")
+    for format, precision in _impossible(job):
+        if job.precisions != DEFAULT_PRECISIONS:
+            valid = ", ".join(FORMATS[format].precisions)
+            raise InputError(f"format {format} has no precision {precision} (valid: {valid})")
     for name, number in (("--calibration-images", job.calibration_images), ("--threads", job.threads)):
         if number < 1:
             raise InputError(f"{name} must be at least 1, was {number}")
@@ -123,6 +132,11 @@ def _check(job: Job, only_export: bool) -> None:
         raise InputError(f"--out {job.out} is a file: give a folder, new or of an earlier run")
 
 
+def _impossible(job: Job) -> list[tuple[str, str]]:
+    """The pairs of format and precision that do not exist: an error, but when the precisions are the default's."""
+    return [(f, p) for f in job.formats for p in job.precisions if p not in FORMATS[f].precisions]
+
+
 def _open(job: Job, source: Source) -> _Images:
     if job.images is None:
         return _Images()
@@ -130,6 +144,11 @@ def _open(job: Job, source: Source) -> _Images:
     if job.limit is not None:
         images = limit(images, job.limit)
     calibration, evaluation = split(images, job.calibration_images)
+    if not calibration or not evaluation:
+        raise InputError(
+            f"{images.root} holds {len(images)} picture{'s' * (len(images) != 1)}, and those that calibrate "
+            "do not measure: give two or more, some hundreds to tell files apart"
+        )
     return _Images(calibration, evaluation)
 
 
@@ -203,11 +222,13 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
 
     network: Network | None = None
     calibration: Calibration | None = None
-    wanted = [(f, p) for p in job.precisions for f in job.formats]
+    wanted = [(f, p) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions]
     for done, (format, precision) in enumerate(wanted):
         id = f"{source.name}_{precision}{FORMATS[format][0]}"
         calibrated = precision in NEEDS_CALIBRATION
-        options = {"weights": source.sha256, "io": job.io, "edgenet_version": __version__}
+        options: dict[str, Any] = {"weights": source.sha256, "io": job.io, "edgenet_version": __version__}
+        options["preprocessing"] = source.preprocessing.to_json()
+        options["labels"] = hashlib.sha256("\n".join(source.class_names).encode()).hexdigest()
         if calibrated and images.calibration is not None:
             options["calibration_images"] = images.calibration.fingerprint
         if _is_whole(job.out, results, id, options):
@@ -228,6 +249,8 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
         except InputError:
             raise
         except EdgenetError as e:
+            # What an earlier run left under this name is not what was asked for.
+            results.artifacts = [a for a in results.artifacts if a.id != id]
             results.put(Failure("export", id, str(e), "see docs/troubleshooting.md"))
         results.save(job.out)
     progress("export", len(wanted), len(wanted))
@@ -330,7 +353,7 @@ def recipe(path: Path) -> dict[str, Any]:
     kinds = {"model": "a text", "images": "a text", "out": "a text", "io": "a text", "weights": "a text",
              "formats": "a list of texts", "precisions": "a list of texts", "devices": "a list of texts",
              "calibration_images": "a whole number", "limit": "a whole number", "threads": "a whole number",
-             "random_weights": "true or false"}  # fmt: skip
+             "random_weights": "true or false", "preprocess": "a text", "labels": "a text"}  # fmt: skip
     fits: dict[str, Callable[[Any], bool]] = {
         "a text": lambda v: isinstance(v, str),
         "a list of texts": lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v),
@@ -408,6 +431,8 @@ def evaluate_files(
     for f in files[1:]:
         if f.preprocessing != first.preprocessing or len(f.class_ids) != len(first.class_ids):
             raise InputError(f"{f.path} and {first.path} do not take the same pixels: evaluate one model at a time")
+    if limit_to is not None and limit_to < 1:
+        raise InputError(f"--limit must be at least 1, was {limit_to}")
     pictures = open_images(images, first.class_ids, first.class_names)
     if limit_to is not None:
         pictures = limit(pictures, limit_to)

@@ -316,14 +316,26 @@ def _build(cls: type[T], data: dict[str, Any]) -> T:
     return cls(**out)
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return the files that a model is: itself, a folder's by name, or an OpenVINO .xml and the .bin beside it."""
+    if path.is_dir():
+        return [p for p in sorted(path.rglob("*")) if p.is_file()]
+    weights = path.with_suffix(".bin")
+    return [path, weights] if path.suffix == ".xml" and weights.is_file() else [path]
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of all files that a model is."""
+    return sum(p.stat().st_size for p in files_of(path))
+
+
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's files in order of name, in hex."""
+    """Return the sha256 of all files that a model is, one after another, in hex."""
     digest = hashlib.sha256()
-    for p in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if p.is_file():
-            with open(p, "rb") as f:
-                while chunk := f.read(1 << 20):
-                    digest.update(chunk)
+    for p in files_of(path):
+        with open(p, "rb") as f:
+            while chunk := f.read(1 << 20):
+                digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -1,12 +1,12 @@
 """The targets: what a chip and its runtimes do with INT8 arithmetic, one row of facts each.
 
-A file's integers do not fix its accuracy: x86 without VNNI multiplies u8 by s8 with `pmaddubsw`, which adds two products
-in 16 bits and saturates, so that OpenVINO and onnxruntime silently cut large sums of full-range weights; 7-bit weights
-never reach the limit (255 * 64 * 2 = 32640 <= 32767). XNNPACK, which runs .tflite, widens first and is exact everywhere.
+A file's integers do not fix its accuracy: x86 without VNNI multiplies u8 by s8 with `pmaddubsw`, which adds two
+products in 16 bits and saturates, so that OpenVINO and onnxruntime silently cut large sums of full-range weights. 7-bit
+weights never reach the limit: 255 * 64 * 2 = 32640 <= 32767. XNNPACK, which runs .tflite, is exact everywhere.
 
 Sources:
     https://oneapi-src.github.io/oneDNN/dev_guide_int8_computations.html (OpenVINO's kernels)
-    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html ("When and why do I need to try U8U8?")
+    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html ("When and why ... U8U8?")
     https://github.com/google/XNNPACK, src/qs8-gemm (products widened to 32 bits; weights never are -128)
     https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
     https://coral.ai/docs/edgetpu/models-intro/#supported-operations
@@ -50,13 +50,15 @@ EDGE_TPU_OPERATORS = {
 ETHOS_U_OPERATORS = {
     "ADD": "", "SUB": "", "MUL": "", "MAXIMUM": "inputs and output share scale and zero point",
     "MINIMUM": "inputs and output share scale and zero point", "SQUARED_DIFFERENCE": "", "ABS": "", "RSQRT": "",
-    "EXP": "", "LOG": "", "CONV_2D": "constant weights; dilated kernel height at most 64", "TRANSPOSE_CONV": "strides of 1 or 2",
+    "EXP": "", "CONV_2D": "constant weights; dilated kernel height at most 64", "TRANSPOSE_CONV": "strides of 1 or 2",
     "DEPTHWISE_CONV_2D": "strides of 1 to 3; a depth multiplier only on one channel",
-    "FULLY_CONNECTED": "constant weights", "AVERAGE_POOL_2D": "with padding at most 8x8", "MAX_POOL_2D": "at most 256x256",
+    "FULLY_CONNECTED": "constant weights", "AVERAGE_POOL_2D": "with padding at most 8x8",
+    "MAX_POOL_2D": "at most 256x256",
     "MEAN": "at most 4096 in a reduced axis", "SUM": "", "ARG_MAX": "over channels",
     "RESIZE_BILINEAR": "powers of two", "RESIZE_NEAREST_NEIGHBOR": "powers of two",
     "PAD": "", "MIRROR_PAD": "", "RELU": "", "RELU6": "", "RELU_N1_TO_1": "", "RELU_0_TO_1": "", "TANH": "",
-    "LOGISTIC": "", "SOFTMAX": "", "HARD_SWISH": "", "LEAKY_RELU": "", "PRELU": "", "QUANTIZE": "", "RESHAPE": "", "SQUEEZE": "",
+    "LOGISTIC": "", "SOFTMAX": "", "HARD_SWISH": "", "LEAKY_RELU": "", "PRELU": "", "QUANTIZE": "", "RESHAPE": "",
+    "SQUEEZE": "",
     "EXPAND_DIMS": "", "TRANSPOSE": "", "CONCATENATION": "", "PACK": "", "SPLIT": "", "SPLIT_V": "",
     "STRIDED_SLICE": "strides of 1", "SLICE": "", "UNPACK": "", "SHAPE": "", "UNIDIRECTIONAL_SEQUENCE_LSTM": "",
 }  # fmt: skip
@@ -104,7 +106,8 @@ TARGETS = _table(
     Target("raspberry-pi-5", "BCM2712: Cortex-A76, Armv8.2", DOT_PRODUCT, io_dtype="uint8"),
     Target(
         "coral", "Edge TPU", EXACT, ("tflite",), ("int8",), dense_per_channel=False, io_dtype="uint8", accelerator=True,
-        operators=EDGE_TPU_OPERATORS, note="edgetpu_compiler has to compile the file; what it does not map runs on the CPU",
+        operators=EDGE_TPU_OPERATORS,
+        note="edgetpu_compiler has to compile the file; what it does not map runs on the CPU",
     ),
     Target(
         "ethos-u55", "Arm microNPU beside a Cortex-M", EXACT, ("tflite",), io_dtype="int8", accelerator=True,

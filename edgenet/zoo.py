@@ -174,7 +174,7 @@ def multiply_adds(spec: ModelSpec) -> int:
     and the parameters agree, so the difference is in how the authors counted.
 
     The Lite figures are 3 to 6 % higher than this count. For all five the printed digits come out as this count plus
-    2.6 for each number that a convolution puts out plus 0.92 for each parameter (fitted, not derived): batch norm,
+    2.54 for each number that a convolution puts out plus one for each parameter (fitted, not derived): batch norm,
     activations and what touches the weights, which a profiler of the whole TensorFlow graph counts as well.
     """
     return sum(madds for _, madds in _layers(spec))

@@ -1,23 +1,42 @@
 """Write a network as files for phones, boards and desktops, one file a format, and say what a file really is."""
 
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgenet.errors import InputError
+from edgenet.export import onnx, openvino, tflite
 from edgenet.export.graph import Graph
 from edgenet.export.interface import IO_DTYPES, with_io
-from edgenet.export.network import Network, Source, find_source
-from edgenet.export.tflite import to_tflite
-from edgenet.results import Artifact, Calibration, TensorInfo, atomic_write, sha256_of
+from edgenet.export.nchw import stored
+from edgenet.export.network import OUTPUT, Network, Source, canonical_names, find_source
+from edgenet.results import Artifact, Calibration, TensorInfo, atomic_write, sha256_of, size_of
 
-__all__ = ["FORMATS", "IO_DTYPES", "Network", "Source", "export_graph", "find_source", "versions"]
+__all__ = ["FORMATS", "IO_DTYPES", "Format", "Network", "Source", "export_graph", "find_source", "versions"]
 
 Exporter = Callable[[Network, Graph, Path, dict[str, Any]], Path]
-# format -> (suffix of its files, what writes one)
-FORMATS: dict[str, tuple[str, Exporter]] = {"tflite": (".tflite", to_tflite)}
+
+
+class Format(NamedTuple):
+    """A kind of file that networks are written as."""
+
+    suffix: str
+    write: Exporter
+    precisions: tuple[str, ...]
+    packages: tuple[str, ...]  # whose versions decide the bytes
+    layout: str  # of the input
+    beside: tuple[str, ...] = ()  # suffixes of the files that belong to it
+
+
+FORMATS: dict[str, Format] = {
+    "tflite": Format(tflite.SUFFIX, tflite.to_tflite, tflite.PRECISIONS, ("ai-edge-litert",), "NHWC"),
+    "onnx": Format(onnx.SUFFIX, onnx.to_onnx, onnx.PRECISIONS, ("onnx",), "NCHW"),
+    "openvino": Format(openvino.SUFFIX, openvino.to_openvino, openvino.PRECISIONS, ("openvino",), "NCHW", (".bin",)),
+}
 
 
 def export_graph(
@@ -33,14 +52,21 @@ def export_graph(
 ) -> Artifact:
     """Write `graph`, a quantized form of `network`, to OUT/MODEL_PRECISION.<suffix> and return what it is.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all. Size and hash are of all that belongs to it: an OpenVINO IR is two files.
 
     Raises:
-        InputError: unknown format or io type; the disk is full or not writable.
+        InputError: unknown format or io type, or a precision that the format has not; the disk is full or not writable.
+        MissingDependency: the format's package is not installed.
     """
     if format not in FORMATS:
         raise InputError(f"unknown format '{format}' (valid: {', '.join(FORMATS)})")
-    suffix, write = FORMATS[format]
+    kind = FORMATS[format]
+    if precision not in kind.precisions:
+        others = [name for name, f in FORMATS.items() if precision in f.precisions]
+        raise InputError(
+            f"{format} has no precision {precision} (valid: {', '.join(kind.precisions)})"
+            + (f"; {', '.join(others)} has" if others else "")
+        )
     start = time.perf_counter()
     about = {
         "edgenet_version": version("edgenet"),
@@ -51,28 +77,47 @@ def export_graph(
         "weights": network.weights,
         "calibration": calibration.fingerprint if calibration else None,
     }
-    path = out / f"{network.name}_{precision}{suffix}"
+    path = out / f"{network.name}_{precision}{kind.suffix}"
     whole = with_io(graph, io, network.preprocessing)
-    with atomic_write(path) as tmp:
-        write(network, whole, tmp, about)
+    if whole.outputs[0] != OUTPUT:  # what is called so is an integer that is dequantized last
+        whole = canonical_names(whole)
+    with atomic_write(path) as tmp, _beside(tmp, path, kind.beside):
+        kind.write(network, whole, tmp, about)
     return Artifact(
         id=path.name,
         model=network.name,
         format=format,
         precision=precision,
         path=path.name,
-        size_bytes=path.stat().st_size,
+        size_bytes=size_of(path),
         sha256=sha256_of(path),
         io_dtype=io,
         calibration=calibration.fingerprint if calibration else None,
         weights=network.weights,
-        inputs=tuple(_info(whole, n) for n in whole.inputs),
-        outputs=tuple(_info(whole, n) for n in whole.outputs),
+        inputs=tuple(_info(whole, n, kind.layout) for n in whole.inputs),
+        outputs=tuple(_info(whole, n, kind.layout) for n in whole.outputs),
         preprocessing=network.preprocessing.to_json(),
         options=dict(options or {}),
         export_s=round(time.perf_counter() - start, 3),
-        versions=versions("edgenet", "tensorflow", "ai-edge-litert"),
+        versions=versions("edgenet", "tensorflow", *kind.packages),
     )
+
+
+@contextmanager
+def _beside(tmp: Path, path: Path, suffixes: tuple[str, ...]) -> Iterator[None]:
+    """Put what was written beside `tmp` beside `path` when the block ends well, else delete it.
+
+    An older `path` goes first: if all ends between the renames, a file is missing, and none has another's weights.
+    """
+    try:
+        yield
+        if suffixes:
+            path.unlink(missing_ok=True)
+        for suffix in suffixes:
+            os.replace(tmp.with_suffix(suffix), path.with_suffix(suffix))
+    finally:
+        for suffix in suffixes:
+            tmp.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -86,8 +131,9 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def _info(graph: Graph, name: str) -> TensorInfo:
+def _info(graph: Graph, name: str, layout: str) -> TensorInfo:
     t = graph.tensors[name]
+    shape = stored(t.shape) if layout == "NCHW" else t.shape
     if t.quantization is None:
-        return TensorInfo(name, t.shape, t.dtype)
-    return TensorInfo(name, t.shape, t.dtype, float(t.quantization.scale[0]), int(t.quantization.zero_point[0]))
+        return TensorInfo(name, shape, t.dtype)
+    return TensorInfo(name, shape, t.dtype, float(t.quantization.scale[0]), int(t.quantization.zero_point[0]))

@@ -6,6 +6,7 @@ https://github.com/google-ai-edge/LiteRT, `tflite/converter/schema/schema.fbs`. 
 convolution weights OHWI, depthwise weights (1, H, W, C), dense weights (out, in).
 """
 
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -129,6 +130,17 @@ def read_tflite(model: bytes) -> Graph:
     s = schema()
     if len(model) < 8 or model[4:8] != b"TFL3":
         raise InputError("not a TFLite file (no TFL3 mark at byte 4): give a .tflite as a converter wrote it")
+    try:
+        return _read(s, model)
+    except _DAMAGE as e:
+        raise InputError(f"a damaged TFLite file ({type(e).__name__}): fetch or convert it anew") from None
+
+
+# What following offsets that lead nowhere ends in.
+_DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
+
+
+def _read(s: Any, model: bytes) -> Graph:
     m = s.ModelT.InitFromPackedBuf(model, 0)
     if len(m.subgraphs) != 1:
         raise InputError(f"the file has {len(m.subgraphs)} subgraphs; edgenet handles one (no control flow)")

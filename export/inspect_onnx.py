@@ -71,11 +71,18 @@ class _Graph:
         nodes: list[Any] = []
         while name not in self.constants:
             node = self.producers.get(name)
-            if node is None or node.op_type not in _VIEWS or len(nodes) > 16:
+            if node is None or not (node.op_type in _VIEWS or self.is_scaling(node)) or len(nodes) > 16:
                 return None, nodes
             nodes.append(node)
             name = node.input[0]
         return self.constants[name], nodes
+
+    def is_scaling(self, node: Any) -> bool:
+        """Whether a Mul does what DequantizeLinear does, in a form that is folded: a cast constant times a scale."""
+        if node.op_type != "Mul" or node.input[1] not in self.constants:
+            return False
+        cast = self.producers.get(node.input[0])
+        return cast is not None and cast.op_type == "Cast" and cast.input[0] in self.constants
 
     def dtype(self, name: str) -> str:
         if name in self.constants:
@@ -328,7 +335,8 @@ def _multiply_adds(g: _Graph, node: Any) -> int | None:
 
 def _shape_by_nodes(g: _Graph, name: str) -> tuple[int, ...] | None:
     constant, nodes = g.origin(name)
-    if constant is None or any(n.op_type not in ("DequantizeLinear", "Cast", "Identity", "Transpose") for n in nodes):
+    keep = ("DequantizeLinear", "Cast", "Identity", "Mul", "Transpose")
+    if constant is None or any(n.op_type not in keep for n in nodes):
         return None
     shape = tuple(constant.dims)
     for n in reversed(nodes):
@@ -341,7 +349,7 @@ def _shape_by_nodes(g: _Graph, name: str) -> tuple[int, ...] | None:
 def _collect(g: _Graph, node: Any, weights: dict[str, Weight]) -> None:
     """Add the trained numbers among the operator's constants: no scales, zero points, shapes or indices."""
     kind = node.op_type
-    if kind in _CONVERT:
+    if kind in _CONVERT or g.is_scaling(node):
         return  # counted where their result is used
     place = _MATRIX.get(kind)
     for i, name in enumerate(node.input):
@@ -349,7 +357,7 @@ def _collect(g: _Graph, node: Any, weights: dict[str, Weight]) -> None:
         if tensor is None or not tensor.dims or tensor.name in weights:
             continue
         dtype = g.type_name(tensor.data_type)
-        scaled = [n for n in nodes if n.op_type == "DequantizeLinear"]
+        scaled = [n for n in nodes if n.op_type in ("DequantizeLinear", "Mul")]
         direct = place is not None and place[2] is not None  # an integer operator: scales and zero points are inputs
         if direct and i != place[1] and not (kind.startswith("Q") and i == (6 if kind == "QGemm" else 8)):  # type: ignore[index]
             continue

@@ -162,6 +162,8 @@ def verdict(operators: Iterable[Operator]) -> tuple[str, str]:
         return "float32", "no operator computes anything"
     kinds = Counter(o.precision for o in heavy)
     main = [k for k in kinds if k != "float32"]
+    if set(main) == {"dynamic", "weight-only"}:  # where a runtime has no hybrid kernel, of depthwise convolutions say
+        main = ["dynamic"]
     if len(kinds) == 1 or (len(main) == 1 and main[0] in _STORAGE):
         chosen = main[0] if main else "float32"
         n = sum(o.precision == chosen for o in compute)

@@ -4,11 +4,11 @@ Every activation of rank 4 is stored as NCHW; weights, shape constants and axes 
 Transpose is left in a file but where a network itself reorders numbers. What TFLite folds into an operator is told
 apart or made explicit: a fused activation is an operator of its own (or gone, where the output's quantized range
 already clips as it does), padding is numbers, and constant operands that are no data (axes, shapes, paddings) become
-options. The options of the operators that come out:
+options. Weights of convolutions are (out, in / groups, H, W). The options of the operators that come out:
 
 | operators | options |
 |---|---|
-| CONV_2D, DEPTHWISE_CONV_2D | `pads` (top, left, bottom, right), `strides`, `dilations`, `groups`; weights (out, in / groups, H, W) |
+| CONV_2D, DEPTHWISE_CONV_2D | `pads` (top, left, bottom, right), `strides`, `dilations`, `groups` |
 | MAX_POOL_2D, AVERAGE_POOL_2D | `pads`, `strides`, `kernel` |
 | MEAN, SUM, REDUCE_MAX, REDUCE_MIN | `axes`; the axes stay, as ones |
 | CONCATENATION, SOFTMAX, SPLIT | `axis` |
@@ -49,6 +49,19 @@ def stored(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(shape[i] for i in TO_NCHW) if len(shape) == 4 else tuple(shape)
 
 
+def real_numbers(t: Tensor) -> np.ndarray:
+    """Return the real numbers of a constant, float32: the stored ones times their scale, less the zero point."""
+    assert t.data is not None
+    q = t.quantization
+    if q is None:
+        return t.data.astype(np.float32)
+    shape = [1] * t.data.ndim
+    if len(q.scale) > 1:
+        shape[q.axis] = -1
+    zero, scale = q.zero_point.reshape(shape), q.scale.astype(np.float64).reshape(shape)
+    return np.asarray((t.data - zero) * scale, np.float32)
+
+
 def _keeps_order(shape: Sequence[int], perm: Sequence[int]) -> bool:
     """Whether transposing by `perm` moves no number in memory, because only axes of length 1 move."""
     moved = [i for i in perm if shape[i] != 1]
@@ -81,7 +94,7 @@ class _Layout:
             handler = _KINDS.get(op.kind)
             if handler is None:
                 raise InputError(
-                    f"operator {op.kind} ({op.outputs[0]}) has no form in onnx and openvino here: use the format tflite, "
+                    f"operator {op.kind} ({op.outputs[0]}) has no form in onnx and openvino: use the format tflite, "
                     f"or a network of {', '.join(sorted(_KINDS))}"
                 )
             handler(self, op)
@@ -134,7 +147,7 @@ class _Layout:
         return self.constants[key]
 
     def operand(self, name: str | None, rank: int) -> str | None:
-        """Return operand `name` of an elementwise operator whose output has `rank` axes, in the layout of the output."""
+        """Return operand `name` of an elementwise operator in the layout of its output, which has `rank` axes."""
         if name is None:
             return None
         shape = self.shape(name)
@@ -191,7 +204,7 @@ class _Layout:
         return self.step("RESHAPE", name, out, stored(shape), {"shape": stored(shape)})
 
     def with_ones(self, op: Op, source: str, shape: Sequence[int], kind: str, options: dict[str, Any]) -> None:
-        """Add an operator whose output keeps its axes (TFLite's `shape`), and the reshape that drops them if TFLite does."""
+        """Add an operator whose output keeps its axes (TFLite's `shape`), and what drops them where TFLite does."""
         out = op.outputs[0]
         if tuple(shape) == tuple(self.shape(out)):
             self.emit(op, [source], options, kind)
@@ -340,10 +353,10 @@ def _pad(g: _Layout, op: Op) -> None:
     pads = np.array(g.numbers(op, 1)).reshape(-1, 2)
     out = op.outputs[0]
     readers = [g.old.ops[i].kind for i in g.consumers[out]]
-    if op.kind == "PAD" and len(pads) == 4 and not pads[[0, 3]].any() and out not in g.old.outputs and readers:
-        if all(kind in ("CONV_2D", "DEPTHWISE_CONV_2D") for kind in readers):
-            g.padded[out] = (str(op.inputs[0]), (int(pads[1, 0]), int(pads[2, 0]), int(pads[1, 1]), int(pads[2, 1])))
-            return
+    convolved = set(readers) in ({"CONV_2D"}, {"DEPTHWISE_CONV_2D"}, {"CONV_2D", "DEPTHWISE_CONV_2D"})
+    if op.kind == "PAD" and convolved and not pads[[0, 3]].any() and out not in g.old.outputs:
+        g.padded[out] = (str(op.inputs[0]), (int(pads[1, 0]), int(pads[2, 0]), int(pads[1, 1]), int(pads[2, 1])))
+        return
     if len(pads) == 4:
         pads = pads[list(TO_NCHW)]
     options = {"before": tuple(int(p) for p in pads[:, 0]), "after": tuple(int(p) for p in pads[:, 1])}
@@ -429,9 +442,9 @@ def _batch_matmul(g: _Layout, op: Op) -> None:
 
 
 ELEMENTWISE = (
-    "ABS", "ADD", "CAST", "DEQUANTIZE", "DIV", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC",
-    "MAXIMUM", "MINIMUM", "MUL", "NEG", "POW", "PRELU", "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "ROUND", "RSQRT",
-    "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "TANH",
+    "ABS", "ADD", "CAST", "DEQUANTIZE", "DIV", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG",
+    "LOGISTIC", "MAXIMUM", "MINIMUM", "MUL", "NEG", "POW", "PRELU", "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "ROUND",
+    "RSQRT", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "TANH",
 )  # fmt: skip
 _KINDS: dict[str, Callable[[_Layout, Op], None]] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),

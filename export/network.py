@@ -46,26 +46,57 @@ class Source:
     build: Callable[[], Graph]
 
     def network(self) -> Network:
-        """Build the float graph and give its input, output and logits their canonical names."""
-        graph = canonical_names(self.build())
+        """Build the float graph: pictures in RGB, probabilities out, canonical names.
+
+        Raises:
+            InputError: the graph is none of as many classes as there are names.
+        """
+        from edgenet.export.sources import as_classifier, rgb_input
+
+        graph, added = as_classifier(self.build())
+        graph, preprocessing = rgb_input(graph, self.preprocessing)
+        graph = canonical_names(graph)
+        classes = graph.tensors[graph.outputs[0]].shape[-1]
+        if classes != len(self.class_names):
+            raise InputError(f"{self.name} has {classes} classes and {len(self.class_names)} names: give --labels FILE")
         fingerprint = hashlib.sha256(write_tflite(graph)).hexdigest()
-        return Network(
-            self.name, graph, self.preprocessing, self.class_ids, self.class_names, self.weights, fingerprint
-        )
+        weights = f"{self.weights}, {added}" if added else self.weights
+        return Network(self.name, graph, preprocessing, self.class_ids, self.class_names, weights, fingerprint)
 
 
-def find_source(model: str, weights: Path | None = None, random_weights: bool = False) -> Source:
-    """Find the model that the user means: a name of the zoo.
+def find_source(
+    model: str,
+    weights: Path | None = None,
+    random_weights: bool = False,
+    *,
+    preprocess: str | None = None,
+    labels: Path | None = None,
+) -> Source:
+    """Find the model that the user means: a name of the zoo, or the path of a model file or folder.
 
     Args:
         weights: a file of pretrained weights; the zoo's package of them by default.
         random_weights: use the initialiser's weights instead.
+        preprocess: how a picture becomes the input of a model file that does not say so (see edgenet.preprocess).
+        labels: names of the classes of a model file.
 
     Raises:
-        InputError: unknown model; weights that are missing, damaged or another variant's.
+        InputError: unknown model; weights that are missing, damaged or another variant's; a file that is no model, or
+            none that edgenet reads.
         MissingDependency: the package with the weights is not installed.
     """
+    from edgenet.export import sources
+
+    if model not in zoo.MODELS and sources.is_path(model):
+        if weights or random_weights:
+            option = "--weights" if weights else "--random-weights"
+            raise InputError(f"{model} carries its weights: leave {option} out, which is for models of the zoo")
+        source: Source = sources.find_file(model, preprocess, labels)
+        return source
     spec = zoo.spec(model)
+    for option, given in (("--preprocess", preprocess), ("--labels", labels)):
+        if given is not None:
+            raise InputError(f"{option} is for a model file; {model} is of the zoo, which knows it: leave it out")
     if weights and random_weights:
         raise InputError("--weights and --random-weights exclude each other: give one")
     loaded = (
@@ -112,14 +143,17 @@ def canonical_names(graph: Graph) -> Graph:
     )
 
 
-def from_keras(model: Any) -> Graph:
+def from_keras(model: Any, shape: tuple[int, ...] | None = None) -> Graph:
     """Return a Keras model (2 or 3) with one image input as a float graph with a static batch of 1.
+
+    Args:
+        shape: the input's, (1, H, W, 3); the model's own by default.
 
     One traced function, frozen and converted, is many times faster than `TFLiteConverter.from_keras_model`, which
     writes a whole SavedModel first; the operators come out the same.
     """
     tf = tensorflow()
-    shape = (1, *model.inputs[0].shape[1:])
+    shape = shape or (1, *model.inputs[0].shape[1:])
     function = tf.function(
         lambda image: model(image, training=False), input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)]
     )

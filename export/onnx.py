@@ -1,9 +1,9 @@
-"""Write a graph as an .onnx file for onnxruntime: NCHW, the input `image`, the output `probabilities`, one emitter a kind.
+"""Write a graph as an .onnx file for onnxruntime: NCHW, input `image`, output `probabilities`, one emitter a kind.
 
-Quantized graphs become QDQ, https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html: the integers,
+Quantized graphs become QDQ, https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html: integers,
 scales and zero points are the graph's own, in the pattern from which onnxruntime makes QLinearConv and its like. int8
-activations are written as uint8 with a zero point that is 128 higher, the same numbers: on x86 the kernels are made for
-uint8 activations and int8 weights.
+activations are written as uint8 with a zero point that is 128 higher, the same numbers: on x86 the kernels are made
+for uint8 activations and int8 weights.
 """
 
 import json
@@ -15,8 +15,8 @@ import numpy as np
 
 from edgenet.errors import InputError, MissingDependency
 from edgenet.export.graph import Graph, Op, Quantization, Tensor
-from edgenet.export.nchw import to_nchw
-from edgenet.export.network import OUTPUT, Network, canonical_names
+from edgenet.export.nchw import real_numbers, to_nchw
+from edgenet.export.network import Network
 
 SUFFIX = ".onnx"
 PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
@@ -41,8 +41,6 @@ def to_onnx(network: Network, graph: Graph, path: Path, about: dict[str, Any], b
         import onnx
     except ImportError:
         raise MissingDependency("onnx", "onnx", "writing an .onnx file") from None
-    if graph.outputs[0] != OUTPUT:
-        graph = canonical_names(graph)
     size = sum(t.data.nbytes for t in graph.tensors.values() if t.data is not None)
     if size > 2**31 - 2**20:
         raise InputError(f"the weights are {size / 2**30:.1f} GiB and an .onnx file holds 2: use openvino")
@@ -55,7 +53,7 @@ def to_onnx(network: Network, graph: Graph, path: Path, about: dict[str, Any], b
 
 
 class _Writer:
-    """Collects nodes and initializers. A value is called as its tensor; what it is dequantized to ends in `_dequantized`."""
+    """Collects nodes and initializers. A value is called as its tensor; dequantized, it ends in `_dequantized`."""
 
     def __init__(self, onnx: Any, graph: Graph, batch: int | None) -> None:
         self.onnx, self.graph, self.batch = onnx, graph, batch
@@ -112,8 +110,7 @@ class _Writer:
             if t.quantization is None:
                 return self.initializer(name, t.data)
             if t.dtype == "int64":  # a bias beside int16 activations: no DequantizeLinear takes it
-                real = t.data * t.quantization.scale.astype(np.float64)
-                return self.initializer(f"{name}_dequantized", real.astype(np.float32))
+                return self.initializer(f"{name}_dequantized", real_numbers(t))
             return self.once(f"{name}_dequantized", lambda out: self.dequantize(name, out))
         if t.quantization is None:
             return name
@@ -275,10 +272,15 @@ def _dynamic_convolution(w: _Writer, op: Op, out: str) -> None:
 
 
 def _depthwise_in_float(w: _Writer, op: Op, out: str) -> None:
-    """onnxruntime's ConvInteger has no depthwise kernel and takes ten times as long as Conv: only the weights are integers."""
+    """Only the weights are integers: onnxruntime's ConvInteger has no depthwise kernel, and is far slower than Conv."""
     t = w.graph.tensors[str(op.inputs[1])]
     weights = w.unpack(t, f"{t.name}_dequantized")
-    w.node("Conv", [w.real(str(op.inputs[0])), weights, *(w.real(b) for b in op.inputs[2:] if b)], out, **_convolution_attributes(w, op))
+    w.node(
+        "Conv",
+        [w.real(str(op.inputs[0])), weights, *(w.real(b) for b in op.inputs[2:] if b)],
+        out,
+        **_convolution_attributes(w, op),
+    )
 
 
 def _dynamic_dense(w: _Writer, op: Op, out: str) -> None:
@@ -402,7 +404,7 @@ def _resize(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
 
 
 def _batch_matmul(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
-    sides = []
+    sides: list[str] = []
     for name, value, adjoint in zip(op.inputs, x, (op.options.get("adjX"), op.options.get("adjY")), strict=True):
         rank = len(w.shape(name))
         perm = [*range(rank - 2), rank - 1, rank - 2]

@@ -1,4 +1,4 @@
-"""Write a graph as an OpenVINO IR (.xml and .bin): NCHW, the input `image`, the output `probabilities`, one emitter a kind.
+"""Write a graph as an OpenVINO IR (.xml and .bin): NCHW, input `image`, output `probabilities`, one emitter a kind.
 
 Quantized graphs become what NNCF's are, https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/:
 a FakeQuantize of 256 levels behind every quantized activation, from the graph's scale and zero point, and weights as
@@ -7,16 +7,18 @@ kernels.
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgenet.errors import InputError, MissingDependency
+from edgenet.errors import MissingDependency
 from edgenet.export.graph import Graph, Op, Tensor
-from edgenet.export.nchw import to_nchw
-from edgenet.export.network import OUTPUT, Network, canonical_names
+from edgenet.export.nchw import real_numbers, to_nchw
+from edgenet.export.network import Network
 
 SUFFIX = ".xml"
 PRECISIONS = ("float32", "float16", "weight-only", "int8", "int16x8")
@@ -38,8 +40,6 @@ def to_openvino(network: Network, graph: Graph, path: Path, about: dict[str, Any
         from openvino import opset13
     except ImportError:
         raise MissingDependency("openvino", "openvino", "writing an OpenVINO IR") from None
-    if graph.outputs[0] != OUTPUT:
-        graph = canonical_names(graph)
     writer = _Writer(ov, opset13, to_nchw(graph), batch)
     model = writer.model(network.name)
     model.set_rt_info(json.dumps(about, sort_keys=True), ["edgenet"])
@@ -54,14 +54,25 @@ class _Writer:
     def __init__(self, ov: Any, ops: Any, graph: Graph, batch: int | None) -> None:
         self.ov, self.ops, self.graph, self.batch = ov, ops, graph, batch
         self.values: dict[str, Any] = {}
-        self.pieces: dict[str, Any] = {}  # of int8 weights: the constants, to give them another shape
+        self.consumers = graph.consumers()
+        # Constants that are stored smaller and dequantized by an operator of their own, by what that makes.
+        self.packed = {
+            op.outputs[0]: graph.tensors[str(op.inputs[0])]
+            for op in graph.ops
+            if op.kind == "DEQUANTIZE" and graph.constant(op.inputs[0]) is not None
+        }
 
     def model(self, name: str) -> Any:
         parameters = [self.parameter(n) for n in self.graph.inputs]
         for op in self.graph.ops:
             self.add(op)
         results = [self.result(n) for n in self.graph.outputs]
-        return self.ov.Model(results, parameters, name)
+        model = self.ov.Model(results, parameters, name)
+        for i, node in enumerate(model.get_ordered_ops()):
+            kind = node.get_type_name()
+            if re.fullmatch(rf"{kind}_\d+", node.friendly_name):  # the runtime's: numbered since the process began
+                node.friendly_name = f"{kind}_{i}"
+        return model
 
     def parameter(self, name: str) -> Any:
         t = self.graph.tensors[name]
@@ -99,7 +110,10 @@ class _Writer:
         limits = np.iinfo(t.dtype)
         steps = self.ops.divide(real, self.scalar(float(t.quantization.scale[0])))
         whole = self.ops.add(self.ops.round(steps, "half_to_even"), self.scalar(float(t.quantization.zero_point[0])))
-        return self.ops.convert(self.ops.clamp(whole, float(limits.min), float(limits.max)), {"int8": "i8", "uint8": "u8", "int16": "i16"}[t.dtype])
+        return self.ops.convert(
+            self.ops.clamp(whole, float(limits.min), float(limits.max)),
+            {"int8": "i8", "uint8": "u8", "int16": "i16"}[t.dtype],
+        )
 
     def fake_quantize(self, real: Any, t: Tensor) -> Any:
         """Round to the steps of `t`: float64 until the limits are known, as float32 ones must be exact multiples."""
@@ -110,32 +124,34 @@ class _Writer:
         low, high = (self.scalar((limit - zero) * scale, rank) for limit in (limits.min, limits.max))
         return self.ops.fake_quantize(real, low, high, low, high, int(limits.max) - int(limits.min) + 1)
 
-    def constant(self, t: Tensor, shape: Sequence[int] | None = None) -> Any:
-        """Return a constant's real numbers, in another `shape` if asked: splitting its first axis, for the groups."""
-        assert t.data is not None
-        data = t.data if shape is None else t.data.reshape(shape)
-        q = t.quantization
-        if q is None:
-            node = self.ops.constant(data)
-            return self.decompressed(node) if t.dtype == "float16" else node
-        if t.dtype != "int8":  # a bias
-            return self.ops.constant((data * q.scale.astype(np.float64)).astype(np.float32))
-        scale = q.scale.astype(np.float32)
-        if len(scale) > 1:
-            axes = [1] * t.data.ndim
-            axes[q.axis] = -1
-            scale = scale.reshape(axes)
-            if shape is not None:
-                scale = scale.reshape(*shape[:2], *[1] * (len(shape) - 2))
-        else:
-            scale = scale.reshape((1,) * data.ndim)
-        real = self.ops.convert(self.ops.constant(data), "f32")
-        if q.zero_point.any():
-            real = self.ops.subtract(real, self.ops.constant(np.full((1,) * data.ndim, q.zero_point[0], np.float32)))
-        return self.ops.multiply(real, self.ops.constant(scale))
+    def constant(self, t: Tensor, shape: Sequence[int] | None = None, packed: bool = False, fold: bool = False) -> Any:
+        """Return the real numbers of a constant.
 
-    def decompressed(self, half: Any) -> Any:
-        return self.ops.convert(half, "f32")
+        Args:
+            shape: another shape, that splits the first axis (for groups) or adds axes of length 1.
+            packed: store integers as they are; only what is large is worth it.
+            fold: the integers are for a float operator. The plugin would keep them, dequantize at every inference, and
+                quantize the activations of a dense layer as well; an addition of nothing makes it fold them at load.
+        """
+        assert t.data is not None
+        shape, q = tuple(t.data.shape if shape is None else shape), t.quantization
+        if q is None:
+            node = self.ops.constant(t.data.reshape(shape))
+            return self.ops.convert(node, "f32") if t.dtype == "float16" else node
+        ones = [1] * t.data.ndim
+        if len(q.scale) > 1:
+            ones[q.axis] = -1
+        scale = q.scale.reshape(ones)
+        if not packed:
+            return self.ops.constant(real_numbers(t).reshape(shape))
+        if len(shape) != t.data.ndim:
+            scale = scale.reshape(*shape[:2], *[1] * (len(shape) - 2)) if len(q.scale) > 1 else scale[..., None]
+        real = self.ops.convert(self.ops.constant(t.data.reshape(shape)), "f32")
+        if q.zero_point.any():
+            real = self.ops.subtract(real, self.scalar(float(q.zero_point[0]), len(shape)))
+        elif fold:
+            real = self.ops.add(real, self.scalar(0, len(shape)))
+        return self.ops.multiply(real, self.ops.constant(scale))
 
     def value(self, name: str) -> Any:
         """Return the real numbers that stand for tensor `name`."""
@@ -144,40 +160,48 @@ class _Writer:
         return self.values[name]
 
     def weights(self, op: Op, shape: Sequence[int]) -> Any:
-        """Return the weights of `op` in `shape`: one that keeps the order, with the output channels in front."""
+        """Return the weights of `op` in `shape`, the output channels in front."""
         t = self.graph.tensors[str(op.inputs[1])]
+        t = self.packed.get(t.name, t)
         if t.data is None:
-            packed = {o.outputs[0]: o.inputs[0] for o in self.graph.ops if o.kind == "DEQUANTIZE"}
-            t = self.graph.tensors[str(packed[t.name])]
-        return self.constant(t, None if tuple(shape) == t.shape else shape)
+            return self.value(t.name)
+        return self.constant(t, shape, packed=True, fold=self.graph.tensors[str(op.inputs[0])].dtype != "int8")
 
     # Operators
 
     def add(self, op: Op) -> None:
+        if op.outputs[0] in self.packed:
+            self.values[op.outputs[0]] = self.constant(self.packed[op.outputs[0]], packed=True, fold=True)
+            return
         if op.kind in ("DEQUANTIZE", "QUANTIZE"):
             made = [self.value(str(op.inputs[0]))]
         else:
-            read = op.inputs[:1] if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D") else op.inputs
+            read = op.inputs[:1] if op.kind in _WEIGHTED else op.inputs
             made = _KINDS[op.kind](self, op, [self.value(str(n)) for n in read if n is not None])
             for name, value in zip(op.outputs, made, strict=True):
                 if isinstance(value, self.ov.Node):
                     value.friendly_name = name
         for name, value in zip(op.outputs, made, strict=True):
             t = self.graph.tensors[name]
-            if t.quantization is not None and not self.is_rounded(op, t):
+            if t.quantization is not None and not self.stays(op, t):
                 value = self.fake_quantize(value, t)
                 value.friendly_name = f"{name}/fq"
             self.values[name] = value
 
-    def is_rounded(self, op: Op, t: Tensor) -> bool:
-        """Whether the operator only moves numbers that have these steps already, or shifts uint8 pixels to int8."""
-        if op.kind not in ("QUANTIZE", "RESHAPE", "TRANSPOSE", "SLICE", "RELU", "RELU6"):
+    def stays(self, op: Op, t: Tensor) -> bool:
+        """Whether output `t` needs no rounding: it has these steps already, or only float kernels read it."""
+        readers = {self.graph.ops[i].kind for i in self.consumers[t.name]}
+        if readers and readers <= _FLOAT_KERNELS and t.name not in self.graph.outputs:
+            return True
+        source = self.graph.tensors[str(op.inputs[0])]
+        if op.kind not in _MOVES or source.quantization is None or t.quantization is None:
             return False
-        a, b = self.graph.tensors[str(op.inputs[0])], t
-        if a.quantization is None or b.quantization is None or a.dtype == "int16" or b.dtype == "int16":
-            return False
-        lowest = [int(x.quantization.zero_point[0]) - int(np.iinfo(x.dtype).min) for x in (a, b) if x.quantization]
-        return bool(np.array_equal(a.quantization.scale, b.quantization.scale)) and lowest[0] == lowest[1]
+        lowest = [
+            float(x.zero_point[0]) - np.iinfo(d).min
+            for x, d in ((source.quantization, source.dtype), (t.quantization, t.dtype))
+        ]
+        same_scale = np.array_equal(source.quantization.scale, t.quantization.scale)
+        return bool(same_scale) and lowest[0] == lowest[1] and "int16" not in (source.dtype, t.dtype)
 
     def shape(self, name: str | None) -> tuple[int, ...]:
         return self.graph.tensors[str(name)].shape
@@ -186,6 +210,11 @@ class _Writer:
         return self.ops.constant(np.array(values, np.int64))
 
 
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # these ask for their weights and bias themselves
+# The plugin has no integer kernels of these; it fuses them, in float, with the operator before them (x * sigmoid(x),
+# say), which a FakeQuantize between would prevent: unrounded is faster, and nearer to the float network.
+_FLOAT_KERNELS = {"ELU", "EXP", "GELU", "HARD_SWISH", "LOGISTIC", "MUL", "SOFTMAX", "TANH"}
+_MOVES = {"QUANTIZE", "RESHAPE", "SLICE", "TRANSPOSE", "RELU", "RELU6"}
 _Emitter = Callable[[_Writer, Op, list[Any]], list[Any]]
 
 
@@ -203,6 +232,14 @@ def _clamp(low: float, high: float) -> _Emitter:
     return emit
 
 
+def _subtract(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
+    t = w.graph.tensors[str(op.inputs[1])]
+    if t.data is None:
+        return [w.ops.subtract(*x)]
+    # The plugin takes a constant that is subtracted for a zero point, and rounds it to whole steps.
+    return [w.ops.add(x[0], w.constant(replace(t, data=-real_numbers(t), dtype="float32", quantization=None)))]
+
+
 def _convolution(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
     o, shape = op.options, w.shape(op.inputs[1])  # (out, in / groups, H, W)
     window = (list(o["strides"]), list(o["pads"][:2]), list(o["pads"][2:]), list(o["dilations"]))
@@ -217,23 +254,15 @@ def _convolution(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
 def _plus_bias(w: _Writer, op: Op, node: Any, shape: tuple[int, ...]) -> Any:
     if len(op.inputs) < 3 or op.inputs[2] is None:
         return node
-    name = str(op.inputs[2])
-    t = w.graph.tensors[name]
-    if t.data is not None:
-        return w.ops.add(node, w.constant(t, None) if t.data.ndim == len(shape) else _shaped(w, t, shape))
-    return w.ops.add(node, w.ops.reshape(w.value(name), w.integer_constant(shape), False))
-
-
-def _shaped(w: _Writer, t: Tensor, shape: tuple[int, ...]) -> Any:
-    data = t.data.astype(np.float64) if t.data is not None else None
-    assert data is not None
-    if t.quantization is not None:
-        data = data * t.quantization.scale.astype(np.float64)
-    return w.ops.constant(data.astype(np.float32).reshape(shape))
+    t = w.graph.tensors[str(op.inputs[2])]
+    t = w.packed.get(t.name, t)
+    if t.data is None:
+        return w.ops.add(node, w.ops.reshape(w.value(t.name), w.integer_constant(shape), False))
+    return w.ops.add(node, w.constant(t, shape))
 
 
 def _dense(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
-    return [_plus_bias(w, op, w.ops.matmul(x[0], x[1], False, True), (1, -1))]
+    return [_plus_bias(w, op, w.ops.matmul(x[0], w.weights(op, w.shape(op.inputs[1])), False, True), (1, -1))]
 
 
 def _reduction(method: str) -> _Emitter:
@@ -390,7 +419,7 @@ _KINDS: dict[str, _Emitter] = {
     "SQRT": _simple("sqrt"),
     "SQUARE": _square,
     "SQUARED_DIFFERENCE": _simple("squared_difference"),
-    "SUB": _simple("subtract"),
+    "SUB": _subtract,
     "SUM": _reduction("reduce_sum"),
     "TANH": _simple("tanh"),
     "TRANSPOSE": _transpose,

@@ -10,6 +10,7 @@ from edgenet.export.network import Network
 
 EDGENET_METADATA = "edgenet"
 SUFFIX = ".tflite"
+PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
 
 
 def to_tflite(network: Network, graph: Graph, path: Path, about: dict[str, Any]) -> Path:

@@ -14,7 +14,8 @@ X86 = ["sse4_2", "fma", "avx2"]
 
 def test_every_target_of_the_command_line_has_a_row() -> None:
     assert set(TARGETS) == {
-        "pixel-4", "pixel-8", "raspberry-pi-4", "raspberry-pi-5", "coral", "ethos-u55", "x86-avx2", "x86-vnni", "generic",
+        "pixel-4", "pixel-8", "raspberry-pi-4", "raspberry-pi-5", "coral", "ethos-u55", "x86-avx2", "x86-vnni",
+        "generic",
     }  # fmt: skip
 
 
@@ -36,7 +37,8 @@ def test_a_row_is_whole(name: str) -> None:
         ("x86-avx2", "onnx", 7), ("x86-avx2", "openvino", 7), ("x86-avx2", "tflite", 8),
         ("x86-vnni", "onnx", 8), ("x86-vnni", "openvino", 8), ("x86-vnni", "tflite", 8),
         ("generic", "onnx", 7), ("generic", "openvino", 7), ("generic", "tflite", 8),
-        ("raspberry-pi-4", "onnx", 8), ("raspberry-pi-5", "openvino", 8), ("pixel-8", "onnx", 8), ("coral", "tflite", 8),
+        ("raspberry-pi-4", "onnx", 8), ("raspberry-pi-5", "openvino", 8), ("pixel-8", "onnx", 8),
+        ("coral", "tflite", 8),
     ],
 )  # fmt: skip
 def test_weights_have_seven_bits_only_where_products_saturate(name: str, format: str, bits: int) -> None:

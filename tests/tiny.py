@@ -10,6 +10,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -59,13 +60,13 @@ def graph(seed: int = 0, classes: int = CLASSES) -> Graph:
         inputs = (x, constant(f"{name}_w", w), constant(f"{name}_b", bias))
         return emit("DEPTHWISE_CONV_2D", inputs, name, shape, options, "DepthwiseConv2DOptions")
 
-    stem = conv("image", "stem", 3, 8, stride=2)
-    middle = conv(depthwise(conv(stem, "expand", 1, 24), "depthwise"), "project", 1, 8, activation=0)
+    stem = conv("image", "stem", 3, 16, stride=2)
+    middle = conv(depthwise(conv(stem, "expand", 1, 48), "depthwise"), "project", 1, 16, activation=0)
     added = emit("ADD", (middle, stem), "added", tensors[stem].shape, {"fusedActivationFunction": 0}, "AddOptions")
-    head = conv(added, "head", 1, 32)
+    head = conv(added, "head", 1, 96)
     axes = constant("axes", np.array([1, 2], np.int32))
-    pooled = emit("MEAN", (head, axes), "pooled", (1, 32), {"keepDims": False}, "ReducerOptions")
-    w = constant("classifier_w", rng.normal(0, 0.2, (classes, 32)).astype(np.float32))
+    pooled = emit("MEAN", (head, axes), "pooled", (1, 96), {"keepDims": False}, "ReducerOptions")
+    w = constant("classifier_w", rng.normal(0, 0.2, (classes, 96)).astype(np.float32))
     bias = constant("classifier_b", np.zeros(classes, np.float32))
     dense = {"fusedActivationFunction": 0, "weightsFormat": 0, "keepNumDims": False}
     emit("FULLY_CONNECTED", (pooled, w, bias), "logits", (1, classes), dense, "FullyConnectedOptions")
@@ -84,18 +85,20 @@ def trained() -> Graph:
     features = [run(normalise(picture(label, rng, PX)[None], PREPROCESSING))[0][0] for label in labels]
     x = np.c_[np.array(features), np.ones(len(labels))]
     y = 8.0 * np.eye(CLASSES)[labels] - 4
-    fitted = np.linalg.solve(x.T @ x + 1e-2 * np.eye(x.shape[1]), x.T @ y).astype(np.float32)  # (33, classes)
+    fitted = np.linalg.solve(x.T @ x + 1e-2 * np.eye(x.shape[1]), x.T @ y).astype(np.float32)  # (97, classes)
     g.tensors["classifier_w"] = replace(g.tensors["classifier_w"], data=np.ascontiguousarray(fitted[:-1].T))
     g.tensors["classifier_b"] = replace(g.tensors["classifier_b"], data=fitted[-1].copy())
     return g
 
 
-def source(model: str = "tiny", weights: Path | None = None, random_weights: bool = False) -> Source:
+def source(
+    model: str = "tiny", weights: Path | None = None, random_weights: bool = False, **options: Any
+) -> Source:
     """What find_source returns for the model `tiny`; any other name goes to the real one."""
     from edgenet.export import network
 
     if model != "tiny":
-        return network.find_source(model, weights, random_weights)
+        return network.find_source(model, weights, random_weights, **options)
     ids, names = classes_of(CLASSES)
     return Source("tiny", PREPROCESSING, ids, names, "least squares", "0" * 64, trained)
 

@@ -1,0 +1,434 @@
+"""Own models: from a file to a `Source`, verified at once, built later.
+
+A model may be a .keras or .h5 file of Keras 2 or 3, a SavedModel folder, an ONNX file or a float .tflite. What a file
+is decides its content, not its name. Checking reads as little as tells a user what is wrong, and never TensorFlow;
+nothing in a file is run: pickles, Lambda layers and custom code are refused.
+"""
+
+import csv
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenet.errors import InputError
+from edgenet.export import metadata
+from edgenet.export.graph import Graph, Op, Tensor, read_tflite
+from edgenet.export.inspect import looks_like
+from edgenet.images import Preprocessing
+from edgenet.preprocess import EXAMPLES, PRESETS, parse_preprocess
+from edgenet.results import sha256_of
+
+SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx", ".tflite")
+VALID = "a .keras, .h5, .onnx or float .tflite file, or a SavedModel folder"
+# Files that people have instead, and what to do.
+_OTHERS = {
+    ".pt": "a PyTorch file, which is code as much as weights: export it, torch.onnx.export(model, ...), and give the .onnx",
+    ".pth": "a PyTorch file of weights: export the model, torch.onnx.export(model, ...), and give the .onnx",
+    ".pkl": "a pickle, which edgenet never runs",
+    ".pickle": "a pickle, which edgenet never runs",
+    ".xml": "an OpenVINO model: give the file that it was made from",
+    ".pb": "a frozen graph or a part of a SavedModel: give the SavedModel's folder",
+    ".mlmodel": "a Core ML model: give the file that it was made from",
+    ".mlpackage": "a Core ML model: give the file that it was made from",
+    ".task": "a MediaPipe bundle: give the float .tflite in it",
+    ".safetensors": "a file of weights: give a model, or a zoo model with --weights",
+    ".npz": "a file of weights: give a model, or a zoo model with --weights",
+    ".toml": "a recipe: `edgenet run` takes it",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a look at a file told.
+
+    `shape` is the input's (N, H, W, C), None where it is open. `classes`, `preprocessing` and `labels` are None where
+    the file does not say. `build(px)` gives the float graph for an input of that size.
+    """
+
+    shape: tuple[int | None, ...]
+    sha256: str
+    build: Callable[[int], Graph]
+    classes: int | None = None
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] | None = None
+
+
+def is_path(model: str) -> bool:
+    """Whether the user means a file or a folder, there or not, and not a name of the zoo."""
+    path = Path(model)
+    return "/" in model or "\\" in model or path.suffix.lower() in (*SUFFIXES, *_OTHERS) or path.exists()
+
+
+def find_file(model: str, preprocess: str | None = None, labels: Path | None = None) -> Any:
+    """Return the `Source` of a model file or folder.
+
+    Args:
+        preprocess: how its input is made (see edgenet.preprocess); None where the file says so itself.
+        labels: the names of its classes, one a line, or CSV index,wnid,name.
+
+    Raises:
+        InputError: no such file, not a model that edgenet reads, or one that is no image classifier; the input's
+            preprocessing is not known; labels that do not fit.
+        MissingDependency: the package that reads this kind of file is not installed.
+    """
+    from edgenet.export.network import Source
+
+    path = Path(model)
+    found = KINDS[kind_of(path)](path)
+    px = side_px(path, found.shape)
+    if preprocess is not None:
+        preprocessing = parse_preprocess(preprocess, px)
+    elif found.preprocessing is not None:
+        preprocessing = found.preprocessing
+    else:
+        raise InputError(
+            f"{path} does not say how its input is made from a picture: give --preprocess, a preset "
+            f"({', '.join(PRESETS)}) or settings, {EXAMPLES}" + ("" if px else " with size=PIXELS")
+        )
+    build = functools.cache(lambda: found.build(preprocessing.resolution_px))
+    classes = found.classes
+    if classes is None:  # only the built graph tells
+        graph = build()
+        classes = int(np.prod(graph.tensors[graph.outputs[0]].shape))
+    if classes < 2:
+        raise InputError(
+            f"{path} gives {classes} number a picture; a classifier gives one for each of two classes or more"
+        )
+    ids, names = class_labels(classes, labels, found.labels)
+    return Source(artifact_name(path), preprocessing, ids, names, path.name, found.sha256, build)
+
+
+def artifact_name(path: Path) -> str:
+    """Return what the files that are made from `path` are called: its stem, in letters that every system takes."""
+    path = path.absolute()
+    stem = path.name if path.is_dir() else path.stem
+    if stem.isdigit():  # a version folder of a served SavedModel
+        stem = f"{path.parent.name}_{stem}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-") or "model"
+
+
+def kind_of(path: Path) -> str:
+    """Return the key of KINDS for a file or folder, by its content.
+
+    Raises:
+        InputError: there is none, or it is something else; the message says what.
+    """
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            return "savedmodel"
+        raise InputError(f"{path} is a folder without saved_model.pb, no SavedModel: give {VALID}")
+    if not path.exists():
+        raise InputError(f"there is no file {path}: give {VALID}, or a name that `edgenet models` lists")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file: give {VALID}")
+    try:
+        with open(path, "rb") as f:
+            head = f.read(4096)
+    except OSError as e:
+        raise InputError(f"cannot read {path}: {e.strerror}") from None
+    suffix, like = path.suffix.lower(), looks_like(head)
+    if suffix in _OTHERS:
+        raise InputError(f"{path} is {_OTHERS[suffix]}; edgenet reads {VALID}")
+    for magic, kind in ((b"\x89HDF\r\n\x1a\n", "h5"), (b"PK\x03\x04", "keras")):
+        if head.startswith(magic):
+            return kind
+    if head[4:8] == b"TFL3":
+        return "tflite"
+    if like == "an ONNX model" or (suffix == ".onnx" and like == "a binary file of an unknown kind"):
+        return "onnx"
+    raise InputError(f"{path} looks like {like}: give {VALID}")
+
+
+def side_px(path: Path, shape: Sequence[int | None]) -> int | None:
+    """Return the side of the square that a model takes, None where it is open.
+
+    Raises:
+        InputError: the input is no picture, not of three channels, not square, or half open.
+    """
+    shown = "x".join("?" if n is None else str(n) for n in shape)
+    if len(shape) != 4 or shape[3] not in (3, None):
+        raise InputError(
+            f"{path} takes an input of {shown or 'no shape'}; edgenet feeds colour pictures, 1 x H x W x 3"
+        )
+    if shape[0] not in (1, None):
+        raise InputError(f"{path} takes {shape[0]} pictures at once: save it with a batch of 1, or an open one")
+    if shape[1] != shape[2]:
+        raise InputError(f"{path} takes pictures of {shape[1] or '?'} x {shape[2] or '?'}; edgenet feeds squares")
+    return shape[1]
+
+
+# ------------------------------------------------------------------------------------------------------------- labels
+
+
+def class_labels(
+    n: int, file: Path | None, inside: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return ids and names of `n` classes: the user's file's, or what the model carries, or the default.
+
+    Raises:
+        InputError: the file cannot be read, or does not have `n` names.
+    """
+    from edgenet.export.network import classes_of
+
+    ids, names = classes_of(n)
+    if file is not None:
+        return read_labels(file, n)
+    if inside is None or len(inside) != n or tuple(inside) == names:
+        return ids, names
+    return _ids_and_names(tuple(inside))
+
+
+def read_labels(file: Path, n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return ids and names of `n` classes from a text file, a name a line, or a CSV with the columns index,wnid,name."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as e:
+        raise InputError(f"cannot read --labels {file}: {e.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--labels {file} is no text file: give one name a line, or CSV index,wnid,name") from None
+    lines = [line.strip() for line in text.strip("\r\n").splitlines()]
+    if lines and [c.strip() for c in lines[0].lower().split(",")] == ["index", "wnid", "name"]:
+        rows = [r for r in csv.reader(lines[1:]) if r]
+        bad = next((r for r in rows if len(r) != 3 or not r[0].strip().isdigit()), None)
+        if bad is not None or [int(r[0]) for r in rows] != list(range(len(rows))):
+            wrong = f"the row '{','.join(bad)}'" if bad else "rows out of order"
+            raise InputError(f"--labels {file} has {wrong}: give index,wnid,name with the indices 0, 1, 2, ...")
+        ids, names = tuple(r[1].strip() for r in rows), tuple(r[2].strip() for r in rows)
+    else:
+        ids, names = _ids_and_names(tuple(lines))
+    if len(names) != n:
+        raise InputError(
+            f"--labels {file} has {len(names)} names, the model {n} classes: give one name for each, in order"
+        )
+    if "" in names:
+        raise InputError(f"--labels {file}: the name of class {names.index('')} is empty: give one for each class")
+    return ids, names
+
+
+def _ids_and_names(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Take lines of "n01440764 tench" apart, if all are such."""
+    split = [re.fullmatch(r"(n\d{8})(?:[\s,:]+(.*))?", line) for line in lines]
+    if lines and all(split):
+        return tuple(m[1] for m in split if m), tuple(m[2] or m[1] for m in split if m)
+    return lines, lines
+
+
+# -------------------------------------------------------------------------------------------------------------- kinds
+
+
+def _find_onnx(path: Path) -> Found:
+    from edgenet.export import from_onnx as importer
+
+    model = importer.load_onnx(path)
+    shape = importer.input_shape(model, str(path))
+    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
+        shown = "x".join("?" if n is None else str(n) for n in shape)
+        raise InputError(
+            f"{path} takes an input of {shown}; edgenet feeds colour pictures, N x 3 x H x W or N x H x W x 3"
+        )
+    nchw = shape[1] == 3
+    files = [path, *(path.parent / f for f in importer.external_files_of(path))]
+    props = {p.key: p.value for p in model.metadata_props}
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    sizes = [int(d.dim_value) for d in dims[1:] if d.HasField("dim_value")]
+    classes = int(np.prod(sizes)) if len(dims) > 1 and len(sizes) == len(dims) - 1 and min(sizes) > 0 else None
+
+    def build(px: int) -> Graph:
+        return checked(path, importer.from_onnx(model, (1, 3, px, px) if nchw else (1, px, px, 3)))
+
+    return Found(
+        tuple(shape[i] for i in importer.NHWC) if nchw else shape,
+        _sha256(files),
+        build,
+        classes,
+        _own_preprocessing(props.get("edgenet")),
+        tuple(props["labels"].splitlines()) if "labels" in props else None,
+    )
+
+
+def _find_tflite(path: Path) -> Found:
+    data = path.read_bytes()
+    try:
+        graph = read_tflite(data)
+        buffers, files = metadata.read_buffers(data), metadata.read_files(data)
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from None
+    except metadata.PARSE_ERRORS:
+        raise InputError(f"{path} is not a whole .tflite file: convert or copy it again") from None
+    graph = checked(path, float_constants(path, graph))
+    shape = graph.tensors[graph.inputs[0]].shape
+    about = buffers.get("edgenet")
+    labels = files.get(metadata.LABELS_FILE)
+    return Found(
+        shape,
+        sha256_of(path),
+        lambda px: graph,
+        int(np.prod(graph.tensors[graph.outputs[0]].shape)),
+        _own_preprocessing(about.decode() if about else None),
+        tuple(labels.decode("utf-8", "replace").splitlines()) if labels else None,
+    )
+
+
+def _find_h5(path: Path) -> Found:
+    from edgenet.export.from_keras_file import find_h5
+
+    return find_h5(path)
+
+
+def _find_keras(path: Path) -> Found:
+    from edgenet.export.from_keras_file import find_keras
+
+    return find_keras(path)
+
+
+def _find_saved_model(path: Path) -> Found:
+    from edgenet.export.from_saved_model import find_saved_model
+
+    return find_saved_model(path)
+
+
+KINDS: dict[str, Callable[[Path], Found]] = {
+    "onnx": _find_onnx,
+    "tflite": _find_tflite,
+    "h5": _find_h5,
+    "keras": _find_keras,
+    "savedmodel": _find_saved_model,
+}
+
+
+def _own_preprocessing(about: str | None) -> Preprocessing | None:
+    """Return the preprocessing that a file of edgenet's carries."""
+    try:
+        return Preprocessing.from_json(json.loads(about)["preprocessing"]) if about else None
+    except (ValueError, KeyError, TypeError, InputError):
+        return None
+
+
+def _sha256(files: Sequence[Path]) -> str:
+    """Return one sha256 for one file or several."""
+    digests = [sha256_of(f) for f in files]
+    if len(files) == 1:
+        return digests[0]
+    text = "".join(f"{f.name} {d}\n" for f, d in zip(files, digests, strict=True))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------------- graphs
+
+
+def float_constants(path: Path, graph: Graph) -> Graph:
+    """Return a .tflite's graph with float16 constants widened; refuse a quantized one.
+
+    Raises:
+        InputError: integers stand for real numbers in it.
+    """
+    give = "give the float file that it was made from"
+    for name in (*graph.inputs, *graph.outputs):
+        if graph.tensors[name].dtype != "float32":
+            raise InputError(f"{path} is quantized, {name} is {graph.tensors[name].dtype}: {give}")
+    tensors, ops = dict(graph.tensors), []
+    for op in graph.ops:
+        half = graph.tensors[str(op.inputs[0])] if op.kind == "DEQUANTIZE" else None
+        if half is not None and half.dtype == "float16" and half.data is not None:
+            tensors[op.outputs[0]] = replace(tensors[op.outputs[0]], data=half.data.astype(np.float32))
+        else:
+            ops.append(op)
+    from edgenet.export.fuse import drop_unused
+
+    graph = drop_unused(replace(graph, tensors=tensors, ops=tuple(ops)))
+    for t in graph.tensors.values():
+        if t.dtype in ("int8", "uint8", "int16", "float16"):
+            raise InputError(f"{path} is quantized, {t.name} is {t.dtype}: {give}")
+    return graph
+
+
+def checked(path: Path, graph: Graph) -> Graph:
+    """Return `graph` if it is a float classifier of one picture.
+
+    Raises:
+        InputError: several inputs or outputs, an open shape, numbers that are no float32, an output of several axes.
+    """
+    for what, names in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        if len(names) != 1:
+            raise InputError(f"{path} has {len(names)} {what} ({', '.join(names)}); an image classifier has one")
+    for name in (graph.inputs[0], graph.outputs[0]):
+        t = graph.tensors[name]
+        if t.dtype != "float32":
+            raise InputError(f"{path}: {name} is {t.dtype}; edgenet needs a network of float32: save it as one")
+    for t in graph.tensors.values():
+        if t.dtype == "float16" or any(n < 0 for n in t.shape):
+            what = "has an open shape" if t.dtype != "float16" else "is float16 (mixed precision)"
+            raise InputError(f"{path}: {t.name} {what}; save the network in float32 with fixed shapes")
+    shape = graph.tensors[graph.outputs[0]].shape
+    if int(np.prod(shape)) != max(shape, default=0):
+        raise InputError(f"{path} gives an output of {'x'.join(map(str, shape))}; a classifier's is 1 x classes")
+    return graph
+
+
+def as_classifier(graph: Graph) -> tuple[Graph, str]:
+    """Return the graph with an output of (1, classes) probabilities, and what was added for that, "" for nothing."""
+    out = graph.outputs[0]
+    shape = graph.tensors[out].shape
+    tensors, ops = dict(graph.tensors), list(graph.ops)
+
+    def emit(kind: str, inputs: tuple[str, ...], like: str, options: dict[str, Any], options_type: str) -> str:
+        name = like
+        while name in tensors:
+            name += "_"
+        tensors[name] = Tensor(name, (1, int(np.prod(shape))), "float32")
+        ops.append(Op(kind, inputs, (name,), options, options_type))
+        return name
+
+    if len(shape) != 2:
+        wanted = np.array([1, np.prod(shape)], np.int32)
+        tensors[f"{out}_shape"] = Tensor(f"{out}_shape", (2,), "int32", wanted)
+        out = emit("RESHAPE", (out, f"{out}_shape"), "flat_output", {"newShape": wanted}, "ReshapeOptions")
+    producers, last = graph.producers(), graph.outputs[0]
+    while last in producers and graph.ops[producers[last]].kind in ("RESHAPE", "SQUEEZE"):
+        last = str(graph.ops[producers[last]].inputs[0])
+    kind = graph.ops[producers[last]].kind if last in producers else ""
+    added = ""
+    if kind == "LOG_SOFTMAX":
+        old = graph.ops[producers[last]]
+        ops[producers[last]] = Op("SOFTMAX", old.inputs, old.outputs, {"beta": 1.0}, "SoftmaxOptions")
+        added = "its log-softmax made a softmax"
+    elif kind not in ("SOFTMAX", "LOGISTIC"):
+        out = emit("SOFTMAX", (out,), "probabilities", {"beta": 1.0}, "SoftmaxOptions")
+        added = "a softmax added"
+    return replace(graph, tensors=tensors, ops=tuple(ops), outputs=(out,)), added
+
+
+def rgb_input(graph: Graph, preprocessing: Preprocessing) -> tuple[Graph, Preprocessing]:
+    """Return a network of BGR pictures as one of RGB: the first convolution's weights are turned instead of each picture.
+
+    Where something else reads the picture, both come back as they were.
+    """
+    image, consumers = graph.inputs[0], graph.consumers()
+    readers = [(i, image) for i in consumers[image]]
+    for i, _ in list(readers):
+        if graph.ops[i].kind == "PAD":
+            readers.remove((i, image))
+            readers += [(j, graph.ops[i].outputs[0]) for j in consumers[graph.ops[i].outputs[0]]]
+    convolutions = [
+        graph.ops[i] for i, name in readers if graph.ops[i].kind == "CONV_2D" and graph.ops[i].inputs[0] == name
+    ]
+    weights = [graph.constant(op.inputs[1]) for op in convolutions]
+    if preprocessing.channel_order == "rgb" or len(convolutions) != len(readers) or any(
+        w is None or w.shape[3] != 3 for w in weights
+    ):  # fmt: skip
+        return graph, preprocessing
+    tensors, ops = dict(graph.tensors), list(graph.ops)
+    for (i, _), w in zip(readers, weights, strict=True):
+        assert w is not None
+        name = f"{graph.ops[i].inputs[1]}_rgb"
+        tensors[name] = Tensor(name, w.shape, "float32", np.ascontiguousarray(w[..., ::-1]))
+        ops[i] = replace(ops[i], inputs=(ops[i].inputs[0], name, *ops[i].inputs[2:]))
+    turned = replace(preprocessing, channel_order="rgb", mean=preprocessing.mean[::-1], std=preprocessing.std[::-1])
+    return replace(graph, tensors=tensors, ops=tuple(ops)), turned

@@ -1,0 +1,305 @@
+"""evaluate.py: the statistics by numbers from books, the counting on networks whose answers are known."""
+
+import math
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import tiny
+
+from edgenet import evaluate as module
+from edgenet.errors import DeviceError
+from edgenet.evaluate import Candidate, centred_logits, evaluate, mcnemar, paired_difference, sqnr_db, wilson
+from edgenet.images import open_images, stream
+from edgenet.results import ImageSet
+
+# ------------------------------------------------------------------------------------------------------ statistics
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, table I, method 3
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_gives_the_intervals_of_newcombe(hits: int, n: int, low: float, high: float) -> None:
+    assert wilson(hits, n) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+def test_wilson_is_symmetric_and_stays_within_0_and_1() -> None:
+    for n in (1, 7, 500):
+        for hits in {0, 1, n // 2, n}:
+            low, high = wilson(hits, n)
+            assert 0 <= low <= hits / n <= high <= 1
+            assert wilson(n - hits, n) == (pytest.approx(1 - high), pytest.approx(1 - low))
+
+
+def test_the_interval_of_a_paired_difference_is_agresti_and_mins() -> None:
+    """Two surveys of 1600 (Agresti): 150 changed one way, 86 the other; Wald's interval is .0213 to .0587."""
+    low, high = paired_difference(150, 86, 1600)
+    assert (low, high) == (pytest.approx(0.0213, abs=2e-4), pytest.approx(0.0587, abs=2e-4))
+    b, c, m = 150.5, 86.5, 1602
+    assert (low + high) / 2 == pytest.approx((b - c) / m)
+
+
+def test_a_paired_difference_without_changes_is_zero_give_or_take() -> None:
+    low, high = paired_difference(0, 0, 500)
+    assert low == -high
+    assert 0 < high < 0.01
+    assert paired_difference(3, 8, 500) == tuple(-v for v in reversed(paired_difference(8, 3, 500)))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "broken", "p"),
+    [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 2 / 32), (3, 5, 0.7265625), (2, 10, 2 * (1 + 12 + 66) / 4096), (6, 6, 1.0)],
+)
+def test_mcnemar_is_the_exact_binomial_test(fixed: int, broken: int, p: float) -> None:
+    assert mcnemar(fixed, broken) == pytest.approx(p, rel=1e-9)
+    assert mcnemar(broken, fixed) == mcnemar(fixed, broken)
+
+
+def test_mcnemar_does_not_overflow_on_many_pictures() -> None:
+    assert mcnemar(4000, 6000) == pytest.approx(0, abs=1e-80)
+    assert mcnemar(5000, 5000) == 1.0
+    exact = 2 * sum(math.comb(1000, i) for i in range(471)) / 2**1000
+    assert mcnemar(470, 530) == pytest.approx(exact, rel=1e-9)
+
+
+def test_sqnr_is_ten_times_the_logarithm_of_the_ratio() -> None:
+    assert sqnr_db(100.0, 1.0) == pytest.approx(20.0)
+    assert sqnr_db(1.0, 2.0) == pytest.approx(-3.0103, abs=1e-4)
+    assert sqnr_db(1.0, 0.0) is None  # nothing differs
+    assert sqnr_db(0.0, 1.0) is None
+
+
+def test_probabilities_and_logits_give_the_same_centred_logits() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 3, (6, 10))
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(centred_logits(p), z - z.mean(axis=1, keepdims=True), atol=1e-9)
+    np.testing.assert_allclose(centred_logits(z), z - z.mean(axis=1, keepdims=True), atol=1e-9)
+
+
+def test_a_probability_of_zero_gives_a_finite_logit() -> None:
+    assert np.isfinite(centred_logits(np.array([[1.0, 0.0, 0.0]], np.float32))).all()
+
+
+# ----------------------------------------------------------------------------------------- counting, by scripted files
+
+
+class ScriptedWorker:
+    """Answers with given outputs in the place of a file; the file's stem picks them."""
+
+    outputs: ClassVar[dict[str, np.ndarray]] = {}
+    dies_after: ClassVar[dict[str, int]] = {}
+    output_dtype = "float32"
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        if path.stem == "missing":
+            raise DeviceError("the runtime is not installed")
+        self.name, self.done, self.calls = path.stem, 0, 0
+        self.info = type("Info", (), {"runtime": "litert", "io_dtype": "float32", "output_dtype": self.output_dtype})()
+
+    def __enter__(self) -> "ScriptedWorker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        if self.calls == self.dies_after.get(self.name, -1):
+            raise DeviceError("killed by SIGSEGV")
+        self.calls += 1
+        y = self.outputs[self.name][self.done : self.done + len(batch)]
+        self.done += len(batch)
+        return y
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageSet:
+    """Ten pictures, two of each class, in order of their class: labels 0 0 1 1 2 2 3 3 4 4."""
+    tiny.make_folder(tmp_path / "photos", per_class=2)
+    ids = tuple(f"class {i}" for i in range(5))
+    return open_images(tmp_path / "photos", ids, ids)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedWorker]:
+    import edgenet.device_bench
+
+    worker = type("Worker", (ScriptedWorker,), {"outputs": {}, "dies_after": {}})
+    monkeypatch.setattr(edgenet.device_bench, "Worker", worker)
+    return worker
+
+
+def answers(*classes: int, sure: float = 0.9) -> np.ndarray:
+    """Probabilities whose top-1 are `classes`; the rest is shared, the higher index a bit less."""
+    y = np.full((len(classes), 5), (1 - sure) / 4, np.float32) - np.arange(5, dtype=np.float32) * 1e-4
+    y[np.arange(len(classes)), classes] = sure
+    return y
+
+
+def run(images: ImageSet, *names: str, reference: str | None = None):
+    candidates = [Candidate(n, Path(f"{n}.tflite"), n * 3) for n in names]
+    return evaluate(candidates, images, tiny.PREPROCESSING, reference=reference)
+
+
+RIGHT = (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)
+
+
+def test_top1_agreement_and_flips_are_counted_by_hand(images: ImageSet, scripted: type[ScriptedWorker]) -> None:
+    #                       0  0  1  1  2  2  3  3  4  4
+    scripted.outputs["a"] = answers(0, 0, 1, 1, 2, 2, 3, 0, 0, 0)  # 7 right
+    scripted.outputs["b"] = answers(0, 1, 1, 2, 2, 2, 3, 3, 0, 1)  # 2 broken, 1 fixed, 1 changed and wrong both times
+    evaluations, failures = run(images, "a", "b", reference="a")
+    a, b = evaluations
+    assert failures == []
+    assert (a.top1, a.n_images, a.n_labelled, a.reference, a.agreement) == (0.7, 10, 10, None, None)
+    assert (b.top1, b.reference, b.artifact_sha256) == (0.6, "a", "bbb")
+    assert b.agreement == 0.6
+    assert (b.flips_broken, b.flips_fixed) == (2, 1)
+    assert b.top1_drop == pytest.approx(0.1)
+    assert b.mcnemar_p == mcnemar(1, 2)
+    assert b.top1_ci95 == wilson(6, 10)
+    assert b.top1_drop_ci95 == paired_difference(2, 1, 10)
+    assert [Path(f.file).parent.name for f in b.flips] == ["class_0", "class_1", "class_3", "class_4"]  # broken first
+    assert [(f.reference_class, f.artifact_class) for f in b.flips] == [(0, 1), (1, 2), (0, 3), (0, 1)]
+
+
+def test_top5_of_five_classes_is_everything_and_ties_go_to_the_lower_index(
+    images: ImageSet, scripted: type[ScriptedWorker]
+) -> None:
+    scripted.outputs["tied"] = np.full((10, 5), 0.2, np.float32)
+    (e,), _ = run(images, "tied")
+    assert e.top5 == 1.0
+    assert e.top1 == 0.2  # class 0, always
+
+
+def test_top5_of_tied_outputs_does_not_count_more_than_five(scripted: type[ScriptedWorker], tmp_path: Path) -> None:
+    tiny.make_folder(tmp_path / "photos", per_class=2)
+    ids = tuple(f"class {i}" for i in range(9))
+    images = open_images(tmp_path / "photos", ids, ids)
+    scripted.outputs["tied"] = np.tile(np.array([0, 1, 1, 1, 0, 1, 1, 0, 0], np.float32) / 5, (10, 1))
+    (e,), _ = run(images, "tied")
+    assert e.top5 == 0.6  # classes 1, 2, 3 of the five 1 2 3 5 6; 0 and 4 are not among them
+
+
+def test_the_flips_that_are_kept_are_those_the_reference_was_surest_of(
+    images: ImageSet, scripted: type[ScriptedWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_FLIPS", 3)
+    scripted.outputs["a"] = np.stack([answers(c, sure=0.3 + 0.05 * i)[0] for i, c in enumerate(RIGHT)])
+    scripted.outputs["b"] = answers(*[(c + 1) % 5 for c in RIGHT])
+    _, b = run(images, "a", "b", reference="a")[0]
+    assert b.flips_broken == 10
+    assert [round(f.reference_confidence, 2) for f in b.flips] == [0.75, 0.7, 0.65]
+
+
+def test_sqnr_is_that_of_the_logits(images: ImageSet, scripted: type[ScriptedWorker]) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 2, (10, 5)).astype(np.float32)
+    noise = rng.normal(0, 0.1, (10, 5)).astype(np.float32)
+    scripted.outputs |= {"a": z, "b": z + noise, "c": z + 5.0}
+    _, b, c = run(images, "a", "b", "c", reference="a")[0]
+    s, n = (v - v.mean(axis=1, keepdims=True) for v in (z, noise))
+    assert b.sqnr_db == pytest.approx(10 * np.log10((s**2).sum() / (n**2).sum()), abs=1e-3)
+    assert c.sqnr_db is None or c.sqnr_db > 120  # a constant is forgotten by softmax
+
+
+def test_an_eight_bit_output_says_so_and_gets_no_sqnr(images: ImageSet, scripted: type[ScriptedWorker]) -> None:
+    scripted.outputs |= {"a": answers(*RIGHT), "b": answers(*RIGHT, sure=0.5)}
+    scripted.output_dtype = "uint8"
+    _, b = run(images, "a", "b", reference="a")[0]
+    assert b.sqnr_db is None
+    assert any("8 bits" in w for w in b.warnings)
+
+
+def test_unlabelled_pictures_have_agreement_and_no_accuracy(
+    images: ImageSet, scripted: type[ScriptedWorker], tmp_path: Path
+) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, file in enumerate(images.files):
+        Path(file).rename(flat / f"{i}.jpg")
+    scripted.outputs |= {"a": answers(*RIGHT), "b": answers(*RIGHT[:9], 0)}
+    _, b = run(open_images(flat, (), ()), "a", "b", reference="a")[0]
+    assert (b.n_labelled, b.top1, b.top5, b.top1_drop, b.mcnemar_p, b.flips_fixed) == (0, None, None, None, None, None)
+    assert b.agreement == 0.9
+    assert b.warnings == ("no labels: agreement is measured, accuracy is not",)
+
+
+# ------------------------------------------------------------------------------------------------------ what fails
+
+
+def test_a_file_that_crashes_is_a_failure_and_the_others_go_on(
+    images: ImageSet, scripted: type[ScriptedWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "stream", lambda i, p: stream(i, p, chunk=4))
+    scripted.outputs |= {"a": answers(*RIGHT), "b": answers(*RIGHT), "c": answers(*RIGHT)}
+    scripted.dies_after["b"] = 1  # in the second chunk
+    evaluations, failures = run(images, "a", "b", "c", "missing", reference="a")
+    assert [e.artifact for e in evaluations] == ["a", "c"]
+    assert [e.top1 for e in evaluations] == [1.0, 1.0]
+    assert {(f.stage, f.what) for f in failures} == {("evaluate", "b"), ("evaluate", "missing")}
+    assert "SIGSEGV" in next(f.why for f in failures if f.what == "b")
+
+
+def test_without_its_reference_a_file_is_measured_and_not_compared(
+    images: ImageSet, scripted: type[ScriptedWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "stream", lambda i, p: stream(i, p, chunk=4))
+    scripted.outputs |= {"a": answers(*RIGHT), "b": answers(*RIGHT[:9], 0)}
+    scripted.dies_after["a"] = 1
+    (b,), failures = run(images, "a", "b", reference="a")
+    assert [f.what for f in failures] == ["a"]
+    assert (b.top1, b.agreement, b.reference, b.sqnr_db) == (0.9, None, None, None)
+
+
+def test_when_all_crash_there_are_only_failures(images: ImageSet, scripted: type[ScriptedWorker]) -> None:
+    scripted.dies_after["a"] = 0
+    evaluations, failures = run(images, "a", "missing")
+    assert evaluations == []
+    assert {f.what for f in failures} == {"a", "missing"}
+
+
+def test_progress_counts_pictures(images: ImageSet, scripted: type[ScriptedWorker]) -> None:
+    scripted.outputs["a"] = answers(*RIGHT)
+    seen: list[tuple[int, int]] = []
+    evaluate([Candidate("a", Path("a"))], images, tiny.PREPROCESSING, progress=lambda *p: seen.append(p))
+    assert seen[-1] == (10, 10)
+
+
+# ---------------------------------------------------------------------------------------------------- the real thing
+
+
+def test_real_files_are_measured_on_real_pictures(
+    tiny_files: dict[str, Path], tiny_images: tuple[ImageSet, ImageSet]
+) -> None:
+    candidates = [Candidate(p, path) for p, path in tiny_files.items()]
+    evaluations, failures = evaluate(candidates, tiny_images[1], tiny.PREPROCESSING, reference="float32")
+    assert failures == []
+    assert [e.artifact for e in evaluations] == ["float32", "float16", "int8"]
+    float32, float16, int8 = evaluations
+    assert float32.top1 is not None
+    assert float32.top1 > 0.9
+    assert float16.agreement == 1.0
+    assert float16.sqnr_db is not None
+    assert int8.sqnr_db is not None
+    assert float16.sqnr_db > int8.sqnr_db > 15
+    assert int8.agreement is not None
+    assert int8.agreement > 0.9
+
+
+def test_a_file_that_is_no_model_is_a_failure_among_real_ones(
+    tiny_files: dict[str, Path], tiny_images: tuple[ImageSet, ImageSet], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.tflite"
+    bad.write_bytes(tiny_files["int8"].read_bytes()[:500])
+    candidates = [Candidate("bad", bad), Candidate("float32", tiny_files["float32"])]
+    evaluations, failures = evaluate(candidates, tiny_images[1], tiny.PREPROCESSING, reference="float32")
+    assert [e.artifact for e in evaluations] == ["float32"]
+    assert [f.what for f in failures] == ["bad"]
