@@ -36,9 +36,9 @@ MOST = 0.5  # a fault of most pictures is one of the set
 DARK_LEVEL = 8  # a photograph that was divided by 255, or by its deviation, and saved holds 0, 1, 2, 3
 BLANK_STD = 3.0  # gray levels; the flattest of the photographs has 18
 NOISE_COARSE_SHARE = 0.1  # of the variance is left in block means: photographs 0.35 to 0.98, noise 0.015 to 0.03
-NOISE_BLOCKS = 28  # along a side
+NOISE_BLOCKS, LEAST_BLOCK_PX = 28, 6  # along a side; means of 6 x 6 pixels keep 1/36 of noise's variance
 WRAP_JUMP, WRAP_SHARE = 128, 0.012  # neighbours that differ so much: photographs' median 0.0003, wrapped ones' 0.018 up
-WRAP_MEAN = (40, 200)  # beyond it: drawings and print on a plain ground, which jump by nature
+WRAP_MEAN = (10, 200)  # beyond it: drawings and print on a plain ground, which jump by nature
 CRUSHED_SHARE = 0.3  # of the numbers are exactly 0: photographs' median 0.001, those cut at zero 0.55
 GRAY_DIFFERENCE = 1.0  # mean difference of the channels; JPEG leaves less in a gray picture
 SAME_BRIGHTNESS_STD, SAME_BRIGHTNESS_N = 4.0, 10  # of the pictures' means; photographs have 35
@@ -182,7 +182,7 @@ def _measure(picture: np.ndarray, blown_up: float) -> tuple[float, ...]:
     few = picture[::2, ::2].astype(np.float32)  # a quarter of the pixels tells means and shares as well
     gray = picture[..., 1].astype(np.float32)  # green is most of what is seen as brightness
     # Noise that is blown up is smooth over as many pixels: the blocks grow with it.
-    block = min(max(4, round(height / NOISE_BLOCKS * blown_up)), max(height // 2, 1))
+    block = min(round(max(LEAST_BLOCK_PX, height / NOISE_BLOCKS) * blown_up), max(height // 2, 1))
     rows, columns = height // block, width // block
     blocks = gray[: rows * block, : columns * block].reshape(rows, block, columns, block).mean((1, 3))
     variance = float(gray.var())

@@ -300,7 +300,7 @@ class _Quantizer:
             quantization = self.tensors[moved].quantization
         else:
             quantization = self.scale_of(out, dtype)
-        one = quantization if op.kind in ONE_SCALE else None
+        one = quantization if op.kind in ONE_SCALE or op.kind == "PADV2" else None
         inputs = tuple(
             n if n is None or self.graph.tensors[n].dtype != "float32" else self.operand(n, dtype, one)
             for n in op.inputs

@@ -4,6 +4,7 @@ Exit status: 0 done; 1 a gate or budget failed; 2 the input or the arguments are
 """
 
 import dataclasses
+import errno
 import json
 import shlex
 import sys
@@ -20,7 +21,18 @@ if TYPE_CHECKING:
     from edgenet.pipeline import Job
     from edgenet.results import Results
 
-PATH = click.Path(path_type=Path)
+
+class _Path(click.Path):
+    """A path; an empty one, as an unset shell variable leaves it, would silently be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            name = f"--{param.name}" if isinstance(param, click.Option) else "the path"
+            raise InputError(f"{name} is empty: give a path, '.' for the current folder")
+        return super().convert(value, param, ctx)
+
+
+PATH = _Path(path_type=Path)
 Command = Callable[..., Any]
 
 
@@ -33,6 +45,8 @@ class _Group(click.Group):
         except EdgenetError as e:
             _fail(str(e), e.exit_status)
         except OSError as e:  # a disk that is full, a folder that may not be read
+            if e.errno == errno.EPIPE:
+                raise  # `edgenet models | head -1` has what it wants; click ends quietly
             _fail(f"{e.filename or 'the system'}: {e.strerror or e}", 2)
         except KeyboardInterrupt:
             _fail("interrupted; the same command goes on where it was", 130)
@@ -52,6 +66,9 @@ def main() -> None:
     Start here:
       edgenet run efficientnet-lite0 --images sample --out OUT
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a stream that cannot show a dash or a foreign file name shows "?"
+            stream.reconfigure(errors="replace")
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -64,7 +81,7 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 images_option = click.option(
-    "--images", metavar="DIR|sample", help="Folder of photographs, or the sample that comes along."
+    "--images", type=_Path(), metavar="DIR|sample", help="Folder of photographs, or the sample that comes along."
 )
 out_option = click.option("--out", type=PATH, help="Folder for what is made; a later run goes on with it.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
@@ -90,6 +107,8 @@ what_options = _options(
         "--preprocess", metavar="TEXT", help="How an own model's input is made: a preset (torch, tf, ...) or settings."
     ),
     click.option("--labels", type=PATH, help="Names of an own model's classes, one a line."),
+    click.option("--target", metavar="NAME", help="What runs the files: auto, pixel-8, coral, ...  [default: auto]"),
+    click.option("--allow", multiple=True, metavar="CODE", help="Calibrate with pictures that are bad in this way."),
     click.option(
         "--random-weights", is_flag=True, default=None, help="Build without trained weights, for latency only."
     ),
@@ -144,6 +163,9 @@ def export(model: str, as_json: bool, **asked: Any) -> None:
                 if a.precision in job.precisions
             ],
         )
+        for finding in results.context.get("calibration_findings", []):
+            if finding["severity"] != "info":
+                click.echo(f"Warning: {finding['message']}; {finding['remedy']}")
     _print_failures(results)
 
 
@@ -235,15 +257,7 @@ def inspect(artifact: Path, as_json: bool) -> None:
     if as_json:
         _print_json(dataclasses.asdict(found))
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=False, padding=(0, 1))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value in lines(found):
-        table.add_row(Text(label), Text(value))
-    _console().print(table)
+    _print_facts(lines(found))
 
 
 @main.command()
@@ -251,13 +265,14 @@ def inspect(artifact: Path, as_json: bool) -> None:
 @json_option
 def report(folder: Path, as_json: bool) -> None:
     """Write DIR/report.html anew from DIR/results.json."""
-    from edgenet.export.network import classes_of
+    from edgenet.export.labels import class_labels, labels_in
     from edgenet.report import write_report
     from edgenet.results import Results
 
     results = Results.load(folder)
-    classes = results.artifacts[0].outputs[0].shape[-1] if results.artifacts else 0
-    write_report(results, folder, classes_of(classes)[1])
+    first = results.artifacts[0] if results.artifacts else None
+    names = class_labels(first.outputs[0].shape[-1], None, labels_in(folder / first.path))[1] if first else ()
+    write_report(results, folder, names)
     _print_run(results, folder, as_json)
 
 
@@ -304,6 +319,25 @@ def devices(as_json: bool) -> None:
         )
 
 
+@main.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Say what this machine is, what is installed, and what is wrong, each with its remedy."""
+    from edgenet.doctor import examine
+    from edgenet.doctor import lines as lines_of
+
+    found = examine()
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+        return
+    _print_facts(lines_of(found))
+    click.echo()
+    for problem in found.problems:
+        click.echo(f"Problem: {problem.what}\n  Remedy: {problem.remedy}")
+    if not found.problems:
+        click.echo("No problems found.")
+
+
 # ------------------------------------------------------------------------------------------------------------ printing
 
 
@@ -318,7 +352,7 @@ def _job(model: str, asked: dict[str, Any]) -> "Job":
     for name in ("out", "weights", "labels"):
         if given.get(name):
             given[name] = Path(given[name])
-    for name in ("formats", "precisions", "devices"):
+    for name in ("formats", "precisions", "devices", "allow"):
         if name in given:
             given[name] = tuple(dict.fromkeys(given[name]))
     return Job(**given, command=shlex.join(["edgenet", *sys.argv[1:]]))
@@ -365,6 +399,18 @@ def _print_failures(results: "Results") -> None:
 
 def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1, default=str))
+
+
+def _print_facts(rows: list[tuple[str, str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(Text(label), Text(value))
+    _console().print(table)
 
 
 def _print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

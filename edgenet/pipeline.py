@@ -11,9 +11,9 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,10 @@ from edgenet.results import (
     Results,
     sha256_of,
 )
+from edgenet.targets import target
+
+if TYPE_CHECKING:
+    from edgenet.calibration.lint import Finding
 
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 REFERENCE_PRECISION = "float32"
@@ -58,6 +62,8 @@ class Job:
     random_weights: bool = False
     preprocess: str | None = None
     labels: Path | None = None
+    target: str = "auto"
+    allow: tuple[str, ...] = ()
     command: str = ""
 
 
@@ -80,10 +86,9 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
         InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
     """
     _check(job, only_export)
-    source = find_source(
-        job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels
-    )
+    source = find_source(job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels)
     images = _open(job, source)
+    findings = _lint(job, source, images)
     with _exclusive(job.out):
         results = _earlier(job.out)
         others = sorted({a.model for a in results.artifacts} - {source.name})
@@ -93,6 +98,7 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
             )
         results.failures.clear()
         results.context = _context(job, images)
+        results.context["calibration_findings"] = [asdict(f) for f in findings]
         _export(job, source, images, results, progress)
         if not only_export:
             assert images.evaluation is not None
@@ -107,6 +113,7 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
 def _check(job: Job, only_export: bool) -> None:
     """What can be told without opening anything."""
     from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS
+    from edgenet.calibration.lint import check_allowed
     from edgenet.device_bench import list_devices
 
     known = {"format": tuple(FORMATS), "precision": PRECISIONS, "io": IO_DTYPES}
@@ -119,6 +126,8 @@ def _check(job: Job, only_export: bool) -> None:
         if job.precisions != DEFAULT_PRECISIONS:
             valid = ", ".join(FORMATS[format].precisions)
             raise InputError(f"format {format} has no precision {precision} (valid: {valid})")
+    target(job.target)
+    check_allowed(job.allow)
     for name, number in (("--calibration-images", job.calibration_images), ("--threads", job.threads)):
         if number < 1:
             raise InputError(f"{name} must be at least 1, was {number}")
@@ -150,6 +159,19 @@ def _open(job: Job, source: Source) -> _Images:
             "do not measure: give two or more, some hundreds to tell files apart"
         )
     return _Images(calibration, evaluation)
+
+
+def _lint(job: Job, source: Source, images: _Images) -> "list[Finding]":
+    """Look at the calibration pictures, if any are needed, before anything is written; stop where they are bad."""
+    from edgenet.calibration import NEEDS_CALIBRATION
+    from edgenet.calibration.lint import lint, refuse
+
+    if images.calibration is None or not set(job.precisions) & set(NEEDS_CALIBRATION):
+        return []
+    pixels = stream(images.calibration, source.preprocessing)
+    findings = lint(pixels, images.calibration, source.preprocessing, images.evaluation)
+    refuse(findings, job.allow)
+    return findings
 
 
 @contextmanager
@@ -205,6 +227,7 @@ def _context(job: Job, images: _Images) -> dict[str, Any]:
         "cores": machine["cores"],
         "edgenet_version": __version__,
         "versions": versions("tensorflow", "tf-keras", "ai-edge-litert", "onnxruntime", "openvino", "numpy", "Pillow"),
+        "target": target(job.target).name,
         "command": job.command,
     }
     if images.calibration is not None and images.evaluation is not None:
@@ -353,7 +376,8 @@ def recipe(path: Path) -> dict[str, Any]:
     kinds = {"model": "a text", "images": "a text", "out": "a text", "io": "a text", "weights": "a text",
              "formats": "a list of texts", "precisions": "a list of texts", "devices": "a list of texts",
              "calibration_images": "a whole number", "limit": "a whole number", "threads": "a whole number",
-             "random_weights": "true or false", "preprocess": "a text", "labels": "a text"}  # fmt: skip
+             "random_weights": "true or false", "preprocess": "a text", "labels": "a text", "target": "a text",
+             "allow": "a list of texts"}  # fmt: skip
     fits: dict[str, Callable[[Any], bool]] = {
         "a text": lambda v: isinstance(v, str),
         "a list of texts": lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v),
@@ -399,7 +423,7 @@ def describe(path: Path) -> Described:
         InputError: it is not a model, or does not say how its input is made.
     """
     from edgenet.export.inspect import inspect
-    from edgenet.export.network import classes_of
+    from edgenet.export.labels import class_labels, labels_in
 
     found = inspect(path)
     if not found.edgenet or "preprocessing" not in found.edgenet:
@@ -407,7 +431,7 @@ def describe(path: Path) -> Described:
             f"{path} does not say how its input is made (edgenet did not write it): export it with edgenet"
         )
     classes = found.outputs[0].shape[-1]
-    ids, names = classes_of(classes)
+    ids, names = class_labels(classes, None, labels_in(path))
     return Described(path.name, path, Preprocessing.from_json(found.edgenet["preprocessing"]), ids, names)
 
 

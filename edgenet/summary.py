@@ -373,6 +373,10 @@ def _notes(results: Results, table: list[Row], base: Row | None, by_labels: bool
         notes.append(
             Note(f"The recommendation is for {table[0].artifact.model}; the tables also hold {_listed(models)}.")
         )
+    for finding in results.context.get("calibration_findings", ()):
+        if finding["severity"] != "info":
+            text = f"Calibration pictures: {finding['message']}; {finding['remedy']}."
+            notes.append(Note(text, loud=finding["severity"] == "danger"))
     warned: dict[str, list[str]] = {}
     for r in table:
         for warning in (

@@ -68,7 +68,7 @@ def export_graph(
             + (f"; {', '.join(others)} has" if others else "")
         )
     start = time.perf_counter()
-    about = {
+    about: dict[str, Any] = {
         "edgenet_version": version("edgenet"),
         "model": network.name,
         "precision": precision,
@@ -81,6 +81,9 @@ def export_graph(
     whole = with_io(graph, io, network.preprocessing)
     if whole.outputs[0] != OUTPUT:  # what is called so is an integer that is dequantized last
         whole = canonical_names(whole)
+    outputs = [_info(whole, n, kind.layout) for n in whole.outputs]
+    # onnxruntime and OpenVINO do not tell what the integers of an output mean; the file does.
+    about["output_scales"] = {t.name: [t.scale, t.zero_point] for t in outputs if t.scale is not None}
     with atomic_write(path) as tmp, _beside(tmp, path, kind.beside):
         kind.write(network, whole, tmp, about)
     return Artifact(
@@ -95,7 +98,7 @@ def export_graph(
         calibration=calibration.fingerprint if calibration else None,
         weights=network.weights,
         inputs=tuple(_info(whole, n, kind.layout) for n in whole.inputs),
-        outputs=tuple(_info(whole, n, kind.layout) for n in whole.outputs),
+        outputs=tuple(outputs),
         preprocessing=network.preprocessing.to_json(),
         options=dict(options or {}),
         export_s=round(time.perf_counter() - start, 3),

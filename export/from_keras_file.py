@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from edgenet.errors import EdgenetError, InputError, MissingDependency
+from edgenet.export.classifier import checked
 from edgenet.export.graph import Graph
-from edgenet.export.sources import Found, checked
+from edgenet.export.sources import Found
 from edgenet.frameworks import keras as tf_keras
 from edgenet.frameworks import quiet, tensorflow
 from edgenet.results import sha256_of
@@ -106,9 +107,7 @@ def refuse_code(path: Path, config: Any) -> None:
         name = inner.get("name") if isinstance(inner, dict) else None
         named = f"{kind} '{name}'" if name else kind
         if kind in ("Lambda", "__lambda__"):
-            raise InputError(
-                f"{path} has the layer {named}, Python code in a file, which edgenet never runs"
-            )
+            raise InputError(f"{path} has the layer {named}, Python code in a file, which edgenet never runs")
         module, registered = item.get("module"), item.get("registered_name")
         foreign = "module" in item and not (isinstance(module, str) and _TRUSTED.match(module))
         if foreign or (isinstance(registered, str) and ">" in registered):

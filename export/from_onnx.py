@@ -10,7 +10,7 @@ its NHWC order too: the rows of the dense layer behind it are put in that order.
 shapes only is computed here. Reference: https://onnx.ai/onnx/operators/
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -186,11 +186,11 @@ def from_onnx(model: Any, shape: Sequence[int]) -> Graph:
     Raises:
         InputError: an operator, or a use of one, that has no form here, named with its node.
     """
-    importer = _Importer(model, tuple(shape))
+    importer = Importer(model, tuple(shape))
     return fuse(importer.run())
 
 
-class _Importer:
+class Importer:
     """Walks the nodes; `constants` and `values` are what is known of each ONNX value so far."""
 
     def __init__(self, model: Any, shape: tuple[int, ...]) -> None:
@@ -210,10 +210,11 @@ class _Importer:
         self.values[name] = first
 
     def run(self) -> Graph:
-        from edgenet.export.from_onnx_ops import HANDLERS, find_gelu
+        from edgenet.export.from_onnx_ops import HANDLERS
+        from edgenet.export.from_onnx_patterns import join_patterns
 
         nodes = [_node(self.onnx, n) for n in self.model.graph.node]
-        for node in find_gelu(self, nodes):
+        for node in join_patterns(self, nodes):
             if self.fold(node):
                 continue
             unknown = [n for n in node.inputs if n and n not in self.values and n not in self.constants]
@@ -431,3 +432,6 @@ def _widened(data: np.ndarray) -> np.ndarray:
 
 def _short(name: str) -> str:
     return name.strip("/").removesuffix("_output_0").replace(";", "_") or "value"
+
+
+Handler = Callable[[Importer, Node], Value | list[Value]]

@@ -1,7 +1,7 @@
 """TensorFlow SavedModel folders: the signature is read from saved_model.pb without TensorFlow, the graph built later.
 
-Only the few fields that are needed are read, by their numbers in tensorflow/core/protobuf/{saved_model,meta_graph}.proto;
-the wire format is https://protobuf.dev/programming-guides/encoding/.
+Only the few fields that are needed are read, by their numbers in saved_model.proto and meta_graph.proto of
+tensorflow/core/protobuf; the wire format is https://protobuf.dev/programming-guides/encoding/.
 """
 
 import warnings
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgenet.errors import InputError
+from edgenet.export.classifier import checked
 from edgenet.export.from_keras_file import converted
 from edgenet.export.graph import Graph
-from edgenet.export.sources import Found, _sha256, checked
+from edgenet.export.sources import Found, sha256_of_all
 from edgenet.frameworks import quiet, tensorflow
 
 SERVING = "serving_default"
@@ -59,7 +60,7 @@ def find_saved_model(path: Path) -> Found:
     def build(px: int) -> Graph:
         return _build(path, key, image.name, px)
 
-    return Found(image.shape, _sha256(files), build, classes if sizes and classes else None)
+    return Found(image.shape, sha256_of_all(files), build, classes if sizes and classes else None)
 
 
 def _build(path: Path, key: str, name: str, px: int) -> Graph:

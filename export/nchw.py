@@ -443,8 +443,8 @@ def _batch_matmul(g: _Layout, op: Op) -> None:
 
 ELEMENTWISE = (
     "ABS", "ADD", "CAST", "DEQUANTIZE", "DIV", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG",
-    "LOGISTIC", "MAXIMUM", "MINIMUM", "MUL", "NEG", "POW", "PRELU", "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "ROUND",
-    "RSQRT", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "TANH",
+    "LOGISTIC", "MAXIMUM", "MINIMUM", "MUL", "NEG", "POW", "PRELU", "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1",
+    "ROUND", "RSQRT", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "TANH",
 )  # fmt: skip
 _KINDS: dict[str, Callable[[_Layout, Op], None]] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),

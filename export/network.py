@@ -51,7 +51,7 @@ class Source:
         Raises:
             InputError: the graph is none of as many classes as there are names.
         """
-        from edgenet.export.sources import as_classifier, rgb_input
+        from edgenet.export.classifier import as_classifier, rgb_input
 
         graph, added = as_classifier(self.build())
         graph, preprocessing = rgb_input(graph, self.preprocessing)

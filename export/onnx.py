@@ -333,12 +333,15 @@ def _transpose(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
 
 
 def _pad(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    mode = "reflect" if op.kind == "MIRROR_PAD" else "constant"
     if op.options.get("mode") == 1:
-        raise InputError(
-            f"MIRROR_PAD ({op.outputs[0]}) of the symmetric kind has no form in onnx: use tflite or openvino"
-        )
+        if max(*op.options["before"], *op.options["after"]) > 1:
+            raise InputError(
+                f"MIRROR_PAD ({op.outputs[0]}) of the symmetric kind has no form in onnx: use tflite or openvino"
+            )
+        mode = "edge"  # one step of it repeats the edge
     pads = w.integers(f"{op.outputs[0]}_pads", [*op.options["before"], *op.options["after"]])
-    w.node("Pad", [x[0], pads, *x[1:]], out, mode="reflect" if op.kind == "MIRROR_PAD" else "constant")
+    w.node("Pad", [x[0], pads, *x[1:]], out, mode=mode)
 
 
 def _slice(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:

@@ -9,7 +9,6 @@ kernels.
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,10 +187,19 @@ class _Writer:
                 value.friendly_name = f"{name}/fq"
             self.values[name] = value
 
+    def in_float(self, op: Op) -> bool:
+        """Whether the plugin computes `op` in float, or would not keep to its numbers.
+
+        A constant that is added becomes part of the zero point, rounded to whole steps.
+        """
+        if op.kind in ("ADD", "SUB", "DIV"):
+            return any(self.graph.constant(n) is not None for n in op.inputs)
+        return op.kind in _FLOAT_KERNELS
+
     def stays(self, op: Op, t: Tensor) -> bool:
         """Whether output `t` needs no rounding: it has these steps already, or only float kernels read it."""
-        readers = {self.graph.ops[i].kind for i in self.consumers[t.name]}
-        if readers and readers <= _FLOAT_KERNELS and t.name not in self.graph.outputs:
+        readers = [self.graph.ops[i] for i in self.consumers[t.name]]
+        if readers and all(map(self.in_float, readers)) and t.name not in self.graph.outputs:
             return True
         source = self.graph.tensors[str(op.inputs[0])]
         if op.kind not in _MOVES or source.quantization is None or t.quantization is None:
@@ -230,14 +238,6 @@ def _clamp(low: float, high: float) -> _Emitter:
         return [w.ops.clamp(x[0], low, high)]
 
     return emit
-
-
-def _subtract(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
-    t = w.graph.tensors[str(op.inputs[1])]
-    if t.data is None:
-        return [w.ops.subtract(*x)]
-    # The plugin takes a constant that is subtracted for a zero point, and rounds it to whole steps.
-    return [w.ops.add(x[0], w.constant(replace(t, data=-real_numbers(t), dtype="float32", quantization=None)))]
 
 
 def _convolution(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
@@ -419,7 +419,7 @@ _KINDS: dict[str, _Emitter] = {
     "SQRT": _simple("sqrt"),
     "SQUARE": _square,
     "SQUARED_DIFFERENCE": _simple("squared_difference"),
-    "SUB": _subtract,
+    "SUB": _simple("subtract"),
     "SUM": _reduction("reduce_sum"),
     "TANH": _simple("tanh"),
     "TRANSPOSE": _transpose,

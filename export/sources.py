@@ -5,31 +5,35 @@ is decides its content, not its name. Checking reads as little as tells a user w
 nothing in a file is run: pickles, Lambda layers and custom code are refused.
 """
 
-import csv
 import functools
 import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgenet.errors import InputError
 from edgenet.export import metadata
-from edgenet.export.graph import Graph, Op, Tensor, read_tflite
+from edgenet.export.classifier import checked, float_constants
+from edgenet.export.graph import Graph, read_tflite
 from edgenet.export.inspect import looks_like
+from edgenet.export.labels import class_labels
 from edgenet.images import Preprocessing
 from edgenet.preprocess import EXAMPLES, PRESETS, parse_preprocess
 from edgenet.results import sha256_of
+
+if TYPE_CHECKING:
+    from edgenet.export.network import Source
 
 SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx", ".tflite")
 VALID = "a .keras, .h5, .onnx or float .tflite file, or a SavedModel folder"
 # Files that people have instead, and what to do.
 _OTHERS = {
-    ".pt": "a PyTorch file, which is code as much as weights: export it, torch.onnx.export(model, ...), and give the .onnx",
+    ".pt": "a PyTorch file, which may carry code: export the model, torch.onnx.export(model, ...), and give the .onnx",
     ".pth": "a PyTorch file of weights: export the model, torch.onnx.export(model, ...), and give the .onnx",
     ".pkl": "a pickle, which edgenet never runs",
     ".pickle": "a pickle, which edgenet never runs",
@@ -66,7 +70,7 @@ def is_path(model: str) -> bool:
     return "/" in model or "\\" in model or path.suffix.lower() in (*SUFFIXES, *_OTHERS) or path.exists()
 
 
-def find_file(model: str, preprocess: str | None = None, labels: Path | None = None) -> Any:
+def find_file(model: str, preprocess: str | None = None, labels: Path | None = None) -> "Source":
     """Return the `Source` of a model file or folder.
 
     Args:
@@ -164,65 +168,6 @@ def side_px(path: Path, shape: Sequence[int | None]) -> int | None:
     return shape[1]
 
 
-# ------------------------------------------------------------------------------------------------------------- labels
-
-
-def class_labels(
-    n: int, file: Path | None, inside: Sequence[str] | None = None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return ids and names of `n` classes: the user's file's, or what the model carries, or the default.
-
-    Raises:
-        InputError: the file cannot be read, or does not have `n` names.
-    """
-    from edgenet.export.network import classes_of
-
-    ids, names = classes_of(n)
-    if file is not None:
-        return read_labels(file, n)
-    if inside is None or len(inside) != n or tuple(inside) == names:
-        return ids, names
-    return _ids_and_names(tuple(inside))
-
-
-def read_labels(file: Path, n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return ids and names of `n` classes from a text file, a name a line, or a CSV with the columns index,wnid,name."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as e:
-        raise InputError(f"cannot read --labels {file}: {e.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"--labels {file} is no text file: give one name a line, or CSV index,wnid,name") from None
-    lines = [line.strip() for line in text.strip("\r\n").splitlines()]
-    if lines and [c.strip() for c in lines[0].lower().split(",")] == ["index", "wnid", "name"]:
-        rows = [r for r in csv.reader(lines[1:]) if r]
-        bad = next((r for r in rows if len(r) != 3 or not r[0].strip().isdigit()), None)
-        if bad is not None or [int(r[0]) for r in rows] != list(range(len(rows))):
-            wrong = f"the row '{','.join(bad)}'" if bad else "rows out of order"
-            raise InputError(f"--labels {file} has {wrong}: give index,wnid,name with the indices 0, 1, 2, ...")
-        ids, names = tuple(r[1].strip() for r in rows), tuple(r[2].strip() for r in rows)
-    else:
-        ids, names = _ids_and_names(tuple(lines))
-    if len(names) != n:
-        raise InputError(
-            f"--labels {file} has {len(names)} names, the model {n} classes: give one name for each, in order"
-        )
-    if "" in names:
-        raise InputError(f"--labels {file}: the name of class {names.index('')} is empty: give one for each class")
-    return ids, names
-
-
-def _ids_and_names(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Take lines of "n01440764 tench" apart, if all are such."""
-    split = [re.fullmatch(r"(n\d{8})(?:[\s,:]+(.*))?", line) for line in lines]
-    if lines and all(split):
-        return tuple(m[1] for m in split if m), tuple(m[2] or m[1] for m in split if m)
-    return lines, lines
-
-
-# -------------------------------------------------------------------------------------------------------------- kinds
-
-
 def _find_onnx(path: Path) -> Found:
     from edgenet.export import from_onnx as importer
 
@@ -245,7 +190,7 @@ def _find_onnx(path: Path) -> Found:
 
     return Found(
         tuple(shape[i] for i in importer.NHWC) if nchw else shape,
-        _sha256(files),
+        sha256_of_all(files),
         build,
         classes,
         _own_preprocessing(props.get("edgenet")),
@@ -311,124 +256,10 @@ def _own_preprocessing(about: str | None) -> Preprocessing | None:
         return None
 
 
-def _sha256(files: Sequence[Path]) -> str:
+def sha256_of_all(files: Sequence[Path]) -> str:
     """Return one sha256 for one file or several."""
     digests = [sha256_of(f) for f in files]
     if len(files) == 1:
         return digests[0]
     text = "".join(f"{f.name} {d}\n" for f, d in zip(files, digests, strict=True))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-# ------------------------------------------------------------------------------------------------------------- graphs
-
-
-def float_constants(path: Path, graph: Graph) -> Graph:
-    """Return a .tflite's graph with float16 constants widened; refuse a quantized one.
-
-    Raises:
-        InputError: integers stand for real numbers in it.
-    """
-    give = "give the float file that it was made from"
-    for name in (*graph.inputs, *graph.outputs):
-        if graph.tensors[name].dtype != "float32":
-            raise InputError(f"{path} is quantized, {name} is {graph.tensors[name].dtype}: {give}")
-    tensors, ops = dict(graph.tensors), []
-    for op in graph.ops:
-        half = graph.tensors[str(op.inputs[0])] if op.kind == "DEQUANTIZE" else None
-        if half is not None and half.dtype == "float16" and half.data is not None:
-            tensors[op.outputs[0]] = replace(tensors[op.outputs[0]], data=half.data.astype(np.float32))
-        else:
-            ops.append(op)
-    from edgenet.export.fuse import drop_unused
-
-    graph = drop_unused(replace(graph, tensors=tensors, ops=tuple(ops)))
-    for t in graph.tensors.values():
-        if t.dtype in ("int8", "uint8", "int16", "float16"):
-            raise InputError(f"{path} is quantized, {t.name} is {t.dtype}: {give}")
-    return graph
-
-
-def checked(path: Path, graph: Graph) -> Graph:
-    """Return `graph` if it is a float classifier of one picture.
-
-    Raises:
-        InputError: several inputs or outputs, an open shape, numbers that are no float32, an output of several axes.
-    """
-    for what, names in (("inputs", graph.inputs), ("outputs", graph.outputs)):
-        if len(names) != 1:
-            raise InputError(f"{path} has {len(names)} {what} ({', '.join(names)}); an image classifier has one")
-    for name in (graph.inputs[0], graph.outputs[0]):
-        t = graph.tensors[name]
-        if t.dtype != "float32":
-            raise InputError(f"{path}: {name} is {t.dtype}; edgenet needs a network of float32: save it as one")
-    for t in graph.tensors.values():
-        if t.dtype == "float16" or any(n < 0 for n in t.shape):
-            what = "has an open shape" if t.dtype != "float16" else "is float16 (mixed precision)"
-            raise InputError(f"{path}: {t.name} {what}; save the network in float32 with fixed shapes")
-    shape = graph.tensors[graph.outputs[0]].shape
-    if int(np.prod(shape)) != max(shape, default=0):
-        raise InputError(f"{path} gives an output of {'x'.join(map(str, shape))}; a classifier's is 1 x classes")
-    return graph
-
-
-def as_classifier(graph: Graph) -> tuple[Graph, str]:
-    """Return the graph with an output of (1, classes) probabilities, and what was added for that, "" for nothing."""
-    out = graph.outputs[0]
-    shape = graph.tensors[out].shape
-    tensors, ops = dict(graph.tensors), list(graph.ops)
-
-    def emit(kind: str, inputs: tuple[str, ...], like: str, options: dict[str, Any], options_type: str) -> str:
-        name = like
-        while name in tensors:
-            name += "_"
-        tensors[name] = Tensor(name, (1, int(np.prod(shape))), "float32")
-        ops.append(Op(kind, inputs, (name,), options, options_type))
-        return name
-
-    if len(shape) != 2:
-        wanted = np.array([1, np.prod(shape)], np.int32)
-        tensors[f"{out}_shape"] = Tensor(f"{out}_shape", (2,), "int32", wanted)
-        out = emit("RESHAPE", (out, f"{out}_shape"), "flat_output", {"newShape": wanted}, "ReshapeOptions")
-    producers, last = graph.producers(), graph.outputs[0]
-    while last in producers and graph.ops[producers[last]].kind in ("RESHAPE", "SQUEEZE"):
-        last = str(graph.ops[producers[last]].inputs[0])
-    kind = graph.ops[producers[last]].kind if last in producers else ""
-    added = ""
-    if kind == "LOG_SOFTMAX":
-        old = graph.ops[producers[last]]
-        ops[producers[last]] = Op("SOFTMAX", old.inputs, old.outputs, {"beta": 1.0}, "SoftmaxOptions")
-        added = "its log-softmax made a softmax"
-    elif kind not in ("SOFTMAX", "LOGISTIC"):
-        out = emit("SOFTMAX", (out,), "probabilities", {"beta": 1.0}, "SoftmaxOptions")
-        added = "a softmax added"
-    return replace(graph, tensors=tensors, ops=tuple(ops), outputs=(out,)), added
-
-
-def rgb_input(graph: Graph, preprocessing: Preprocessing) -> tuple[Graph, Preprocessing]:
-    """Return a network of BGR pictures as one of RGB: the first convolution's weights are turned instead of each picture.
-
-    Where something else reads the picture, both come back as they were.
-    """
-    image, consumers = graph.inputs[0], graph.consumers()
-    readers = [(i, image) for i in consumers[image]]
-    for i, _ in list(readers):
-        if graph.ops[i].kind == "PAD":
-            readers.remove((i, image))
-            readers += [(j, graph.ops[i].outputs[0]) for j in consumers[graph.ops[i].outputs[0]]]
-    convolutions = [
-        graph.ops[i] for i, name in readers if graph.ops[i].kind == "CONV_2D" and graph.ops[i].inputs[0] == name
-    ]
-    weights = [graph.constant(op.inputs[1]) for op in convolutions]
-    if preprocessing.channel_order == "rgb" or len(convolutions) != len(readers) or any(
-        w is None or w.shape[3] != 3 for w in weights
-    ):  # fmt: skip
-        return graph, preprocessing
-    tensors, ops = dict(graph.tensors), list(graph.ops)
-    for (i, _), w in zip(readers, weights, strict=True):
-        assert w is not None
-        name = f"{graph.ops[i].inputs[1]}_rgb"
-        tensors[name] = Tensor(name, w.shape, "float32", np.ascontiguousarray(w[..., ::-1]))
-        ops[i] = replace(ops[i], inputs=(ops[i].inputs[0], name, *ops[i].inputs[2:]))
-    turned = replace(preprocessing, channel_order="rgb", mean=preprocessing.mean[::-1], std=preprocessing.std[::-1])
-    return replace(graph, tensors=tensors, ops=tuple(ops)), turned

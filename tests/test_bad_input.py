@@ -90,6 +90,14 @@ def test_a_run_without_an_output_folder_is_refused(edgenet: Edgenet, tiny_folder
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("option", ["--out", "--images", "--weights"])
+def test_an_empty_path_is_not_the_current_folder(option: str, edgenet: Edgenet, tmp_path: Path) -> None:
+    given = {"--out": "OUT", "--images": "photos", option: ""}
+    done = edgenet("run", "tiny", *(word for pair in given.items() for word in pair), cwd=tmp_path)
+    assert_refused(done, f"{option} is empty")
+    assert list(tmp_path.iterdir()) == []
+
+
 # -------------------------------------------------------------------------------------------------------------- images
 
 

@@ -86,7 +86,8 @@ def test_help_answers_in_a_third_of_a_second() -> None:
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "edgenet.cli", "--help"], check=True, capture_output=True)
+        done = subprocess.run([sys.executable, "-m", "edgenet", "--help"], check=True, capture_output=True, text=True)
+        assert done.stdout.startswith("Usage: edgenet [OPTIONS]")
         times.append(time.perf_counter() - start)
     assert min(times) < 0.3
 
@@ -310,3 +311,32 @@ def test_ctrl_c_ends_in_one_line_and_the_same_command_goes_on(
     assert "Traceback" not in shown
     assert not list(out.glob(".*"))
     assert edgenet(*asked, "--out", out).returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------- where output goes
+
+
+def test_a_pipe_that_is_closed_early_is_no_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m edgenet models --json | head -c 10", shell=True, capture_output=True, text=True
+    )
+    assert done.stdout == '[\n {\n  "na'
+    assert done.stderr == ""
+
+
+def test_a_terminal_without_unicode_gets_question_marks_and_no_traceback() -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-m", "edgenet", "models"], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "efficientnet-b7" in done.stdout
+
+
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgenet", "models", "--json"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("edgenet: ")
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1

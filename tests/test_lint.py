@@ -1,5 +1,6 @@
 """lint.py: nothing to say of good photographs, and the right thing of every kind of bad ones."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Edgenet
 from PIL import Image, ImageFilter
 
 from edgenet.calibration import lint as lint_module
@@ -15,7 +17,7 @@ from edgenet.errors import InputError
 from edgenet.export.graph import Graph, Op, Tensor
 from edgenet.glance import glances, looks_alike
 from edgenet.images import Preprocessing, load_pixels, open_images, split, stream
-from edgenet.results import ImageSet
+from edgenet.results import ImageSet, Results
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "imagenet-mini"
 PX = 64
@@ -30,7 +32,7 @@ def photograph(i: int, rng: np.random.Generator, height: int = 160, width: int =
     """A made picture with the spectrum of a photograph, a brightness and a tint of its own: (H, W, 3) uint8."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]) + 1 / height
     planes = [
-        np.fft.irfft2(np.exp(2j * np.pi * rng.random(frequency.shape)) / frequency**1.5, s=(height, width))
+        np.fft.irfft2(np.exp(2j * np.pi * rng.random(frequency.shape)) / frequency**1.2, s=(height, width))
         for _ in range(3)
     ]
     shared = planes[0] / planes[0].std()
@@ -127,8 +129,10 @@ def normalised_torch(x: np.ndarray) -> np.ndarray:
 def test_pictures_saved_after_they_were_normalised_are_told(
     spoil: Callable[[np.ndarray], np.ndarray], severity: str, tmp_path: Path
 ) -> None:
-    images = folder(tmp_path, lambda i, rng: spoil(photograph(i, rng).astype(np.float64)).astype(np.uint8))
-    found = findings(images)
+    images = folder(
+        tmp_path, lambda i, rng: spoil(photograph(i, rng, 260, 300).astype(np.float64)).astype(np.uint8), n=10
+    )
+    found = findings(images, replace(P, resolution_px=224))
     assert found["normalised"].severity == severity
     assert "photographs as they were" in found["normalised"].remedy
 
@@ -374,3 +378,73 @@ def test_what_is_allowed_does_not_stop() -> None:
 def test_an_unknown_code_lists_the_valid_ones() -> None:
     with pytest.raises(InputError, match=r"unknown --allow 'nois' \(valid: normalised, noise, .*brightness\)"):
         check_allowed(("nois",))
+
+
+# --------------------------------------------------------------------------------------------------------- command line
+
+
+def noise_folder(root: Path) -> Path:
+    rng = np.random.default_rng(5)
+    for label in range(5):
+        (root / f"class_{label}").mkdir(parents=True)
+        for i in range(4):
+            noise = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(root / f"class_{label}" / f"{i}.png")
+    return root
+
+
+EXPORT = ("export", "tiny", "--precision", "float32", "--precision", "int8")
+
+
+def test_a_run_on_noise_stops_before_anything_is_written_and_goes_on_where_it_is_allowed(
+    edgenet: Edgenet, tmp_path: Path
+) -> None:
+    photos, out = noise_folder(tmp_path / "photos"), tmp_path / "OUT"
+    refused = edgenet(*EXPORT, "--images", photos, "--out", out)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "10 of 10 pictures are random noise" in refused.stderr
+    assert "--allow noise goes on" in refused.stderr
+    assert not out.exists()
+    done = edgenet(*EXPORT, "--images", photos, "--out", out, "--allow", "noise")
+    assert done.returncode == 0, done.stderr
+    assert "Warning: 10 of 10 pictures are random noise" in done.stdout
+    found = Results.load(out).context["calibration_findings"]
+    assert ("noise", "danger") in {(f["code"], f["severity"]) for f in found}
+
+
+def test_without_a_calibrated_precision_nobody_looks_at_the_pictures(edgenet: Edgenet, tmp_path: Path) -> None:
+    photos, out = noise_folder(tmp_path / "photos"), tmp_path / "OUT"
+    done = edgenet("export", "tiny", "--precision", "float32", "--images", photos, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["context"]["calibration_findings"] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [(("--allow", "nois"), "unknown --allow 'nois'"), (("--target", "pixel"), "unknown target 'pixel'")],
+)
+def test_a_wrong_code_or_target_is_refused_and_nothing_is_written(
+    option: tuple[str, str], says: str, edgenet: Edgenet, tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "OUT"
+    done = edgenet(*EXPORT, "--images", tiny_folder, "--out", out, *option)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "valid: " in done.stderr
+    assert not out.exists()
+
+
+def test_the_summary_says_what_was_found() -> None:
+    from edgenet.summary import recommend
+
+    found = [
+        {"code": "few", "severity": "info", "message": "60 pictures", "remedy": "give more"},
+        {"code": "one-class", "severity": "warning", "message": "all of one class", "remedy": "give all"},
+        {"code": "noise", "severity": "danger", "message": "all noise", "remedy": "give photographs"},
+    ]
+    notes = {n.text: n.loud for n in recommend(Results(context={"calibration_findings": found})).notes}
+    assert notes == {
+        "Calibration pictures: all of one class; give all.": False,
+        "Calibration pictures: all noise; give photographs.": True,
+    }
