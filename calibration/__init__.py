@@ -2,5 +2,15 @@
 
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, PRECISIONS, quantize
 from edgenet.calibration.ranges import measure_ranges
+from edgenet.calibration.shared import CORRECTIONS, RANGE_METHODS, Recipe, SharedCalibration
 
-__all__ = ["NEEDS_CALIBRATION", "PRECISIONS", "measure_ranges", "quantize"]
+__all__ = [
+    "CORRECTIONS",
+    "NEEDS_CALIBRATION",
+    "PRECISIONS",
+    "RANGE_METHODS",
+    "Recipe",
+    "SharedCalibration",
+    "measure_ranges",
+    "quantize",
+]

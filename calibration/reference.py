@@ -15,7 +15,8 @@ Two ways to bring a 32-bit sum back to 8 bits:
 
 They differ by one level where a sum lies near the middle between two. Additions follow XNNPACK's vadd with "float".
 EfficientNet-Lite in "float" agrees with LiteRT's XNNPACK bit by bit, in "fixed" with its reference kernels but for one
-logit in a thousand, by one level.
+logit in a thousand, by one level. With 8-bit weights lite0 keeps 0.875 of float's answers in the saturating arithmetic
+(80 photographs, all in the exact one); OpenVINO on a machine without VNNI was measured at 0.877.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,11 +1,11 @@
 """Round a network's weights so that its layers' outputs move least: second-order error feedback and bias correction.
 
-Layer by layer, in the order they run, in the network quantized so far: the rounding error of one weight is made good by
-those of the same output channel that are not rounded yet, as the covariance of the layer's inputs says (optimal brain
-quantization in the form of GPTQ, https://arxiv.org/abs/2210.17323), and the bias takes back what is left of the mean
-(https://arxiv.org/abs/1906.04721, section 4.2). Before it is rounded, a layer is moved a little towards giving the float
-network's output from the quantized network's input: what the layers before it did wrong is made good. Unlabelled pictures, closed form, no random numbers: the same
-pictures always give the same integers.
+Layer by layer, in the order they run, in the network quantized so far. First the weights are moved a little towards
+giving the float network's output from the quantized network's input, which makes good what the layers before it did
+wrong. Then each rounding error is made good by the weights of the same output channel that are not rounded yet, as the
+covariance of the layer's inputs says (optimal brain quantization in the form of GPTQ, https://arxiv.org/abs/2210.17323),
+and the bias takes back what is left of the mean (https://arxiv.org/abs/1906.04721, section 4.2). Unlabelled pictures,
+closed form, no random numbers: the same pictures always give the same integers.
 """
 
 import os

@@ -108,6 +108,12 @@ what_options = _options(
     ),
     click.option("--labels", type=PATH, help="Names of an own model's classes, one a line."),
     click.option("--target", metavar="NAME", help="What runs the files: auto, pixel-8, coral, ...  [default: auto]"),
+    click.option(
+        "--calibration-method", metavar="M", help="How ranges are chosen: min-max, mse, auto, ...  [default: min-max]"
+    ),
+    click.option(
+        "--corrections", metavar="LIST", help="What makes up for rounding: all, none, or some by name.  [default: all]"
+    ),
     click.option("--allow", multiple=True, metavar="CODE", help="Calibrate with pictures that are bad in this way."),
     click.option(
         "--random-weights", is_flag=True, default=None, help="Build without trained weights, for latency only."
@@ -343,6 +349,8 @@ def doctor(as_json: bool) -> None:
 
 def _job(model: str, asked: dict[str, Any]) -> "Job":
     """Put together what the recipe and the command line ask for; the command line has the last word."""
+    from edgenet.calibration import CORRECTIONS
+    from edgenet.export import FORMATS
     from edgenet.pipeline import Job, recipe
 
     given: dict[str, Any] = recipe(Path(model)) if model.endswith(".toml") else {"model": model}
@@ -355,6 +363,11 @@ def _job(model: str, asked: dict[str, Any]) -> "Job":
     for name in ("formats", "precisions", "devices", "allow"):
         if name in given:
             given[name] = tuple(dict.fromkeys(given[name]))
+    if "all" in given.get("formats", ()):
+        given["formats"] = tuple(FORMATS)
+    if isinstance(given.get("corrections"), str):
+        names = {"all": CORRECTIONS, "none": ()}
+        given["corrections"] = names.get(given["corrections"], tuple(given["corrections"].split(",")))
     return Job(**given, command=shlex.join(["edgenet", *sys.argv[1:]]))
 
 

@@ -12,20 +12,21 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgenet import __version__
+from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS, Recipe, SharedCalibration
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Network, Source, export_graph, find_source, versions
-from edgenet.images import Preprocessing, limit, load_pixels, normalise, open_images, split, stream
+from edgenet.images import Preprocessing, limit, load_pixels, open_images, split, stream
 from edgenet.results import (
     RESULTS_FILE,
     Artifact,
-    Calibration,
     Evaluation,
     Failure,
     ImageSet,
@@ -33,13 +34,14 @@ from edgenet.results import (
     Results,
     sha256_of,
 )
-from edgenet.targets import target
+from edgenet.targets import check_formats, target, weight_bits
 
 if TYPE_CHECKING:
     from edgenet.calibration.lint import Finding
 
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 REFERENCE_PRECISION = "float32"
+USES_IMAGES = (*NEEDS_CALIBRATION, "weight-only", "dynamic")  # the last two round better where there are some
 LOCK_FILE = ".edgenet.lock"
 Progress = Callable[[str, int, int], None]  # (what is being done, done, in all)
 
@@ -63,6 +65,8 @@ class Job:
     preprocess: str | None = None
     labels: Path | None = None
     target: str = "auto"
+    calibration_method: str = Recipe.method
+    corrections: tuple[str, ...] = Recipe.corrections
     allow: tuple[str, ...] = ()
     command: str = ""
 
@@ -112,7 +116,6 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
 
 def _check(job: Job, only_export: bool) -> None:
     """What can be told without opening anything."""
-    from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS
     from edgenet.calibration.lint import check_allowed
     from edgenet.device_bench import list_devices
 
@@ -126,7 +129,8 @@ def _check(job: Job, only_export: bool) -> None:
         if job.precisions != DEFAULT_PRECISIONS:
             valid = ", ".join(FORMATS[format].precisions)
             raise InputError(f"format {format} has no precision {precision} (valid: {valid})")
-    target(job.target)
+    check_formats(target(job.target), job.formats)
+    Recipe(job.calibration_method, job.corrections)
     check_allowed(job.allow)
     for name, number in (("--calibration-images", job.calibration_images), ("--threads", job.threads)):
         if number < 1:
@@ -163,10 +167,9 @@ def _open(job: Job, source: Source) -> _Images:
 
 def _lint(job: Job, source: Source, images: _Images) -> "list[Finding]":
     """Look at the calibration pictures, if any are needed, before anything is written; stop where they are bad."""
-    from edgenet.calibration import NEEDS_CALIBRATION
     from edgenet.calibration.lint import lint, refuse
 
-    if images.calibration is None or not set(job.precisions) & set(NEEDS_CALIBRATION):
+    if images.calibration is None or not set(job.precisions) & set(USES_IMAGES):
         return []
     pixels = stream(images.calibration, source.preprocessing)
     findings = lint(pixels, images.calibration, source.preprocessing, images.evaluation)
@@ -241,34 +244,16 @@ def _context(job: Job, images: _Images) -> dict[str, Any]:
 
 
 def _export(job: Job, source: Source, images: _Images, results: Results, progress: Progress) -> None:
-    from edgenet.calibration import NEEDS_CALIBRATION, quantize
-
-    network: Network | None = None
-    calibration: Calibration | None = None
+    made = _Making(job, source, images)
     wanted = [(f, p) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions]
     for done, (format, precision) in enumerate(wanted):
-        id = f"{source.name}_{precision}{FORMATS[format][0]}"
-        calibrated = precision in NEEDS_CALIBRATION
-        options: dict[str, Any] = {"weights": source.sha256, "io": job.io, "edgenet_version": __version__}
-        options["preprocessing"] = source.preprocessing.to_json()
-        options["labels"] = hashlib.sha256("\n".join(source.class_names).encode()).hexdigest()
-        if calibrated and images.calibration is not None:
-            options["calibration_images"] = images.calibration.fingerprint
+        id = f"{source.name}_{precision}{FORMATS[format].suffix}"
+        options = made.options(format, precision)
         if _is_whole(job.out, results, id, options):
             continue
         progress("export", done, len(wanted))
         try:
-            if network is None:
-                network = source.network()
-            if calibrated and calibration is None:
-                assert images.calibration is not None
-                calibration = calibrate(network, images.calibration)
-            used = calibration if calibrated else None
-            graph = quantize(network.graph, precision, used)
-            results.put(
-                export_graph(network, graph, job.out, format=format, precision=precision, io=job.io,
-                             calibration=used, options=options)
-            )  # fmt: skip
+            results.put(made.export(job.out, format, precision, options))
         except InputError:
             raise
         except EdgenetError as e:
@@ -277,22 +262,61 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
             results.put(Failure("export", id, str(e), "see docs/troubleshooting.md"))
         results.save(job.out)
     progress("export", len(wanted), len(wanted))
-    ids = [f"{source.name}_{p}{FORMATS[f][0]}" for f, p in wanted]
+    ids = [f"{source.name}_{p}{FORMATS[f].suffix}" for f, p in wanted]
     results.artifacts.sort(key=lambda a: ids.index(a.id) if a.id in ids else len(ids))
     results.save(job.out)
 
 
-def calibrate(network: Network, images: ImageSet) -> Calibration:
-    """Return the ranges of the network's activations on `images`."""
-    from edgenet.calibration import measure_ranges
-    from edgenet.export.interface import pixel_quantization
+class _Making:
+    """What the files of one job are made from, each thing built when the first file needs it."""
 
-    pixels = load_pixels(images, network.preprocessing)
-    inputs = (normalise(p[None], network.preprocessing) for p in pixels)
-    ranges = measure_ranges(network.graph, inputs)
-    exact = pixel_quantization(network.preprocessing, "int8")
-    fixed = {network.graph.inputs[0]: (float(exact.scale[0]), int(exact.zero_point[0]))} if exact else {}
-    return Calibration(ranges, "min-max", images.fingerprint, len(pixels), network.fingerprint, fixed)
+    def __init__(self, job: Job, source: Source, images: _Images) -> None:
+        self.job, self.source, self.images = job, source, images
+        self.target = target(job.target)
+        self.recipe = Recipe(job.calibration_method, job.corrections)
+
+    @cached_property
+    def network(self) -> Network:
+        return self.source.network()
+
+    @cached_property
+    def shared(self) -> SharedCalibration:
+        images = self.images.calibration
+        pixels = load_pixels(images, self.network.preprocessing) if images is not None else None
+        return SharedCalibration(self.network, pixels, images.fingerprint if images else "", self.recipe)
+
+    def options(self, format: str, precision: str) -> dict[str, Any]:
+        """Everything that decides the bytes of a file: what a resume compares."""
+        options: dict[str, Any] = {
+            "weights": self.source.sha256,
+            "io": self.job.io,
+            "edgenet_version": __version__,
+            "preprocessing": self.source.preprocessing.to_json(),
+            "labels": hashlib.sha256("\n".join(self.source.class_names).encode()).hexdigest(),
+        }
+        if precision in USES_IMAGES and self.images.calibration is not None:
+            options["calibration_images"] = self.images.calibration.fingerprint
+            options["calibration_method"] = self.recipe.method
+            options["corrections"] = list(self.recipe.corrections)
+            options["weight_bits"] = self.bits(format, precision)
+        return options
+
+    def bits(self, format: str, precision: str) -> int:
+        return weight_bits(self.target, format) if precision == "int8" else 8
+
+    def export(self, out: Path, format: str, precision: str, options: dict[str, Any]) -> Artifact:
+        graph = self.shared.quantized(precision, self.bits(format, precision))
+        used = self.shared.calibration if precision in NEEDS_CALIBRATION else None
+        return export_graph(
+            self.network,
+            graph,
+            out,
+            format=format,
+            precision=precision,
+            io=self.job.io,
+            calibration=used,
+            options=options,
+        )
 
 
 def _is_whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> bool:
@@ -377,7 +401,7 @@ def recipe(path: Path) -> dict[str, Any]:
              "formats": "a list of texts", "precisions": "a list of texts", "devices": "a list of texts",
              "calibration_images": "a whole number", "limit": "a whole number", "threads": "a whole number",
              "random_weights": "true or false", "preprocess": "a text", "labels": "a text", "target": "a text",
-             "allow": "a list of texts"}  # fmt: skip
+             "allow": "a list of texts", "calibration_method": "a text", "corrections": "a list of texts"}  # fmt: skip
     fits: dict[str, Callable[[Any], bool]] = {
         "a text": lambda v: isinstance(v, str),
         "a list of texts": lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v),

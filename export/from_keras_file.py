@@ -108,7 +108,14 @@ def refuse_code(path: Path, config: Any) -> None:
         named = f"{kind} '{name}'" if name else kind
         if kind in ("Lambda", "__lambda__"):
             raise InputError(f"{path} has the layer {named}, Python code in a file, which edgenet never runs")
+        if kind in ("DTypePolicy", "Policy") and isinstance(name, str) and "float16" in name:
+            raise InputError(
+                f"{path} is of mixed precision ({name}): build the network with the policy float32, load the weights "
+                "into it and save that"
+            )
         module, registered = item.get("module"), item.get("registered_name")
+        if kind == "LayerScale" and re.match(r"^keras(\.src)?\.applications\.\w+$", str(module)):
+            continue  # ConvNeXt's own layer
         foreign = "module" in item and not (isinstance(module, str) and _TRUSTED.match(module))
         if foreign or (isinstance(registered, str) and ">" in registered):
             where = f" of {module}" if isinstance(module, str) and module != "builtins" else ""

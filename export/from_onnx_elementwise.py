@@ -84,7 +84,8 @@ def extremes(kind: str) -> Handler:
         known = [c for i in range(len(node.inputs)) if (c := b.constant(node, i)) is not None]
         rest = [b.value(node, i) for i in range(len(node.inputs)) if b.constant(node, i) is None]
         out = rest[0]
-        for y in (*rest[1:], *known):
+        others: list[Value | np.ndarray] = [*rest[1:], *known]
+        for y in others:
             out = binary(b, node, kind, out, y)
         return out
 

@@ -88,22 +88,22 @@ def _signatures(data: bytes) -> dict[str, tuple[list[_Tensor], list[_Tensor]]]:
     for meta_graph in _all(data, _META_GRAPHS):
         for entry in _all(meta_graph, _SIGNATURES):
             fields = dict(_fields(entry))
-            definition = bytes(fields[_VALUE])  # type: ignore[arg-type]
+            definition = bytes(fields[_VALUE])
             tensors = tuple(
                 sorted((_tensor(e) for e in _all(definition, side)), key=lambda t: t.name)
                 for side in (_INPUTS, _OUTPUTS)
             )
-            found[bytes(fields[_KEY]).decode()] = (tensors[0], tensors[1])  # type: ignore[arg-type]
+            found[bytes(fields[_KEY]).decode()] = (tensors[0], tensors[1])
     return found
 
 
 def _tensor(entry: bytes) -> _Tensor:
     fields = dict(_fields(entry))
-    info = dict(_fields(bytes(fields[_VALUE])))  # type: ignore[arg-type]
-    shape = bytes(info.get(_SHAPE, b""))  # type: ignore[arg-type]
+    info = dict(_fields(bytes(fields[_VALUE])))
+    shape = bytes(info.get(_SHAPE, b""))
     dims = [dict(_fields(d)).get(_SIZE, 0) for d in _all(shape, _DIM)]
     sizes = tuple(None if not isinstance(n, int) or n >= 1 << 63 else n for n in dims)  # -1 is open
-    return _Tensor(bytes(fields[_KEY]).decode(), int(info.get(_DTYPE, 0)), sizes)  # type: ignore[arg-type]
+    return _Tensor(bytes(fields[_KEY]).decode(), int(info.get(_DTYPE, 0)), sizes)
 
 
 def _all(data: bytes, number: int) -> Iterator[bytes]:

@@ -100,6 +100,8 @@ class _Fuser:
         linear = self.before(x)
         if c is None or linear is None or linear.kind not in WEIGHT_AXIS or linear.options["fusedActivationFunction"]:
             return False
+        if self.tensors[op.outputs[0]].shape != self.tensors[str(x)].shape:
+            return False
         w = self.tensors[str(linear.inputs[1])].data
         if w is None:
             return False

@@ -62,6 +62,7 @@ class Found:
     classes: int | None = None
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
+    hint: str = ""  # what it says of its preprocessing, where that is not all
 
 
 def is_path(model: str) -> bool:
@@ -92,8 +93,9 @@ def find_file(model: str, preprocess: str | None = None, labels: Path | None = N
     elif found.preprocessing is not None:
         preprocessing = found.preprocessing
     else:
+        hint = f" (its metadata says {found.hint})" if found.hint else ""
         raise InputError(
-            f"{path} does not say how its input is made from a picture: give --preprocess, a preset "
+            f"{path} does not say how its input is made from a picture{hint}: give --preprocess, a preset "
             f"({', '.join(PRESETS)}) or settings, {EXAMPLES}" + ("" if px else " with size=PIXELS")
         )
     build = functools.cache(lambda: found.build(preprocessing.resolution_px))
@@ -218,7 +220,18 @@ def _find_tflite(path: Path) -> Found:
         int(np.prod(graph.tensors[graph.outputs[0]].shape)),
         _own_preprocessing(about.decode() if about else None),
         tuple(labels.decode("utf-8", "replace").splitlines()) if labels else None,
+        _normalization(data),
     )
+
+
+def _normalization(data: bytes) -> str:
+    """Return mean and std of a file's TFLite metadata as `--preprocess` takes them; it says nothing of the crop."""
+    try:
+        image = (metadata.read_metadata(data).get("inputs") or [{}])[0]
+    except InputError:
+        return ""
+    mean, std = image.get("mean"), image.get("std")
+    return f"mean={','.join(f'{m:g}' for m in mean)} std={','.join(f'{s:g}' for s in std)}" if mean and std else ""
 
 
 def _find_h5(path: Path) -> Found:

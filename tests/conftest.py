@@ -12,10 +12,9 @@ import pytest
 import tiny
 
 from edgenet import zoo
-from edgenet.calibration import quantize
+from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.export import Network, export_graph
-from edgenet.images import open_images, split
-from edgenet.pipeline import calibrate
+from edgenet.images import load_pixels, open_images, split
 from edgenet.results import Calibration, ImageSet
 
 Done = subprocess.CompletedProcess[str]
@@ -42,7 +41,9 @@ def tiny_images(tiny_folder: Path, tiny_network: Network) -> tuple[ImageSet, Ima
 
 @pytest.fixture(scope="session")
 def tiny_calibration(tiny_network: Network, tiny_images: tuple[ImageSet, ImageSet]) -> Calibration:
-    return calibrate(tiny_network, tiny_images[0])
+    """Ranges of `tiny_network.graph` itself: nothing is equalised or corrected."""
+    pixels = load_pixels(tiny_images[0], tiny_network.preprocessing)
+    return SharedCalibration(tiny_network, pixels, tiny_images[0].fingerprint, Recipe(corrections=())).calibration
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +71,7 @@ def tiny_zoo(monkeypatch: pytest.MonkeyPatch) -> zoo.ModelSpec:
 def edgenet() -> Edgenet:
     """Run the command line as a user does, in a process of its own, with the model `tiny`; nothing is a terminal."""
 
-    def run(
-        *args: object, kill: str = "", timeout_s: float = 120, **options: object
-    ) -> "subprocess.CompletedProcess[str]":
+    def run(*args: object, kill: str = "", timeout_s: float = 120, **options: Any) -> Done:
         env = {**os.environ, "TINY_KILL": kill, "PYTHONWARNINGS": "error::ResourceWarning"}
         command = [sys.executable, tiny.__file__, *map(str, args)]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, **options)

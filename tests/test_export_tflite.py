@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from edgenet import export
-from edgenet.calibration import PRECISIONS, quantize
+from edgenet.calibration import PRECISIONS, SharedCalibration, quantize
 from edgenet.errors import InputError
 from edgenet.export import FORMATS, IO_DTYPES, Network, export_graph, runtime
 from edgenet.export.inspect import inspect
@@ -175,15 +175,16 @@ def test_the_package_is_its_table_of_contents() -> None:
 def test_lite0_in_int8_is_small_and_agrees_with_float(tmp_path: Path) -> None:
     from edgenet.evaluate import Candidate, evaluate
     from edgenet.images import limit, open_images, split
-    from edgenet.pipeline import calibrate
 
     network = export.find_source("efficientnet-lite0").network()
     images = limit(open_images(IMAGENET_MINI, network.class_ids, network.class_names), 200)
     calibrated_on, measured_on = split(images, 60)
-    calibration = calibrate(network, calibrated_on)
+    pixels = load_pixels(calibrated_on, network.preprocessing)
+    shared = SharedCalibration(network, pixels, calibrated_on.fingerprint)
     candidates = []
     for precision in ("float32", "int8"):
-        a = written(network, calibration, tmp_path, precision)
+        graph = shared.quantized(precision)
+        a = export_graph(network, graph, tmp_path, format="tflite", precision=precision, calibration=shared.calibration)
         candidates.append(Candidate(precision, tmp_path / a.path))
         size = a.size_bytes
     assert size <= 5.4e6

@@ -106,11 +106,7 @@ def test_a_channel_shuffle_moves_numbers_once(tmp_path: Path) -> None:
     x = t.node("Reshape", [x, t.weight(np.array([1, 3, 4, 32, 32]))])
     x = t.node("Transpose", [x], perm=[0, 2, 1, 3, 4])
     x = t.node("Reshape", [x, t.weight(np.array([1, -1, 32, 32]))])
-    a, b = (
-        t.node("Split", [x], n=2, axis=1)
-        if t.opset < 13
-        else t.node("Split", [x, t.weight(np.array([4, 8]))], 2, axis=1)
-    )
+    a, b = t.node("Split", [x, t.weight(np.array([4, 8]))], 2, axis=1)
     x = t.node("Concat", [t.node("Relu", [b]), a], axis=1)
     kinds = assert_parity(save(t, t.head(t.conv(x, 12, 8, bias=True), 8, 5), tmp_path))
     assert kinds["TRANSPOSE"] == 1
@@ -149,13 +145,13 @@ def test_a_transformer_block_with_layer_norm_and_spelt_out_gelu(tmp_path: Path) 
 
 
 def test_channels_last_blocks_cost_no_transpose(tmp_path: Path) -> None:
-    t = TorchStyle()
+    t = TorchStyle(opset=20)
     x = t.conv("input", 3, 8, 4, 4, padding=0, bias=True)
     y = t.node("Transpose", [t.conv(x, 8, 8, 7, groups=8, bias=True)], perm=[0, 2, 3, 1])
     y = t.node("LayerNormalization", [y, t.weight(t.normal(8)), t.weight(t.normal(8))], axis=-1)
-    y = t.node("Gelu", [t.node("MatMul", [y, t.weight(t.normal(8, 8))])]) if t.opset >= 20 else t.node("Tanh", [y])
+    y = t.node("Gelu", [t.node("MatMul", [y, t.weight(t.normal(8, 8))])])
     x = t.node("Add", [x, t.node("Transpose", [y], perm=[0, 3, 1, 2])])
-    x = t.node("ReduceMean", [x], axes=[-2, -1], keepdims=0)
+    x = t.node("ReduceMean", [x, t.weight(np.array([-2, -1]))], keepdims=0)
     assert "TRANSPOSE" not in assert_parity(save(t, t.gemm(x, 8, 5), tmp_path))
 
 

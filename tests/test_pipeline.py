@@ -292,3 +292,20 @@ def test_a_wrong_recipe_says_what_is_wrong(text: str, says: str, tmp_path: Path)
 def test_a_job_has_the_defaults_that_the_help_promises() -> None:
     job = Job("m", Path("out"))
     assert (job.calibration_images, job.threads, job.io, job.formats) == (100, 1, "float32", ("tflite",))
+
+
+@pytest.mark.parametrize("kill", ["before 1", "after 1", "before 2", "after 2"])
+def test_an_openvino_model_is_two_files_and_never_one_of_each_run(kill: str, edgenet: Edgenet, tmp_path: Path) -> None:
+    """The weights are put in their place first, then the file that refers to them."""
+    pytest.importorskip("openvino")
+    out, asked = tmp_path / "OUT", ("export", "tiny", "--format", "openvino", "--precision", "float32")
+    assert edgenet(*asked, "--out", out, kill=kill).returncode == -signal.SIGKILL
+    assert (out / "tiny_float32.xml").exists() == (kill == "after 2")
+    done = edgenet(*asked, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in out.iterdir()) == ["results.json", "tiny_float32.bin", "tiny_float32.xml"]
+    (a,) = Results.load(out).artifacts
+    assert sha256_of(out / a.path) == a.sha256
+    (out / "tiny_float32.bin").write_bytes(b"another's")
+    assert edgenet(*asked, "--out", out).returncode == 0
+    assert sha256_of(out / a.path) == a.sha256

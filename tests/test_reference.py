@@ -308,12 +308,13 @@ def test_an_unknown_arithmetic_lists_the_valid_ones(name: str, valid: str, tiny_
 @pytest.mark.skipif(not PHOTOS.exists(), reason="needs the photographs beside the project")
 def test_lite0_is_litert_bit_by_bit_and_seven_bits_save_it_from_saturation() -> None:
     from edgenet.export import find_source
-    from edgenet.pipeline import calibrate
 
     network = find_source("efficientnet-lite0").network()
     images = open_images(PHOTOS, network.class_ids, network.class_names)
     calibration, rest = split(images, 16)
-    ranges = calibrate(network, calibration)
+    ranges = calibrated(
+        network.graph, normalise(load_pixels(calibration, network.preprocessing), network.preprocessing)
+    )
     x = normalise(load_pixels(split(rest, 6)[0], network.preprocessing), network.preprocessing)
     eight = quantize(network.graph, "int8", ranges)
     seven = quantize(network.graph, "int8", ranges, weights=round_weights(network.graph, 7))

@@ -48,9 +48,7 @@ def graph(seed: int = 0, classes: int = CLASSES) -> Graph:
         bias = rng.normal(0.1, 0.1, filters).astype(np.float32)
         options = {**STRIDES, "strideW": stride, "strideH": stride, "fusedActivationFunction": activation}
         inputs_ = (x, constant(f"{name}_w", w), constant(f"{name}_b", bias))
-        return emit(
-            "CONV_2D", inputs_, name, (1, -(-side // stride), -(-side // stride), filters), options, "Conv2DOptions"
-        )
+        return emit("CONV_2D", inputs_, name, (1, side, side, filters), options, "Conv2DOptions")
 
     def depthwise(x: str, name: str) -> str:
         shape = tensors[x].shape
@@ -91,9 +89,7 @@ def trained() -> Graph:
     return g
 
 
-def source(
-    model: str = "tiny", weights: Path | None = None, random_weights: bool = False, **options: Any
-) -> Source:
+def source(model: str = "tiny", weights: Path | None = None, random_weights: bool = False, **options: Any) -> Source:
     """What find_source returns for the model `tiny`; any other name goes to the real one."""
     from edgenet.export import network
 

@@ -1,0 +1,117 @@
+"""One calibration for all formats: what is measured on the pictures once, and every quantized graph made from it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from edgenet.calibration.equalize import equalize
+from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
+from edgenet.calibration.ranges import METHODS, Observation, choose_ranges, observe
+from edgenet.calibration.rounding import round_with_feedback
+from edgenet.errors import InputError
+from edgenet.export.graph import Graph
+from edgenet.export.interface import pixel_quantization
+from edgenet.export.network import Network
+from edgenet.images import Pixels, normalise
+from edgenet.results import Calibration
+
+CORRECTIONS = ("equalization", "reconstruction", "feedback", "bias-correction")
+RANGE_METHODS = (*METHODS, "auto")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the numbers are chosen. Every correction can be switched off."""
+
+    method: str = "min-max"
+    corrections: tuple[str, ...] = CORRECTIONS
+
+    def __post_init__(self) -> None:
+        if self.method not in RANGE_METHODS:
+            raise InputError(f"unknown --calibration-method '{self.method}' (valid: {', '.join(RANGE_METHODS)})")
+        for c in self.corrections:
+            if c not in CORRECTIONS:
+                raise InputError(f"unknown correction '{c}' (valid: {', '.join(CORRECTIONS)}, or none)")
+
+
+class SharedCalibration:
+    """Observes a network on calibration pictures, and quantizes it for any format; each number is computed once.
+
+    Args:
+        pixels: (N, H, W, 3) uint8, cropped to the network's input; None where there are none, which leaves float
+            precisions, and weights that are rounded to the nearest.
+        images: fingerprint of the pictures.
+    """
+
+    def __init__(self, network: Network, pixels: Pixels | None, images: str = "", recipe: Recipe = Recipe()) -> None:
+        self.network, self.pixels, self.images, self.recipe = network, pixels, images, recipe
+        self._weights: dict[tuple[str, int], dict[str, Weight]] = {}
+
+    def inputs(self) -> Iterator[np.ndarray]:
+        """Yield what the graph takes, one picture at a time: (1, H, W, 3) float32, normalised."""
+        if self.pixels is None:
+            raise InputError("int8 needs images to calibrate with: give --images DIR (or sample)")
+        for p in self.pixels:
+            yield normalise(p[None], self.network.preprocessing)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The float graph that is quantized: the network's, its channels equalised where that is asked for."""
+        if "equalization" not in self.recipe.corrections or self.pixels is None:
+            return self.network.graph
+        return equalize(self.network.graph, observe(self.network.graph, self.inputs()))
+
+    @cached_property
+    def observations(self) -> dict[str, Observation]:
+        """What the pictures say of every activation of `graph`."""
+        return observe(self.graph, self.inputs())
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """The range of every activation of `graph`."""
+        exact = pixel_quantization(self.network.preprocessing, "int8")
+        return Calibration(
+            ranges=choose_ranges(self.observations, self.recipe.method),
+            method="+".join((self.recipe.method, *self.recipe.corrections)),
+            images=self.images,
+            n_images=0 if self.pixels is None else len(self.pixels),
+            network=self.network.fingerprint,
+            fixed={self.graph.inputs[0]: (float(exact.scale[0]), int(exact.zero_point[0]))} if exact else {},
+        )
+
+    def weights(self, precision: str, bits: int = 8) -> dict[str, Weight]:
+        """Return the integers of every layer's weights for this precision, corrected as the recipe says."""
+        corrections = set(self.recipe.corrections) - {"equalization"}
+        if self.pixels is None or not corrections:
+            return round_weights(self.graph, bits)
+        # Dynamic range quantizes activations as they come: to the weights it is as if they were float.
+        key = (precision if precision in NEEDS_CALIBRATION else "weight-only", bits)
+        if key not in self._weights:
+            self._weights[key] = round_with_feedback(
+                self.graph,
+                self.inputs(),
+                self.calibration,
+                bits=bits,
+                precision=key[0],
+                feedback="feedback" in corrections,
+                bias_correction="bias-correction" in corrections,
+                reconstruction="reconstruction" in corrections,
+            )
+        return self._weights[key]
+
+    def quantized(self, precision: str, bits: int = 8, exceptions: Mapping[str, str] | None = None) -> Graph:
+        """Return the network in `precision`, with weights of `bits` bits.
+
+        Args:
+            exceptions: the precision of single operators, as `quantize` takes it.
+
+        Raises:
+            InputError: unknown precision, or one that needs pictures came without.
+        """
+        if precision in ("float32", "float16"):
+            return quantize(self.network.graph, precision)
+        calibration = self.calibration if precision in NEEDS_CALIBRATION else None
+        weights = self.weights(precision, bits)
+        return quantize(self.graph, precision, calibration, weights=weights, exceptions=exceptions)

@@ -1,0 +1,198 @@
+"""rounding.py and equalize.py: by hand, against brute force, and on a network of a few layers."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from layers import RELU6, Builder, bottleneck, pictures
+
+from edgenet.calibration import measure_ranges, quantize
+from edgenet.calibration.equalize import equalize
+from edgenet.calibration.execute import Executor
+from edgenet.calibration.quantize import round_weights
+from edgenet.calibration.ranges import choose_ranges, observe
+from edgenet.calibration.rounding import _Geometry, _round_with_feedback, round_with_feedback
+from edgenet.calibration.sensitivity import sensitivity, sqnr_db
+from edgenet.errors import InputError
+from edgenet.export.graph import Graph
+from edgenet.results import Calibration
+
+
+def calibration(graph: Graph, xs: list[np.ndarray]) -> Calibration:
+    return Calibration(measure_ranges(graph, xs, 1), "min-max", "", len(xs), "")
+
+
+def outputs(graph: Graph, xs: list[np.ndarray]) -> np.ndarray:
+    run = Executor(graph, graph.outputs, 1)
+    return np.concatenate([run(x)[0] for x in xs])
+
+
+def round_one(w: list[float], covariance: list[list[float]]) -> list[float]:
+    return _round_with_feedback(np.array([[w]]), np.ones((1, 1)), np.array([covariance]), 127)[0, 0].tolist()
+
+
+def test_the_error_of_one_weight_is_made_good_by_a_correlated_one() -> None:
+    # The first has the larger variance and goes to 1 (0.6 -> +0.4); the second owes 0.4 and goes from 0.6 to 0.2 -> 0.
+    assert round_one([0.6, 0.6], [[1.001, 1.0], [1.0, 1.0]]) == [1, 0]
+
+
+def test_uncorrelated_weights_are_rounded_to_the_nearest() -> None:
+    assert round_one([0.6, 0.6, -1.2], [[3.0, 0, 0], [0, 2.0, 0], [0, 0, 1.0]]) == [1, 1, -1]
+
+
+def test_feedback_is_never_worse_than_nearest_and_near_the_best_of_all() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 5)) @ rng.normal(size=(5, 5))
+    h = np.cov(x.T)
+    w = rng.uniform(-3, 3, (20, 5))
+    q = _round_with_feedback(w[None], np.ones((1, 20)), h[None], 127)[0]
+
+    def cost(v: np.ndarray) -> np.ndarray:
+        return np.einsum("...i,ij,...j->...", v, h, v)
+
+    best = np.min([cost(np.floor(w) + np.array(c) - w) for c in product((0, 1), repeat=5)], axis=0)
+    assert cost(q - w).sum() < 0.7 * cost(np.rint(w) - w).sum()
+    assert cost(q - w).sum() < 2 * best.sum()
+
+
+def test_more_inputs_than_a_block_are_rounded_as_in_one_block() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 50)) @ rng.normal(size=(50, 50))
+    arguments = (rng.normal(0, 5, (1, 8, 50)), np.ones((1, 8)), np.cov(x.T)[None], 127)
+    np.testing.assert_array_equal(_round_with_feedback(*arguments, 16), _round_with_feedback(*arguments, 64))
+
+
+def test_integers_stay_within_the_bits() -> None:
+    q = _round_with_feedback(np.array([[[200.0, -300.0]]]), np.ones((1, 1)), np.eye(2)[None], 63)
+    np.testing.assert_array_equal(q, [[[63, -63]]])
+
+
+@pytest.mark.parametrize(("stride", "kernel", "size"), [(1, 3, 5), (2, 3, 6), (2, 5, 7), (2, 3, 7)])
+def test_patches_are_what_the_kernel_reads(stride: int, kernel: int, size: int) -> None:
+    rng = np.random.default_rng(0)
+    b = Builder(1, size, size, 3)
+    w = rng.normal(size=(4, kernel, kernel, 3))
+    graph = b.graph(b.conv("image", "conv", w, np.zeros(4), stride=stride))
+    x = rng.normal(size=(1, size, size, 3)).astype(np.float32)
+    patches = _Geometry.of(graph.ops[0], w.shape, x.shape).patches(x)
+    found = patches.reshape(len(patches), -1) @ w.reshape(4, -1).T
+    np.testing.assert_allclose(found, outputs(graph, [x]).reshape(-1, 4), atol=1e-4)
+
+
+def test_the_bias_takes_back_the_mean_shift() -> None:
+    b = Builder(1, 2)
+    graph = b.graph(b.dense("image", "logits", [[1.27, 0.0049]], [0.5]))  # 0.0049 is rounded to 0
+    xs = [np.array([[0.0, 1.0]], np.float32), np.array([[1.0, 1.0]], np.float32)]
+    w = round_with_feedback(
+        graph, xs, calibration(graph, xs), feedback=False, reconstruction=False, precision="weight-only", threads=1
+    )["logits"]
+    np.testing.assert_array_equal(w.values, [[127, 0]])
+    np.testing.assert_allclose(w.bias, [0.5049], atol=1e-6)
+
+
+def test_all_switched_off_is_rounding_to_the_nearest() -> None:
+    graph, xs = bottleneck(), pictures(4)
+    off = round_with_feedback(
+        graph, xs, calibration(graph, xs), feedback=False, bias_correction=False, reconstruction=False, threads=1
+    )
+    for name, w in round_weights(graph).items():
+        np.testing.assert_array_equal(off[name].values, w.values)
+        assert off[name].bias is None
+
+
+@pytest.mark.parametrize("bits", [8, 7, 4])
+def test_pictures_that_were_not_seen_come_out_nearer_to_float(bits: int) -> None:
+    graph, xs, unseen = bottleneck(), pictures(32), pictures(32, seed=2)
+    expected, nearest = outputs(graph, unseen), quantize(graph, "weight-only", weights=round_weights(graph, bits))
+    weights = round_with_feedback(graph, xs, calibration(graph, xs), bits=bits, precision="weight-only", threads=1)
+    stored = {n: w.values for n, w in weights.items()}
+    assert max(np.abs(v).max() for v in stored.values()) == 2 ** (bits - 1) - 1
+    ours = outputs(_with(graph, weights), unseen)
+    assert sqnr_db(expected, ours) > sqnr_db(expected, outputs(nearest, unseen)) + 3
+
+
+def _with(graph: Graph, weights: dict) -> Graph:  # type: ignore[type-arg]
+    from edgenet.calibration.rounding import _with_weight
+
+    for op in graph.ops:
+        graph = _with_weight(graph, op, weights.get(op.outputs[0]))
+    return graph
+
+
+def test_the_same_pictures_give_the_same_integers() -> None:
+    graph, xs = bottleneck(), pictures(8)
+    a, b = (round_with_feedback(graph, xs, calibration(graph, xs), threads=1) for _ in range(2))
+    for name in a:
+        np.testing.assert_array_equal(a[name].values, b[name].values)
+        np.testing.assert_array_equal(a[name].bias, b[name].bias)
+
+
+@pytest.mark.parametrize("bits", [1, 9])
+def test_a_number_of_bits_that_does_not_fit_is_refused(bits: int) -> None:
+    graph, xs = bottleneck(), pictures(1)
+    with pytest.raises(InputError, match=f"2 to 8 bits, not {bits}"):
+        round_with_feedback(graph, xs, calibration(graph, xs), bits=bits)
+
+
+def test_equalising_leaves_the_function_and_evens_the_channels() -> None:
+    graph, xs = bottleneck(), pictures(16)
+    before = observe(graph, xs, 1)
+    even = equalize(graph, before)
+    after = observe(even, xs, 1)
+    np.testing.assert_allclose(outputs(even, xs), outputs(graph, xs), rtol=1e-4, atol=1e-4)
+
+    def spread(o: object) -> float:
+        peak = np.maximum(-o.low, o.high)  # type: ignore[attr-defined]
+        return float(peak.max() / peak.min())
+
+    assert spread(before["add2"]) > 5
+    assert spread(after["add2"]) < 2
+    np.testing.assert_allclose(after["expand1"].high, before["expand1"].high, rtol=1e-5)  # below a ReLU6: untouched
+
+
+def test_channels_between_a_convolution_and_a_dense_layer_are_scaled_by_hand() -> None:
+    b = Builder(1, 1, 1, 1)
+    b.conv("image", "hidden", [[[[1.0]]], [[[4.0]]]], [0.0, 1.0])
+    graph = b.graph(b.dense(b.mean("hidden", "pool"), "logits", [[1.0, 1.0]], [0.0]))
+    xs = [np.full((1, 1, 1, 1), v, np.float32) for v in (-1.0, 1.0)]  # peaks 1 and 5
+    even = equalize(graph, observe(graph, xs, 1))
+    by_output = {op.outputs[0]: op for op in even.ops}
+    np.testing.assert_allclose(even.constant(by_output["hidden"].inputs[1]).ravel(), [5, 4])
+    np.testing.assert_allclose(even.constant(by_output["hidden"].inputs[2]), [0, 1])
+    np.testing.assert_allclose(even.constant(by_output["logits"].inputs[1]), [[0.2, 1]])
+
+
+def test_an_output_and_what_a_relu6_makes_keep_their_scale() -> None:
+    b = Builder(1, 2, 2, 1)
+    graph = b.graph(
+        b.conv(b.conv("image", "a", np.ones((2, 1, 1, 1)), [0, 3], RELU6), "b", np.eye(2)[:, None, None], [0, 0])
+    )
+    xs = [np.full((1, 2, 2, 1), 0.5, np.float32)]
+    assert equalize(graph, observe(graph, xs, 1)) == graph
+
+
+def test_an_equalised_network_loses_less_in_int8() -> None:
+    graph, xs, unseen = bottleneck(), pictures(32), pictures(32, seed=2)
+    expected = outputs(graph, unseen)
+    even = equalize(graph, observe(graph, xs, 1))
+    found = []
+    for g in (graph, even):
+        c = Calibration(choose_ranges(observe(g, xs, 1)), "min-max", "", len(xs), "")
+        w = round_with_feedback(g, xs, c, threads=1)
+        found.append(sqnr_db(expected, outputs(quantize(g, "int8", c, weights=w), unseen)))
+    assert found[1] > found[0]
+
+
+def test_the_sensitivity_of_each_layer_names_the_one_that_was_spoilt() -> None:
+    graph, xs = bottleneck(), pictures(8)
+    c = calibration(graph, xs)
+    spoilt = {"expand2": round_weights(graph, bits=3)["expand2"]}
+    found = sensitivity(graph, xs, c, spoilt, threads=1)
+    assert found[0][0] == "expand2"
+    assert found[0][1] < found[1][1] - 3
+    assert {n for n, _ in found} == {op.outputs[0] for op in graph.ops}
+
+
+def test_sqnr_is_ten_times_the_logarithm_of_the_ratio_of_powers() -> None:
+    assert sqnr_db(np.array([3.0, 4.0]), np.array([3.0, 3.5])) == pytest.approx(20)
+    assert sqnr_db(np.ones(2), np.ones(2)) == float("inf")
