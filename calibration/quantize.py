@@ -5,7 +5,7 @@ Weights are symmetric, one scale per output channel; int8 activations are asymme
 the scale of input times weight. Any operator may stay in another precision: conversions are put where precisions meet.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -97,12 +97,14 @@ def weight_scale(w: np.ndarray, axis: int, bits: int = 8, per_channel: bool = Tr
     return np.maximum(peak / (2 ** (bits - 1) - 1), 1e-10).astype(np.float32)
 
 
-def round_weights(graph: Graph, bits: int = 8, per_channel: bool = True) -> dict[str, Weight]:
-    """Return every operator's weights rounded to the nearest integer, by the name of the operator's output."""
+def round_weights(
+    graph: Graph, bits: int = 8, per_channel: bool = True, skip: Container[str] = ()
+) -> dict[str, Weight]:
+    """Return the weights rounded to the nearest integer, by the name of the operator's output, without `skip`."""
     weights = {}
     for op in graph.ops:
         w = constant_weights(graph, op)
-        if w is not None:
+        if w is not None and op.outputs[0] not in skip:
             axis = WEIGHT_AXIS[op.kind]
             scale = weight_scale(w, axis, bits, per_channel)
             q = Quantization(scale, np.zeros(len(scale), np.int64), axis)
@@ -141,11 +143,12 @@ def quantize(
         return graph
     if precision == "float16":
         return _with_stored_weights(graph, _half)
-    weights = {**round_weights(graph), **(weights or {})}
+    weights = {**round_weights(graph, skip=weights or {}), **(weights or {})}
     if precision == "weight-only":
+        graph = _with_corrected_biases(graph, weights)
         return _with_stored_weights(graph, lambda t, w: None if w is None else _int8_constant(t, w), weights)
     if precision == "dynamic":
-        return _dynamic(graph, weights)
+        return _dynamic(_with_corrected_biases(graph, weights), weights)
     if calibration is None:
         raise InputError(f"precision {precision} needs images to calibrate with: give --images DIR (or sample)")
     return _Quantizer(
@@ -181,6 +184,18 @@ def _with_stored_weights(
                 tensors[name] = replace(graph.tensors[name], data=None)
                 ops.append(Op("DEQUANTIZE", (stored.name,), (name,), options_type="DequantizeOptions"))
     return replace(graph, tensors=tensors, ops=(*ops, *graph.ops))
+
+
+def _with_corrected_biases(graph: Graph, weights: Mapping[str, Weight]) -> Graph:
+    tensors, ops = dict(graph.tensors), []
+    for op in graph.ops:
+        w = weights.get(op.outputs[0])
+        if w is not None and w.bias is not None and len(op.inputs) > 2 and op.inputs[2] is not None:
+            bias = replace(tensors[op.inputs[2]], name=f"{op.outputs[0]}_bias", data=w.bias)
+            tensors[bias.name] = bias
+            op = replace(op, inputs=(*op.inputs[:2], bias.name))
+        ops.append(op)
+    return replace(graph, tensors=tensors, ops=tuple(ops))
 
 
 def _dynamic(graph: Graph, weights: Mapping[str, Weight]) -> Graph:
@@ -305,7 +320,10 @@ class _Quantizer:
             n if n is None or self.graph.tensors[n].dtype != "float32" else self.operand(n, dtype, one)
             for n in op.inputs
         )
-        self.emit(replace(op, inputs=inputs), dtype, quantization)
+        options = dict(op.options)
+        if "potScaleInt16" in options:  # the schema's default says that int16 scales are powers of two; these are not
+            options["potScaleInt16"] = False
+        self.emit(replace(op, inputs=inputs, options=options), dtype, quantization)
 
     def operand(self, name: str, dtype: str, one: Quantization | None) -> str:
         data = self.graph.constant(name)

@@ -166,7 +166,7 @@ class _Streams:
                 total += x
                 sampled.append(geometry.patches(x, picked))
         float_mean, mean = (_grouped(geometry.patches(t / self.pictures), groups).mean(2) for t in totals)
-        return _Moments(mean, float_mean, *_covariances(*(_grouped(np.concatenate(s), groups) for s in samples)))
+        return _Moments(mean, float_mean, *_covariances(*(_sampled(s, groups) for s in samples)))
 
 
 def _covariances(x: np.ndarray, xq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -174,6 +174,13 @@ def _covariances(x: np.ndarray, xq: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     x, xq = x - x.mean(2, keepdims=True), xq - xq.mean(2, keepdims=True)
     t, n = xq.transpose(0, 2, 1), x.shape[2]
     return np.matmul(xq, t).astype(np.float64) / n, np.matmul(x, t).astype(np.float64) / n
+
+
+def _sampled(patches: list[np.ndarray], groups: int) -> np.ndarray:
+    """Some (n, taps, C) of each picture -> (G, taps * C / G, all n)."""
+    if groups == 1:
+        return _grouped(np.concatenate(patches), 1)
+    return np.concatenate([_grouped(p, groups) for p in patches], axis=2)  # a transposition that fits the cache is fast
 
 
 def _grouped(patches: np.ndarray, groups: int) -> np.ndarray:

@@ -6,24 +6,24 @@ is missing or no longer fits. Two runs never share an output folder.
 
 import datetime
 import fcntl
-import hashlib
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgenet import __version__
-from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS, Recipe, SharedCalibration
+from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS, Recipe
+from edgenet.calibration.describe import calibration_context
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
-from edgenet.export import FORMATS, IO_DTYPES, Network, Source, export_graph, find_source, versions
-from edgenet.images import Preprocessing, limit, load_pixels, open_images, split, stream
+from edgenet.export import FORMATS, IO_DTYPES, Source, find_source, versions
+from edgenet.images import Preprocessing, limit, open_images, split, stream
+from edgenet.making import USES_IMAGES, Making
 from edgenet.results import (
     RESULTS_FILE,
     Artifact,
@@ -34,14 +34,13 @@ from edgenet.results import (
     Results,
     sha256_of,
 )
-from edgenet.targets import check_formats, target, weight_bits
+from edgenet.targets import check_formats, target
 
 if TYPE_CHECKING:
     from edgenet.calibration.lint import Finding
 
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 REFERENCE_PRECISION = "float32"
-USES_IMAGES = (*NEEDS_CALIBRATION, "weight-only", "dynamic")  # the last two round better where there are some
 LOCK_FILE = ".edgenet.lock"
 Progress = Callable[[str, int, int], None]  # (what is being done, done, in all)
 
@@ -101,7 +100,8 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
                 f"--out {job.out} holds files of {others[0]}: one folder is for one model, choose another --out"
             )
         results.failures.clear()
-        results.context = _context(job, images)
+        kept = {k: results.context[k] for k in ("calibration", "search") if k in results.context}
+        results.context = {**kept, **_context(job, images)}
         results.context["calibration_findings"] = [asdict(f) for f in findings]
         _export(job, source, images, results, progress)
         if not only_export:
@@ -126,7 +126,7 @@ def _check(job: Job, only_export: bool) -> None:
         if value not in known[what]:
             raise InputError(f"unknown {what} '{value}' (valid: {', '.join(known[what])})")
     for format, precision in _impossible(job):
-        if job.precisions != DEFAULT_PRECISIONS:
+        if job.precisions != DEFAULT_PRECISIONS and set(job.formats) != set(FORMATS):
             valid = ", ".join(FORMATS[format].precisions)
             raise InputError(f"format {format} has no precision {precision} (valid: {valid})")
     check_formats(target(job.target), job.formats)
@@ -146,7 +146,8 @@ def _check(job: Job, only_export: bool) -> None:
 
 
 def _impossible(job: Job) -> list[tuple[str, str]]:
-    """The pairs of format and precision that do not exist: an error, but when the precisions are the default's."""
+    """The pairs of format and precision that do not exist: an error, but when the precisions are the default's, or all
+    formats are wanted, each in what it has."""
     return [(f, p) for f in job.formats for p in job.precisions if p not in FORMATS[f].precisions]
 
 
@@ -244,7 +245,8 @@ def _context(job: Job, images: _Images) -> dict[str, Any]:
 
 
 def _export(job: Job, source: Source, images: _Images, results: Results, progress: Progress) -> None:
-    made = _Making(job, source, images)
+    recipe_ = Recipe(job.calibration_method, job.corrections)
+    made = Making(source, images.calibration, target(job.target), recipe_, job.io)
     wanted = [(f, p) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions]
     for done, (format, precision) in enumerate(wanted):
         id = f"{source.name}_{precision}{FORMATS[format].suffix}"
@@ -253,7 +255,9 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
             continue
         progress("export", done, len(wanted))
         try:
-            results.put(made.export(job.out, format, precision, options))
+            results.put(made.export(job.out, format, precision))
+            if made.calibrated:
+                results.context["calibration"] = calibration_context(made.shared(recipe_))
         except InputError:
             raise
         except EdgenetError as e:
@@ -263,60 +267,12 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
         results.save(job.out)
     progress("export", len(wanted), len(wanted))
     ids = [f"{source.name}_{p}{FORMATS[f].suffix}" for f, p in wanted]
+    same = made.options(*wanted[0])
+    results.artifacts = [
+        a for a in results.artifacts if all(a.options.get(k) == same[k] for k in ("weights", "preprocessing", "labels"))
+    ]
     results.artifacts.sort(key=lambda a: ids.index(a.id) if a.id in ids else len(ids))
     results.save(job.out)
-
-
-class _Making:
-    """What the files of one job are made from, each thing built when the first file needs it."""
-
-    def __init__(self, job: Job, source: Source, images: _Images) -> None:
-        self.job, self.source, self.images = job, source, images
-        self.target = target(job.target)
-        self.recipe = Recipe(job.calibration_method, job.corrections)
-
-    @cached_property
-    def network(self) -> Network:
-        return self.source.network()
-
-    @cached_property
-    def shared(self) -> SharedCalibration:
-        images = self.images.calibration
-        pixels = load_pixels(images, self.network.preprocessing) if images is not None else None
-        return SharedCalibration(self.network, pixels, images.fingerprint if images else "", self.recipe)
-
-    def options(self, format: str, precision: str) -> dict[str, Any]:
-        """Everything that decides the bytes of a file: what a resume compares."""
-        options: dict[str, Any] = {
-            "weights": self.source.sha256,
-            "io": self.job.io,
-            "edgenet_version": __version__,
-            "preprocessing": self.source.preprocessing.to_json(),
-            "labels": hashlib.sha256("\n".join(self.source.class_names).encode()).hexdigest(),
-        }
-        if precision in USES_IMAGES and self.images.calibration is not None:
-            options["calibration_images"] = self.images.calibration.fingerprint
-            options["calibration_method"] = self.recipe.method
-            options["corrections"] = list(self.recipe.corrections)
-            options["weight_bits"] = self.bits(format, precision)
-        return options
-
-    def bits(self, format: str, precision: str) -> int:
-        return weight_bits(self.target, format) if precision == "int8" else 8
-
-    def export(self, out: Path, format: str, precision: str, options: dict[str, Any]) -> Artifact:
-        graph = self.shared.quantized(precision, self.bits(format, precision))
-        used = self.shared.calibration if precision in NEEDS_CALIBRATION else None
-        return export_graph(
-            self.network,
-            graph,
-            out,
-            format=format,
-            precision=precision,
-            io=self.job.io,
-            calibration=used,
-            options=options,
-        )
 
 
 def _is_whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> bool:
@@ -327,12 +283,13 @@ def _is_whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> 
     return sha256_of(out / found.path) == found.sha256
 
 
-def _wanted(job: Job, results: Results) -> list[Artifact]:
-    return [a for a in results.artifacts if a.precision in job.precisions and a.format in job.formats]
+def _present(job: Job, results: Results) -> list[Artifact]:
+    """All files of the folder, also those that an earlier run made: only what is measured together can be compared."""
+    return [a for a in results.artifacts if (job.out / a.path).exists()]
 
 
 def _evaluate(job: Job, images: ImageSet, results: Results, progress: Progress) -> None:
-    artifacts = _wanted(job, results)
+    artifacts = _present(job, results)
     known = {(e.artifact, e.artifact_sha256) for e in results.evaluations if e.images == images.fingerprint}
     missing = [a for a in artifacts if (a.id, a.sha256) not in known]
     if not missing:
@@ -355,7 +312,7 @@ def _evaluate(job: Job, images: ImageSet, results: Results, progress: Progress) 
 def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> None:
     from edgenet.device_bench import bench
 
-    artifacts = _wanted(job, results)
+    artifacts = _present(job, results)
     known = {(m.artifact, m.artifact_sha256) for m in results.measurements if m.threads == job.threads}
     if all((a.id, a.sha256) in known for a in artifacts):
         return

@@ -1,25 +1,26 @@
 """Results -> OUT/report.html: one file that opens with the answer, and needs neither a network nor a script.
 
 Each section is a function View -> HTML, "" where it has nothing to say; `SECTIONS` is the page from top to bottom.
-Every text that comes from a file, a folder or a device passes through `_e`.
+Every text that comes from a file, a folder or a device passes through `escape`.
 """
 
 import base64
-import html
 import math
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path, PurePath
 from typing import Any
 
 from edgenet import plots, tables
+from edgenet.page import View, escape, figure, folded, listed, section
+from edgenet.quantization_page import calibration, search
 from edgenet.results import RESULTS_FILE, Flip, Results, atomic_write
 from edgenet.summary import (
-    Recommendation,
+    SHOWN_REASONS,
     Row,
     accuracy_sentence,
+    by_format,
     latency_sentence,
     main_condition,
     plural_points,
@@ -27,49 +28,11 @@ from edgenet.summary import (
     rows,
     size_sentence,
 )
-from edgenet.text import MISSING, megabytes, milliseconds, percent, points
+from edgenet.text import MISSING, counted, megabytes, milliseconds, percent, points
 
 REPORT_FILE = "report.html"
 _MOST_PICTURES = 24
 _WIDE_PX, _NARROW_PX = 1160, 350
-
-
-@dataclass(frozen=True)
-class View:
-    """What the sections draw from."""
-
-    results: Results
-    rows: list[Row]
-    answer: Recommendation
-    class_names: Sequence[str]
-    thumbnails: dict[str, str] = field(default_factory=dict)  # file -> data URI, filled as pictures are drawn
-
-    @property
-    def chosen(self) -> Row | None:
-        """The file that the page is about: the one to ship or, with random weights, the one that leads."""
-        return next((r for r in self.rows if r.artifact.id == self.answer.leader), None)
-
-    @property
-    def baseline(self) -> Row | None:
-        model = (self.chosen or self.rows[0]).artifact.model if self.rows else None
-        return next((r for r in self.rows if r.is_baseline and r.artifact.model == model), None)
-
-    def kind(self, r: Row) -> str:
-        return "chosen" if r is self.chosen else "baseline" if r.is_baseline else "other"
-
-    def label(self, r: Row) -> str:
-        """Return the shortest name that tells `r` from the other rows."""
-        for parts in (("precision",), ("precision", "format")):
-            names = [" ".join(getattr(x.artifact, p) for p in parts) for x in self.rows]
-            name = " ".join(getattr(r.artifact, p) for p in parts)
-            if names.count(name) == 1:
-                return name
-        return r.name
-
-    def class_name(self, index: int | None) -> str:
-        if index is None:
-            return MISSING
-        return self.class_names[index] if 0 <= index < len(self.class_names) else f"class {index}"
 
 
 def write_report(results: Results, out: Path, class_names: Sequence[str] = ()) -> Path:
@@ -83,7 +46,7 @@ def write_report(results: Results, out: Path, class_names: Sequence[str] = ()) -
     Raises:
         InputError: the disk is full or the place cannot be written to.
     """
-    page = render(View(results, rows(results), recommend(results), class_names))
+    page = render(View(results, by_format(rows(results)), recommend(results), class_names))
     path = out / REPORT_FILE
     with atomic_write(path) as tmp:
         # A file name that is not valid UTF-8 arrives with surrogates, which no encoder takes.
@@ -94,8 +57,8 @@ def write_report(results: Results, out: Path, class_names: Sequence[str] = ()) -
 def render(view: View) -> str:
     """Return the page."""
     css = resources.files("edgenet.data").joinpath("report.css").read_text(encoding="utf-8")
-    body = "\n".join(text for section in SECTIONS if (text := section(view)))
-    title = _e(view.answer.headline)
+    body = "\n".join(text for draw in SECTIONS if (text := draw(view)))
+    title = escape(view.answer.headline)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -108,36 +71,23 @@ def render(view: View) -> str:
     )
 
 
-def _e(text: object) -> str:
-    return html.escape(str(text))
-
-
-def _section(id: str, title: str, body: str, lead: str = "") -> str:
-    lead = f'<p class="lead">{lead}</p>' if lead else ""
-    return f'<section id="{id}" aria-labelledby="{id}-title"><h2 id="{id}-title">{title}</h2>{lead}{body}</section>'
-
-
-def _listed(items: Sequence[str], kind: str) -> str:
-    return f'<ul class="{kind}">' + "".join(f"<li>{_e(s)}</li>" for s in items) + "</ul>" if items else ""
-
-
 def answer(view: View) -> str:
     """The headline, three figures, why this file and why not each other."""
     a, chosen, base = view.answer, view.chosen, view.baseline
-    models = " · ".join(_e(m) for m in dict.fromkeys(r.artifact.model for r in view.rows))
-    made = _e(str(view.results.context.get("created", ""))[:10])
+    models = " · ".join(escape(m) for m in dict.fromkeys(r.artifact.model for r in view.rows))
+    made = escape(str(view.results.context.get("created", ""))[:10])
     eyebrow = " · ".join(s for s in ("edgenet report", models, made) if s)
-    loud = "".join(f"<p>{_e(n.text)}</p>" for n in a.notes if n.loud)
+    loud = "".join(f"<p>{escape(n.text)}</p>" for n in a.notes if n.loud)
     loud = f'<div class="alert" role="note">{loud}</div>' if loud else ""
-    quiet = _listed([n.text for n in a.notes if not n.loud], "notes")
+    quiet = listed([n.text for n in a.notes if not n.loud], "notes")
     if view.results.failures:
         n = len(view.results.failures)
-        quiet += f'<p class="failed-link"><a href="#failures">{n} step{"s" * (n != 1)} failed</a></p>'
-    head = f'<header><p class="eyebrow">{eyebrow}</p><h1>{_e(a.headline)}</h1></header>{loud}'
+        quiet += f'<p class="failed-link"><a href="#failures">{counted(n, "step")} failed</a></p>'
+    head = f'<header><p class="eyebrow">{eyebrow}</p><h1>{escape(a.headline)}</h1></header>{loud}'
     if chosen is None:
-        return head + _listed(a.why, "why") + _why_not(view) + quiet
+        return head + listed(a.why, "why") + _why_not(view) + quiet
     tiles = _size_tile(chosen, base) + _accuracy_tile(view, chosen, base) + _latency_tile(chosen, base)
-    why = f'<p class="verdict">{_e(a.why[0])}</p>'
+    why = f'<p class="verdict">{escape(a.why[0])}</p>'
     return f'{head}{why}<div class="tiles">{tiles}</div>{_why_not(view)}{quiet}'
 
 
@@ -145,10 +95,14 @@ def _why_not(view: View) -> str:
     if not view.answer.why_not:
         return ""
     title = "Why not the others" if view.chosen else "File by file"
-    items = "".join(f"<dt>{_e(name)}</dt><dd>{_e(why)}</dd>" for name, why in view.answer.why_not)
-    return (
-        f'<section class="why-not"><h2>{title}</h2><dl>{items}</dl><p class="rule">{_e(view.answer.rule)}</p></section>'
-    )
+    items = [f"<dt>{escape(name)}</dt><dd>{escape(why)}</dd>" for name, why in view.answer.why_not]
+    # One more line is shorter than a fold.
+    shown = len(items) if len(items) <= SHOWN_REASONS + 1 else SHOWN_REASONS
+    body = f"<dl>{''.join(items[:shown])}</dl>"
+    if items[shown:]:
+        body += folded(f"{len(items) - shown} more files", f"<dl>{''.join(items[shown:])}</dl>")
+    rule = f'<p class="rule">{escape(view.answer.rule)}</p>'
+    return f'<section class="why-not"><h2>{title}</h2>{body}{rule}</section>'
 
 
 def _tile(title: str, value: str, of: str, share: float | None, sentence: str) -> str:
@@ -156,8 +110,8 @@ def _tile(title: str, value: str, of: str, share: float | None, sentence: str) -
     if share is not None and math.isfinite(share):
         bar = f'<div class="share" aria-hidden="true"><i style="width:{percentage:.1f}%"></i></div>'
     return (
-        f'<div class="tile"><h3>{_e(title)}</h3><p class="figure"><b>{_e(value)}</b> <span>{_e(of)}</span></p>'
-        f"{bar}<p>{_e(sentence)}</p></div>"
+        f'<div class="tile"><h3>{escape(title)}</h3><p class="figure"><b>{escape(value)}</b> <span>{escape(of)}</span></p>'
+        f"{bar}<p>{escape(sentence)}</p></div>"
     )
 
 
@@ -223,11 +177,7 @@ def tradeoff(view: View) -> str:
         caption += " A bar is the 95 % interval."
     if left_out:
         caption += f" Not drawn, for want of numbers: {', '.join(left_out)}."
-    return _section("tradeoff", "Accuracy, latency, size", _figure(wide + narrow, caption))
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{_e(caption)}</figcaption></figure>"
+    return section("tradeoff", "Accuracy, latency, size", figure(wide + narrow, caption))
 
 
 def _point(view: View, r: Row, by_labels: bool) -> plots.Point | None:
@@ -270,7 +220,7 @@ def latency(view: View) -> str:
     if any(ms > max(s.p95_ms for s in files) * 1.25 for s in files for ms in s.samples_ms):
         caption += " (+n) counts slower runs beyond the right edge."
     svg = plots.strips(files, _WIDE_PX, alt) + plots.strips(files, _NARROW_PX, alt)
-    return _section("latency", "Latency, run by run", _figure(svg, caption))
+    return section("latency", "Latency, run by run", figure(svg, caption))
 
 
 def files(view: View) -> str:
@@ -281,7 +231,7 @@ def files(view: View) -> str:
         view.rows, view.chosen, view.answer.artifact is not None, _files_caption(view)
     ) + tables.other_measurements(view.results)
     lead = f'Raw samples and everything else: <a href="{RESULTS_FILE}">{RESULTS_FILE}</a>, next to this page.'
-    return _section("files", "Every file, every number", body, lead)
+    return section("files", "Every file, every number", body, lead)
 
 
 def _device(view: View, device: str, threads: int) -> str:
@@ -295,8 +245,9 @@ def _files_caption(view: View) -> str:
     parts = []
     if evaluations:
         n, labelled = max((e.n_images, e.n_labelled) for e in evaluations)
-        some = f"Accuracy on {labelled} labelled pictures, agreement on {n}"
-        parts.append(some if 0 < labelled < n else f"{'Accuracy' if labelled else 'Agreement'} on {n} pictures")
+        some = f"Accuracy on {counted(labelled, 'labelled picture')}, agreement on {n}"
+        whole = f"{'Accuracy' if labelled else 'Agreement'} on {counted(n, 'picture')}"
+        parts.append(some if 0 < labelled < n else whole)
     if condition := main_condition(view.results):
         parts.append(f"latency on {_device(view, *condition)}")
     text = f"{'; '.join(parts)}. " if parts else ""
@@ -316,9 +267,9 @@ def pictures(view: View) -> str:
         left -= len(shown)
         count = f"{len(flips)} changed" if len(shown) == len(flips) else f"the worst {len(shown)} of {len(flips)}"
         cards = "".join(_picture(view, r, f) for f in shown)
-        body += f'<h3>{_e(r.name)} <small>{count}</small></h3><ul class="pictures">{cards}</ul>'
+        body += f'<h3>{escape(r.name)} <small>{count}</small></h3><ul class="pictures">{cards}</ul>'
     lead = "Where the first answer is not float32's. Broken ones first, then by how sure both were."
-    return _section("pictures", "Pictures that flipped", body, lead) if body else ""
+    return section("pictures", "Pictures that flipped", body, lead) if body else ""
 
 
 def _change(f: Flip) -> str:
@@ -340,15 +291,15 @@ def _picture(view: View, r: Row, f: Flip) -> str:
         (view.label(r), f.artifact_class, f.artifact_confidence),
     )
     lines = "".join(
-        f"<dt>{_e(who)}</dt><dd{' class=right' * (f.label == index)}>{_e(view.class_name(index))} "
+        f"<dt>{escape(who)}</dt><dd{' class=right' * (f.label == index)}>{escape(view.class_name(index))} "
         f"<span>{percent(confidence, 0)}</span></dd>"
         for who, index, confidence in answers
     )
-    label = f"<dt>label</dt><dd>{_e(true)}</dd>" if f.label is not None else ""
+    label = f"<dt>label</dt><dd>{escape(true)}</dd>" if f.label is not None else ""
     chip = {"broken": "bad", "fixed": "good"}.get(change, "")
     return (
         f'<li>{_thumbnail(view, f.file, true if f.label is not None else name)}<div><em class="chip {chip}">{change}'
-        f'</em><dl>{label}{lines}</dl><p class="path" title="{_e(name)}">{_e(name)}</p></div></li>'
+        f'</em><dl>{label}{lines}</dl><p class="path" title="{escape(name)}">{escape(name)}</p></div></li>'
     )
 
 
@@ -364,16 +315,16 @@ def _thumbnail(view: View, file: str, alt: str) -> str:
     uri = view.thumbnails[file]
     if not uri:
         return '<div class="gone" role="img" aria-label="picture not found">picture<br>not found</div>'
-    return f'<img src="{uri}" width="96" height="96" alt="{_e(alt)}">'
+    return f'<img src="{uri}" width="96" height="96" alt="{escape(alt)}">'
 
 
 def failures(view: View) -> str:
     """What was asked for and did not come about, each with a remedy."""
     items = "".join(
-        f"<li><b>{_e(f.what)}</b> <small>{_e(f.stage)}</small><p>{_e(f.why)}</p><p>{_e(f.remedy)}</p></li>"
+        f"<li><b>{escape(f.what)}</b> <small>{escape(f.stage)}</small><p>{escape(f.why)}</p><p>{escape(f.remedy)}</p></li>"
         for f in view.results.failures
     )
-    return _section("failures", "What failed", f'<ul class="failures">{items}</ul>') if items else ""
+    return section("failures", "What failed", f'<ul class="failures">{items}</ul>') if items else ""
 
 
 def provenance(view: View) -> str:
@@ -392,18 +343,20 @@ def provenance(view: View) -> str:
         (e.n_images, e.n_labelled, e.n_skipped, e.images) for e in evaluations
     ):
         bad = f", {skipped} skipped as unreadable" if skipped else ""
-        facts.append(("Evaluated on", f"{n} pictures, {labelled} labelled{bad}; fingerprint {images}"))
+        facts.append(("Evaluated on", f"{counted(n, 'picture')}, {labelled} labelled{bad}; fingerprint {images}"))
     facts.append(("Weights", ", ".join(dict.fromkeys(r.artifact.weights for r in view.rows if r.artifact.weights))))
     sets = c.get("images")
     if isinstance(sets, dict) and isinstance(used := sets.get("calibration"), dict):
-        facts.append(("Calibrated on", f"{used.get('n')} other pictures; fingerprint {used.get('fingerprint')}"))
+        facts.append(
+            ("Calibrated on", f"{counted(used.get('n', 0), 'other picture')}; fingerprint {used.get('fingerprint')}")
+        )
     calibrations = dict.fromkeys(r.artifact.calibration for r in view.rows if r.artifact.calibration)
     facts.append(("Calibration", ", ".join(str(x) for x in calibrations)))
     pre = next((r.artifact.preprocessing for r in view.rows if r.artifact.preprocessing), {})
     facts.append(("Preprocessing", ", ".join(f"{k} {_joined(v)}" for k, v in pre.items())))
     facts += [(f"sha256 of {r.name}", r.artifact.sha256) for r in view.rows]
-    items = "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in facts if v)
-    return _section("provenance", "How the numbers were made", f'<dl class="facts">{items}</dl>') if items else ""
+    items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts if v)
+    return section("provenance", "How the numbers were made", f'<dl class="facts">{items}</dl>') if items else ""
 
 
 def _joined(value: Any) -> str:
@@ -414,9 +367,11 @@ def _joined(value: Any) -> str:
 SECTIONS: tuple[Callable[[View], str], ...] = (
     answer,
     tradeoff,
+    search,
     files,
     latency,
     pictures,
+    calibration,
     failures,
     provenance,
 )

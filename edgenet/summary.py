@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from edgenet.cautions import latency_note, who
 from edgenet.device_bench.timing import compare
 from edgenet.errors import InputError
 from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results
-from edgenet.text import MISSING, NBSP, interval, megabytes, milliseconds, number, percent, points, times
+from edgenet.text import MISSING, NBSP, counted, interval, megabytes, milliseconds, number, percent, points, times
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
+SHOWN_REASONS = 5  # why not so many other files; the rest is folded, or left to the page
 FEW_LABELLED = 200  # below this a 95 % interval of top-1 is wider than some 10 points, and a warning is due
 
 
@@ -122,6 +124,12 @@ def rows(results: Results) -> list[Row]:
     return out
 
 
+def by_format(table: Sequence[Row]) -> list[Row]:
+    """Return the rows with those of one format together, formats and files in the order that they came in."""
+    order = list(dict.fromkeys(r.artifact.format for r in table))
+    return sorted(table, key=lambda r: order.index(r.artifact.format))
+
+
 def _is_of(item: Evaluation | Measurement, a: Artifact) -> bool:
     return item.artifact == a.id and (not item.artifact_sha256 or not a.sha256 or item.artifact_sha256 == a.sha256)
 
@@ -187,7 +195,9 @@ def recommend(results: Results, max_drop: float = 0.01, max_disagreement: float 
     tied = [r for r in fit if r is fastest or not _told_apart(r, fastest)]
     best = min(tied, key=lambda r: (r.artifact.size_bytes, _median(r)))
     why = _why(best, base, fit, tied, limit, by_labels, random)
-    why_not = tuple((r.name, _why_not(r, best, refused[r.artifact.id])) for r in table if r is not best)
+    # What came closest first: those within the limit, then the rest, each by latency.
+    others = sorted((r for r in table if r is not best), key=lambda r: (bool(refused[r.artifact.id]), _median(r)))
+    why_not = tuple((r.name, _why_not(r, best, refused[r.artifact.id])) for r in others)
     headline = "Nothing to ship: the weights are random" if random else f"Ship {best.name}"
     id = best.artifact.id
     return Recommendation(None if random else id, id, headline, why, why_not, notes, rule, limit, by_labels)
@@ -245,14 +255,10 @@ def _nothing(results: Results, table: list[Row]) -> tuple[str, tuple[str, ...]]:
     n = len(table)
     if not n:
         failed = len(results.failures)
-        text = (
-            f"{failed} step{'s' * (failed != 1)} failed; see below."
-            if failed
-            else "The run has not written a file yet."
-        )
+        text = f"{counted(failed, 'step')} failed; see below." if failed else "The run has not written a file yet."
         return "No file to ship yet", (text,)
     evaluated, measured = sum(r.evaluation is not None for r in table), sum(r.measurement is not None for r in table)
-    state = f"{n} file{'s' * (n != 1)} written, {evaluated} evaluated, {measured} measured."
+    state = f"{counted(n, 'file')} written, {evaluated} evaluated, {measured} measured."
     return "No file can be recommended yet", (
         state,
         "A file needs both, without a failure. The same command goes on where it stopped.",
@@ -266,15 +272,15 @@ def accuracy_sentence(r: Row, base: Row | None, by_labels: bool) -> str:
         return "Accuracy was not evaluated."
     if not by_labels:
         if r.is_baseline:
-            return f"It is the reference; none of the {e.n_images} pictures has a label, so accuracy was not measured."
+            return f"It is the reference; {_no_label(e.n_images)}, so accuracy was not measured."
         ci = f" (95{NBSP}% interval {interval(e.agreement_ci95)})" if e.agreement_ci95 else ""
         return (
-            f"Same answer as float32 on {percent(e.agreement)} of {e.n_images} pictures{ci}; "
-            "they have no labels, so accuracy was not measured."
+            f"Same answer as float32 on {percent(e.agreement)} of {counted(e.n_images, 'picture')}{ci}; "
+            f"{_no_label(e.n_images)}, so accuracy was not measured."
         )
     if r.is_baseline or e.top1_drop is None:
         ci = f" (95{NBSP}% interval {interval(e.top1_ci95)})" if e.top1_ci95 else ""
-        return f"Top-1 is {percent(e.top1)} on {e.n_labelled} labelled pictures{ci}."
+        return f"Top-1 is {percent(e.top1)} on {counted(e.n_labelled, 'labelled picture')}{ci}."
     against = f" against {percent(base.evaluation.top1)}" if base and base.evaluation else ""
     word, size = ("gained", -e.top1_drop) if e.top1_drop < 0 else ("lost", e.top1_drop)
     text = f"Top-1 is {percent(e.top1)}{against}: {points(size)} points {word}"
@@ -282,7 +288,7 @@ def accuracy_sentence(r: Row, base: Row | None, by_labels: bool) -> str:
         low, high = e.top1_drop_ci95
         text += f" (95{NBSP}% interval of the loss {interval(e.top1_drop_ci95)})"
         if low <= 0 <= high:
-            text += f", which {e.n_labelled} pictures cannot tell from zero"
+            text += f", which {counted(e.n_labelled, 'picture')} cannot tell from zero"
     return text + "."
 
 
@@ -291,7 +297,7 @@ def latency_sentence(r: Row, base: Row | None) -> str:
     m = r.measurement
     if m is None:
         return "Latency was not measured."
-    where = f"median, {m.threads} thread{'s' * (m.threads != 1)}" + f", {m.device}" * (m.device != "local")
+    where = f"median, {counted(m.threads, 'thread')}" + f", {m.device}" * (m.device != "local")
     if r.is_baseline or r.speedup is None or base is None or base.measurement is None:
         return f"{milliseconds(m.median_ms)} a picture ({where})."
     text = f"{milliseconds(m.median_ms)} a picture against {milliseconds(base.measurement.median_ms)} ({where}): "
@@ -302,12 +308,19 @@ def latency_sentence(r: Row, base: Row | None) -> str:
     return text + f"{times(r.speedup.value)} as fast{around}."
 
 
+def _no_label(n_images: int) -> str:
+    return "the picture has no label" if n_images == 1 else f"none of the {n_images} pictures has a label"
+
+
 def size_sentence(r: Row, base: Row | None) -> str:
     size = megabytes(r.artifact.size_bytes)
+    # Whoever ships the .xml alone ships no weights.
+    parts = " in two files, the .xml and the .bin beside it" if r.artifact.format == "openvino" else ""
     if base is None or r.is_baseline or not r.artifact.size_bytes:
-        return f"{size} on disk."
+        return f"{size} on disk{parts}."
     whole = base.artifact.size_bytes
-    return f"{size}, {percent(r.artifact.size_bytes / whole if whole else None, 0)} of float32's {megabytes(whole)}."
+    share = percent(r.artifact.size_bytes / whole if whole else None, 0)
+    return f"{size}{parts}, {share} of float32's {megabytes(whole)}."
 
 
 def _why(best: Row, base: Row | None, fit: list[Row], tied: list[Row], limit: float, by_labels: bool,
@@ -354,14 +367,12 @@ def _notes(results: Results, table: list[Row], base: Row | None, by_labels: bool
         )
     if evaluations and not by_labels:
         n = max(e.n_images for e in evaluations)
-        notes.append(
-            Note(f"None of the {n} pictures has a label: agreement with float32 was measured, accuracy was not.", True)
-        )
+        notes.append(Note(_capital(f"{_no_label(n)}: agreement with float32 was measured, accuracy was not."), True))
     n = max((e.n_labelled for e in evaluations), default=0)
     if 0 < n < FEW_LABELLED:
-        notes.append(
-            Note(f"Only {n} pictures have a label, too few to see a loss of a point or two: read the intervals.", True)
-        )
+        have = "picture has" if n == 1 else "pictures have"
+        few = f"Only {n} {have} a label, too few to see a loss of a point or two: read the intervals."
+        notes.append(Note(few, loud=True))
     if table and base is None:
         notes.append(Note("There is no float32 file to compare with: export it too (--precision float32)."))
     measured = [r.measurement for r in table if r.measurement]
@@ -379,17 +390,18 @@ def _notes(results: Results, table: list[Row], base: Row | None, by_labels: bool
             notes.append(Note(text, loud=finding["severity"] == "danger"))
     warned: dict[str, list[str]] = {}
     for r in table:
-        for warning in (
-            *(r.evaluation.warnings if r.evaluation else ()),
-            *(r.measurement.warnings if r.measurement else ()),
-        ):
-            said = warning.startswith("no labels") and not by_labels  # above, loudly
-            if not said and not warning.startswith("cannot tell"):  # the table's ≈ says that
+        for warning in r.evaluation.warnings if r.evaluation else ():
+            if by_labels or not warning.startswith("no labels"):  # said above, loudly
                 warned.setdefault(warning, []).append(r.name)
     for warning, names in warned.items():
-        everyone = len(set(names)) == len(table) > 1
-        notes.append(Note(warning if everyone else f"{_listed(list(dict.fromkeys(names)))}: {warning}"))
+        notes.append(Note(f"{who(names, len(table))}: {warning}." if len(names) < len(table) else _capital(warning)))
+    if text := latency_note([(r.name, r.measurement) for r in table if r.measurement]):
+        notes.append(Note(text))
     return tuple(notes)
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:].rstrip(".") + "."
 
 
 def summary_lines(results: Results, recommendation: Recommendation | None = None) -> list[str]:
@@ -397,7 +409,11 @@ def summary_lines(results: Results, recommendation: Recommendation | None = None
     r = recommendation or recommend(results)
     lines = [r.headline, *(f"  {s}" for s in r.why)]
     if r.why_not:
-        lines += ["Why not the others" if r.leader else "File by file", *(f"  {name}: {s}" for name, s in r.why_not)]
+        shown = len(r.why_not) if len(r.why_not) <= SHOWN_REASONS + 1 else SHOWN_REASONS
+        lines.append("Why not the others" if r.leader else "File by file")
+        lines += [f"  {name}: {s}" for name, s in r.why_not[:shown]]
+        if r.why_not[shown:]:
+            lines.append(f"  and {len(r.why_not) - shown} more files, in the report")
     lines += [f"{'Warning' if n.loud else 'Note'}: {n.text}" for n in r.notes]
     lines += [f"Failed: {f.stage} {f.what}: {f.why.rstrip('.')}. {f.remedy}".rstrip() for f in results.failures]
     return lines
@@ -408,11 +424,11 @@ def summary_table(results: Results) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table, answer = rows(results), recommend(results)
+    table, answer = by_format(rows(results)), recommend(results)
     out = Table(box=None, padding=(0, 1), pad_edge=False)
     out.add_column("file", overflow="fold")
     accuracy = ("top-1", "pts lost") if answer.by_labels else ("agreement",)
-    for title in ("size", *accuracy, "median", "speed"):
+    for title in ("size", *accuracy, "median", "speed-up"):
         out.add_column(title, justify="right", no_wrap=True)
     for r in table:
         chosen, e, m = r.artifact.id == answer.leader, r.evaluation, r.measurement

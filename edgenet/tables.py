@@ -5,19 +5,25 @@ cards.
 """
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edgenet.results import Results
 from edgenet.summary import Row, main_condition, speedup_text
 from edgenet.text import MISSING, decibels, interval, megabytes, milliseconds, number, p_value, percent, points
 
 Cell = Callable[[Row], str]
+Line = tuple[bool, Sequence[str]]  # whether it stands out, and its cells as HTML
+
+FORMAT_NAMES = {"tflite": "TFLite", "onnx": "ONNX", "openvino": "OpenVINO"}
 
 
 def every_file(rows: Sequence[Row], chosen: Row | None, ship: bool, caption: str) -> str:
-    """Return the table of all files; the row of `chosen` stands out, and is marked where it may `ship`."""
-    lines = [(r is chosen, [_file_cell(r, ship and r is chosen), *(cell(r) for _, cell in COLUMNS)]) for r in rows]
-    return table(caption, ["File", *(title for title, _ in COLUMNS)], lines)
+    """Return the table of all files, by format; the row of `chosen` stands out, marked where it may `ship`."""
+    groups: dict[str, list[Line]] = {}
+    for r in rows:
+        cells = [_file_cell(r, ship and r is chosen), *(cell(r) for _, cell in COLUMNS)]
+        groups.setdefault(FORMAT_NAMES.get(r.artifact.format, r.artifact.format), []).append((r is chosen, cells))
+    return grouped_table(caption, ["File", *(title for title, _ in COLUMNS)], groups)
 
 
 def other_measurements(results: Results) -> str:
@@ -117,19 +123,34 @@ COLUMNS: list[tuple[str, Cell]] = [
 ]
 
 
-def table(caption: str, titles: Sequence[str], lines: Sequence[tuple[bool, Sequence[str]]]) -> str:
+def table(caption: str, titles: Sequence[str], lines: Sequence[Line]) -> str:
     """Return a table that becomes cards on a phone; the roles survive the change of `display`. Cells are HTML."""
+    return grouped_table(caption, titles, {"": lines})
+
+
+def grouped_table(caption: str, titles: Sequence[str], groups: Mapping[str, Sequence[Line]]) -> str:
+    """Return a table whose rows stand in groups, each under its name where there are several."""
     head = "".join(f'<th scope="col" role="columnheader">{title}</th>' for title in titles)
     body = ""
-    for chosen, cells in lines:
-        first = f'<th scope="row" role="rowheader">{cells[0]}</th>'
-        rest = "".join(
-            f'<td role="cell" data-label="{title}"><span>{cell}</span></td>'
-            for title, cell in zip(titles[1:], cells[1:], strict=True)
-        )
-        body += f'<tr role="row"{" class=chosen" * chosen}>{first}{rest}</tr>'
+    for name, lines in groups.items():
+        body += '<tbody role="rowgroup">'
+        if len(groups) > 1:
+            body += (
+                f'<tr role="row" class="group"><th scope="rowgroup" role="rowheader" colspan="{len(titles)}">'
+                f"{html.escape(name)}</th></tr>"
+            )
+        body += "".join(_row(titles, chosen, cells) for chosen, cells in lines) + "</tbody>"
     return (
         f'<div class="scroll" role="region" aria-label="{html.escape(caption)}" tabindex="0"><table role="table">'
         f'<caption>{html.escape(caption)}</caption><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
-        f'<tbody role="rowgroup">{body}</tbody></table></div>'
+        f"{body}</table></div>"
     )
+
+
+def _row(titles: Sequence[str], chosen: bool, cells: Sequence[str]) -> str:
+    first = f'<th scope="row" role="rowheader">{cells[0]}</th>'
+    rest = "".join(
+        f'<td role="cell" data-label="{title}"><span>{cell}</span></td>'
+        for title, cell in zip(titles[1:], cells[1:], strict=True)
+    )
+    return f'<tr role="row"{" class=chosen" * chosen}>{first}{rest}</tr>'

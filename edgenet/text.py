@@ -60,3 +60,8 @@ def p_value(p: float | None) -> str:
     if p is None or not math.isfinite(p):
         return MISSING
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.995 else "p = 1"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return "1 picture", "12 pictures"."""
+    return f"{n} {noun}{'s' * (n != 1)}"

@@ -11,9 +11,10 @@ from edgenet import zoo
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph, read_tflite, write_tflite
 from edgenet.frameworks import quiet, tensorflow
-from edgenet.images import Preprocessing, imagenet_classes
+from edgenet.images import Pixels, Preprocessing, imagenet_classes, normalise
 
 INPUT, OUTPUT, LOGITS = "image", "probabilities", "logits"
+BATCH_PIXELS = 32 * 224**2  # of the batch whose statistics a network with random weights gets
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,22 @@ class Source:
     weights: str
     sha256: str  # of the weights
     build: Callable[[], Graph]
+    # Of random weights: builds with the batch statistics of pixels, (N, H, W, 3) uint8.
+    build_on: Callable[[Pixels], Graph] | None = None
 
-    def network(self) -> Network:
+    def network(self, pixels: Pixels | None = None) -> Network:
         """Build the float graph: pictures in RGB, probabilities out, canonical names.
+
+        Args:
+            pixels: (N, H, W, 3) uint8, which random weights take the statistics of their batch norm from.
 
         Raises:
             InputError: the graph is none of as many classes as there are names.
         """
         from edgenet.export.classifier import as_classifier, rgb_input
 
-        graph, added = as_classifier(self.build())
+        on_pixels = self.build_on is not None and pixels is not None
+        graph, added = as_classifier(self.build_on(pixels) if on_pixels else self.build())  # type: ignore[misc, arg-type]
         graph, preprocessing = rgb_input(graph, self.preprocessing)
         graph = canonical_names(graph)
         classes = graph.tensors[graph.outputs[0]].shape[-1]
@@ -111,8 +118,15 @@ def find_source(
 
         return from_keras(deploy(spec, loaded.arrays))
 
+    def build_on(pixels: Pixels) -> Graph:
+        from edgenet.model import deploy, with_batch_statistics
+
+        x = normalise(pixels[: max(2, BATCH_PIXELS // spec.resolution_px**2)], preprocessing)
+        return from_keras(deploy(spec, with_batch_statistics(spec, loaded.arrays, x)))
+
     preprocessing = Preprocessing(spec.resolution_px, spec.mean, spec.std)
-    return Source(spec.name, preprocessing, ids, names, loaded.provenance, loaded.sha256, build)
+    source = Source(spec.name, preprocessing, ids, names, loaded.provenance, loaded.sha256, build)
+    return replace(source, build_on=build_on) if random_weights else source
 
 
 def classes_of(n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

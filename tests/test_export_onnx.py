@@ -10,7 +10,7 @@ import operators
 import pytest
 import tiny
 
-from edgenet.calibration import measure_ranges, quantize
+from edgenet.calibration import Recipe, SharedCalibration, measure_ranges, quantize
 from edgenet.calibration.execute import Executor
 from edgenet.errors import InputError
 from edgenet.export import IO_DTYPES, Network, export_graph, find_source, runtime
@@ -18,7 +18,6 @@ from edgenet.export.graph import Graph, Op
 from edgenet.export.inspect import inspect
 from edgenet.export.onnx import PRECISIONS, to_onnx
 from edgenet.images import load_pixels, normalise, open_images, split
-from edgenet.pipeline import calibrate
 from edgenet.results import Artifact, Calibration, ImageSet, sha256_of
 
 onnx = pytest.importorskip("onnx")
@@ -290,7 +289,8 @@ def test_lite0_in_int8_agrees_with_the_float_network_on_photographs(format: str,
     pytest.importorskip("openvino" if format == "openvino" else "onnxruntime")
     network = find_source("efficientnet-lite0").network()
     calibration_images, rest = split(open_images(IMAGENET_MINI, network.class_ids, network.class_names), 100)
-    calibration = calibrate(network, calibration_images)
+    pixels = load_pixels(calibration_images, network.preprocessing)
+    calibration = SharedCalibration(network, pixels, recipe=Recipe(corrections=())).calibration
     x = normalise(load_pixels(replace(rest, files=rest.files[:100]), network.preprocessing), network.preprocessing)
     reference = runtime.load(tmp_path / written(network, calibration, tmp_path, "float32", "tflite").path, 2).predict(x)
     y = runtime.load(tmp_path / written(network, calibration, tmp_path, "int8", format).path, 2).predict(x)

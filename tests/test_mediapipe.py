@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgenet.calibration import quantize
+from edgenet.calibration import SharedCalibration
 from edgenet.errors import MissingDependency
 from edgenet.export import export_graph, find_source
 from edgenet.export.runtime import load
 from edgenet.images import imagenet_classes, limit, load_pixels, normalise, open_images, split
-from edgenet.pipeline import calibrate
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "imagenet-mini"
 CASES = (("float32", "float32"), ("int8", "float32"), ("int8", "uint8"))
@@ -29,10 +28,10 @@ def test_image_classifier_gives_our_top_1_by_name_on_100_photographs(tmp_path: P
         pytest.skip(str(e))
     network = source.network()
     calibration_images, rest = split(open_images(PHOTOGRAPHS, *imagenet_classes()), 100)
-    calibration = calibrate(network, calibration_images)
+    shared = SharedCalibration(network, load_pixels(calibration_images, network.preprocessing))
     pixels = load_pixels(limit(rest, 100), network.preprocessing)  # (100, 224, 224, 3) uint8, cropped to the input
     for precision, io in CASES:
-        graph = quantize(network.graph, precision, calibration)
+        graph = shared.quantized(precision)
         artifact = export_graph(network, graph, tmp_path / io, format="tflite", precision=precision, io=io)
         path = tmp_path / io / artifact.path
         batch = pixels if io == "uint8" else normalise(pixels, network.preprocessing)

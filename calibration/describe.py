@@ -1,0 +1,57 @@
+"""A calibration as plain values for results.json: what was seen of each activation, and the range that was chosen."""
+
+from typing import Any
+
+from edgenet.calibration.quantize import affine
+from edgenet.calibration.shared import SharedCalibration
+from edgenet.export.graph import Graph
+
+BINS = 64
+
+
+def calibration_context(shared: SharedCalibration) -> dict[str, Any]:
+    """Return how `shared` was calibrated, and of each activation the histogram, the range and the int8 numbers.
+
+    `counts` are BINS equal bins over [seen_low, seen_high]; `low`, `high` is the range that int8 is laid over; `scale`
+    and `zero_point` are int8's. A tensor whose numbers its operator decides (a softmax, a reshape) may be stored
+    with others; the page of the file says so, not this.
+
+    Raises:
+        InputError: there were no pictures to calibrate with.
+    """
+    calibration = shared.calibration
+    kinds = _kinds(shared.graph)
+    tensors = []
+    for name, o in shared.observations.items():
+        low, high = calibration.ranges[name]
+        seen_low, seen_high = o.range
+        if name in calibration.fixed:
+            scale, zero_point = calibration.fixed[name]
+        else:
+            q = affine(low, high, "int8")
+            scale, zero_point = float(q.scale[0]), int(q.zero_point[0])
+        tensors.append(
+            {
+                "name": name,
+                "kind": kinds.get(name, "INPUT"),
+                "low": float(low),
+                "high": float(high),
+                "seen_low": seen_low,
+                "seen_high": seen_high,
+                "counts": o.histogram(BINS)[0].tolist(),
+                "scale": scale,
+                "zero_point": zero_point,
+            }
+        )
+    return {
+        "method": shared.recipe.method,
+        "corrections": list(shared.recipe.corrections),
+        "n_images": calibration.n_images,
+        "fingerprint": calibration.fingerprint,
+        "tensors": tensors,
+    }
+
+
+def _kinds(graph: Graph) -> dict[str, str]:
+    """What makes each tensor, in TFLite's words: CONV_2D, ADD, ..."""
+    return {name: op.kind for op in graph.ops for name in op.outputs}

@@ -1,0 +1,100 @@
+"""What the files of one job are made from: network, shared calibration, target; built when a file first needs them."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from edgenet import __version__
+from edgenet.calibration import NEEDS_CALIBRATION, Recipe, SharedCalibration
+from edgenet.export import Network, Source, export_graph
+from edgenet.images import Pixels, load_pixels
+from edgenet.results import Artifact, ImageSet
+from edgenet.targets import Target, weight_bits
+
+USES_IMAGES = (*NEEDS_CALIBRATION, "weight-only", "dynamic")  # the last two round better where there are some
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to make a file: where it differs from what the job's recipe says."""
+
+    recipe: Recipe
+    exceptions: Mapping[str, str]  # operator's output -> precision
+
+
+class Making:
+    """Makes the files of a job.
+
+    Args:
+        images: the pictures to calibrate with, None where there are none.
+    """
+
+    def __init__(self, source: Source, images: ImageSet | None, target: Target, recipe: Recipe, io: str) -> None:
+        self.source, self.images, self.target, self.recipe, self.io = source, images, target, recipe, io
+        self._shared: dict[Recipe, SharedCalibration] = {}
+
+    @cached_property
+    def network(self) -> Network:
+        """The float network. One with random weights takes its batch statistics from the calibration pictures."""
+        pixels = None
+        if self.images is not None and self.source.build_on is not None:
+            pixels = load_pixels(self.images, self.source.preprocessing)
+        return self.source.network(pixels)
+
+    @cached_property
+    def pixels(self) -> Pixels | None:
+        return None if self.images is None else load_pixels(self.images, self.network.preprocessing)
+
+    def shared(self, recipe: Recipe) -> SharedCalibration:
+        """Return the calibration that all formats share under this recipe."""
+        if recipe not in self._shared:
+            fingerprint = self.images.fingerprint if self.images else ""
+            self._shared[recipe] = SharedCalibration(self.network, self.pixels, fingerprint, recipe)
+        return self._shared[recipe]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether ranges were measured: no file may have needed them, or all were there already."""
+        return self.recipe in self._shared and "calibration" in vars(self._shared[self.recipe])
+
+    def options(self, format: str, precision: str, variant: Variant | None = None) -> dict[str, Any]:
+        """Return everything that decides the bytes of a file: what a resume compares."""
+        options: dict[str, Any] = {
+            "weights": self.source.sha256,
+            "io": self.io,
+            "edgenet_version": __version__,
+            "preprocessing": self.source.preprocessing.to_json(),
+            "labels": hashlib.sha256("\n".join(self.source.class_names).encode()).hexdigest(),
+        }
+        if self.images is not None and (precision in USES_IMAGES or self.source.build_on is not None):
+            options["calibration_images"] = self.images.fingerprint
+        if self.images is not None and precision in USES_IMAGES:
+            recipe = variant.recipe if variant else self.recipe
+            options["calibration_method"], options["corrections"] = recipe.method, list(recipe.corrections)
+            options["weight_bits"] = self.bits(format, precision)
+        if variant is not None and variant.exceptions:
+            options["exceptions"] = dict(variant.exceptions)
+        return options
+
+    def bits(self, format: str, precision: str) -> int:
+        """Return how many bits the weights may have: fewer where the target's sums would saturate."""
+        return weight_bits(self.target, format) if precision == "int8" else 8
+
+    def export(self, out: Path, format: str, precision: str, variant: Variant | None = None) -> Artifact:
+        """Write one file into `out` and return what it is."""
+        variant = variant or Variant(self.recipe, {})
+        shared = self.shared(variant.recipe)
+        graph = shared.quantized(precision, self.bits(format, precision), variant.exceptions)
+        return export_graph(
+            self.network,
+            graph,
+            out,
+            format=format,
+            precision=precision,
+            io=self.io,
+            calibration=shared.calibration if precision in NEEDS_CALIBRATION else None,
+            options=self.options(format, precision, variant),
+        )
