@@ -132,7 +132,8 @@ def quantize(
         precision: one of PRECISIONS.
         calibration: ranges of every activation; int8 and int16x8 need it.
         weights: the integers to use, by the name of the operator's output; rounded to the nearest by default.
-        exceptions: the precision ("int8", "int16" or "float32") of single operators, by the name of their output.
+        exceptions: the precision of single operators, by the name of their output: "int8", "int16", "float32", or
+            "weight-only", which computes in float with the integers of its weights.
 
     Raises:
         InputError: unknown precision, or one that needs a calibration came without.
@@ -256,12 +257,26 @@ class _Quantizer:
 
     def keep(self, op: Op) -> None:
         inputs = tuple(
-            n
-            if n is None or self.graph.tensors[n].dtype != "float32" or n not in self.home
-            else self.fetch(n, "float32")
+            self.fetch(n, "float32") if n in self.home and self.graph.tensors[n].dtype == "float32" else n
             for n in op.inputs
         )
+        out = op.outputs[0]
+        if self.exceptions.get(out) == "weight-only" and out in self.weights:
+            inputs = self.stored_weights(op, inputs)
         self.emit(replace(op, inputs=inputs), "float32")
+
+    def stored_weights(self, op: Op, inputs: tuple[str | None, ...]) -> tuple[str | None, ...]:
+        """Keep the integers of an operator that computes in float, dequantized once, and the bias that they want."""
+        out, w = op.outputs[0], self.weights[op.outputs[0]]
+        float_weights = self.graph.tensors[str(op.inputs[1])]
+        stored, real = f"{out}_weights", f"{out}_weights_real"
+        self.tensors[stored] = replace(_int8_constant(float_weights, w), name=stored)
+        self.tensors[real] = replace(float_weights, name=real, data=None)
+        self.ops.append(Op("DEQUANTIZE", (stored,), (real,), options_type="DequantizeOptions"))
+        if w.bias is None:
+            return (inputs[0], real, *inputs[2:])
+        self.tensors[f"{out}_bias"] = Tensor(f"{out}_bias", w.bias.shape, "float32", w.bias)
+        return (inputs[0], real, f"{out}_bias")
 
     def emit(self, op: Op, dtype: str, quantization: Quantization | None = None) -> None:
         for name in op.outputs:

@@ -1,12 +1,12 @@
 """How much each operator alone costs when it is quantized: what a budget gives back first."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from edgenet.calibration.execute import Executor
-from edgenet.calibration.quantize import Weight, quantize
+from edgenet.calibration.quantize import Weight, constant_weights, quantize
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.results import Calibration
@@ -20,12 +20,15 @@ def sensitivity(
     calibration: Calibration,
     weights: Mapping[str, Weight] | None = None,
     *,
+    groups: Sequence[Sequence[str]] | None = None,
     precision: str = "int8",
     threads: int | None = None,
-) -> list[tuple[str, float]]:
-    """Return (name of the output, SQNR of the logits in dB) of each operator, quantized alone, the worst first.
+    progress: Callable[[int, int], None] | None = None,
+) -> list[tuple[tuple[str, ...], float]]:
+    """Return (names of the outputs, SQNR of the logits in dB) of each group of operators, quantized alone, worst first.
 
     Args:
+        groups: of names of operators' outputs; each operator by itself by default.
         inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised; the first 16 are used.
         weights: the integers of each operator, as `quantize` takes them.
 
@@ -38,14 +41,27 @@ def sensitivity(
     expected = _logits(graph, pictures, threads)
     names = [op.outputs[0] for op in graph.ops]
     whole = quantize(graph, precision, calibration, weights=weights)
-    integer = [n for n in names if n in whole.tensors and whole.tensors[n].dtype in ("int8", "int16")]
+    integer = {n for n in names if n in whole.tensors and whole.tensors[n].dtype in ("int8", "int16")}
     found = []
-    for name in integer:
-        alone = quantize(
-            graph, precision, calibration, weights=weights, exceptions={n: "float32" for n in names if n != name}
-        )
-        found.append((name, sqnr_db(expected, _logits(alone, pictures, threads))))
+    wanted = [tuple(n for n in group if n in integer) for group in groups or [(n,) for n in names]]
+    wanted = [group for group in wanted if group]
+    for done, group in enumerate(wanted, 1):
+        others = {n: "float32" for n in names if n not in group}
+        alone = quantize(graph, precision, calibration, weights=weights, exceptions=others)
+        found.append((group, sqnr_db(expected, _logits(alone, pictures, threads))))
+        if progress:
+            progress(done, len(wanted))
     return sorted(found, key=lambda f: f[1])
+
+
+def layers(graph: Graph) -> list[tuple[str, ...]]:
+    """Return the operators' outputs layer by layer: what has weights, with the operators without any that follow it."""
+    found: list[list[str]] = []
+    for op in graph.ops:
+        if not found or constant_weights(graph, op) is not None:
+            found.append([])
+        found[-1].append(op.outputs[0])
+    return [tuple(layer) for layer in found]
 
 
 def sqnr_db(expected: np.ndarray, found: np.ndarray) -> float:

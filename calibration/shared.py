@@ -47,7 +47,7 @@ class SharedCalibration:
 
     def __init__(self, network: Network, pixels: Pixels | None, images: str = "", recipe: Recipe = Recipe()) -> None:
         self.network, self.pixels, self.images, self.recipe = network, pixels, images, recipe
-        self._weights: dict[tuple[str, int], dict[str, Weight]] = {}
+        self._weights: dict[tuple[str, int, str], dict[str, Weight]] = {}
 
     def inputs(self) -> Iterator[np.ndarray]:
         """Yield what the graph takes, one picture at a time: (1, H, W, 3) float32, normalised."""
@@ -81,13 +81,13 @@ class SharedCalibration:
             fixed={self.graph.inputs[0]: (float(exact.scale[0]), int(exact.zero_point[0]))} if exact else {},
         )
 
-    def weights(self, precision: str, bits: int = 8) -> dict[str, Weight]:
+    def weights(self, precision: str, bits: int = 8, exceptions: Mapping[str, str] | None = None) -> dict[str, Weight]:
         """Return the integers of every layer's weights for this precision, corrected as the recipe says."""
         corrections = set(self.recipe.corrections) - {"equalization"}
         if self.pixels is None or not corrections:
             return round_weights(self.graph, bits)
         # Dynamic range quantizes activations as they come: to the weights it is as if they were float.
-        key = (precision if precision in NEEDS_CALIBRATION else "weight-only", bits)
+        key = (precision if precision in NEEDS_CALIBRATION else "weight-only", bits, repr(exceptions or {}))
         if key not in self._weights:
             self._weights[key] = round_with_feedback(
                 self.graph,
@@ -95,6 +95,7 @@ class SharedCalibration:
                 self.calibration,
                 bits=bits,
                 precision=key[0],
+                exceptions=exceptions,
                 feedback="feedback" in corrections,
                 bias_correction="bias-correction" in corrections,
                 reconstruction="reconstruction" in corrections,
@@ -113,5 +114,5 @@ class SharedCalibration:
         if precision in ("float32", "float16"):
             return quantize(self.network.graph, precision)
         calibration = self.calibration if precision in NEEDS_CALIBRATION else None
-        weights = self.weights(precision, bits)
+        weights = self.weights(precision, bits, exceptions)
         return quantize(self.graph, precision, calibration, weights=weights, exceptions=exceptions)

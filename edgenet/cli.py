@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgenet import __version__
-from edgenet.errors import EdgenetError, InputError
+from edgenet.errors import EdgenetError, GateFailed, InputError
 
 if TYPE_CHECKING:
     from edgenet.pipeline import Job
@@ -89,7 +89,7 @@ limit_option = click.option("--limit", type=int, metavar="N", help="Use only N p
 threads_option = click.option("--threads", type=int, metavar="N", help="Threads of one inference.  [default: 1]")
 device_option = click.option("--device", "devices", multiple=True, metavar="D", help="Where to measure: local.")
 what_options = _options(
-    click.option("--format", "formats", multiple=True, metavar="F", help="tflite.  [default: tflite]"),
+    click.option("--format", "formats", multiple=True, metavar="F", help="tflite, onnx, openvino or all; may be repeated.  [default: tflite]"),
     click.option(
         "--precision",
         "precisions",
@@ -113,6 +113,12 @@ what_options = _options(
     ),
     click.option(
         "--corrections", metavar="LIST", help="What makes up for rounding: all, none, or some by name.  [default: all]"
+    ),
+    click.option(
+        "--max-accuracy-drop", type=float, metavar="POINTS", help="Search for an int8 file that loses no more."
+    ),
+    click.option(
+        "--min-sqnr", type=float, metavar="DB", help="Search for an int8 file whose logits are as clean as this."
     ),
     click.option("--allow", multiple=True, metavar="CODE", help="Calibrate with pictures that are bad in this way."),
     click.option(
@@ -172,6 +178,7 @@ def export(model: str, as_json: bool, **asked: Any) -> None:
         for finding in results.context.get("calibration_findings", []):
             if finding["severity"] != "info":
                 click.echo(f"Warning: {finding['message']}; {finding['remedy']}")
+    _hold_to_budget(results)
     _print_failures(results)
 
 
@@ -213,6 +220,7 @@ def bench(artifacts: tuple[Path, ...], devices: tuple[str, ...], threads: int | 
     \b
     edgenet bench OUT/*.tflite --threads 2
     """
+    from edgenet.cautions import latency_note
     from edgenet.device_bench import bench as bench_files
     from edgenet.device_bench import list_devices
     from edgenet.results import Results
@@ -246,7 +254,9 @@ def bench(artifacts: tuple[Path, ...], devices: tuple[str, ...], threads: int | 
                 for m in measurements
             ],
         )  # fmt: skip
-        for warning in dict.fromkeys(w for m in measurements for w in m.warnings):
+        if note := latency_note([(m.artifact, m) for m in measurements]):
+            click.echo(f"Note: {note}")
+        for warning in dict.fromkeys(w for m in measurements for w in m.warnings if w.startswith("cannot tell")):
             click.echo(f"Note: {warning}")
     _print_failures(results)
 
@@ -379,6 +389,7 @@ def _print_run(results: "Results", out: Path, as_json: bool) -> None:
 
         _console().print(summary_renderable(results))
         click.echo(f"\nThe report: {out / 'report.html'}")
+    _hold_to_budget(results)
     if results.failures:
         sys.exit(3)
 
@@ -408,6 +419,13 @@ def _print_failures(results: "Results") -> None:
         click.echo(f"edgenet: {f.stage} {f.what} failed: {f.why}; {f.remedy}", err=True)
     if results.failures:
         sys.exit(3)
+
+
+def _hold_to_budget(results: "Results") -> None:
+    missed = [(format, s) for format, s in results.context.get("search", {}).items() if not s["met"]]
+    if missed:
+        format, s = missed[0]
+        raise GateFailed(f"no int8 file in {format} has {s['budget']}; {len(s['steps'])} were tried, the best was kept")
 
 
 def _print_json(value: Any) -> None:

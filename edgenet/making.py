@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Making:
         """Whether ranges were measured: no file may have needed them, or all were there already."""
         return self.recipe in self._shared and "calibration" in vars(self._shared[self.recipe])
 
-    def options(self, format: str, precision: str, variant: Variant | None = None) -> dict[str, Any]:
+    def options(self, format: str, precision: str, budget: str = "") -> dict[str, Any]:
         """Return everything that decides the bytes of a file: what a resume compares."""
         options: dict[str, Any] = {
             "weights": self.source.sha256,
@@ -72,23 +72,24 @@ class Making:
         if self.images is not None and (precision in USES_IMAGES or self.source.build_on is not None):
             options["calibration_images"] = self.images.fingerprint
         if self.images is not None and precision in USES_IMAGES:
-            recipe = variant.recipe if variant else self.recipe
-            options["calibration_method"], options["corrections"] = recipe.method, list(recipe.corrections)
+            options["calibration_method"], options["corrections"] = self.recipe.method, list(self.recipe.corrections)
             options["weight_bits"] = self.bits(format, precision)
-        if variant is not None and variant.exceptions:
-            options["exceptions"] = dict(variant.exceptions)
+        if budget and precision == "int8":
+            options["budget"] = budget
         return options
 
     def bits(self, format: str, precision: str) -> int:
         """Return how many bits the weights may have: fewer where the target's sums would saturate."""
         return weight_bits(self.target, format) if precision == "int8" else 8
 
-    def export(self, out: Path, format: str, precision: str, variant: Variant | None = None) -> Artifact:
+    def export(
+        self, out: Path, format: str, precision: str, variant: Variant | None = None, budget: str = ""
+    ) -> Artifact:
         """Write one file into `out` and return what it is."""
         variant = variant or Variant(self.recipe, {})
         shared = self.shared(variant.recipe)
         graph = shared.quantized(precision, self.bits(format, precision), variant.exceptions)
-        return export_graph(
+        artifact = export_graph(
             self.network,
             graph,
             out,
@@ -96,5 +97,6 @@ class Making:
             precision=precision,
             io=self.io,
             calibration=shared.calibration if precision in NEEDS_CALIBRATION else None,
-            options=self.options(format, precision, variant),
+            options=self.options(format, precision, budget),
         )
+        return replace(artifact, mixture=dict(variant.exceptions))

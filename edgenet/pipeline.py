@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from edgenet import __version__
+from edgenet.budget import Budget, search
 from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS, Recipe
 from edgenet.calibration.describe import calibration_context
 from edgenet.errors import EdgenetError, InputError
@@ -66,6 +67,8 @@ class Job:
     target: str = "auto"
     calibration_method: str = Recipe.method
     corrections: tuple[str, ...] = Recipe.corrections
+    max_accuracy_drop: float | None = None  # points
+    min_sqnr: float | None = None  # dB
     allow: tuple[str, ...] = ()
     command: str = ""
 
@@ -131,6 +134,10 @@ def _check(job: Job, only_export: bool) -> None:
             raise InputError(f"format {format} has no precision {precision} (valid: {valid})")
     check_formats(target(job.target), job.formats)
     Recipe(job.calibration_method, job.corrections)
+    if Budget(job.max_accuracy_drop, job.min_sqnr) and "int8" not in job.precisions:
+        raise InputError("a budget is for int8: add --precision int8")
+    if job.random_weights and job.max_accuracy_drop is not None:
+        raise InputError("with random weights accuracy means nothing: give --min-sqnr 20 (dB) as the budget")
     check_allowed(job.allow)
     for name, number in (("--calibration-images", job.calibration_images), ("--threads", job.threads)):
         if number < 1:
@@ -248,14 +255,21 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
     recipe_ = Recipe(job.calibration_method, job.corrections)
     made = Making(source, images.calibration, target(job.target), recipe_, job.io)
     wanted = [(f, p) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions]
+    budget, evaluation = Budget(job.max_accuracy_drop, job.min_sqnr), images.evaluation or images.calibration
     for done, (format, precision) in enumerate(wanted):
         id = f"{source.name}_{precision}{FORMATS[format].suffix}"
-        options = made.options(format, precision)
+        options = made.options(format, precision, budget.text if budget else "")
         if _is_whole(job.out, results, id, options):
             continue
         progress("export", done, len(wanted))
         try:
-            results.put(made.export(job.out, format, precision))
+            if budget and precision == "int8":
+                assert evaluation is not None  # int8 came with images, or it would have been refused
+                found = search(made, format, evaluation, budget, job.threads, progress)
+                results.context.setdefault("search", {})[format] = found.to_json()
+                results.put(made.export(job.out, format, precision, found.variant, budget.text))
+            else:
+                results.put(made.export(job.out, format, precision))
             if made.calibrated:
                 results.context["calibration"] = calibration_context(made.shared(recipe_))
         except InputError:
@@ -266,6 +280,8 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
             results.put(Failure("export", id, str(e), "see docs/troubleshooting.md"))
         results.save(job.out)
     progress("export", len(wanted), len(wanted))
+    if not budget:
+        results.context.pop("search", None)
     ids = [f"{source.name}_{p}{FORMATS[f].suffix}" for f, p in wanted]
     same = made.options(*wanted[0])
     results.artifacts = [
@@ -358,10 +374,12 @@ def recipe(path: Path) -> dict[str, Any]:
              "formats": "a list of texts", "precisions": "a list of texts", "devices": "a list of texts",
              "calibration_images": "a whole number", "limit": "a whole number", "threads": "a whole number",
              "random_weights": "true or false", "preprocess": "a text", "labels": "a text", "target": "a text",
-             "allow": "a list of texts", "calibration_method": "a text", "corrections": "a list of texts"}  # fmt: skip
+             "allow": "a list of texts", "calibration_method": "a text", "corrections": "a list of texts",
+             "max_accuracy_drop": "a number", "min_sqnr": "a number"}  # fmt: skip
     fits: dict[str, Callable[[Any], bool]] = {
         "a text": lambda v: isinstance(v, str),
         "a list of texts": lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v),
+        "a number": lambda v: type(v) in (int, float),
         "a whole number": lambda v: type(v) is int,
         "true or false": lambda v: isinstance(v, bool),
     }

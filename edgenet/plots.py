@@ -13,6 +13,7 @@ from edgenet.text import milliseconds
 
 _FONT_PX = 12
 _LOG_FROM = 3.0  # below, a linear scale is the plainer picture
+_MOST_NAMED = 6  # files beside their marks on a phone; more get numbers
 _CHAR_PX = 0.56 * _FONT_PX  # a mean width of the system fonts; labels only need to keep apart, not to fit exactly
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -92,7 +93,13 @@ def _tick_text(values: Sequence[float]) -> list[str]:
 
 def scatter(points: Sequence[Point], width_px: int, height_px: int, y_label: str, limit: float | None,
             limit_label: str, alt: str) -> str:  # fmt: skip
-    """Return latency across, accuracy up, file size as area; bars are intervals, the dashed line is the limit."""
+    """Return latency across, accuracy up, file size as area; bars are intervals, the dashed line is the limit.
+
+    On a phone many files are numbered by latency, with a key below the plot, which adds to its height.
+    """
+    points = sorted(points, key=lambda p: p.x_ms)
+    keyed = width_px <= 500 and len(points) > _MOST_NAMED
+    names = [str(i + 1) if keyed else p.label for i, p in enumerate(points)]
     left, right, top, bottom = 44.0, width_px - 14.0, 30.0, height_px - 42.0
     ys = [v for p in points for v in (p.y, p.y_low, p.y_high) if v is not None] + ([] if limit is None else [limit])
     y0, y1 = min(ys), max(ys)
@@ -127,18 +134,18 @@ def scatter(points: Sequence[Point], width_px: int, height_px: int, y_label: str
     x_title = axis.title("median latency, ms")
     out.append(f'<text class="axis-title" text-anchor="end" x="{right:.0f}" y="{height_px - 6}">{x_title}</text>')
     taken: list[Box] = []
-    if limit is not None:
-        out.append(f'<path class="limit" d="M{left:.0f} {py(limit):.1f}H{right:.0f}"/>')
-        out.append(
-            f'<text class="limit-label" text-anchor="end" x="{right:.0f}" y="{py(limit) + 15:.1f}">'
-            f"{html.escape(limit_label)}</text>"
-        )
-        taken += [(left, py(limit) - 1, right, py(limit) + 1)]
-        taken += [(right - len(limit_label) * _CHAR_PX, py(limit) + 4, right, py(limit) + 19)]
     for p, r in zip(points, radius, strict=True):
         taken.append((px(p.x_ms) - r, py(p.y) - r, px(p.x_ms) + r, py(p.y) + r))
         if p.y_low is not None and p.y_high is not None:
             taken.append((px(p.x_ms) - 2, py(p.y_high), px(p.x_ms) + 2, py(p.y_low)))
+    if limit is not None:
+        out.append(f'<path class="limit" d="M{left:.0f} {py(limit):.1f}H{right:.0f}"/>')
+        long, y = len(limit_label) * _CHAR_PX, py(limit)
+        starts = [right - long - 24 * k for k in range(max(int((right - left - long) / 24), 1))]
+        places = [(x, y + 4, x + long, y + 19) for x in starts]
+        box = min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+        out.append(f'<text class="limit-label" x="{box[0]:.0f}" y="{y + 15:.1f}">{html.escape(limit_label)}</text>')
+        taken += [(left, y - 1, right, y + 1), box]
     # The largest first, so that a small one lies on top and stays visible.
     for i in sorted(range(len(points)), key=lambda i: (points[i].kind == "chosen", -radius[i])):
         p, x, y = points[i], px(points[i].x_ms), py(points[i].y)
@@ -150,13 +157,26 @@ def scatter(points: Sequence[Point], width_px: int, height_px: int, y_label: str
     frame = (left, top - 14, right, bottom)
     for i in sorted(range(len(points)), key=lambda i: points[i].kind != "chosen"):
         p, x, y = points[i], px(points[i].x_ms), py(points[i].y)
-        box, far = _place(x, y, radius[i], len(p.label) * _CHAR_PX * 1.04, taken, frame)
+        box, far = _place(x, y, radius[i], len(names[i]) * _CHAR_PX * 1.04, taken, frame)
         taken.append(box)
         if far:
             edge_x, edge_y = min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
             out.append(f'<path class="leader" d="M{x:.1f} {y:.1f}L{edge_x:.1f} {edge_y:.1f}"/>')
-        out.append(f'<text class="label {p.kind}" x="{box[0]:.1f}" y="{box[3] - 4:.1f}">{html.escape(p.label)}</text>')
+        out.append(f'<text class="label {p.kind}" x="{box[0]:.1f}" y="{box[3] - 4:.1f}">{html.escape(names[i])}</text>')
+    if keyed:
+        key, key_px = _key(points, width_px, height_px + 22)
+        return _svg("".join(out) + key, width_px, height_px + 10 + key_px, alt)
     return _svg("".join(out), width_px, height_px, alt)
+
+
+def _key(points: Sequence[Point], width_px: int, y: float) -> tuple[str, int]:
+    """Return which number is which file, in two columns from `y` on, and the height."""
+    rows = (len(points) + 1) // 2
+    out = []
+    for i, p in enumerate(points):
+        at = f'x="{(i // rows) * width_px / 2:.0f}" y="{y + (i % rows) * 20:.0f}"'
+        out.append(f'<text class="label {p.kind}" {at}>{i + 1}  {html.escape(p.label)}</text>')
+    return "".join(out), rows * 20
 
 
 def _place(x: float, y: float, r: float, width: float, taken: Sequence[Box], frame: Box) -> tuple[Box, bool]:
@@ -172,7 +192,7 @@ def _place(x: float, y: float, r: float, width: float, taken: Sequence[Box], fra
             cost = sum(_overlap(box, other) for other in taken)
             cost += 10 * (width * h - _overlap(box, frame))
             if cost < best_cost - 1e-6:
-                best, best_cost, best_far = box, cost, gap > 14
+                best, best_cost, best_far = box, cost, gap > 4
         if best_cost < 1e-6:
             break
     return best, best_far

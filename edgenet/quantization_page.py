@@ -17,6 +17,8 @@ _SHOWN_HISTOGRAMS = 12
 _SHOWN_LAYERS = 12
 _CHIPS = {"danger": "bad", "warning": "warn", "info": ""}
 
+_IN_WORDS = {"weight-only": "int8 weights with float32 activations"}
+
 Tensor = Mapping[str, Any]
 
 
@@ -91,7 +93,7 @@ def _histogram(t: Tensor) -> str:
         numbers += f", {share} cut"
     return (
         f'<li><p class="name" title="{escape(t["name"])}"><bdi><b>{escape(t["name"])}</b></bdi></p>'
-        f"{svg}<p>{escape(width)}<br>{escape(numbers)}</p></li>"
+        f"{svg}<p>{escape(t.get('kind', ''))} · {escape(width)}<br>{escape(numbers)}</p></li>"
     )
 
 
@@ -129,9 +131,12 @@ def _all_met(formats: Mapping[str, Any]) -> bool:
 
 def _search(view: View, format: str, s: Mapping[str, Any], named: bool) -> str:
     steps: Sequence[Mapping[str, Any]] = s.get("steps") or ()
-    last = next((step for step in steps if step.get("met")), steps[-1] if steps else {})
+    kept = [step for key in ("artifact", "met") for step in steps if step.get(key)]
+    last: Mapping[str, Any] = (*kept, *steps[-1:], {})[0]
     chip = '<em class="chip good">met</em>' if s.get("met") else '<em class="chip bad">not met</em>'
-    title = f"{FORMAT_NAMES.get(format, format)}: {s.get('budget', '')}" if named else _sentence(str(s.get("budget", "")))
+    title = (
+        f"{FORMAT_NAMES.get(format, format)}: {s.get('budget', '')}" if named else _sentence(str(s.get("budget", "")))
+    )
     body = f"<h3>{escape(title)} {chip}</h3>"
     if steps:
         titles = ("Step", "Points lost", "Agreement", "SQNR", "Median", "Size")
@@ -166,13 +171,14 @@ def _step(view: View, step: Mapping[str, Any]) -> list[str]:
 
 def _mixture(exceptions: Mapping[str, str]) -> str:
     if not exceptions:
-        return "One precision throughout: no layer is kept in another."
+        return "One precision throughout: no operator is kept in another."
     parts = []
     for precision in dict.fromkeys(exceptions.values()):
         names = [escape(name) for name, p in exceptions.items() if p == precision]
         listed = ", ".join(names[:_SHOWN_LAYERS])
         more = f" and {len(names) - _SHOWN_LAYERS} more" if len(names) > _SHOWN_LAYERS else ""
-        parts.append(f"<b>{counted(len(names), 'layer')} in {escape(precision)}</b>: {listed}{more}")
+        what = escape(_IN_WORDS.get(precision, precision))
+        parts.append(f"<b>{counted(len(names), 'operator')} in {what}</b>: {listed}{more}")
     return f"The mixture: {'; '.join(parts)}. Everything else is int8."
 
 

@@ -109,10 +109,8 @@ def _tile(title: str, value: str, of: str, share: float | None, sentence: str) -
     bar, percentage = "", min(max(share or 0.0, 0.0), 1.0) * 100
     if share is not None and math.isfinite(share):
         bar = f'<div class="share" aria-hidden="true"><i style="width:{percentage:.1f}%"></i></div>'
-    return (
-        f'<div class="tile"><h3>{escape(title)}</h3><p class="figure"><b>{escape(value)}</b> <span>{escape(of)}</span></p>'
-        f"{bar}<p>{escape(sentence)}</p></div>"
-    )
+    numbers = f'<p class="figure"><b>{escape(value)}</b> <span>{escape(of)}</span></p>'
+    return f'<div class="tile"><h3>{escape(title)}</h3>{numbers}{bar}<p>{escape(sentence)}</p></div>'
 
 
 def _size_tile(r: Row, base: Row | None) -> str:
@@ -321,7 +319,8 @@ def _thumbnail(view: View, file: str, alt: str) -> str:
 def failures(view: View) -> str:
     """What was asked for and did not come about, each with a remedy."""
     items = "".join(
-        f"<li><b>{escape(f.what)}</b> <small>{escape(f.stage)}</small><p>{escape(f.why)}</p><p>{escape(f.remedy)}</p></li>"
+        f"<li><b>{escape(f.what)}</b> <small>{escape(f.stage)}</small><p>{escape(f.why)}</p>"
+        f"<p>{escape(f.remedy)}</p></li>"
         for f in view.results.failures
     )
     return section("failures", "What failed", f'<ul class="failures">{items}</ul>') if items else ""

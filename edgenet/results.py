@@ -96,6 +96,7 @@ class Artifact:
     outputs: tuple[TensorInfo, ...] = ()
     preprocessing: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)  # what was asked of the exporter; decides a resume
+    mixture: dict[str, str] = field(default_factory=dict)  # operator's output -> precision, where it is another one
     export_s: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
 

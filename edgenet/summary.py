@@ -195,8 +195,8 @@ def recommend(results: Results, max_drop: float = 0.01, max_disagreement: float 
     tied = [r for r in fit if r is fastest or not _told_apart(r, fastest)]
     best = min(tied, key=lambda r: (r.artifact.size_bytes, _median(r)))
     why = _why(best, base, fit, tied, limit, by_labels, random)
-    # What came closest first: those within the limit, then the rest, each by latency.
-    others = sorted((r for r in table if r is not best), key=lambda r: (bool(refused[r.artifact.id]), _median(r)))
+    # By latency: whoever sees a faster file than the one to ship asks for the reason first.
+    others = sorted((r for r in table if r is not best), key=_median)
     why_not = tuple((r.name, _why_not(r, best, refused[r.artifact.id])) for r in others)
     headline = "Nothing to ship: the weights are random" if random else f"Ship {best.name}"
     id = best.artifact.id

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from edgenet.results import Results
 from edgenet.summary import Row, main_condition, speedup_text
-from edgenet.text import MISSING, decibels, interval, megabytes, milliseconds, number, p_value, percent, points
+from edgenet.text import MISSING, counted, decibels, interval, megabytes, milliseconds, number, p_value, percent, points
 
 Cell = Callable[[Row], str]
 Line = tuple[bool, Sequence[str]]  # whether it stands out, and its cells as HTML
@@ -51,7 +51,8 @@ def _file_cell(r: Row, ship: bool) -> str:
     if r.failures:
         marks += '<em class="chip bad">failed</em>'
     a = r.artifact
-    what = f"{html.escape(a.format)} · {html.escape(a.precision)} · {html.escape(a.io_dtype)} in and out"
+    mixed = f", {counted(len(a.mixture), 'operator')} kept better" if a.mixture else ""
+    what = f"{html.escape(a.format)} · {html.escape(a.precision)}{mixed} · {html.escape(a.io_dtype)} in and out"
     return f"{html.escape(r.name)}<small>{what}{' ' if marks else ''}{marks}</small>"
 
 
@@ -103,7 +104,8 @@ def _load_cell(r: Row) -> str:
 
 def _runtime_cell(r: Row) -> str:
     if m := r.measurement:
-        return two_lines(html.escape(m.runtime), html.escape(m.runtime_version))
+        release = m.runtime_version.partition("-")[0]  # OpenVINO adds its build and branch: results.json has all
+        return two_lines(html.escape(m.runtime), html.escape(release))
     return html.escape(r.evaluation.runtime) if r.evaluation else MISSING
 
 

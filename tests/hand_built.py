@@ -118,6 +118,27 @@ def some_results(root: str = "/pictures", **context: Any) -> Results:
     return out
 
 
+def in_three_formats() -> Results:
+    """Twelve files: four precisions in three formats, each a little faster than the one before."""
+    out = Results(context=some_results().context)
+    formats = (("tflite", "tflite", "litert"), ("onnx", "onnx", "onnxruntime"), ("openvino", "xml", "openvino"))
+    for i, (precision, size, ms) in enumerate(
+        (("float32", 18_582_304, 13.1), ("float16", 9_340_512, 11.5), ("weight-only", 5_012_736, 12.5),
+         ("int8", 5_316_608, 9.8))
+    ):  # fmt: skip
+        for j, (format, suffix, runtime) in enumerate(formats):
+            name = f"efficientnet-lite0_{precision}.{suffix}"
+            a = an_artifact(precision, size, id=name, path=name, format=format, sha256=f"{i}{j}" * 32)
+            drop = None if i + j == 0 else 0.03 if name.endswith("int8.xml") else 0.0
+            out.put(a)
+            out.put(an_evaluation(a, 0.87, drop, None if drop is None else 0.99, runtime=runtime))
+            out.put(a_measurement(a, ms * (1 - 0.1 * j), runtime=runtime))
+    out.evaluations = [
+        dataclasses.replace(e, reference=e.reference and "efficientnet-lite0_float32.tflite") for e in out.evaluations
+    ]
+    return out
+
+
 def changed(results: Results, precision: str, kind: str, **changes: Any) -> Results:
     """Replace fields of one file's artifact, evaluation or measurement."""
     rows = getattr(results, kind)

@@ -2,13 +2,23 @@
 
 import dataclasses
 import io
+import re
 
 import pytest
-from hand_built import FILES, a_measurement, an_artifact, changed, partial_results, some_results, unlabelled
+from hand_built import (
+    FILES,
+    a_measurement,
+    an_artifact,
+    changed,
+    in_three_formats,
+    partial_results,
+    some_results,
+    unlabelled,
+)
 
 from edgenet import text
 from edgenet.results import Failure, Results
-from edgenet.summary import recommend, rows, speedup, summary_renderable
+from edgenet.summary import recommend, rows, speedup, summary_lines, summary_renderable
 
 NBSP = text.NBSP
 
@@ -181,14 +191,73 @@ def test_samples_without_rounds_are_not_told_apart() -> None:
 
 
 def test_a_warning_names_its_files_unless_it_is_of_all() -> None:
-    results = changed(some_results(), "int8", "measurements", warnings=("noisy: it spreads",))
-    changed(results, "float16", "measurements", warnings=("noisy: it spreads",))
+    results = changed(some_results(), "int8", "evaluations", warnings=("the output has 8 bits",))
     for precision, *_ in FILES:
-        changed(results, precision, "evaluations", warnings=("every file has this",))
+        changed(results, precision, "measurements", warnings=("other processes used 0.31 cores",))
     notes = [n.text for n in recommend(results).notes]
-    names = "efficientnet-lite0_float16.tflite and efficientnet-lite0_int8.tflite"
-    assert f"{names}: noisy: it spreads" in notes
-    assert "every file has this" in notes
+    assert "efficientnet-lite0_int8.tflite: the output has 8 bits." in notes
+    assert "Read the latencies with care: other processes used 0.31 cores." in notes
+
+
+def test_warnings_that_differ_in_their_number_only_become_one_sentence() -> None:
+    results = changed(some_results(), "int8", "measurements", warnings=("noisy: it spreads over 12% of the median",))
+    changed(
+        results, "float16", "measurements", warnings=("noisy: it spreads over 31% of the median", "drift: 8% slower")
+    )
+    changed(results, "dynamic", "measurements", warnings=("noisy: it spreads over 13% of the median",))
+    notes = [n.text for n in recommend(results).notes if "care" in n.text]
+    assert notes == [
+        "Read the latencies with care: 3 of 5 files are noisy (it spreads over up to 31% of the median); "
+        "efficientnet-lite0_float16.tflite drifted (8% slower)."
+    ]
+
+
+def test_a_single_picture_is_written_in_the_singular() -> None:
+    results = some_results()
+    for precision, *_ in FILES:
+        changed(results, precision, "evaluations", n_images=1, n_labelled=1)
+    answer = recommend(results)
+    said = " ".join([*answer.why, *(n.text for n in answer.notes)])
+    assert "Only 1 picture has a label" in said
+    assert "1 picture cannot tell" in said
+    without = recommend(unlabelled(results))
+    said += " ".join([*without.why, *(n.text for n in without.notes)])
+    assert "The picture has no label: agreement" in said
+    assert "1 pictures" not in said
+
+
+def test_the_sentence_about_an_openvino_file_names_its_second_file() -> None:
+    results = changed(some_results(), "int8", "artifacts", format="openvino", path="efficientnet-lite0_int8.xml")
+    answer = recommend(results)
+    assert answer.headline == "Ship efficientnet-lite0_int8.xml"
+    assert "in two files, the .xml and the .bin beside it, 29" in answer.why[1]
+
+
+def test_of_three_formats_the_fastest_within_the_limit_is_recommended() -> None:
+    answer = recommend(in_three_formats())
+    assert answer.headline == "Ship efficientnet-lite0_int8.onnx"
+    assert answer.why[0] == "It is the fastest of the 11 files that lose at most 1 point."
+    assert answer.why_not[0][0] == "efficientnet-lite0_int8.xml", "why not the fastest is the first question"
+    assert "loses 3.0 points" in answer.why_not[0][1]
+
+
+def test_the_terminal_gives_five_reasons_and_the_number_of_the_rest() -> None:
+    lines = summary_lines(in_three_formats())
+    start = lines.index("Why not the others")
+    assert lines[start + 6] == "  and 6 more files, in the report"
+    assert not any("more files" in line for line in summary_lines(some_results())), "four need no fold"
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_no_header_of_the_terminal_table_is_cut(width: int) -> None:
+    head = printed(in_three_formats(), width).splitlines()[0]
+    assert head.split() == ["file", "size", "top-1", "pts", "lost", "median", "speed-up"]
+
+
+def test_the_terminal_table_holds_the_files_of_a_format_together() -> None:
+    lines = printed(in_three_formats(), 160).splitlines()[1:13]
+    suffixes = [re.search(r"\.(\w+)", line) for line in lines]
+    assert [m[1] for m in suffixes if m] == ["tflite"] * 4 + ["onnx"] * 4 + ["xml"] * 4
 
 
 def test_two_rounds_are_too_few_to_tell() -> None:

@@ -1,0 +1,139 @@
+"""Pictures to train on: decoded once with a margin, then flipped, cropped, coloured and mixed by tf.data on all cores.
+
+Everything random comes from (seed, epoch, place in the epoch): the same command gives the same batches in the same
+order, also from the middle of an epoch on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenet.errors import InputError
+from edgenet.frameworks import tensorflow
+from edgenet.images import Pixels, Preprocessing, stream
+from edgenet.results import ImageSet
+
+AUGMENTATIONS = ("flip", "crop", "colour", "mixup")
+IN_MEMORY_BYTES = 2**30  # more than this is kept in a file beside the checkpoints
+SMALLEST_CROP = 0.8  # of the side of the whole picture
+BRIGHTNESS, CONTRAST, SATURATION = 0.15, 0.2, 0.2
+MIXUP_ALPHA = 0.2
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Decoded pictures: `pixels` (N, P, P, 3) uint8, P at least the network's side; `labels` (N,), -1 for none."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def margin_px(self) -> int:
+        return int(self.pixels.shape[1] - self.preprocessing.resolution_px)
+
+    def subset(self, kept: Sequence[int] | np.ndarray) -> "Pictures":
+        return replace(self, pixels=self.pixels[kept], labels=self.labels[kept])
+
+
+def load_pictures(images: ImageSet, preprocessing: Preprocessing, folder: Path, margin: bool = True) -> Pictures:
+    """Decode a set for training.
+
+    Args:
+        folder: where pixels are kept that memory should not hold.
+        margin: keep what evaluation crops away, for crops elsewhere.
+
+    Raises:
+        InputError: more than 1 % of the files cannot be read.
+    """
+    px = preprocessing.resolution_px + (preprocessing.crop_padding_px if margin else 0)
+    whole = replace(preprocessing, resolution_px=px, crop_padding_px=0) if margin else preprocessing
+    shape = (len(images), px, px, 3)
+    if np.prod(shape) > IN_MEMORY_BYTES:
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels: np.ndarray = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, shape)
+    else:
+        pixels = np.empty(shape, np.uint8)
+    labels, n = np.full(len(images), -1, np.int32), 0
+    for chunk in stream(images, whole):
+        pixels[n : n + len(chunk.pixels)] = chunk.pixels
+        labels[n : n + len(chunk.pixels)] = [-1 if images.labels[i] is None else images.labels[i] for i in chunk.indices]
+        n += len(chunk.pixels)
+    return Pictures(pixels[:n], labels[:n], preprocessing)
+
+
+def check_augmentations(names: Sequence[str]) -> None:
+    """Raise InputError for a name that is none of AUGMENTATIONS."""
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise InputError(f"unknown augmentation '{name}' (valid: {', '.join(AUGMENTATIONS)}, or none)")
+
+
+def centre(pictures: Pictures) -> Pixels:
+    """Return the pictures as evaluation sees them: (N, H, W, 3) uint8."""
+    start, px = pictures.margin_px // 2, pictures.preprocessing.resolution_px
+    return np.asarray(pictures.pixels[:, start : start + px, start : start + px])
+
+
+def order_of(n: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the order in which an epoch takes n pictures."""
+    return np.random.default_rng((seed, epoch)).permutation(n)
+
+
+def batches(pictures: Pictures, batch: int, seed: int, epoch: int, augment: Sequence[str], classes: int) -> Any:
+    """Return one epoch as a tf.data.Dataset of (x, target): x (B, H, W, 3) float32, normalised; target (B, classes).
+
+    A target is one-hot, or zero where a picture has no label. The last pictures that fill no batch are left out.
+    """
+    tf = tensorflow()
+    order, px = order_of(len(pictures), seed, epoch), pictures.preprocessing.resolution_px
+    mean, std = (tf.constant(v, tf.float32) for v in (pictures.preprocessing.mean, pictures.preprocessing.std))
+    stack, labels = pictures.pixels, pictures.labels
+    side = stack.shape[1]
+
+    def fetch(index: Any) -> Any:
+        picture = tf.numpy_function(lambda i: stack[i], [index], tf.uint8, stateful=False)
+        label = tf.gather(tf.constant(labels), index)
+        return tf.ensure_shape(picture, (side, side, 3)), tf.one_hot(label, classes)
+
+    def change(place: Any, index: Any) -> Any:
+        picture, target = fetch(index)
+        x = tf.cast(picture, tf.float32)
+        key = tf.stack([tf.constant(seed * 1_000_003 + epoch, tf.int64), tf.cast(place, tf.int64)])
+        u = tf.random.stateless_uniform((8,), key)
+        if "crop" in augment:
+            least = max(int(SMALLEST_CROP * side), min(px, side) // 2)
+            size = tf.cast(least + (side - least + 1) * u[0], tf.int32)
+            size = tf.minimum(size, side)
+            top, left = (tf.cast(u[k] * tf.cast(side - size + 1, tf.float32), tf.int32) for k in (1, 2))
+            x = tf.image.resize(tf.image.crop_to_bounding_box(x, top, left, size, size), (px, px))
+        else:
+            x = tf.image.resize_with_crop_or_pad(x, px, px)
+        if "flip" in augment:
+            x = tf.where(u[3] < 0.5, x, x[:, ::-1])
+        if "colour" in augment:
+            gray = tf.reduce_mean(x, -1, keepdims=True)
+            x = gray + (x - gray) * (1 + SATURATION * (2 * u[4] - 1))
+            level = tf.reduce_mean(x)
+            x = level + (x - level) * (1 + CONTRAST * (2 * u[5] - 1))
+            x = tf.clip_by_value(x + 255 * BRIGHTNESS * (2 * u[6] - 1), 0.0, 255.0)
+        return (x - mean) / std, target
+
+    def mix(number: Any, x: Any, target: Any) -> Any:
+        key = tf.stack([tf.constant(seed * 1_000_003 + epoch, tf.int64), -1 - tf.cast(number, tf.int64)])
+        a, b = tf.unstack(tf.random.stateless_gamma((2,), key, MIXUP_ALPHA))
+        share = tf.maximum(a, b) / tf.maximum(a + b, 1e-6)
+        return tuple(share * v + (1 - share) * v[::-1] for v in (x, target))
+
+    data = tf.data.Dataset.from_tensor_slices(order.astype(np.int64)).enumerate()
+    data = data.map(change, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    data = data.batch(batch, drop_remainder=True)
+    if "mixup" in augment:
+        data = data.enumerate().map(lambda number, pair: mix(number, *pair))
+    return data

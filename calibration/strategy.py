@@ -1,0 +1,87 @@
+"""Where it trains: the CPU, one or several GPUs, a TPU, or several machines, by tf.distribute; the same code for all."""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from edgenet.errors import InputError
+from edgenet.frameworks import tensorflow
+
+STRATEGIES = ("auto", "cpu", "mirrored", "tpu", "multiworker")
+MIXED = ("off", "auto", "float16", "bfloat16")
+
+
+def check_strategy(name: str) -> None:
+    """Raise InputError where `name` is none of STRATEGIES, or is one that its environment does not describe.
+
+    Cheap: TensorFlow is not loaded.
+    """
+    if name not in STRATEGIES:
+        raise InputError(f"unknown --strategy '{name}' (valid: {', '.join(STRATEGIES)})")
+    if name == "multiworker":
+        try:
+            cluster = json.loads(os.environ["TF_CONFIG"])
+            workers, index = cluster["cluster"]["worker"], int(cluster["task"]["index"])
+            assert 0 <= index < len(workers)
+        except KeyError:
+            raise InputError(
+                "--strategy multiworker needs TF_CONFIG in the environment of each worker, e.g. "
+                '\'{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}\''
+            ) from None
+        except (ValueError, TypeError, AssertionError):
+            raise InputError("TF_CONFIG names no worker of its cluster: see tf.distribute's documentation") from None
+
+
+def open_strategy(name: str = "auto") -> Any:
+    """Return the tf.distribute strategy called `name`.
+
+    "auto" is a TPU where TPU_NAME says there is one, all GPUs where there are some, else the CPU. "mirrored" takes all
+    GPUs, or the logical CPUs where TensorFlow was given several.
+
+    Raises:
+        InputError: what it needs is not there.
+    """
+    check_strategy(name)
+    tf = tensorflow()
+    gpus, cpus = (tf.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
+    if name == "auto":
+        name = "tpu" if os.environ.get("TPU_NAME") else "mirrored" if gpus else "cpu"
+    if name == "cpu":
+        return tf.distribute.OneDeviceStrategy("/cpu:0")
+    if name == "mirrored":
+        found: Sequence[Any] = gpus or (cpus if len(cpus) > 1 else ())
+        if not found:
+            raise InputError("--strategy mirrored needs a GPU, and TensorFlow sees none: use --strategy cpu")
+        return tf.distribute.MirroredStrategy([d.name for d in found])
+    if name == "multiworker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ.get("TPU_NAME", ""))
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as e:  # noqa: BLE001  each backend has its own
+        why = str(e).strip().splitlines()
+        raise InputError(
+            f"--strategy tpu: no TPU was found ({why[0][:120] if why else type(e).__name__}): set TPU_NAME, or use auto"
+        ) from None
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def check_mixed(name: str) -> None:
+    """Raise InputError where `name` is none of MIXED."""
+    if name not in MIXED:
+        raise InputError(f"unknown --mixed-precision '{name}' (valid: {', '.join(MIXED)})")
+
+
+def half_type(mixed: str, strategy: Any) -> str | None:
+    """Return the type of 16 bits to compute in, None for float32. "auto": bfloat16 on a TPU, float16 on GPUs."""
+    check_mixed(mixed)
+    if mixed == "off":
+        return None
+    if mixed != "auto":
+        return mixed
+    tf = tensorflow()
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return "bfloat16"
+    return "float16" if tf.config.list_logical_devices("GPU") else None

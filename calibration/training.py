@@ -1,0 +1,306 @@
+"""One training loop for all: warm-up and cosine, EMA, early stop, checkpoints that resume to the same weights.
+
+A checkpoint holds all that the next step depends on; data comes by (seed, epoch, step). It is written at the end of
+each epoch and on SIGINT and SIGTERM, whole or not at all, so that a run that was killed ends as one that was not.
+"""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenet.errors import InputError
+from edgenet.frameworks import keras, tensorflow
+from edgenet.results import atomic_write
+
+CHECKPOINT, LOGS = "checkpoint.npz", "tensorboard"
+# (model's output, x, target) -> (B,) losses.
+Loss = Callable[[Any, Any, Any], Any]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it is trained. `learning_rate` is the peak's; `warmup` is the fraction of all steps until it is reached."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    warmup: float = 0.1
+    ema: float = 0.98
+    patience: int = 8  # epochs without a better held-back loss
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, ok, valid in (
+            ("--epochs", self.epochs >= 1, "at least 1"),
+            ("--batch", self.batch >= 1, "at least 1"),
+            ("--learning-rate", 0 < self.learning_rate < math.inf, "above 0"),
+            ("--warmup", 0 <= self.warmup < 1, "at least 0 and below 1"),
+            ("--ema", 0 <= self.ema < 1, "at least 0 and below 1"),
+            ("--patience", self.patience >= 1, "at least 1"),
+            ("--seed", 0 <= self.seed < 2**31, "from 0 to 2147483647"),
+        ):
+            if not ok:
+                raise InputError(f"{name} must be {valid}, was {getattr(self, name[2:].replace('-', '_'))}")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Return the learning rate of a step, 0 <= step < steps: linear warm-up, then a cosine to zero."""
+        rising = int(self.warmup * steps)
+        if step < rising:
+            return self.learning_rate * (step + 1) / rising
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+@dataclass
+class State:
+    """Where a run is."""
+
+    epoch: int = 0  # epochs done
+    step: int = 0  # steps done of the epoch that is under way
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    loss_sum: float = 0.0  # of the epoch that is under way
+    seconds: float = 0.0
+    finished: bool = False
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training gave. The model holds the best weights; `curve` has an entry an epoch, 0 for before."""
+
+    curve: tuple[dict[str, float], ...]
+    best_epoch: int
+    seconds: float
+    stopped_early: bool
+
+
+class Training:
+    """Trains `model` and leaves the best weights in it.
+
+    Args:
+        loss: of each picture of a batch; what is minimised is the mean.
+        data: epoch -> a tf.data.Dataset of (x, target) batches of `settings.batch`, the same for the same epoch.
+        validate: -> numbers of the held-back pictures, "loss" among them, with the weights that the model has then.
+        folder: for checkpoints and logs.
+        identity: what the run depends on beside the settings; a checkpoint of another is refused.
+        strategy: the one in whose scope `model` was made.
+        averaged: whether validation sees the exponential average of the weights, or the weights themselves.
+        note: is told a line at the end of each epoch.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        loss: Loss,
+        data: Callable[[int], Any],
+        steps_per_epoch: int,
+        validate: Callable[[], dict[str, float]],
+        settings: Settings,
+        folder: Path,
+        identity: Mapping[str, Any],
+        strategy: Any,
+        *,
+        half: str | None = None,
+        progress: Progress = lambda *_: None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        if steps_per_epoch < 1:
+            raise InputError(f"fewer pictures to train on than --batch {settings.batch}: give more, or a smaller batch")
+        self.model, self.loss, self.data, self.validate = model, loss, data, validate
+        self.per_epoch, self.settings, self.folder, self.strategy = steps_per_epoch, settings, folder, strategy
+        self.identity = json.dumps({**asdict(settings), **identity}, sort_keys=True)
+        self.progress, self.note, self.state = progress, note, State()
+        tf = tensorflow()
+        tf.keras.utils.set_random_seed(settings.seed)
+        with strategy.scope():
+            self.optimizer = keras().optimizers.Adam(settings.learning_rate, beta_2=0.99, epsilon=1e-8)
+            if half == "float16":
+                self.optimizer = keras().mixed_precision.LossScaleOptimizer(self.optimizer)
+            self.trained = list(model.trainable_variables)
+            self.optimizer.build(self.trained)
+            self.average = [tf.Variable(v, trainable=False, name="average") for v in self.trained]
+        self.other = [v for v in model.weights if all(v is not t for t in self.trained)]
+        self.best = [v.numpy() for v in (*self.trained, *self.other)]
+        self._step = tf.function(self._distributed_step)
+        self.writer: Any = None
+
+    # ---------------------------------------------------------------------------------------------------- one step
+
+    def _replica_step(self, x: Any, target: Any) -> Any:
+        tf = tensorflow()
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(self.loss(self.model(x, training=True), x, target)) / self.settings.batch
+            scaled = self.optimizer.get_scaled_loss(loss) if hasattr(self.optimizer, "get_scaled_loss") else loss
+        gradients = tape.gradient(scaled, self.trained)
+        if hasattr(self.optimizer, "get_unscaled_gradients"):
+            gradients = self.optimizer.get_unscaled_gradients(gradients)
+        self.optimizer.apply_gradients(zip(gradients, self.trained, strict=True))
+        return loss
+
+    def _distributed_step(self, x: Any, target: Any) -> Any:
+        tf = tensorflow()
+        loss = self.strategy.run(self._replica_step, (x, target))
+        for average, v in zip(self.average, self.trained, strict=True):
+            average.assign(self.settings.ema * average + (1 - self.settings.ema) * v)
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+
+    # ------------------------------------------------------------------------------------------------------- the run
+
+    def run(self) -> Outcome:
+        """Train, or go on where a checkpoint ends.
+
+        Raises:
+            InputError: the checkpoint is another run's; the loss is no number any more.
+            KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint was written.
+        """
+        self._resume()
+        if not self.state.finished:
+            self.writer = tensorflow().summary.create_file_writer(str(self.folder / LOGS))
+            with _signals() as asked, self.writer.as_default():
+                if not self.state.curve:
+                    self._assess(None)
+                    self._save()
+                while not self.state.finished:
+                    self._epoch(asked)
+            self.writer.close()
+        self._assign(self.best)
+        s = self.state
+        return Outcome(tuple(s.curve), s.best_epoch, s.seconds, s.epoch < self.settings.epochs)
+
+    def _epoch(self, asked: list[int]) -> None:
+        s, started = self.state, time.monotonic()
+        data = self.data(s.epoch).skip(s.step).prefetch(2)
+        total = self.settings.epochs * self.per_epoch
+        for x, target in self.strategy.experimental_distribute_dataset(data):
+            number = s.epoch * self.per_epoch + s.step
+            rate = self.settings.rate(number, total)
+            self.optimizer.learning_rate = rate
+            loss = float(self._step(x, target))
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"training diverged: the loss of step {number + 1} is {loss} at learning rate {rate:.3g}. Try "
+                    f"--learning-rate {self.settings.learning_rate / 4:.2g}, a longer --warmup, or --mixed-precision "
+                    "off; the checkpoint of the last epoch is kept, and another rate needs another --out"
+                )
+            s.step += 1
+            s.loss_sum += loss
+            self.progress("train", number + 1, total)
+            if asked:
+                s.seconds += time.monotonic() - started
+                self._save()
+                raise KeyboardInterrupt
+        elapsed = time.monotonic() - started
+        s.seconds += elapsed
+        mean, images_per_s = s.loss_sum / self.per_epoch, s.step * self.settings.batch / max(elapsed, 1e-9)
+        s.epoch, s.step, s.loss_sum = s.epoch + 1, 0, 0.0
+        self._assess({"loss": mean, "learning_rate": rate, "images_per_s": round(images_per_s, 2)})
+        s.finished = s.epoch >= self.settings.epochs or s.epoch - s.best_epoch >= self.settings.patience
+        self._save()
+
+    def _assess(self, trained: dict[str, float] | None) -> None:
+        """Measure the held-back pictures with the average of the weights; keep it where it is the best so far."""
+        s, live = self.state, [v.numpy() for v in self.trained]
+        averages = [v.numpy() for v in self.average]
+        for v, a in zip(self.trained, averages, strict=True):
+            v.assign(a)
+        found = self.validate()
+        if not math.isfinite(found["loss"]):
+            found = {**found, "loss": float(np.finfo(np.float32).max)}
+        if found["loss"] < s.best_loss:
+            s.best_loss, s.best_epoch = found["loss"], s.epoch
+            self.best = [*averages, *(v.numpy() for v in self.other)]
+        for v, a in zip(self.trained, live, strict=True):
+            v.assign(a)
+        row: dict[str, float] = {"epoch": s.epoch, **{f"held_back_{k}": v for k, v in found.items()}, **(trained or {})}
+        s.curve.append(row)
+        tf = tensorflow()
+        for name, value in row.items():
+            tf.summary.scalar(name, value, step=s.epoch)
+        self.writer.flush()
+        left = s.seconds / max(s.epoch, 1) * (self.settings.epochs - s.epoch)
+        shown = "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in row.items() if k != "epoch")
+        self.note(f"epoch {s.epoch}/{self.settings.epochs}  {shown}" + (f"  {_clock(left)} left" if s.epoch else ""))
+
+    # -------------------------------------------------------------------------------------------------- checkpoints
+
+    def _everything(self) -> list[Any]:
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        variables = inner.variables() if callable(inner.variables) else inner.variables
+        return [*self.trained, *self.other, *self.average, *variables]
+
+    def _save(self) -> None:
+        arrays = {f"v{i}": v.numpy() for i, v in enumerate(self._everything())}
+        arrays |= {f"b{i}": b for i, b in enumerate(self.best)}
+        about = json.dumps({"identity": self.identity, "state": asdict(self.state)})
+        if not self._is_chief():
+            return
+        with atomic_write(self.folder / CHECKPOINT) as tmp, open(tmp, "wb") as f:
+            np.savez(f, about=np.array(about), **arrays)
+
+    def _is_chief(self) -> bool:
+        resolver = getattr(self.strategy, "cluster_resolver", None)
+        return resolver is None or not resolver.task_type or resolver.task_id == 0
+
+    def _resume(self) -> None:
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return
+        about = checkpoint_about(path)
+        if about["identity"] != self.identity:
+            raise InputError(_differs(path, about["identity"], self.identity))
+        with np.load(path) as stored:
+            self.best = [stored[f"b{i}"] for i in range(len(self.best))]
+            for i, v in enumerate(self._everything()):
+                v.assign(stored[f"v{i}"])
+        self.state = State(**about["state"])
+
+    def _assign(self, arrays: Sequence[np.ndarray]) -> None:
+        for v, a in zip((*self.trained, *self.other), arrays, strict=True):
+            v.assign(a)
+
+
+def checkpoint_about(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of itself. Raises InputError where it is damaged."""
+    try:
+        with np.load(path) as stored:
+            about: dict[str, Any] = json.loads(str(stored["about"]))
+        return about
+    except Exception as e:  # noqa: BLE001  zipfile, zlib, NumPy and JSON each have their own
+        raise InputError(f"{path} is not a whole checkpoint ({type(e).__name__}): delete it to start anew") from None
+
+
+def _differs(path: Path, old: str, new: str) -> str:
+    a, b = json.loads(old), json.loads(new)
+    changed = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
+    shown = ", ".join(f"{k} was {a.get(k)!s:.40}, is {b.get(k)!s:.40}" for k in changed[:3])
+    return f"{path} is of another run ({shown}): give the same command to go on, or another --out"
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM while the block runs, so that a step is finished and saved first."""
+    asked: list[int] = []
+    saved = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            saved[number] = signal.signal(number, lambda n, _: asked.append(n))
+        except ValueError:  # not the main thread: nobody sends it signals
+            continue
+    try:
+        yield asked
+    finally:
+        for number, handler in saved.items():
+            signal.signal(number, handler)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
