@@ -46,7 +46,7 @@ def round_with_feedback(
     inputs: Iterable[np.ndarray],
     calibration: Calibration,
     *,
-    bits: int = 8,
+    bits: int | Mapping[str, int] = 8,
     precision: str = "int8",
     exceptions: Mapping[str, str] | None = None,
     feedback: bool = True,
@@ -62,7 +62,7 @@ def round_with_feedback(
         inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised. The first `images` are used,
             or fewer where the activations would need more than a gigabyte.
         calibration: ranges of every activation.
-        bits: of the weights, 2 to 8.
+        bits: of the weights, 2 to 8; or by the name of the operator's output, 8 where it does not say.
         precision: "int8" or "int16x8": what the activations are rounded to; "weight-only": not at all.
         exceptions: as `quantize` takes them.
         feedback: second-order; without it each weight is rounded to the nearest integer.
@@ -72,8 +72,9 @@ def round_with_feedback(
     Raises:
         InputError: bits out of range, or no picture.
     """
-    if not 2 <= bits <= 8:
-        raise InputError(f"weights can have 2 to 8 bits, not {bits}")
+    for b in bits.values() if isinstance(bits, Mapping) else (bits,):
+        if not 2 <= b <= 8:
+            raise InputError(f"weights can have 2 to 8 bits, not {b}")
     grid = _grid(graph, precision, calibration, exceptions)
     most = max(2 * 5 * int(np.prod(graph.tensors[n].shape)) for n in graph.activations())
     pictures = [x for x, _ in zip(inputs, range(max(1, min(images, MAX_BYTES // most))), strict=False)]
@@ -85,7 +86,8 @@ def round_with_feedback(
         w = constant_weights(graph, op)
         if w is not None:
             moments = run.moments(op, w)
-            weights[op.outputs[0]] = _layer(graph, op, w, moments, bits, feedback, bias_correction, reconstruction)
+            own = bits.get(op.outputs[0], 8) if isinstance(bits, Mapping) else bits
+            weights[op.outputs[0]] = _layer(graph, op, w, moments, own, feedback, bias_correction, reconstruction)
         run.advance(op, weights.get(op.outputs[0]))
     return weights
 

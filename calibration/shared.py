@@ -102,10 +102,17 @@ class SharedCalibration:
             )
         return self._weights[key]
 
-    def quantized(self, precision: str, bits: int = 8, exceptions: Mapping[str, str] | None = None) -> Graph:
+    def quantized(
+        self,
+        precision: str,
+        bits: int = 8,
+        exceptions: Mapping[str, str] | None = None,
+        dense_per_channel: bool = True,
+    ) -> Graph:
         """Return the network in `precision`, with weights of `bits` bits.
 
         Args:
+            dense_per_channel: False gives the weights of a dense layer one scale, for runtimes that know no more.
             exceptions: the precision of single operators, as `quantize` takes it.
 
         Raises:
@@ -115,4 +122,8 @@ class SharedCalibration:
             return quantize(self.network.graph, precision)
         calibration = self.calibration if precision in NEEDS_CALIBRATION else None
         weights = self.weights(precision, bits, exceptions)
+        if not dense_per_channel:
+            dense = {op.outputs[0] for op in self.graph.ops if op.kind == "FULLY_CONNECTED"}
+            others = [name for name in weights if name not in dense]
+            weights = {**weights, **round_weights(self.graph, bits, per_channel=False, skip=others)}
         return quantize(self.graph, precision, calibration, weights=weights, exceptions=exceptions)

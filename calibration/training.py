@@ -223,8 +223,11 @@ class Training:
         row: dict[str, float] = {"epoch": s.epoch, **{f"held_back_{k}": v for k, v in found.items()}, **(trained or {})}
         s.curve.append(row)
         tf = tensorflow()
-        for name, value in row.items():
-            tf.summary.scalar(name, value, step=s.epoch)
+        about = tf.compat.v1.SummaryMetadata(
+            plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+        )
+        for name, value in row.items():  # tf.summary.scalar wants TensorBoard itself installed
+            tf.summary.write(name, tf.constant(value, tf.float32), step=s.epoch, metadata=about)
         self.writer.flush()
         left = s.seconds / max(s.epoch, 1) * (self.settings.epochs - s.epoch)
         shown = "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in row.items() if k != "epoch")

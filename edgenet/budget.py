@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgenet import device_bench
 from edgenet.calibration import Recipe
 from edgenet.calibration.sensitivity import PICTURES, layers, sensitivity
-from edgenet.device_bench import bench
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import limit
@@ -193,5 +193,7 @@ def _measure(
         raise InputError(
             f"{artifact.id} could not be measured: {failures[0].why if failures else 'no picture was read'}"
         )
-    timed, _ = bench([(artifact.id, folder / artifact.path)], threads=threads, rounds=3, max_rounds=3, min_time_s=0.5)
+    timed, _ = device_bench.bench(
+        [(artifact.id, folder / artifact.path)], threads=threads, rounds=3, max_rounds=3, min_time_s=0.5
+    )
     return found, timed[0] if timed else None

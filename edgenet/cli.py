@@ -89,7 +89,7 @@ limit_option = click.option("--limit", type=int, metavar="N", help="Use only N p
 threads_option = click.option("--threads", type=int, metavar="N", help="Threads of one inference.  [default: 1]")
 device_option = click.option("--device", "devices", multiple=True, metavar="D", help="Where to measure: local.")
 what_options = _options(
-    click.option("--format", "formats", multiple=True, metavar="F", help="tflite, onnx, openvino or all; may be repeated.  [default: tflite]"),
+    click.option("--format", "formats", multiple=True, metavar="F", help="A format, or all.  [default: tflite]"),
     click.option(
         "--precision",
         "precisions",

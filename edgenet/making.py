@@ -74,6 +74,7 @@ class Making:
         if self.images is not None and precision in USES_IMAGES:
             options["calibration_method"], options["corrections"] = self.recipe.method, list(self.recipe.corrections)
             options["weight_bits"] = self.bits(format, precision)
+            options["dense_per_channel"] = self.target.dense_per_channel
         if budget and precision == "int8":
             options["budget"] = budget
         return options
@@ -88,7 +89,9 @@ class Making:
         """Write one file into `out` and return what it is."""
         variant = variant or Variant(self.recipe, {})
         shared = self.shared(variant.recipe)
-        graph = shared.quantized(precision, self.bits(format, precision), variant.exceptions)
+        graph = shared.quantized(
+            precision, self.bits(format, precision), variant.exceptions, self.target.dense_per_channel
+        )
         artifact = export_graph(
             self.network,
             graph,

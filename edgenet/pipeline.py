@@ -103,7 +103,7 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
                 f"--out {job.out} holds files of {others[0]}: one folder is for one model, choose another --out"
             )
         results.failures.clear()
-        kept = {k: results.context[k] for k in ("calibration", "search") if k in results.context}
+        kept: dict[str, Any] = {k: results.context[k] for k in ("calibration", "search") if k in results.context}
         results.context = {**kept, **_context(job, images)}
         results.context["calibration_findings"] = [asdict(f) for f in findings]
         _export(job, source, images, results, progress)

@@ -334,8 +334,9 @@ def _why(best: Row, base: Row | None, fit: list[Row], tied: list[Row], limit: fl
     elif len(tied) == 1:
         choice = f"{it} is the fastest of the {among}."
     else:
-        others = _listed([r.name for r in tied if r is not best])
-        choice = f"{it} is the smallest of the fastest: of the {among}, {others} cannot be told from it in speed."
+        others = [r.name for r in tied if r is not best]
+        named = _listed(others) if len(others) <= 3 else f"{len(others)} others"
+        choice = f"{it} is the smallest of the fastest: of the {among}, {named} cannot be told from it in speed."
     accuracy = "" if random else accuracy_sentence(best, base, by_labels)
     return tuple(s for s in (choice, size_sentence(best, base), accuracy, latency_sentence(best, base)) if s)
 
@@ -351,7 +352,8 @@ def _why_not(r: Row, best: Row, refusal: str) -> str:
     ratio = speedup(r.measurement, best.measurement)
     bigger = f"{number(size, 1)}× the size ({megabytes(r.artifact.size_bytes)})"
     if ratio is None or not ratio.told_apart:
-        return f"Its speed cannot be told from {best.name}'s ({milliseconds(_median(r))}), and it is {bigger}."
+        than = bigger if size > 1.05 else f"no smaller ({megabytes(r.artifact.size_bytes)})"
+        return f"Its speed cannot be told from {best.name}'s ({milliseconds(_median(r))}), and it is {than}."
     slower = f"takes {times(ratio.value)} as long ({milliseconds(_median(r))})"
     if size < 0.995:
         return f"It is smaller ({megabytes(r.artifact.size_bytes)}), but {slower}."

@@ -241,6 +241,16 @@ def test_of_three_formats_the_fastest_within_the_limit_is_recommended() -> None:
     assert "loses 3.0 points" in answer.why_not[0][1]
 
 
+def test_many_files_that_cannot_be_told_apart_are_counted_and_equal_sizes_are_no_multiple() -> None:
+    results = in_three_formats()
+    same = results.measurements[0].samples_ns
+    results.measurements = [dataclasses.replace(m, samples_ns=same) for m in results.measurements]
+    answer = recommend(results)
+    assert answer.headline == "Ship efficientnet-lite0_weight-only.tflite"
+    assert "10 others cannot be told from it in speed" in answer.why[0]
+    assert "no smaller (5.0 MB)" in dict(answer.why_not)["efficientnet-lite0_weight-only.onnx"].replace(NBSP, " ")
+
+
 def test_the_terminal_gives_five_reasons_and_the_number_of_the_rest() -> None:
     lines = summary_lines(in_three_formats())
     start = lines.index("Why not the others")
