@@ -63,7 +63,9 @@ def load_pictures(images: ImageSet, preprocessing: Preprocessing, folder: Path, 
     labels, n = np.full(len(images), -1, np.int32), 0
     for chunk in stream(images, whole):
         pixels[n : n + len(chunk.pixels)] = chunk.pixels
-        labels[n : n + len(chunk.pixels)] = [-1 if images.labels[i] is None else images.labels[i] for i in chunk.indices]
+        labels[n : n + len(chunk.pixels)] = [
+            -1 if images.labels[i] is None else images.labels[i] for i in chunk.indices
+        ]
         n += len(chunk.pixels)
     return Pictures(pixels[:n], labels[:n], preprocessing)
 

@@ -3,15 +3,15 @@
 Between layers run levels: stored integers less their zero point, in float32. What learns is kept in steps of its own
 grid, so that one learning rate fits all layers:
 
-    weights   in steps of their scale: the kernel's integers are clip(round(v)), the gradient passing through the rounding
+    weights   in steps of their scale: integers are clip(round(v)), the gradient passes through the rounding
               (https://arxiv.org/abs/1712.05877)
     biases    in steps of the output's scale
-    scales    of activations (their range) and of weights, in hundredths of a natural logarithm, with the gradient of
+    scales    of activations (their range) and of weights, by their natural logarithm, with the gradient of
               learned step sizes (https://arxiv.org/abs/1902.08153), which follows from the rounding's
 
-While it trains, scales are multiplied into the weights, which costs nothing; when it is evaluated, sums are of integers,
-exact in float32 up to 2^24, and brought to the output's scale as XNNPACK does (see reference.py). Rounding decides
-by then: deep in a network, half of all levels change when the first layer's sums are rounded a little differently.
+While it trains, scales are multiplied into the weights, which costs nothing. When it is evaluated, sums are integers,
+exact in float32 up to 2^24, and brought to the output's scale as XNNPACK does (see reference.py): otherwise a sum of
+the first layers that is rounded differently here and there has changed half of all levels at the network's end.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ import numpy as np
 from edgenet.errors import MissingDependency
 from edgenet.frameworks import keras, quiet, tensorflow
 
-LOG_STEP = 0.01  # of the natural logarithm of a scale
+LOG_STEP = 1.0  # of the natural logarithm of a scale, for each unit of what learns
 Step = Callable[[], Any]
 
 
@@ -75,9 +75,7 @@ _ON_LEVELS: dict[str, Function] = {  # these give the input's scale: levels in, 
     "MAX_POOL_2D": lambda tf, x, o: _pool(tf, x[0], o, "MAX"),
     "PAD": lambda tf, x, o: tf.pad(x[0], np.asarray(x[1], np.int32)),
     "CONCATENATION": lambda tf, x, o: tf.concat(x, int(o["axis"])),
-    **{
-        kind: lambda tf, x, o: tf.reshape(x[0], [-1, *o["shape"]]) for kind in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
-    },
+    **{kind: lambda tf, x, o: tf.reshape(x[0], [-1, *o["shape"]]) for kind in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")},
 }
 _ON_REALS: dict[str, Function] = {
     "ADD": lambda tf, x, o: x[0] + x[1],

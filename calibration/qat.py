@@ -4,6 +4,7 @@ It starts from the best post-training integers and the calibrated ranges, so tha
 what is kept at the end is the best that a held-back part of the pictures saw, step 0 among it.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +18,12 @@ from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import Weight, constant_weights, quantize
 from edgenet.calibration.rounding import round_with_feedback
 from edgenet.calibration.shared import SharedCalibration
-from edgenet.calibration.strategy import check_mixed, check_strategy, half_type, open_strategy
+from edgenet.calibration.strategy import check_mixed, check_strategy, half_type, open_strategy, policy
 from edgenet.calibration.trainable import fake_quantized, float_model, quantized_logits
 from edgenet.calibration.training import Outcome, Progress, Settings, Training
 from edgenet.errors import EdgenetError, InputError
 from edgenet.export.graph import Graph
-from edgenet.frameworks import keras, tensorflow
+from edgenet.frameworks import tensorflow
 from edgenet.images import normalise
 from edgenet.results import Calibration
 
@@ -127,13 +128,14 @@ def train(
     weights = start(shared, bits)
     before = quantize(shared.graph, "int8", shared.calibration, weights=weights)
     strategy = open_strategy(distill.strategy)
-    half = half_type(distill.mixed_precision, strategy)
     latent = dict(_float_weights(shared.graph))
-    with strategy.scope(), _policy(half):
+    with strategy.scope():
         student = fake_quantized(
             before, latent, bits, learn_ranges=distill.learn_ranges, learn_scales=distill.learn_scales
         )
-        teacher = float_model(shared.network.graph)
+        # The student's sums of integers need float32's 24 bits; the teacher's do not.
+        with policy(half_type(distill.mixed_precision, strategy)):
+            teacher = float_model(shared.network.graph)
     x = normalise(centre(held_back), held_back.preprocessing)
     wanted = logits(shared.network.graph, shared.network.graph.logits(), x)
     infer = tensorflow().function(lambda v: student.model(v, training=False), reduce_retracing=True)
@@ -157,7 +159,6 @@ def train(
         folder,
         identity,
         strategy,
-        half=half,
         progress=progress,
         note=note,
     ).run()
@@ -171,9 +172,7 @@ def train(
 
 
 def logits(graph: Graph, name: str, x: np.ndarray) -> np.ndarray:
-    """Return what a graph's tensor `name` is for each of x, (N, H, W, 3) float32: (N, classes), as LiteRT computes it."""
-    import os
-
+    """Return tensor `name` of a graph as LiteRT computes it for x, (N, H, W, 3) float32: (N, classes)."""
     run = Executor(graph, [name], os.cpu_count() or 1)
     return np.concatenate([run(v[None])[0].reshape(1, -1) for v in x])
 
@@ -183,8 +182,8 @@ def _checked(graph: Graph, x: np.ndarray, simulated: np.ndarray, wanted: np.ndar
     stored = logits(graph, quantized_logits(graph), x)
     if abs(_same(wanted, stored) - _same(wanted, simulated)) > MOST_DIFFERENCE:
         raise EdgenetError(
-            f"{when} the simulated network agrees with float on {_same(wanted, simulated):.3f} of the held-back pictures "
-            f"and the file on {_same(wanted, stored):.3f}: please report this as a bug, with the model"
+            f"{when} the simulated network agrees with float on {_same(wanted, simulated):.3f} of the held-back "
+            f"pictures and the file on {_same(wanted, stored):.3f}: please report this as a bug, with the model"
         )
     return _same(stored, simulated)
 
@@ -195,21 +194,6 @@ def _same(a: np.ndarray, b: np.ndarray) -> float:
 
 def _float_weights(graph: Graph) -> Sequence[tuple[str, np.ndarray]]:
     return [(op.outputs[0], w) for op in graph.ops if (w := constant_weights(graph, op)) is not None]
-
-
-class _policy:
-    """Keras' type to compute in, while models are built."""
-
-    def __init__(self, half: str | None) -> None:
-        self.half = half
-
-    def __enter__(self) -> None:
-        if self.half:
-            keras().mixed_precision.set_global_policy(f"mixed_{self.half}")
-
-    def __exit__(self, *_: object) -> None:
-        if self.half:
-            keras().mixed_precision.set_global_policy("float32")
 
 
 def joined(a: Pictures, b: Pictures) -> Pictures:

@@ -1,12 +1,13 @@
-"""Where it trains: the CPU, one or several GPUs, a TPU, or several machines, by tf.distribute; the same code for all."""
+"""Where it trains: the CPU, one or several GPUs, a TPU, or several machines, by tf.distribute; one code for all."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from edgenet.errors import InputError
-from edgenet.frameworks import tensorflow
+from edgenet.frameworks import keras, tensorflow
 
 STRATEGIES = ("auto", "cpu", "mirrored", "tpu", "multiworker")
 MIXED = ("off", "auto", "float16", "bfloat16")
@@ -60,7 +61,7 @@ def open_strategy(name: str = "auto") -> Any:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ.get("TPU_NAME", ""))
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except Exception as e:  # noqa: BLE001  each backend has its own
+    except Exception as e:  # each backend has its own
         why = str(e).strip().splitlines()
         raise InputError(
             f"--strategy tpu: no TPU was found ({why[0][:120] if why else type(e).__name__}): set TPU_NAME, or use auto"
@@ -85,3 +86,16 @@ def half_type(mixed: str, strategy: Any) -> str | None:
     if isinstance(strategy, tf.distribute.TPUStrategy):
         return "bfloat16"
     return "float16" if tf.config.list_logical_devices("GPU") else None
+
+
+@contextmanager
+def policy(half: str | None) -> Iterator[None]:
+    """Have Keras make layers that compute in `half` while the block runs; weights stay float32."""
+    mixed = keras().mixed_precision
+    before = mixed.global_policy()
+    if half:
+        mixed.set_global_policy(f"mixed_{half}")
+    try:
+        yield
+    finally:
+        mixed.set_global_policy(before)

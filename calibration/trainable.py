@@ -167,7 +167,8 @@ def _calibrate(layer: Any, graph: Graph, op: Op, latent: Mapping[str, np.ndarray
         values["output_step"] = float(q.scale[0])
     if op.kind in WEIGHT_AXIS:
         t = graph.tensors[str(op.inputs[1])]
-        assert t.data is not None and t.quantization is not None
+        assert t.data is not None
+        assert t.quantization is not None
         integers, steps = t.data.astype(np.float32), _spread(t.quantization, t.data.ndim)
         if op.outputs[0] in latent:
             integers = np.clip(latent[op.outputs[0]] / steps, integers - NEAR, integers + NEAR)
@@ -218,7 +219,9 @@ def _layer(graph: Graph, op: Op, quantized: bool) -> Any:
     layers, o, name = keras().layers, op.options, _layer_name(op.outputs[0])
     fused = int(o.get("fusedActivationFunction", 0) or 0)
     if fused not in _ACTIVATIONS:
-        raise InputError(f"{op.outputs[0]} ({op.kind}) cannot be trained: its fused activation is neither relu nor relu6")
+        raise InputError(
+            f"{op.outputs[0]} ({op.kind}) cannot be trained: its fused activation is neither relu nor relu6"
+        )
     if op.kind in WEIGHT_AXIS:
         w = graph.constant(op.inputs[1])
         if w is None:

@@ -117,7 +117,7 @@ class Training:
             raise InputError(f"fewer pictures to train on than --batch {settings.batch}: give more, or a smaller batch")
         self.model, self.loss, self.data, self.validate = model, loss, data, validate
         self.per_epoch, self.settings, self.folder, self.strategy = steps_per_epoch, settings, folder, strategy
-        self.identity = json.dumps({**asdict(settings), **identity}, sort_keys=True)
+        self.identity = identity_of(settings, identity)
         self.progress, self.note, self.state = progress, note, State()
         tf = tensorflow()
         tf.keras.utils.set_random_seed(settings.seed)
@@ -223,9 +223,7 @@ class Training:
         row: dict[str, float] = {"epoch": s.epoch, **{f"held_back_{k}": v for k, v in found.items()}, **(trained or {})}
         s.curve.append(row)
         tf = tensorflow()
-        about = tf.compat.v1.SummaryMetadata(
-            plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
-        )
+        about = tf.compat.v1.SummaryMetadata(plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"))
         for name, value in row.items():  # tf.summary.scalar wants TensorBoard itself installed
             tf.summary.write(name, tf.constant(value, tf.float32), step=s.epoch, metadata=about)
         self.writer.flush()
@@ -257,9 +255,8 @@ class Training:
         path = self.folder / CHECKPOINT
         if not path.exists():
             return
-        about = checkpoint_about(path)
-        if about["identity"] != self.identity:
-            raise InputError(_differs(path, about["identity"], self.identity))
+        check_resumable(self.folder, self.identity)
+        about = _about(path)
         with np.load(path) as stored:
             self.best = [stored[f"b{i}"] for i in range(len(self.best))]
             for i, v in enumerate(self._everything()):
@@ -271,13 +268,25 @@ class Training:
             v.assign(a)
 
 
-def checkpoint_about(path: Path) -> dict[str, Any]:
+def identity_of(settings: Settings, identity: Mapping[str, Any]) -> str:
+    """Return all that tells a run from others, as text."""
+    return json.dumps({**asdict(settings), **identity}, sort_keys=True)
+
+
+def check_resumable(folder: Path, identity: str) -> None:
+    """Raise InputError where `folder` has a checkpoint of another run, or a damaged one. Loads no TensorFlow."""
+    path = folder / CHECKPOINT
+    if path.exists() and (other := _about(path)["identity"]) != identity:
+        raise InputError(_differs(path, other, identity))
+
+
+def _about(path: Path) -> dict[str, Any]:
     """Return what a checkpoint says of itself. Raises InputError where it is damaged."""
     try:
         with np.load(path) as stored:
             about: dict[str, Any] = json.loads(str(stored["about"]))
         return about
-    except Exception as e:  # noqa: BLE001  zipfile, zlib, NumPy and JSON each have their own
+    except Exception as e:  # zipfile, zlib, NumPy and JSON each have their own
         raise InputError(f"{path} is not a whole checkpoint ({type(e).__name__}): delete it to start anew") from None
 
 

@@ -16,6 +16,7 @@ import click
 
 from edgenet import __version__
 from edgenet.errors import EdgenetError, GateFailed, InputError
+from edgenet.training_options import finetune_options, qat_options
 
 if TYPE_CHECKING:
     from edgenet.pipeline import Job
@@ -262,6 +263,42 @@ def bench(artifacts: tuple[Path, ...], devices: tuple[str, ...], threads: int | 
 
 
 @main.command()
+@click.argument("model")
+@images_option
+@out_option
+@qat_options
+@json_option
+def qat(model: str, as_json: bool, **asked: Any) -> None:
+    """Train MODEL's int8 form to answer as the float network does; the better of before and after is returned.
+
+    \b
+    edgenet qat efficientnet-lite0 --images photos/ --out OUT
+    """
+    from edgenet.qat_job import qat as run_job
+    from edgenet.training_options import qat_job
+
+    _train(run_job, qat_job(model, asked), as_json)
+
+
+@main.command()
+@click.argument("model")
+@images_option
+@out_option
+@finetune_options
+@json_option
+def finetune(model: str, as_json: bool, **asked: Any) -> None:
+    """Train a model of the zoo for the classes of a folder: a new head, then all layers.
+
+    \b
+    edgenet finetune efficientnet-lite0 --images flowers/ --out OUT
+    """
+    from edgenet.finetune_job import finetune as run_job
+    from edgenet.training_options import finetune_job
+
+    _train(run_job, finetune_job(model, asked), as_json)
+
+
+@main.command()
 @click.argument("artifact", type=PATH)
 @json_option
 def inspect(artifact: Path, as_json: bool) -> None:
@@ -392,6 +429,19 @@ def _print_run(results: "Results", out: Path, as_json: bool) -> None:
     _hold_to_budget(results)
     if results.failures:
         sys.exit(3)
+
+
+def _train(run_job: Callable[..., "Results"], job: Any, as_json: bool) -> None:
+    from edgenet.training_options import training_line
+
+    with _progress() as progress:
+        results = run_job(job, progress, lambda line: click.echo(line, err=True))
+    if as_json:
+        _print_json(results.to_json())
+    else:
+        _print_evaluations(results)
+        click.echo(training_line(results.context["training"]))
+    _print_failures(results)
 
 
 def _print_evaluations(results: "Results") -> None:

@@ -194,6 +194,11 @@ def limit(images: ImageSet, n: int) -> ImageSet:
     return _subset(images, sorted(kept), 0)
 
 
+def subset(images: ImageSet, kept: Sequence[int]) -> ImageSet:
+    """Return the pictures with these indices as a set of their own."""
+    return _subset(images, kept, 0)
+
+
 def duplicates(images: ImageSet) -> tuple[tuple[str, ...], ...]:
     """Return the groups of files that have the same content; they stay in the set."""
     groups: dict[str, list[str]] = {}

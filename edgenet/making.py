@@ -55,10 +55,10 @@ class Making:
             self._shared[recipe] = SharedCalibration(self.network, self.pixels, fingerprint, recipe)
         return self._shared[recipe]
 
-    @property
-    def calibrated(self) -> bool:
-        """Whether ranges were measured: no file may have needed them, or all were there already."""
-        return self.recipe in self._shared and "calibration" in vars(self._shared[self.recipe])
+    def calibration_of(self, artifact: Artifact) -> SharedCalibration | None:
+        """Return the calibration that a file was made with in this run, None where it needed none."""
+        measured = (s for s in self._shared.values() if "calibration" in vars(s))
+        return next((s for s in measured if s.calibration.fingerprint == artifact.calibration), None)
 
     def options(self, format: str, precision: str, budget: str = "") -> dict[str, Any]:
         """Return everything that decides the bytes of a file: what a resume compares."""

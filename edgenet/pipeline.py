@@ -267,11 +267,12 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
                 assert evaluation is not None  # int8 came with images, or it would have been refused
                 found = search(made, format, evaluation, budget, job.threads, progress)
                 results.context.setdefault("search", {})[format] = found.to_json()
-                results.put(made.export(job.out, format, precision, found.variant, budget.text))
+                artifact = made.export(job.out, format, precision, found.variant, budget.text)
             else:
-                results.put(made.export(job.out, format, precision))
-            if made.calibrated:
-                results.context["calibration"] = calibration_context(made.shared(recipe_))
+                artifact = made.export(job.out, format, precision)
+            results.put(artifact)
+            if shared := made.calibration_of(artifact):
+                results.context["calibration"] = calibration_context(shared)
         except InputError:
             raise
         except EdgenetError as e:
