@@ -135,3 +135,7 @@ def main() -> int:
     if failures:
         raise SystemExit(f"{failures[0].what} failed: {failures[0].why}")
     return show(timings, accuracy, recommended, args.threads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

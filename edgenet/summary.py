@@ -171,15 +171,15 @@ def recommend(results: Results, max_drop: float = 0.01, max_disagreement: float 
 
     Of the files that were evaluated and measured and have no failure, those stay that lose at most `max_drop` of top-1
     against the float32 file or, where no picture has a label, disagree with it on at most `max_disagreement` of the
-    pictures (an INT8 file that loses 0.3 points flips some 2 %, most of them from one wrong class to another). Of these
+    pictures as far as these can tell: the 95 % interval reaches that low (an INT8 file that loses 0.3 points flips some 2 %, most of them from one wrong class to another). Of these
     the fastest by median wins; of those that cannot be told from it, the smallest.
     """
     table = rows(results)
     by_labels = any(r.evaluation and r.evaluation.n_labelled for r in table)
     limit = max_drop if by_labels else max_disagreement
     random = any(r.artifact.weights == "random" for r in table)
-    kind = f"lose at most {plural_points(limit)} of top-1" if by_labels else f"disagree on at most {percent(limit, 0)}"
-    among = "Of all files" if random else f"Of the files that {kind} against float32"
+    kind = f"lose at most {plural_points(limit)} of top-1 against float32" if by_labels else _disagreeing(limit)
+    among = "Of all files" if random else f"Of the files that {kind}"
     rule = f"{among}, the fastest by median latency; of those that cannot be told from the fastest, the smallest."
     # One rule for one model: another model's float32 file is no yardstick for this one's.
     table = [r for r in table if r.artifact.model == table[0].artifact.model]
@@ -234,7 +234,9 @@ def _refusal(r: Row, base: Row | None, limit: float | None, by_labels: bool) -> 
     loss = r.drop if by_labels else r.disagreement
     if loss is None:
         return "What it loses against float32 is not known."
-    if loss <= limit + 1e-9:
+    # Without labels there are few pictures as a rule: a file is refused when they show that it is above the limit.
+    least = _flip(e.agreement_ci95)[0] if not by_labels and e and e.agreement_ci95 else loss
+    if min(least, loss) <= limit + 1e-9:
         return ""
     faster = ""
     if r.speedup and r.speedup.told_apart and r.speedup.value > 1:
@@ -325,7 +327,7 @@ def size_sentence(r: Row, base: Row | None) -> str:
 
 def _why(best: Row, base: Row | None, fit: list[Row], tied: list[Row], limit: float, by_labels: bool,
          random: bool) -> tuple[str, ...]:  # fmt: skip
-    lose = f"lose at most {plural_points(limit)}" if by_labels else f"disagree on at most {percent(limit, 0)}"
+    lose = f"lose at most {plural_points(limit)}" if by_labels else _disagreeing(limit)
     among = f"{len(fit)} files" + ("" if random else f" that {lose}")
     it = best.name if random else "It"  # the headline names the file, unless the weights are random
     if len(fit) == 1:
@@ -339,6 +341,10 @@ def _why(best: Row, base: Row | None, fit: list[Row], tied: list[Row], limit: fl
         choice = f"{it} is the smallest of the fastest: of the {among}, {named} cannot be told from it in speed."
     accuracy = "" if random else accuracy_sentence(best, base, by_labels)
     return tuple(s for s in (choice, size_sentence(best, base), accuracy, latency_sentence(best, base)) if s)
+
+
+def _disagreeing(limit: float) -> str:
+    return f"disagree with float32 on at most {percent(limit, 0)}, as far as the pictures can tell"
 
 
 def _listed(names: Sequence[str]) -> str:
