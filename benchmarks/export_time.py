@@ -4,7 +4,7 @@
 
 edgenet's time is of the whole command, from the start of the process: loading TensorFlow, building, calibrating with
 100 pictures, writing five files. TFLiteConverter's is of its five calls alone, on the training form, with the same 100
-pictures; its process, TensorFlow and the network are loaded before the clock starts. Bar: edgenet takes at most a fifth.
+pictures; its process, TensorFlow and the network are loaded before the clock starts. Bar: at most a fifth.
 """
 
 import argparse

@@ -24,7 +24,7 @@ import numpy as np
 from edgenet.errors import MissingDependency
 from edgenet.frameworks import keras, quiet, tensorflow
 
-LOG_STEP = 1.0  # of the natural logarithm of a scale, for each unit of what learns
+MOST_MOVED = 1.0  # in the natural logarithm of a scale: further off, calibration was wrong or the learning rate is
 Step = Callable[[], Any]
 
 
@@ -44,7 +44,8 @@ class Links:
 
 def ratio_of(moved: Any) -> Any:
     """Return by how much a scale was multiplied; tensors in, tensors out."""
-    return tensorflow().exp(LOG_STEP * tensorflow().cast(moved, "float32"))
+    tf = tensorflow()
+    return tf.exp(tf.clip_by_value(tf.cast(moved, tf.float32), -MOST_MOVED, MOST_MOVED))
 
 
 def tfmot() -> Any:

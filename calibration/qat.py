@@ -18,7 +18,7 @@ from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import Weight, constant_weights, quantize
 from edgenet.calibration.rounding import round_with_feedback
 from edgenet.calibration.shared import SharedCalibration
-from edgenet.calibration.strategy import check_mixed, check_strategy, half_type, open_strategy, policy
+from edgenet.calibration.strategy import check_mixed, check_strategy, half_type, policy
 from edgenet.calibration.trainable import fake_quantized, float_model, quantized_logits
 from edgenet.calibration.training import Outcome, Progress, Settings, Training
 from edgenet.errors import EdgenetError, InputError
@@ -107,6 +107,7 @@ def train(
     settings: Settings,
     folder: Path,
     identity: Mapping[str, Any],
+    strategy: Any,
     progress: Progress = lambda *_: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Trained:
@@ -119,6 +120,7 @@ def train(
         bits: of each operator's weights (`layer_bits`).
         folder: for checkpoints and logs; a run that was stopped goes on there.
         identity: what tells this run from others.
+        strategy: from `open_strategy`, opened before anything else of TensorFlow ran.
 
     Raises:
         InputError: the network has an operator that cannot be trained; another run's checkpoint; the loss diverged.
@@ -127,7 +129,6 @@ def train(
     """
     weights = start(shared, bits)
     before = quantize(shared.graph, "int8", shared.calibration, weights=weights)
-    strategy = open_strategy(distill.strategy)
     latent = dict(_float_weights(shared.graph))
     with strategy.scope():
         student = fake_quantized(

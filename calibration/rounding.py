@@ -22,8 +22,8 @@ from edgenet.results import Calibration
 
 DAMPING = 0.01  # of the mean variance, added to each input's: GPTQ's own
 PULL = 10.0  # the same, for the step towards the float output, which would learn the pictures by heart with less
-SAMPLES = 16384  # positions that a layer's covariance is taken from, at least
-SAMPLES_PER_INPUT = 16
+SAMPLES = 8192  # positions that a layer's covariance is taken from, at least
+SAMPLES_PER_INPUT = 8
 DEPTHWISE_SAMPLES = 1024  # a depthwise kernel has 9 or 25 inputs
 MAX_BYTES = 2**30  # for the activations that are kept at one time
 
@@ -52,7 +52,7 @@ def round_with_feedback(
     feedback: bool = True,
     bias_correction: bool = True,
     reconstruction: bool = True,
-    images: int = 48,
+    images: int = 24,
     threads: int | None = None,
 ) -> dict[str, Weight]:
     """Return the weights of every operator that has some, by the name of its output, for `quantize(weights=...)`.

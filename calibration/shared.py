@@ -1,5 +1,6 @@
 """One calibration for all formats: what is measured on the pictures once, and every quantized graph made from it."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from edgenet.results import Calibration
 
 CORRECTIONS = ("equalization", "reconstruction", "feedback", "bias-correction")
 RANGE_METHODS = (*METHODS, "auto")
+EQUALIZATION_PICTURES = 32  # ranges of channels against each other need fewer than the ranges themselves
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class SharedCalibration:
         """The float graph that is quantized: the network's, its channels equalised where that is asked for."""
         if "equalization" not in self.recipe.corrections or self.pixels is None:
             return self.network.graph
-        return equalize(self.network.graph, observe(self.network.graph, self.inputs()))
+        some = itertools.islice(self.inputs(), EQUALIZATION_PICTURES)
+        return equalize(self.network.graph, observe(self.network.graph, some))
 
     @cached_property
     def observations(self) -> dict[str, Observation]:
@@ -86,8 +89,8 @@ class SharedCalibration:
         corrections = set(self.recipe.corrections) - {"equalization"}
         if self.pixels is None or not corrections:
             return round_weights(self.graph, bits)
-        # Dynamic range quantizes activations as they come: to the weights it is as if they were float.
-        key = (precision if precision in NEEDS_CALIBRATION else "weight-only", bits, repr(exceptions or {}))
+        # One rounding serves int8, int16x8 and dynamic: the last two lose next to nothing by it, and it takes seconds.
+        key = ("weight-only" if precision == "weight-only" else "int8", bits, repr(exceptions or {}))
         if key not in self._weights:
             self._weights[key] = round_with_feedback(
                 self.graph,

@@ -45,6 +45,9 @@ def open_strategy(name: str = "auto") -> Any:
     """
     check_strategy(name)
     tf = tensorflow()
+    if name == "multiworker":
+        # Before anything else of TensorFlow runs: it wants its collective operators set up at the start.
+        return tf.distribute.MultiWorkerMirroredStrategy()
     gpus, cpus = (tf.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
     if name == "auto":
         name = "tpu" if os.environ.get("TPU_NAME") else "mirrored" if gpus else "cpu"
@@ -55,8 +58,6 @@ def open_strategy(name: str = "auto") -> Any:
         if not found:
             raise InputError("--strategy mirrored needs a GPU, and TensorFlow sees none: use --strategy cpu")
         return tf.distribute.MirroredStrategy([d.name for d in found])
-    if name == "multiworker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ.get("TPU_NAME", ""))
         tf.config.experimental_connect_to_cluster(resolver)

@@ -90,7 +90,7 @@ class Training:
         loss: of each picture of a batch; what is minimised is the mean.
         data: epoch -> a tf.data.Dataset of (x, target) batches of `settings.batch`, the same for the same epoch.
         validate: -> numbers of the held-back pictures, "loss" among them, with the weights that the model has then.
-        folder: for checkpoints and logs.
+        folder: for checkpoints and logs; each worker of a cluster has its own.
         identity: what the run depends on beside the settings; a checkpoint of another is refused.
         strategy: the one in whose scope `model` was made.
         averaged: whether validation sees the exponential average of the weights, or the weights themselves.
@@ -242,14 +242,8 @@ class Training:
         arrays = {f"v{i}": v.numpy() for i, v in enumerate(self._everything())}
         arrays |= {f"b{i}": b for i, b in enumerate(self.best)}
         about = json.dumps({"identity": self.identity, "state": asdict(self.state)})
-        if not self._is_chief():
-            return
         with atomic_write(self.folder / CHECKPOINT) as tmp, open(tmp, "wb") as f:
             np.savez(f, about=np.array(about), **arrays)
-
-    def _is_chief(self) -> bool:
-        resolver = getattr(self.strategy, "cluster_resolver", None)
-        return resolver is None or not resolver.task_type or resolver.task_id == 0
 
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT
@@ -283,7 +277,7 @@ def check_resumable(folder: Path, identity: str) -> None:
 def _about(path: Path) -> dict[str, Any]:
     """Return what a checkpoint says of itself. Raises InputError where it is damaged."""
     try:
-        with np.load(path) as stored:
+        with open(path, "rb") as f, np.load(f) as stored:
             about: dict[str, Any] = json.loads(str(stored["about"]))
         return about
     except Exception as e:  # zipfile, zlib, NumPy and JSON each have their own

@@ -170,7 +170,9 @@ def _train(
 ) -> "Trained":
     from edgenet.calibration.augment import load_pictures
     from edgenet.calibration.qat import joined, layer_bits, train
+    from edgenet.calibration.strategy import open_strategy
 
+    strategy = open_strategy(job.distill.strategy)
     shared, folder = making.shared(making.recipe), job.out / FOLDER
     note(f"calibrating on {len(parts.calibration)} pictures, training on {len(parts.train) + len(parts.calibration)}")
     preprocessing = making.network.preprocessing
@@ -187,6 +189,7 @@ def _train(
         job.settings,
         folder,
         identity,
+        strategy,
         progress,
         note,
     )

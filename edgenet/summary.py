@@ -171,8 +171,9 @@ def recommend(results: Results, max_drop: float = 0.01, max_disagreement: float 
 
     Of the files that were evaluated and measured and have no failure, those stay that lose at most `max_drop` of top-1
     against the float32 file or, where no picture has a label, disagree with it on at most `max_disagreement` of the
-    pictures as far as these can tell: the 95 % interval reaches that low (an INT8 file that loses 0.3 points flips some 2 %, most of them from one wrong class to another). Of these
-    the fastest by median wins; of those that cannot be told from it, the smallest.
+    pictures as far as these can tell: the 95 % interval reaches that low (an INT8 file that loses 0.3 points flips some
+    2 %, most of them from one wrong class to another). Of these the fastest by median wins; of those that cannot be
+    told from it, the smallest.
     """
     table = rows(results)
     by_labels = any(r.evaluation and r.evaluation.n_labelled for r in table)

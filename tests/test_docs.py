@@ -28,7 +28,9 @@ def section(command: str) -> str:
 
 
 def options(command: str) -> set[str]:
-    return {o for p in main.commands[command].params if isinstance(p, click.Option) for o in p.opts}
+    return {
+        o for p in main.commands[command].params if isinstance(p, click.Option) for o in (*p.opts, *p.secondary_opts)
+    }
 
 
 def page(name: str) -> str:
@@ -42,8 +44,9 @@ def test_every_command_has_a_section_with_an_example(command: str) -> None:
 
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_every_option_is_explained(command: str) -> None:
-    # What `export` shares with `run` is explained there; --json and --help stand on top of the page.
-    where = section(command) + section("run") * (command == "export") + COMMANDS.split("\n## ", 1)[0]
+    # What a command shares with another is explained there; --json and --help stand on top of the page.
+    shared = {"export": "run", "finetune": "qat"}
+    where = section(command) + section(shared.get(command, command)) + COMMANDS.split("\n## ", 1)[0]
     missing = {o for o in options(command) if not re.search(rf"`{o}[` ]", where)}
     assert not missing
 

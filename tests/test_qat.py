@@ -1,0 +1,367 @@
+"""Training: what is trained is what is exported, a run that is cut ends as one that is not, the better file stays."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from edgenet import qat_job
+from edgenet.calibration import Recipe, SharedCalibration, quantize
+from edgenet.calibration.augment import Pictures, batches, load_pictures
+from edgenet.calibration.distill import distillation, divergence
+from edgenet.calibration.qat import Distillation, layer_bits, logits, start
+from edgenet.calibration.quantize import constant_weights
+from edgenet.calibration.strategy import check_strategy, open_strategy
+from edgenet.calibration.trainable import FakeQuantized, fake_quantized, float_model, quantized_logits
+from edgenet.calibration.training import CHECKPOINT, Settings, Training
+from edgenet.errors import InputError
+from edgenet.export import Network
+from edgenet.images import load_pixels, normalise
+from edgenet.results import ImageSet, Results
+
+pytest.importorskip("tensorflow_model_optimization")
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_network: Network, tiny_images: tuple[ImageSet, ImageSet]) -> SharedCalibration:
+    pixels = load_pixels(tiny_images[0], tiny_network.preprocessing)
+    return SharedCalibration(tiny_network, pixels, tiny_images[0].fingerprint, Recipe())
+
+
+@pytest.fixture(scope="module")
+def x(tiny_network: Network, tiny_images: tuple[ImageSet, ImageSet]) -> np.ndarray:
+    return normalise(load_pixels(tiny_images[1], tiny_network.preprocessing), tiny_network.preprocessing)
+
+
+@pytest.fixture(scope="module")
+def pictures(tiny_images: tuple[ImageSet, ImageSet], tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    return load_pictures(tiny_images[1], tiny.PREPROCESSING, tmp_path_factory.mktemp("pixels"))
+
+
+def student_of(shared: SharedCalibration, bits: int = 8, **learn: bool) -> FakeQuantized:
+    own = layer_bits(shared.graph, bits)
+    graph = quantize(shared.graph, "int8", shared.calibration, weights=start(shared, own))
+    latent = {op.outputs[0]: w for op in graph.ops if (w := _float(shared, op.outputs[0])) is not None}
+    return fake_quantized(graph, latent, own, **learn)
+
+
+def _float(shared: SharedCalibration, name: str) -> np.ndarray | None:
+    op = next((op for op in shared.graph.ops if op.outputs[0] == name), None)
+    return None if op is None else constant_weights(shared.graph, op)
+
+
+def settings(**changes: Any) -> Settings:
+    return replace(Settings(epochs=3, batch=8, learning_rate=0.02, ema=0.9), **changes)
+
+
+def training(
+    shared: SharedCalibration, pictures: Pictures, folder: Path, strategy: str = "cpu", **changes: Any
+) -> tuple[FakeQuantized, Training]:
+    s, place = settings(**changes), open_strategy(strategy)
+    with place.scope():
+        student, teacher = student_of(shared), float_model(shared.network.graph)
+    x = normalise(pictures.pixels[:10, 16:36, 16:36], pictures.preprocessing)
+    wanted = logits(shared.network.graph, "logits", x)
+
+    def validate() -> dict[str, float]:
+        return {"loss": divergence(wanted, np.asarray(student.model(x, training=False)))}
+
+    def data(epoch: int) -> Any:
+        return batches(pictures, s.batch, s.seed, epoch, ("flip", "crop", "colour"), tiny.CLASSES)
+
+    loss = distillation(teacher, 1.0, 0.0)
+    return student, Training(student.model, loss, data, len(pictures) // s.batch, validate, s, folder, {}, place)
+
+
+def test_the_float_model_answers_as_the_graph_does(shared: SharedCalibration, x: np.ndarray) -> None:
+    ours = np.asarray(float_model(shared.network.graph)(x))
+    np.testing.assert_allclose(ours, logits(shared.network.graph, "logits", x), atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_before_training_the_simulation_answers_bit_by_bit_as_the_file(
+    shared: SharedCalibration, x: np.ndarray, bits: int
+) -> None:
+    student = student_of(shared, bits, learn_scales=bits == 4)
+    simulated = np.asarray(student.model(x, training=False))
+    stored = logits(student.quantized, quantized_logits(student.quantized), x)
+    np.testing.assert_allclose(simulated, stored, atol=1e-5)
+
+
+def test_an_untrained_model_gives_back_the_integers_that_it_was_made_from(shared: SharedCalibration) -> None:
+    student = student_of(shared)
+    weights, calibration = student.trained(shared.calibration)
+    again = quantize(shared.graph, "int8", calibration, weights=weights)
+    for name, t in student.quantized.tensors.items():
+        if t.data is not None and t.data.dtype == np.int8:
+            np.testing.assert_array_equal(again.tensors[name].data, t.data)
+    assert calibration.ranges == shared.calibration.ranges
+
+
+def test_after_training_the_exported_integers_answer_as_the_simulation(
+    shared: SharedCalibration, pictures: Pictures, x: np.ndarray, tmp_path: Path
+) -> None:
+    student, run = training(shared, pictures, tmp_path)
+    before = [np.asarray(v) for v in student.model.trainable_variables]
+    run.run()
+    run._assign([v + 0.3 for v in run.best[: len(run.trained)]] + run.best[len(run.trained) :])  # wherever it ended
+    weights, calibration = student.trained(shared.calibration)
+    graph = quantize(shared.graph, "int8", calibration, weights=weights)
+    assert calibration.ranges != shared.calibration.ranges
+    assert any((np.asarray(v) != b).any() for v, b in zip(student.model.trainable_variables, before, strict=True))
+    simulated = np.asarray(student.model(x, training=False))
+    stored = logits(graph, quantized_logits(graph), x)
+    assert (simulated.argmax(1) == stored.argmax(1)).mean() >= 0.995
+    step = float(graph.tensors["logits"].quantization.scale[0]) if "logits" in graph.tensors else 0.1
+    assert np.abs(simulated - stored).max() <= 2 * step
+
+
+def test_with_four_bits_only_pointwise_convolutions_have_four(shared: SharedCalibration) -> None:
+    bits = layer_bits(shared.graph, 4, 7)
+    assert bits == {"stem": 7, "expand": 4, "depthwise": 7, "project": 4, "head": 4, "logits": 7}
+    weights = start(shared, bits)
+    assert np.abs(weights["expand"].values).max() <= 7 < np.abs(weights["depthwise"].values).max() <= 63
+
+
+def test_training_brings_broken_weights_back(shared: SharedCalibration, pictures: Pictures, tmp_path: Path) -> None:
+    student, run = training(shared, pictures, tmp_path, epochs=12, ema=0.5)
+    rng = np.random.default_rng(0)
+    kernel = next(v for v in student.model.trainable_variables if v.shape == (1, 1, 16, 96))  # head's
+    kernel.assign_add(rng.normal(0, 12, kernel.shape).astype(np.float32))
+    for average, v in zip(run.average, run.trained, strict=True):
+        average.assign(v)
+    curve = run.run().curve
+    assert curve[-1]["held_back_loss"] < 0.5 * curve[0]["held_back_loss"]
+
+
+def test_a_run_that_is_cut_ends_at_the_weights_of_one_that_is_not(
+    shared: SharedCalibration, pictures: Pictures, tmp_path: Path
+) -> None:
+    _, whole = training(shared, pictures, tmp_path / "whole")
+    whole.run()
+    _, cut = training(shared, pictures, tmp_path / "cut")
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done == 5:  # in the middle of the second epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    cut.progress = stop
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    assert (tmp_path / "cut" / CHECKPOINT).exists()
+    _, again = training(shared, pictures, tmp_path / "cut")
+    again.run()
+    for a, b in zip(whole._everything(), again._everything(), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    drop = {"images_per_s"}
+    rows = [[{k: v for k, v in row.items() if k not in drop} for row in t.state.curve] for t in (whole, again)]
+    assert rows[0] == rows[1]
+
+
+def test_a_checkpoint_of_other_settings_is_refused(
+    shared: SharedCalibration, pictures: Pictures, tmp_path: Path
+) -> None:
+    training(shared, pictures, tmp_path, epochs=1)[1].run()
+    with pytest.raises(InputError, match=r"of another run .*seed was 0, is 1"):
+        training(shared, pictures, tmp_path, epochs=1, seed=1)[1].run()
+
+
+def test_a_damaged_checkpoint_is_named(shared: SharedCalibration, pictures: Pictures, tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(InputError, match="not a whole checkpoint"):
+        training(shared, pictures, tmp_path, epochs=1)[1].run()
+
+
+def test_a_loss_that_is_no_number_stops_with_step_rate_and_advice(
+    shared: SharedCalibration, pictures: Pictures, tmp_path: Path
+) -> None:
+    _, run = training(shared, pictures, tmp_path)
+    run.loss = lambda z, x, target: z[:, 0] * float("nan")
+    with pytest.raises(InputError, match=r"loss of step 1 is nan at learning rate .* Try --learning-rate 0\.005"):
+        run.run()
+
+
+def test_batches_are_the_same_for_the_same_seed_and_differ_by_epoch(pictures: Pictures) -> None:
+    def first(seed: int, epoch: int) -> np.ndarray:
+        return next(iter(batches(pictures, 8, seed, epoch, ("flip", "crop", "colour", "mixup"), 5)))[0].numpy()
+
+    np.testing.assert_array_equal(first(0, 1), first(0, 1))
+    assert np.abs(first(0, 1) - first(0, 2)).max() > 0.1
+    assert np.abs(first(0, 1) - first(1, 1)).max() > 0.1
+
+
+def test_without_augmentation_a_batch_is_what_evaluation_sees(pictures: Pictures) -> None:
+    from edgenet.calibration.augment import centre, order_of
+
+    x, target = next(iter(batches(pictures, 8, 0, 0, (), 5)))
+    picked = order_of(len(pictures), 0, 0)[:8]
+    np.testing.assert_allclose(x, normalise(centre(pictures)[picked], pictures.preprocessing), atol=1e-6)
+    assert list(np.argmax(target, 1)) == list(pictures.labels[picked])
+
+
+@pytest.mark.parametrize(("name", "says"), [("gpu", "valid: auto, cpu"), ("multiworker", "needs TF_CONFIG")])
+def test_a_strategy_that_is_not_there_is_named(name: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(InputError, match=says):
+        check_strategy(name)
+
+
+def test_mirrored_without_a_gpu_is_refused() -> None:
+    with pytest.raises(InputError, match="sees none: use --strategy cpu"):
+        open_strategy("mirrored")
+
+
+_REPLICAS = """
+import sys; sys.path.insert(0, {tests!r})
+import numpy as np, tensorflow as tf, test_qat, tiny
+from pathlib import Path
+from edgenet.calibration import Recipe, SharedCalibration
+from edgenet.calibration.augment import load_pictures
+from edgenet.images import load_pixels, open_images, split
+if {devices}:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * {devices})
+network = tiny.network()
+a, b = split(open_images({photos!r}, network.class_ids, network.class_names), 10)
+out = Path({out!r})
+shared = SharedCalibration(network, load_pixels(a, network.preprocessing), "", Recipe(corrections=()))
+_, run = test_qat.training(shared, load_pictures(b, tiny.PREPROCESSING, out), out, {strategy!r}, epochs=2)
+run.run()
+np.savez(out / "trained.npz", *[v.numpy() for v in run.average])
+"""
+
+
+def _in_a_process(folder: Path, photos: Path, strategy: str, devices: int = 0, **env: str) -> subprocess.Popen[str]:
+    folder.mkdir()
+    program = _REPLICAS.format(
+        tests=str(Path(__file__).parent), devices=devices, photos=str(photos), out=str(folder), strategy=strategy
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", program], env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def _trained(process: subprocess.Popen[str], folder: Path) -> Iterator[np.ndarray]:
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-3000:]
+    with np.load(folder / "trained.npz") as stored:
+        yield from [stored[name] for name in stored.files]
+
+
+@pytest.mark.slow
+def test_two_devices_give_the_weights_of_one_to_rounding(tiny_folder: Path, tmp_path: Path) -> None:
+    one = list(_trained(_in_a_process(tmp_path / "one", tiny_folder, "cpu"), tmp_path / "one"))
+    two = list(_trained(_in_a_process(tmp_path / "two", tiny_folder, "mirrored", 2), tmp_path / "two"))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)  # in steps of the weights' grid; training moves them by 0.1
+
+
+@pytest.mark.slow
+def test_two_worker_processes_give_the_weights_of_one_to_rounding(tiny_folder: Path, tmp_path: Path) -> None:
+    import socket
+
+    free = []
+    for _ in range(2):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            free.append(f"127.0.0.1:{s.getsockname()[1]}")
+    one = list(_trained(_in_a_process(tmp_path / "one", tiny_folder, "cpu"), tmp_path / "one"))
+    workers = []
+    for i in range(2):
+        config = json.dumps({"cluster": {"worker": free}, "task": {"type": "worker", "index": i}})
+        workers.append(_in_a_process(tmp_path / f"w{i}", tiny_folder, "multiworker", TF_CONFIG=config))
+    for i, worker in enumerate(workers):
+        for a, b in zip(one, _trained(worker, tmp_path / f"w{i}"), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+# ------------------------------------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    return tiny.make_folder(tmp_path / "photos", 20)
+
+
+def job(many: Path, out: Path, **changes: Any) -> qat_job.QatJob:
+    made = qat_job.QatJob("tiny", out, str(many), calibration_images=20, settings=settings(epochs=2))
+    return replace(made, **changes)
+
+
+def test_qat_writes_the_better_file_and_says_which(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qat_job, "find_source", tiny.source)
+    results = qat_job.qat(job(many, tmp_path / "out"))
+    told = Results.load(tmp_path / "out").context["training"]
+    assert [row["epoch"] for row in told["curve"]] == [0, 1, 2]
+    assert told["kept"] in ("ptq", "qat")
+    assert told["after"]["agreement"] >= told["before"]["agreement"] or told["kept"] == "ptq"
+    ids = {a.id for a in results.artifacts}
+    assert {"tiny_int8.tflite", "tiny_float32.tflite"} <= ids
+    final = results.artifact("tiny_int8.tflite")
+    same = tmp_path / "out" / told["kept"] / "tiny_int8.tflite"
+    assert (tmp_path / "out" / final.path).read_bytes() == same.read_bytes()
+    assert told["simulated_like_file"]["before"] >= 0.995
+
+
+def test_where_training_brings_nothing_the_post_training_file_is_returned(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qat_job, "find_source", tiny.source)
+    wild = settings(epochs=1, learning_rate=50.0, ema=0.0)
+    results = qat_job.qat(job(many, tmp_path / "out", settings=wild))
+    told = results.context["training"]
+    assert told["kept"] == "ptq"
+    assert told["best_epoch"] == 0
+    assert told["curve"][1]["held_back_loss"] > told["curve"][0]["held_back_loss"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"weight_bits": 5}, "--weight-bits must be one of 4, 7, 8"),
+        ({"settings": Settings(epochs=1, batch=500, learning_rate=0.1)}, "a batch has 500: give more pictures"),
+        ({"images": "nowhere"}, "no folder nowhere"),
+        ({"formats": ("coreml",)}, "unknown format 'coreml'"),
+    ],
+)
+def test_wrong_input_is_told_before_anything_is_written(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
+) -> None:
+    monkeypatch.setattr(qat_job, "find_source", tiny.source)
+    with pytest.raises(InputError, match=says):
+        qat_job.qat(job(many, tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"temperature": 0.0}, "--temperature must be above 0"), ({"labels_weight": 2.0}, "from 0 to 1"),
+     ({"augment": ("blur",)}, "valid: flip, crop, colour, mixup"), ({"mixed_precision": "int4"}, "valid: off")],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_named(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Distillation(**wrong)
+
+
+def test_an_out_folder_of_another_command_is_refused(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_files: dict[str, Path]
+) -> None:
+    monkeypatch.setattr(qat_job, "find_source", tiny.source)
+    from edgenet.results import Artifact
+
+    out = tmp_path / "out"
+    out.mkdir()
+    a = Artifact("tiny_int8.tflite", "tiny", "tflite", "int8", "tiny_int8.tflite", 1, "0" * 64, "float32")
+    Results(artifacts=[a]).save(out)
+    with pytest.raises(InputError, match="of another command"):
+        qat_job.qat(job(many, out))
