@@ -229,7 +229,7 @@ def kit() -> dict[str, Any]:
             return {}
 
         def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
-            return inputs if training else tf.round(tf.cast(inputs, tf.float32) / self.config.factor())
+            return inputs if training else tf.round(tf.cast(inputs, tf.float32) / self.config.factor())  # type: ignore[misc]
 
         def get_config(self) -> dict[str, Any]:
             return {}

@@ -379,9 +379,10 @@ def _bias(out: str, bias: np.ndarray, input_scale: float, weights: Tensor, dtype
     needed = np.abs(bias) / 2**30 if len(q.scale) > 1 else np.abs(bias).max(keepdims=True) / 2**30
     if dtype == "int8" and np.any(scale < needed):
         grown = np.maximum(scale, needed) / scale
-        shape = [1] * weights.data.ndim  # type: ignore[union-attr]
+        assert weights.data is not None
+        shape = [1] * weights.data.ndim
         shape[q.axis] = -1
-        values = np.rint(weights.data / grown.reshape(shape)).astype(np.int8)  # type: ignore[operator]
+        values = np.rint(weights.data / grown.reshape(shape)).astype(np.int8)
         q = replace(q, scale=(q.scale * grown).astype(np.float32))
         weights = replace(weights, data=values, quantization=q)
         scale = q.scale.astype(np.float64) * input_scale

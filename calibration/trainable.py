@@ -154,7 +154,8 @@ class _Steps:
             high=high,
             activation=_ACTIVATIONS.get(int(op.options.get("fusedActivationFunction", 0) or 0)),
         )
-        for holder in (layer, getattr(layer, "layer", None), getattr(layer, "quantize_config", None)):
+        holders: tuple[Any, ...] = (layer, getattr(layer, "layer", None), getattr(layer, "quantize_config", None))
+        for holder in holders:
             if hasattr(holder, "links"):
                 holder.links = links
 
@@ -174,7 +175,7 @@ def _calibrate(layer: Any, graph: Graph, op: Op, latent: Mapping[str, np.ndarray
             integers = np.clip(latent[op.outputs[0]] / steps, integers - NEAR, integers + NEAR)
         kernel, x = _kernel(op.kind), _inputs(graph, op)
         values[kernel] = _to_keras(op.kind, integers, x)
-        own = values[kernel].shape[-2 if op.kind == "DEPTHWISE_CONV_2D" else -1 :]  # axes with a scale each
+        own = np.shape(values[kernel])[-2 if op.kind == "DEPTHWISE_CONV_2D" else -1 :]  # axes with a scale each
         values[f"{kernel}_scale"] = _to_keras(op.kind, np.broadcast_to(steps, t.data.shape), x).reshape(-1, *own)[0]
         bias = _bias(graph, op)
         if bias is not None:

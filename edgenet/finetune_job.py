@@ -185,6 +185,9 @@ class _Run:
             fresh = get_weights(model)
             kept = {name: a for name, a in self.arrays.items() if not name.startswith("classifier/")}
             set_weights(model, {**fresh, **kept})
+            for layer in model.layers:  # statistics of small batches break what the network knows within a few steps
+                if isinstance(layer, k.layers.BatchNormalization):
+                    layer.trainable = False
             logits = k.Model(model.input, model.get_layer("classifier").output)
         pooled = tf.function(k.Model(model.input, model.get_layer("pool").output), reduce_retracing=True)
 
@@ -286,5 +289,7 @@ def _write(
         preprocessing,
         progress=lambda done, total: progress("evaluate", done, total),
     )
-    for item in (*evaluations, *failures):
+    for item in evaluations:
         results.put(item)
+    for failure in failures:
+        results.put(failure)
