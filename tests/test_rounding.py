@@ -190,7 +190,7 @@ def test_the_sensitivity_of_each_layer_names_the_one_that_was_spoilt() -> None:
     found = sensitivity(graph, xs, c, spoilt, threads=1)
     assert found[0][0] == ("expand2",)
     assert found[0][1] < found[1][1] - 3
-    assert {n for n, _ in found} == {op.outputs[0] for op in graph.ops}
+    assert {n for (n,), _ in found} == {op.outputs[0] for op in graph.ops}
 
 
 def test_sqnr_is_ten_times_the_logarithm_of_the_ratio_of_powers() -> None:
