@@ -48,7 +48,7 @@ class QatJob:
     preprocess: str | None = None
     labels: Path | None = None
     allow: tuple[str, ...] = ()
-    settings: Settings = field(default_factory=lambda: Settings(epochs=20, batch=16, learning_rate=0.005))
+    settings: Settings = field(default_factory=lambda: Settings(epochs=20, batch=16, learning_rate=0.001))
     distill: Distillation = field(default_factory=Distillation)
     command: str = ""
 

@@ -63,7 +63,7 @@ qat_options = _options(
     _number("--labels-weight", float, "W", "Of the labels beside the float network's answers, 0 to 1.  [default: 0]"),
     click.option("--learn-ranges/--fixed-ranges", default=None, help="Whether activations' ranges learn."),
     click.option("--learn-scales/--fixed-scales", default=None, help="Whether the weights' scales learn."),
-    _common(20, 0.005, "off"),
+    _common(20, 0.001, "off"),
 )
 finetune_options = _options(
     _number("--resolution", int, "PX", "Side of the input; the model's own by default."), _common(5, 0.0005, "auto")

