@@ -158,6 +158,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, runtime: Any) -> None:
 
 
 def main() -> None:
+    """Serve requests on standard input until it ends."""
     # Native libraries print on standard output; the answers go to a private copy of it.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

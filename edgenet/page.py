@@ -51,6 +51,7 @@ class View:
 
 
 def escape(text: object) -> str:
+    """Return text that HTML shows as it is."""
     return html.escape(str(text))
 
 
@@ -66,6 +67,7 @@ def listed(items: Sequence[str], kind: str) -> str:
 
 
 def figure(svg: str, caption: str) -> str:
+    """Return an SVG with its caption below."""
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 

@@ -53,6 +53,7 @@ def names() -> tuple[str, ...]:
 
 
 def is_sample(file: str) -> bool:
+    """Return whether `file` is the name of a sample crop."""
     return file.startswith(PREFIX)
 
 

@@ -316,6 +316,7 @@ def _no_label(n_images: int) -> str:
 
 
 def size_sentence(r: Row, base: Row | None) -> str:
+    """Return in one sentence how large a file is, against the baseline."""
     size = megabytes(r.artifact.size_bytes)
     # Whoever ships the .xml alone ships no weights.
     parts = " in two files, the .xml and the .bin beside it" if r.artifact.format == "openvino" else ""

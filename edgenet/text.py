@@ -30,6 +30,7 @@ def megabytes(size_bytes: float | None) -> str:
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
+    """Return a fraction of 1 as a percentage, an em dash where there is none."""
     return _with_unit(number(None if fraction is None else fraction * 100, digits), "%")
 
 
@@ -44,19 +45,23 @@ def interval(ci95: tuple[float, float] | None) -> str:
 
 
 def milliseconds(ms: float | None) -> str:
+    """Return milliseconds with three significant digits."""
     digits = 0 if ms is None or ms >= 99.95 else 1 if ms >= 9.995 else 2
     return _with_unit(number(ms, digits), "ms")
 
 
 def decibels(db: float | None) -> str:
+    """Return decibels with one decimal."""
     return _with_unit(number(db, 1), "dB")
 
 
 def times(ratio: float | None) -> str:
+    """Return a ratio as "1.8×"."""
     return number(ratio, 2 if ratio is None or ratio < 9.995 else 1) + ("" if ratio is None else "×")
 
 
 def p_value(p: float | None) -> str:
+    """Return a p value, never as zero."""
     if p is None or not math.isfinite(p):
         return MISSING
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.995 else "p = 1"

@@ -128,10 +128,12 @@ def round_repeats(repeats: int, depth: float) -> int:
 
 
 def stem_filters(spec: ModelSpec) -> int:
+    """Return the filters of the first convolution; the lite variants do not scale them."""
     return STEM_FILTERS if spec.lite else round_filters(STEM_FILTERS, spec.width)
 
 
 def head_filters(spec: ModelSpec) -> int:
+    """Return the filters of the last convolution; the lite variants do not scale them."""
     return HEAD_FILTERS if spec.lite else round_filters(HEAD_FILTERS, spec.width)
 
 

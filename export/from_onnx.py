@@ -89,6 +89,7 @@ class Value:
 
 
 def identity(rank: int) -> tuple[int, ...]:
+    """Return the order of axes that moves none."""
     return tuple(range(rank))
 
 

@@ -13,6 +13,8 @@ FLOAT_MAX = float(np.finfo(np.float32).max)
 
 
 def same(kind: str, options_type: str = "NONE", **options: Any) -> Handler:
+    """Return the handler of an operator that TFLite has under another name."""
+
     def handle(b: Importer, node: Node) -> Value:
         return b.same(node, kind, b.value(node), options, options_type)
 
@@ -20,6 +22,7 @@ def same(kind: str, options_type: str = "NONE", **options: Any) -> Handler:
 
 
 def passed(b: Importer, node: Node) -> Value:
+    """Import what gives its input unchanged: Identity, Dropout."""
     if node.kind == "Dropout" and (training := b.constant(node, 2)) is not None and bool(training):
         raise InputError(f"{node} is in training mode: export the network in inference mode (model.eval())")
     return b.value(node)
@@ -68,6 +71,8 @@ def binary(b: Importer, node: Node, kind: str, x: Value, y: Value | np.ndarray, 
 
 
 def arithmetic(kind: str) -> Handler:
+    """Return the handler of Add, Sub, Mul or Div."""
+
     def handle(b: Importer, node: Node) -> Value:
         first, second = b.constant(node, 0), b.constant(node, 1)
         if second is not None:
@@ -80,6 +85,8 @@ def arithmetic(kind: str) -> Handler:
 
 
 def extremes(kind: str) -> Handler:
+    """Return the handler of Min or Max, of two or more inputs."""
+
     def handle(b: Importer, node: Node) -> Value:
         known = [c for i in range(len(node.inputs)) if (c := b.constant(node, i)) is not None]
         rest = [b.value(node, i) for i in range(len(node.inputs)) if b.constant(node, i) is None]
@@ -93,6 +100,7 @@ def extremes(kind: str) -> Handler:
 
 
 def clip(b: Importer, node: Node, x: Value, low: float, high: float) -> Value:
+    """Hold `x` within [low, high]: RELU, RELU6, or MAXIMUM and MINIMUM."""
     kinds = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
     if (low, high) in kinds:
         return b.same(node, kinds[low, high], x)
@@ -104,6 +112,7 @@ def clip(b: Importer, node: Node, x: Value, low: float, high: float) -> Value:
 
 
 def clip_node(b: Importer, node: Node) -> Value:
+    """Import Clip."""
     limits = []
     for i, key, default in ((1, "min", -np.inf), (2, "max", np.inf)):
         given = b.required(node, i, key) if node.input(i) else node.attributes.get(key, default)
@@ -122,27 +131,32 @@ def hard_sigmoid(b: Importer, node: Node) -> Value:
 
 
 def leaky_relu(b: Importer, node: Node) -> Value:
+    """Import LeakyRelu."""
     return b.same(node, "LEAKY_RELU", b.value(node), {"alpha": node.attributes.get("alpha", 0.01)}, "LeakyReluOptions")
 
 
 def prelu(b: Importer, node: Node) -> Value:
+    """Import PRelu."""
     x, slope = b.value(node), b.required(node, 1, "slope")
     name = constant_like(b, f"{node.outputs[0].strip('/')}_slope", slope, x)
     return replace(x, name=b.emit(node, "PRELU", [x.name, name], x.stored))
 
 
 def elu(b: Importer, node: Node) -> Value:
+    """Import Elu."""
     if node.attributes.get("alpha", 1.0) != 1.0:
         raise InputError(f"{node} has alpha {node.attributes['alpha']:g}; edgenet handles 1")
     return b.same(node, "ELU", b.value(node))
 
 
 def gelu(b: Importer, node: Node) -> Value:
+    """Import Gelu."""
     tanh = node.attributes.get("approximate", "none") == "tanh"
     return b.same(node, "GELU", b.value(node), {"approximate": tanh}, "GeluOptions")
 
 
 def silu(b: Importer, node: Node) -> Value:
+    """Import Swish: x times its sigmoid."""
     x = b.value(node)
     alpha = node.attributes.get("alpha", 1.0)
     inner = x if alpha == 1.0 else binary(b, node, "MUL", x, np.array([alpha], np.float32))
@@ -159,15 +173,18 @@ def _softplus_of(b: Importer, node: Node, x: Value) -> Value:
 
 
 def softplus(b: Importer, node: Node) -> Value:
+    """Import Softplus."""
     return _softplus_of(b, node, b.value(node))
 
 
 def mish(b: Importer, node: Node) -> Value:
+    """Import Mish."""
     x = b.value(node)
     return binary(b, node, "MUL", x, b.same(node, "TANH", _softplus_of(b, node, x)))
 
 
 def power(b: Importer, node: Node) -> Value:
+    """Import Pow."""
     exponent = b.required(node, 1, "exponent")
     if exponent.size != 1 or float(exponent.ravel()[0]) not in (0.5, 1.0, 2.0):
         raise InputError(f"{node} has an exponent other than 0.5, 1 and 2, which edgenet does not handle")
@@ -177,10 +194,12 @@ def power(b: Importer, node: Node) -> Value:
 
 
 def reciprocal(b: Importer, node: Node) -> Value:
+    """Import Reciprocal."""
     return binary(b, node, "DIV", b.value(node), np.ones(1, np.float32), swap=True)
 
 
 def cast(b: Importer, node: Node) -> Value:
+    """Import Cast."""
     name = b.onnx.TensorProto.DataType.Name(node.attributes["to"])
     if name not in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16"):
         raise InputError(f"{node} turns an activation into {name}; edgenet handles real numbers")
@@ -188,6 +207,7 @@ def cast(b: Importer, node: Node) -> Value:
 
 
 def expand(b: Importer, node: Node) -> Value:
+    """Import Expand."""
     x, wanted = b.value(node), tuple(int(n) for n in b.required(node, 1, "shape"))
     if np.broadcast_shapes(x.shape, wanted) != np.broadcast_shapes(x.shape):
         return binary(b, node, "ADD", x, np.zeros(wanted, np.float32))

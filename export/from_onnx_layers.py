@@ -59,6 +59,7 @@ def pad_picture(b: Importer, node: Node, x: Value, pads: Sequence[int], mode: st
 
 
 def conv(b: Importer, node: Node) -> Value:
+    """Import Conv: plain, depthwise or grouped."""
     w = b.required(node, 1, "weights").astype(np.float32)
     if w.ndim != 4:
         raise InputError(f"{node} is a convolution over {w.ndim - 2} dimensions; edgenet handles pictures")
@@ -119,6 +120,7 @@ def _pool_window(b: Importer, node: Node, x: Value) -> tuple[list[int], list[int
 
 
 def max_pool(b: Importer, node: Node) -> Value:
+    """Import MaxPool."""
     if len(node.outputs) > 1 and node.outputs[1]:
         raise InputError(f"{node} gives indices, which edgenet does not handle")
     x = b.picture(node)
@@ -155,6 +157,7 @@ def _is_never_negative(b: Importer, x: Value) -> bool:
 
 
 def average_pool(b: Importer, node: Node) -> Value:
+    """Import AveragePool."""
     x = b.picture(node)
     kernel, strides, pads, grown = _pool_window(b, node, x)
     if kernel == strides == [1, 1] and not any(grown):  # an adaptive pool that has nothing to do
@@ -181,10 +184,12 @@ def _counted(size: int, kernel: int, stride: int, before: int, after: int, with_
 
 
 def global_average_pool(b: Importer, node: Node) -> Value:
+    """Import GlobalAveragePool."""
     return reduce(b, node, "MEAN", b.value(node), list(range(2, b.value(node).rank)), True)
 
 
 def global_max_pool(b: Importer, node: Node) -> Value:
+    """Import GlobalMaxPool."""
     x = b.picture(node)
     out = replace(x, shape=(*x.shape[:2], 1, 1))
     options = _window_options(x.shape[2:], (1, 1), False)
@@ -192,6 +197,7 @@ def global_max_pool(b: Importer, node: Node) -> Value:
 
 
 def batch_norm(b: Importer, node: Node) -> Value:
+    """Import BatchNormalization as a scale and a shift a channel."""
     if node.attributes.get("training_mode", 0):
         raise InputError(f"{node} is in training mode: export the network in inference mode (model.eval())")
     gamma, beta, mean, variance = (b.required(node, i, "parameters").astype(np.float64) for i in range(1, 5))
@@ -203,6 +209,7 @@ def batch_norm(b: Importer, node: Node) -> Value:
 
 
 def layer_norm(b: Importer, node: Node) -> Value:
+    """Import LayerNormalization."""
     x = b.plain(b.value(node))
     axes = list(range(node.attributes.get("axis", -1) % x.rank, x.rank))
     mean = reduce(b, node, "MEAN", x, axes, True)
@@ -215,6 +222,7 @@ def layer_norm(b: Importer, node: Node) -> Value:
 
 
 def local_response(b: Importer, node: Node) -> Value:
+    """Import LRN."""
     x, a = b.picture(node), node.attributes
     if a["size"] % 2 == 0:
         raise InputError(f"{node} has the even size {a['size']}, which edgenet does not handle")
@@ -245,6 +253,7 @@ def dense(b: Importer, node: Node, x: Value, w: np.ndarray, bias: np.ndarray | N
 
 
 def gemm(b: Importer, node: Node) -> Value:
+    """Import Gemm."""
     a = node.attributes
     if a.get("transA", 0):
         raise InputError(f"{node} transposes its first operand, which edgenet does not handle")
@@ -256,6 +265,7 @@ def gemm(b: Importer, node: Node) -> Value:
 
 
 def matmul(b: Importer, node: Node) -> Value:
+    """Import MatMul."""
     w = b.constant(node, 1)
     if w is not None and w.ndim == 2 and b.constant(node, 0) is None:
         return dense(b, node, b.value(node), w, None)
@@ -271,6 +281,8 @@ def matmul(b: Importer, node: Node) -> Value:
 
 
 def softmax(kind: str) -> Handler:
+    """Return the handler of Softmax or LogSoftmax."""
+
     def handle(b: Importer, node: Node) -> Value:
         x = b.plain(b.value(node))
         axis = node.attributes.get("axis", -1 if b.opset >= 13 else 1) % x.rank

@@ -12,6 +12,7 @@ NONE = {"fusedActivationFunction": 0}
 
 
 def reduce(b: Importer, node: Node, kind: str, x: Value, axes: Sequence[int], keep: bool) -> Value:
+    """Reduce `x` over `axes`, which are ONNX's."""
     x = b.plain(x)
     axes = sorted({a % x.rank for a in axes}) if axes else list(range(x.rank))
     places = b.add_constant(f"{x.name}_axes", np.array(sorted(x.axis(a) for a in axes), np.int32))
@@ -32,6 +33,8 @@ def _axes(b: Importer, node: Node, x: Value | None = None) -> list[int]:
 
 
 def reduction(kind: str) -> Handler:
+    """Return the handler of ReduceMean, ReduceSum or ReduceMax."""
+
     def handle(b: Importer, node: Node) -> Value:
         axes, x = _axes(b, node), b.value(node)
         if not axes and node.attributes.get("noop_with_empty_axes", 0):
@@ -42,6 +45,7 @@ def reduction(kind: str) -> Handler:
 
 
 def reshape(b: Importer, node: Node) -> Value:
+    """Import Reshape."""
     x, wanted = b.value(node), [int(n) for n in b.required(node, 1, "shape")]
     if not node.attributes.get("allowzero", 0):
         wanted = [x.shape[i] if n == 0 else n for i, n in enumerate(wanted)]
@@ -56,6 +60,7 @@ def reshape(b: Importer, node: Node) -> Value:
 
 
 def flatten(b: Importer, node: Node) -> Value:
+    """Import Flatten."""
     x = b.value(node)
     axis = node.attributes.get("axis", 1)
     axis = axis + x.rank if axis < 0 else axis
@@ -63,12 +68,14 @@ def flatten(b: Importer, node: Node) -> Value:
 
 
 def squeeze(b: Importer, node: Node) -> Value:
+    """Import Squeeze."""
     x = b.value(node)
     axes = [a % x.rank for a in _axes(b, node)] or [i for i, n in enumerate(x.shape) if n == 1]
     return b.reshape(x, [n for i, n in enumerate(x.shape) if i not in axes])
 
 
 def unsqueeze(b: Importer, node: Node) -> Value:
+    """Import Unsqueeze."""
     x, axes = b.value(node), _axes(b, node)
     rank = x.rank + len(axes)
     places, left = {a % rank for a in axes}, list(x.shape)
@@ -76,12 +83,14 @@ def unsqueeze(b: Importer, node: Node) -> Value:
 
 
 def transpose(b: Importer, node: Node) -> Value:
+    """Import Transpose."""
     x = b.plain(b.value(node))
     order = list(node.attributes.get("perm", reversed(range(x.rank))))
     return Value(x.name, tuple(x.shape[i] for i in order), tuple(order.index(i) for i in x.perm))
 
 
 def concat(b: Importer, node: Node) -> Value:
+    """Import Concat."""
     values = [b.plain(b.value(node, i)) for i in range(len(node.inputs))]
     lead = next((v for i, v in enumerate(values) if b.constant(node, i) is None), values[0])
     values = [b.turn(v, lead.perm) for v in values]
@@ -105,6 +114,7 @@ def cut(b: Importer, node: Node, x: Value, starts: Sequence[int], sizes: Sequenc
 
 
 def slice_node(b: Importer, node: Node) -> Value:
+    """Import Slice."""
     x, a = b.plain(b.value(node)), node.attributes
     if b.opset < 10:
         starts, ends = list(a["starts"]), list(a["ends"])
@@ -140,6 +150,7 @@ def slice_node(b: Importer, node: Node) -> Value:
 
 
 def split(b: Importer, node: Node) -> list[Value]:
+    """Import Split."""
     x, a = b.plain(b.value(node)), node.attributes
     axis, n = a.get("axis", 0) % x.rank, len(node.outputs)
     if node.input(1):
@@ -159,6 +170,7 @@ def split(b: Importer, node: Node) -> list[Value]:
 
 
 def gather(b: Importer, node: Node) -> Value:
+    """Import Gather."""
     x, indices = b.plain(b.value(node)), b.required(node, 1, "indices")
     axis = node.attributes.get("axis", 0) % x.rank
     indices = np.where(indices < 0, indices + x.shape[axis], indices)
@@ -176,6 +188,7 @@ def gather(b: Importer, node: Node) -> Value:
 
 
 def pad(b: Importer, node: Node) -> Value:
+    """Import Pad."""
     x, a = b.plain(b.value(node)), node.attributes
     pads = [int(p) for p in (a["pads"] if b.opset < 11 else b.required(node, 1, "pads"))]
     table = np.zeros((x.rank, 2), np.int32)
@@ -203,6 +216,7 @@ def pad(b: Importer, node: Node) -> Value:
 
 
 def resize(b: Importer, node: Node) -> Value:
+    """Import Resize."""
     x, a = b.picture(node), node.attributes
     old = node.kind == "Upsample" or b.opset < 11  # (x, scales), asymmetric
     sizes = None if old or not node.input(3) else b.required(node, 3, "size").astype(int)

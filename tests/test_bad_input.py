@@ -33,7 +33,7 @@ def assert_refused(done: Done, *says: str, status: int = 2) -> None:
 
 
 @pytest.fixture
-def refused(edgenet: Edgenet, tmp_path: Path) -> Callable[..., None]:
+def check_refused(edgenet: Edgenet, tmp_path: Path) -> Callable[..., None]:
     """Run a command with --out OUT; it must be refused for the reasons given, and OUT must not be there."""
 
     def check(*args: object, says: tuple[str, ...], **options: object) -> None:
@@ -69,20 +69,20 @@ def refused(edgenet: Edgenet, tmp_path: Path) -> Callable[..., None]:
     ],
 )
 def test_a_wrong_argument_is_refused(
-    args: list[str], says: tuple[str, ...], refused: Callable[..., None], tiny_folder: Path
+    args: list[str], says: tuple[str, ...], check_refused: Callable[..., None], tiny_folder: Path
 ) -> None:
-    refused(*args, "--images", tiny_folder, says=says)
+    check_refused(*args, "--images", tiny_folder, says=says)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int16x8"])
-def test_full_integer_without_images_is_refused(precision: str, refused: Callable[..., None]) -> None:
-    refused(
+def test_full_integer_without_images_is_refused(precision: str, check_refused: Callable[..., None]) -> None:
+    check_refused(
         "export", "tiny", "--precision", precision, says=(f"precision {precision} needs images", "--images", "sample")
     )
 
 
-def test_a_run_without_images_is_refused(refused: Callable[..., None]) -> None:
-    refused("run", "tiny", "--precision", "float32", says=("needs images", "--images"))
+def test_a_run_without_images_is_refused(check_refused: Callable[..., None]) -> None:
+    check_refused("run", "tiny", "--precision", "float32", says=("needs images", "--images"))
 
 
 def test_a_run_without_an_output_folder_is_refused(edgenet: Edgenet, tiny_folder: Path, tmp_path: Path) -> None:
@@ -101,32 +101,32 @@ def test_an_empty_path_is_not_the_current_folder(option: str, edgenet: Edgenet, 
 # -------------------------------------------------------------------------------------------------------------- images
 
 
-def test_a_folder_that_is_not_there_is_refused(refused: Callable[..., None], tmp_path: Path) -> None:
-    refused("run", "tiny", "--images", tmp_path / "nowhere", says=("no folder", "nowhere", "sample"))
+def test_a_folder_that_is_not_there_is_refused(check_refused: Callable[..., None], tmp_path: Path) -> None:
+    check_refused("run", "tiny", "--images", tmp_path / "nowhere", says=("no folder", "nowhere", "sample"))
 
 
-def test_an_empty_folder_is_refused(refused: Callable[..., None], tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused(check_refused: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    refused("run", "tiny", "--images", tmp_path / "photos", says=("no photographs in", "it is empty", ".jpg"))
+    check_refused("run", "tiny", "--images", tmp_path / "photos", says=("no photographs in", "it is empty", ".jpg"))
 
 
-def test_a_folder_of_text_files_is_refused(refused: Callable[..., None], tmp_path: Path) -> None:
+def test_a_folder_of_text_files_is_refused(check_refused: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for i in range(3):
         (tmp_path / "photos" / f"{i}.txt").write_text("hello")
-    refused("run", "tiny", "--images", tmp_path / "photos", says=("no photographs in", "3 x .txt"))
+    check_refused("run", "tiny", "--images", tmp_path / "photos", says=("no photographs in", "3 x .txt"))
 
 
-def test_text_files_called_jpg_are_refused(refused: Callable[..., None], tmp_path: Path) -> None:
+def test_text_files_called_jpg_are_refused(check_refused: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for i in range(3):
         (tmp_path / "photos" / f"{i}.jpg").write_text("hello")
-    refused("run", "tiny", "--images", tmp_path / "photos", says=("not an image", "0.jpg"))
+    check_refused("run", "tiny", "--images", tmp_path / "photos", says=("not an image", "0.jpg"))
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(refused: Callable[..., None], tiny_folder: Path) -> None:
+def test_a_file_in_the_place_of_the_folder_is_refused(check_refused: Callable[..., None], tiny_folder: Path) -> None:
     photo = next(tiny_folder.glob("*/*.jpg"))
-    refused("run", "tiny", "--images", photo, says=("is a file, not a folder",))
+    check_refused("run", "tiny", "--images", photo, says=("is a file, not a folder",))
 
 
 def test_truncated_pictures_are_named_when_they_are_more_than_a_hundredth(
@@ -156,35 +156,35 @@ def test_one_truncated_picture_among_many_is_skipped_and_counted(edgenet: Edgene
 
 
 def test_a_class_folder_that_the_labels_do_not_know_is_refused(
-    refused: Callable[..., None], tiny_folder: Path, tmp_path: Path
+    check_refused: Callable[..., None], tiny_folder: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "photos"))
     (folder / "class_4").rename(folder / "clas_4")
-    refused(
+    check_refused(
         "run", "tiny", "--images", folder, says=("clas_4", "is not a class of this model", "near: class 4", "0 to 4")
     )
 
 
 def test_a_single_picture_cannot_calibrate_and_measure(
-    refused: Callable[..., None], tiny_folder: Path, tmp_path: Path
+    check_refused: Callable[..., None], tiny_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "photos").mkdir()
     shutil.copy(next(tiny_folder.glob("*/*.jpg")), tmp_path / "photos")
-    refused("run", "tiny", "--images", tmp_path / "photos", says=("holds 1 picture,", "two or more"))
+    check_refused("run", "tiny", "--images", tmp_path / "photos", says=("holds 1 picture,", "two or more"))
 
 
 # ------------------------------------------------------------------------------------------------------------- weights
 
 
 def test_weights_of_another_variant_are_refused_by_name(
-    refused: Callable[..., None], tiny_folder: Path, tmp_path: Path
+    check_refused: Callable[..., None], tiny_folder: Path, tmp_path: Path
 ) -> None:
     lite1 = zoo.spec("efficientnet-lite1")
     style = next(s for s in weights.STYLES if not s.torch)
     theirs = {ours: name for name, ours in style.names(lite1).items()}
     path = tmp_path / "w.npz"
     np.savez(path, **{theirs[name]: a for name, a in weights.random(lite1).arrays.items()})
-    refused(
+    check_refused(
         "run", MODEL, "--weights", path, "--images", tiny_folder,
         says=("the weights of efficientnet-lite1, not of efficientnet-lite0", "run edgenet with efficientnet-lite1"),
     )  # fmt: skip
@@ -200,7 +200,7 @@ class _Calls:
 
 @pytest.mark.parametrize("container", ["pickle", "zip"])
 def test_a_pickle_that_calls_os_system_is_refused_and_does_not_run(
-    container: str, refused: Callable[..., None], tiny_folder: Path, tmp_path: Path
+    container: str, check_refused: Callable[..., None], tiny_folder: Path, tmp_path: Path
 ) -> None:
     path, mark = tmp_path / "w.pth", tmp_path / "ran"
     evil = pickle.dumps({"_conv_stem.weight": _Calls(f"touch {mark}")}, protocol=2)
@@ -211,17 +211,17 @@ def test_a_pickle_that_calls_os_system_is_refused_and_does_not_run(
             z.writestr("archive/version", "3\n")
         evil = buffer.getvalue()
     path.write_bytes(evil)
-    refused("run", MODEL, "--weights", path, "--images", tiny_folder, says=(str(path), "system"))
+    check_refused("run", MODEL, "--weights", path, "--images", tiny_folder, says=(str(path), "system"))
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", bytes(1000)])
 def test_a_file_that_holds_no_weights_is_refused(
-    content: bytes, refused: Callable[..., None], tiny_folder: Path, tmp_path: Path
+    content: bytes, check_refused: Callable[..., None], tiny_folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "w.pth"
     path.write_bytes(content)
-    refused("run", MODEL, "--weights", path, "--images", tiny_folder, says=(str(path),))
+    check_refused("run", MODEL, "--weights", path, "--images", tiny_folder, says=(str(path),))
 
 
 # ------------------------------------------------------------------------------------------------------- output folder
