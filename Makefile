@@ -16,6 +16,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	# MediaPipe asks for a newer absl-py than tensorflow-model-optimization takes; both work with the older one.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps mediapipe==1.2.2 opencv-contrib-python-headless==5.0.0.93
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check matplotlib==3.11.2 sounddevice==0.5.6
 	@touch $@
 
 demo: setup

@@ -6,6 +6,7 @@ at zero; when a larger value comes, neighbours are merged, which is exact.
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,15 +89,17 @@ def observe(graph: Graph, inputs: Iterable[np.ndarray], threads: int | None = No
     """
     fed = [n for n in graph.inputs if graph.tensors[n].dtype == "float32"]
     names = [n for n in graph.activations() if n not in graph.inputs and graph.tensors[n].dtype == "float32"]
-    run = Executor(graph, names, threads or os.cpu_count() or 1)
+    threads = threads or os.cpu_count() or 1
+    run = Executor(graph, names, threads)
     channels = {n: (graph.tensors[n].shape or (1,))[-1] for n in (*fed, *names)}
     seen = {
         n: Observation(np.full(c, np.inf, np.float32), np.full(c, -np.inf, np.float32)) for n, c in channels.items()
     }
     n = 0
-    for n, x in enumerate(inputs, 1):  # noqa: B007
-        for name, a in zip((*fed, *names), (x, *run(x)), strict=True):
-            seen[name].see(a)
+    with ThreadPoolExecutor(threads) as pool:
+        for n, x in enumerate(inputs, 1):  # noqa: B007
+            made = zip((*fed, *names), (x, *run(x)), strict=True)
+            list(pool.map(lambda pair: seen[pair[0]].see(pair[1]), made))
     if n == 0:
         raise InputError("no picture to calibrate with: give a folder of photographs with --images")
     bad = [name for name, o in seen.items() if not np.isfinite(sum(o.range))]

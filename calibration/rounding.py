@@ -9,8 +9,10 @@ closed form, no random numbers: the same pictures always give the same integers.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +21,8 @@ from edgenet.calibration.quantize import WEIGHT_AXIS, Weight, constant_weights, 
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph, Op, Quantization
 from edgenet.results import Calibration
+
+T = TypeVar("T")
 
 DAMPING = 0.01  # of the mean variance, added to each input's: GPTQ's own
 PULL = 10.0  # the same, for the step towards the float output, which would learn the pictures by heart with less
@@ -128,15 +132,21 @@ class _Streams:
         kept = tuple(n for n in op.outputs if n in self.last)
         if kept:
             run = self._executor(self.graph, op, fed, kept)
-            self._collect(kept, self.float, (run(*(self.float[n][i] for n in fed)) for i in range(self.pictures)))
             rounded = self._executor(_with_weight(self.graph, op, weight), op, fed, kept)
-            self._collect(kept, self.stored, (self._quantized(rounded, fed, i) for i in range(self.pictures)))
+            _both(
+                lambda: self._collect(
+                    kept, self.float, (run(*(self.float[n][i] for n in fed)) for i in range(self.pictures))
+                ),
+                lambda: self._collect(
+                    kept, self.stored, (self._quantized(rounded, fed, i) for i in range(self.pictures))
+                ),
+            )
         for name in fed:
             if self.last[name] == self.index[op.outputs[0]]:
                 del self.float[name], self.stored[name]
 
     def _executor(self, graph: Graph, op: Op, fed: tuple[str, ...], kept: tuple[str, ...]) -> Executor:
-        return Executor(Graph(op.kind, graph.tensors, (op,), fed, kept), kept, self.threads)
+        return Executor(Graph(op.kind, graph.tensors, (op,), fed, kept), kept, max(1, self.threads // 2))
 
     def _quantized(self, run: Executor, fed: tuple[str, ...], picture: int) -> list[np.ndarray]:
         outputs = run(*(self.real(n, picture) for n in fed))
@@ -159,23 +169,37 @@ class _Streams:
         size = len(geometry.taps) * shape[-1] // groups
         wanted = DEPTHWISE_SAMPLES if groups > 1 else max(SAMPLES, SAMPLES_PER_INPUT * size)
         every = max(1, self.pictures * geometry.positions // wanted)
-        totals = np.zeros((2, *shape))  # float, quantized
-        samples: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        for i in range(self.pictures):
-            # Each picture starts elsewhere, so that every position is seen.
-            picked = np.arange(i % every, geometry.positions, every)
-            for x, total, sampled in zip((self.float[name][i], self.real(name, i)), totals, samples, strict=True):
+
+        def sample(picture: Callable[[int], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            total, samples = np.zeros(shape), []
+            for i in range(self.pictures):
+                # Each picture starts elsewhere, so that every position is seen.
+                picked = np.arange(i % every, geometry.positions, every)
+                x = picture(i)
                 total += x
-                sampled.append(geometry.patches(x, picked))
-        float_mean, mean = (_grouped(geometry.patches(t / self.pictures), groups).mean(2) for t in totals)
-        return _Moments(mean, float_mean, *_covariances(*(_sampled(s, groups) for s in samples)))
+                samples.append(geometry.patches(x, picked))
+            mean = _grouped(geometry.patches(total / self.pictures), groups).mean(2)
+            return mean, _sampled(samples, groups)
+
+        (float_mean, x), (mean, xq) = _both(
+            lambda: sample(lambda i: self.float[name][i]), lambda: sample(lambda i: self.real(name, i))
+        )
+        return _Moments(mean, float_mean, *_covariances(x, xq))
+
+
+def _both(a: Callable[[], T], b: Callable[[], T]) -> tuple[T, T]:
+    """Return a() and b(), computed side by side: NumPy and LiteRT let go of the interpreter while they work."""
+    with ThreadPoolExecutor(1) as pool:
+        later = pool.submit(b)
+        return a(), later.result()
 
 
 def _covariances(x: np.ndarray, xq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """x, xq: (G, T, n) samples of the float and the quantized network. Returns cov(xq) and cov(x, xq), (G, T, T)."""
     x, xq = x - x.mean(2, keepdims=True), xq - xq.mean(2, keepdims=True)
     t, n = xq.transpose(0, 2, 1), x.shape[2]
-    return np.matmul(xq, t).astype(np.float64) / n, np.matmul(x, t).astype(np.float64) / n
+    own, cross = _both(lambda: np.matmul(xq, t), lambda: np.matmul(x, t))
+    return own.astype(np.float64) / n, cross.astype(np.float64) / n
 
 
 def _sampled(patches: list[np.ndarray], groups: int) -> np.ndarray:
