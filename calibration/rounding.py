@@ -28,7 +28,9 @@ DAMPING = 0.01  # of the mean variance, added to each input's: GPTQ's own
 PULL = 10.0  # the same, for the step towards the float output, which would learn the pictures by heart with less
 SAMPLES = 8192  # positions that a layer's covariance is taken from, at least
 SAMPLES_PER_INPUT = 8
-DEPTHWISE_SAMPLES = 1024  # a depthwise kernel has 9 or 25 inputs
+GROUP_SAMPLES = 512  # the same, where a channel has inputs of its own: a depthwise kernel has 9 or 25
+# (more change neither lite0's nor lite1's 24.6 and 24.0 dB by 0.1)
+PARTS = 4  # that a covariance is summed from, side by side
 MAX_BYTES = 2**30  # for the activations that are kept at one time
 
 
@@ -118,13 +120,18 @@ class _Streams:
         self.float = {graph.inputs[0]: x}  # (P, 1, H, W, C)
         self.stored = {graph.inputs[0]: _store(x, grid.get(graph.inputs[0]))}
 
-    def real(self, name: str, picture: int) -> np.ndarray:
-        """Return an activation of the quantized network as real numbers, (1, ..., C) float32."""
-        x = self.stored[name][picture]
+    def real(self, name: str, x: np.ndarray) -> np.ndarray:
+        """Return the real numbers, float32, that `x` of an activation of the quantized network stands for."""
         if name not in self.grid:
             return x
         q = self.grid[name][1]
         return (x - np.float32(q.zero_point[0])) * np.float32(q.scale[0])
+
+    def mean_real(self, name: str) -> np.ndarray:
+        """Return the mean of an activation of the quantized network over all pictures, (1, ..., C) float32."""
+        if name not in self.grid:
+            return self.stored[name].mean(0)
+        return self.real(name, self.stored[name].sum(0, dtype=np.int32) / np.float32(self.pictures))
 
     def advance(self, op: Op, weight: Weight | None) -> None:
         """Run one operator in both networks and forget what no later one reads."""
@@ -149,7 +156,7 @@ class _Streams:
         return Executor(Graph(op.kind, graph.tensors, (op,), fed, kept), kept, max(1, self.threads // 2))
 
     def _quantized(self, run: Executor, fed: tuple[str, ...], picture: int) -> list[np.ndarray]:
-        outputs = run(*(self.real(n, picture) for n in fed))
+        outputs = run(*(self.real(n, self.stored[n][picture]) for n in fed))
         return [_store(y, self.grid.get(n)) for n, y in zip(run.names, outputs, strict=True)]
 
     def _collect(self, names: tuple[str, ...], into: dict[str, np.ndarray], made: Iterable[list[np.ndarray]]) -> None:
@@ -163,28 +170,32 @@ class _Streams:
     def moments(self, op: Op, w: np.ndarray) -> _Moments:
         name = str(op.inputs[0])
         shape = self.graph.tensors[name].shape
-        depthwise = op.kind == "DEPTHWISE_CONV_2D"
-        groups = shape[-1] if depthwise else shape[-1] // w.shape[-1]
+        groups = shape[-1] if op.kind == "DEPTHWISE_CONV_2D" else shape[-1] // w.shape[-1]
         geometry = _Geometry.of(op, w.shape, shape)
-        size = len(geometry.taps) * shape[-1] // groups
-        wanted = DEPTHWISE_SAMPLES if groups > 1 else max(SAMPLES, SAMPLES_PER_INPUT * size)
+        wanted = GROUP_SAMPLES if groups > 1 else max(SAMPLES, SAMPLES_PER_INPUT * geometry.taps * shape[-1])
         every = max(1, self.pictures * geometry.positions // wanted)
-
-        def sample(picture: Callable[[int], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            total, samples = np.zeros(shape), []
-            for i in range(self.pictures):
-                # Each picture starts elsewhere, so that every position is seen.
-                picked = np.arange(i % every, geometry.positions, every)
-                x = picture(i)
-                total += x
-                samples.append(geometry.patches(x, picked))
-            mean = _grouped(geometry.patches(total / self.pictures), groups).mean(2)
-            return mean, _sampled(samples, groups)
-
-        (float_mean, x), (mean, xq) = _both(
-            lambda: sample(lambda i: self.float[name][i]), lambda: sample(lambda i: self.real(name, i))
+        mean, float_mean = (
+            _grouped(geometry.means(x)[None], groups)[:, 0]
+            for x in _both(lambda: self.mean_real(name), lambda: self.float[name].mean(0))
         )
-        return _Moments(mean, float_mean, *_covariances(x, xq))
+        zero = float(self.grid[name][1].zero_point[0]) if name in self.grid else 0.0
+
+        def samples(picture: int) -> tuple[np.ndarray, np.ndarray]:
+            """(G, n, T) of the float network and of the quantized one, less their means."""
+            picked = np.arange(picture % every, geometry.positions, every)  # each picture starts elsewhere
+            x = geometry.patches(self.float[name][picture], picked)
+            xq = self.real(name, geometry.patches(self.stored[name][picture], picked, zero))
+            return _grouped(x, groups) - float_mean[:, None], _grouped(xq, groups) - mean[:, None]
+
+        def sums(pictures: np.ndarray) -> tuple[np.ndarray, ...]:
+            x, xq = (np.concatenate(s, axis=1) for s in zip(*map(samples, pictures), strict=True))
+            return np.array(x.shape[1]), xq.transpose(0, 2, 1) @ xq, x.transpose(0, 2, 1) @ xq
+
+        # Of many small matrices one picture's fit the cache, and all pictures' would not.
+        parts = np.array_split(np.arange(self.pictures), min(self.pictures, PARTS) if groups == 1 else self.pictures)
+        with ThreadPoolExecutor(self.threads) as pool:
+            n, own, cross = (sum(map(np.float64, a)) for a in zip(*pool.map(sums, parts), strict=True))
+        return _Moments(mean, float_mean, own / n, cross / n)
 
 
 def _both(a: Callable[[], T], b: Callable[[], T]) -> tuple[T, T]:
@@ -194,28 +205,13 @@ def _both(a: Callable[[], T], b: Callable[[], T]) -> tuple[T, T]:
         return a(), later.result()
 
 
-def _covariances(x: np.ndarray, xq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """x, xq: (G, T, n) samples of the float and the quantized network. Returns cov(xq) and cov(x, xq), (G, T, T)."""
-    x, xq = x - x.mean(2, keepdims=True), xq - xq.mean(2, keepdims=True)
-    t, n = xq.transpose(0, 2, 1), x.shape[2]
-    own, cross = _both(lambda: np.matmul(xq, t), lambda: np.matmul(x, t))
-    return own.astype(np.float64) / n, cross.astype(np.float64) / n
-
-
-def _sampled(patches: list[np.ndarray], groups: int) -> np.ndarray:
-    """Some (n, taps, C) of each picture -> (G, taps * C / G, all n)."""
-    if groups == 1:
-        return _grouped(np.concatenate(patches), 1)
-    return np.concatenate([_grouped(p, groups) for p in patches], axis=2)  # a transposition that fits the cache is fast
-
-
 def _grouped(patches: np.ndarray, groups: int) -> np.ndarray:
-    """(n, taps, C) -> (G, taps * C / G, n); a depthwise kernel has a group a channel."""
+    """(n, taps, C) -> (G, n, taps * C / G); a depthwise kernel has a group a channel."""
     n, taps, channels = patches.shape
     if groups == 1:
-        return patches.reshape(1, n, -1).transpose(0, 2, 1)
+        return patches.reshape(1, n, -1)
     first = np.ascontiguousarray(patches.reshape(-1, channels).T)  # many small strides are slow: move one axis only
-    return first.reshape(groups, channels // groups, n, taps).transpose(0, 3, 1, 2).reshape(groups, -1, n)
+    return first.reshape(groups, channels // groups, n, taps).transpose(0, 2, 3, 1).reshape(groups, n, -1)
 
 
 @dataclass(frozen=True)
@@ -251,20 +247,34 @@ class _Geometry:
         return self.out[0] * self.out[1]
 
     @property
-    def taps(self) -> list[tuple[int, int]]:
-        rows, columns = self.kernel
-        return [(i * self.dilation[0], j * self.dilation[1]) for i in range(rows) for j in range(columns)]
+    def taps(self) -> int:
+        return self.kernel[0] * self.kernel[1]
 
-    def patches(self, x: np.ndarray, picked: np.ndarray | None = None) -> np.ndarray:
-        """Return (positions, taps, C) of one picture x: (1, H, W, C), at the picked positions or at all."""
-        picked = np.arange(self.positions) if picked is None else picked
+    def patches(self, x: np.ndarray, picked: np.ndarray, pad: float = 0) -> np.ndarray:
+        """Return (n, taps, C) of one picture x: (1, H, W, C) at the picked positions, `pad` where they lie outside."""
         if x.ndim == 2:
             return x[:, None]
-        rows, columns = picked // self.out[1] * self.stride[0], picked % self.out[1] * self.stride[1]
-        if self.kernel == (1, 1):
-            return x[0][rows, columns][:, None]
+        tap = np.arange(self.taps)
+        rows = self._reads(0, picked // self.out[1], tap // self.kernel[1])  # (n, taps)
+        columns = self._reads(1, picked % self.out[1], tap % self.kernel[1])
+        height, width = x.shape[1:3]
+        found = x[0][rows.clip(0, height - 1), columns.clip(0, width - 1)]
+        found[(rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)] = pad
+        return found
+
+    def _reads(self, axis: int, position: np.ndarray, tap: np.ndarray) -> np.ndarray:
+        return position[:, None] * self.stride[axis] + tap * self.dilation[axis] - self.before[axis]
+
+    def means(self, x: np.ndarray) -> np.ndarray:
+        """Return (taps, C): what each tap reads of x, (1, H, W, C), in the mean over all positions."""
+        if x.ndim == 2:
+            return x
         padded = np.pad(x[0], ((self.before[0], self.after[0]), (self.before[1], self.after[1]), (0, 0)))
-        return np.stack([padded[rows + i, columns + j] for i, j in self.taps], axis=1)
+        (down, across), (height, width) = self.stride, self.out
+        corners = [(i * self.dilation[0], j * self.dilation[1]) for i, j in np.ndindex(self.kernel)]
+        return np.stack(
+            [padded[i : i + height * down : down, j : j + width * across : across].mean((0, 1)) for i, j in corners]
+        )
 
 
 def _store(x: np.ndarray, grid: tuple[str, Quantization] | None) -> np.ndarray:

@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ def bench(
 ) -> tuple[list[Measurement], list[Failure]]:
     """Time files on this machine, against each other.
 
+    A file that takes several pictures at once is timed on as many, and its samples are the time of one of them.
     Each is loaded in a child process of its own and warmed up until its rate settles; then all take turns, in rounds
     shuffled by `seed`, one process running at a time. A file that fails becomes a Failure and the others go on.
 
@@ -162,7 +164,11 @@ def bench(
                 failures[id] = e
     if progress is not None:
         progress(total, total, "")
-    traces = {id: t for id, t in traces.items() if id not in failures and t.samples_ns}
+    traces = {
+        id: replace(t, samples_ns=[n // _batch(workers[id].info) for n in t.samples_ns])
+        for id, t in traces.items()
+        if id not in failures and t.samples_ns
+    }
     info |= {"other_processes_cores": others, "stolen_cores": steal, "load_average_after": _load_average()}
     shared = _machine_warnings(info, threads)
     unclear = timing.indistinct(traces)
@@ -186,7 +192,12 @@ def bench(
                     runtime_version=worker_info.version,
                     delegate=worker_info.delegate,
                     device_info=info,
-                    warnings=(*timing.warnings_of(trace, plan), *_unclear(unclear[id]), *shared),
+                    warnings=(
+                        *_batch_note(worker_info),
+                        *timing.warnings_of(trace, plan),
+                        *_unclear(unclear[id]),
+                        *shared,
+                    ),
                 )
             )
     return measurements, [_failure(id, failures[id]) for id in ids if id in failures]
@@ -215,10 +226,19 @@ def _network_input(picture: np.ndarray, info: WorkerInfo) -> np.ndarray:
     rows = np.arange(height) * picture.shape[0] // height
     columns = np.arange(width) * picture.shape[1] // width
     resized = picture[rows[:, None], columns][..., np.arange(channels) % 3]
-    x: np.ndarray = np.repeat(resized[None], max(info.input_shape[0], 1), axis=0)
+    x: np.ndarray = np.repeat(resized[None], _batch(info), axis=0)
     if info.io_dtype not in ("uint8", "int8"):
         x = (x.astype(np.float32) - 127) / 128  # any sensible scale: time does not depend on it
     return x
+
+
+def _batch(info: WorkerInfo) -> int:
+    return max(info.input_shape[0], 1)
+
+
+def _batch_note(info: WorkerInfo) -> list[str]:
+    n = _batch(info)
+    return [f"it takes {n} pictures at once: times are of one of them, a call takes {n} times as long"] if n > 1 else []
 
 
 def _failure(id: str, e: EdgenetError) -> Failure:

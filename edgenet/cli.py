@@ -103,6 +103,8 @@ what_options = _options(
     click.option("--calibration-images", type=int, metavar="N", help="Pictures to calibrate with.  [default: 100]"),
     limit_option,
     click.option("--io", metavar="TYPE", help="float32 (normalised), uint8 or int8 (raw pixels).  [default: float32]"),
+    click.option("--batch", metavar="N|dynamic", help="Pictures an ONNX or OpenVINO file takes at once.  [default: 1]"),
+    click.option("--logits", is_flag=True, default=None, help="Logits as a second output of ONNX and OpenVINO files."),
     click.option("--weights", type=PATH, help="Pretrained weights; the zoo's own by default."),
     click.option(
         "--preprocess", metavar="TEXT", help="How an own model's input is made: a preset (torch, tf, ...) or settings."

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgenet import __version__
 from edgenet.calibration import NEEDS_CALIBRATION, Recipe, SharedCalibration
-from edgenet.export import Network, Source, export_graph
+from edgenet.export import FORMATS, Network, Source, export_graph
 from edgenet.images import Pixels, load_pixels
 from edgenet.results import Artifact, ImageSet
 from edgenet.targets import Target, weight_bits
@@ -25,6 +25,15 @@ class Variant:
     exceptions: Mapping[str, str]  # operator's output -> precision
 
 
+@dataclass(frozen=True)
+class Interface:
+    """What the files take and give."""
+
+    io: str = "float32"
+    batch: int | None = 1  # None: as many as the caller likes
+    logits: bool = False
+
+
 class Making:
     """Makes the files of a job.
 
@@ -32,8 +41,11 @@ class Making:
         images: the pictures to calibrate with, None where there are none.
     """
 
-    def __init__(self, source: Source, images: ImageSet | None, target: Target, recipe: Recipe, io: str) -> None:
-        self.source, self.images, self.target, self.recipe, self.io = source, images, target, recipe, io
+    def __init__(
+        self, source: Source, images: ImageSet | None, target: Target, recipe: Recipe, interface: Interface
+    ) -> None:
+        self.source, self.images, self.target, self.recipe = source, images, target, recipe
+        self.interface = interface
         self._shared: dict[Recipe, SharedCalibration] = {}
 
     @cached_property
@@ -64,11 +76,13 @@ class Making:
         """Return everything that decides the bytes of a file: what a resume compares."""
         options: dict[str, Any] = {
             "weights": self.source.sha256,
-            "io": self.io,
+            "io": self.interface.io,
             "edgenet_version": __version__,
             "preprocessing": self.source.preprocessing.to_json(),
             "labels": hashlib.sha256("\n".join(self.source.class_names).encode()).hexdigest(),
         }
+        if not FORMATS[format].fixed:
+            options["batch"], options["logits"] = self.interface.batch, self.interface.logits
         if self.images is not None and (precision in USES_IMAGES or self.source.build_on is not None):
             options["calibration_images"] = self.images.fingerprint
         if self.images is not None and precision in USES_IMAGES:
@@ -98,7 +112,9 @@ class Making:
             out,
             format=format,
             precision=precision,
-            io=self.io,
+            io=self.interface.io,
+            batch=self.interface.batch,
+            logits=self.interface.logits,
             calibration=shared.calibration if precision in NEEDS_CALIBRATION else None,
             options=self.options(format, precision, budget),
         )

@@ -24,7 +24,7 @@ from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source, versions
 from edgenet.images import Preprocessing, limit, open_images, split, stream
-from edgenet.making import USES_IMAGES, Making
+from edgenet.making import USES_IMAGES, Interface, Making
 from edgenet.results import (
     RESULTS_FILE,
     Artifact,
@@ -60,6 +60,8 @@ class Job:
     limit: int | None = None
     threads: int = 1
     io: str = "float32"
+    batch: int | str = 1  # or "dynamic"
+    logits: bool = False
     weights: Path | None = None
     random_weights: bool = False
     preprocess: str | None = None
@@ -132,6 +134,7 @@ def _check(job: Job, only_export: bool) -> None:
         if job.precisions != DEFAULT_PRECISIONS and set(job.formats) != set(FORMATS):
             valid = ", ".join(FORMATS[format].precisions)
             raise InputError(f"format {format} has no precision {precision} (valid: {valid})")
+    _check_interface(job)
     check_formats(target(job.target), job.formats)
     Recipe(job.calibration_method, job.corrections)
     if Budget(job.max_accuracy_drop, job.min_sqnr) and "int8" not in job.precisions:
@@ -150,6 +153,27 @@ def _check(job: Job, only_export: bool) -> None:
         raise InputError(f"{what} needs images: give --images DIR (a folder of photographs) or --images sample")
     if job.out.exists() and not job.out.is_dir():
         raise InputError(f"--out {job.out} is a file: give a folder, new or of an earlier run")
+
+
+def _check_interface(job: Job) -> None:
+    asked = [o for o, given in (("--batch", batch_of(job.batch) != 1), ("--logits", job.logits)) if given]
+    fixed = [f for f in job.formats if FORMATS[f].fixed]
+    if asked and fixed and set(job.formats) != set(FORMATS):
+        able = " or ".join(name for name, f in FORMATS.items() if not f.fixed)
+        raise InputError(
+            f"{asked[0]} is not for {fixed[0]}, which takes one picture and gives probabilities (what Android's tasks "
+            f"read): leave it out, or give --format {able}"
+        )
+
+
+def batch_of(text: int | str) -> int | None:
+    """Return the batch that `--batch` names, None for "dynamic". Raises InputError."""
+    if text == "dynamic":
+        return None
+    with suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise InputError(f"--batch must be a whole number from 1, or dynamic; it was '{text}'")
 
 
 def _impossible(job: Job) -> list[tuple[str, str]]:
@@ -253,7 +277,9 @@ def _context(job: Job, images: _Images) -> dict[str, Any]:
 
 def _export(job: Job, source: Source, images: _Images, results: Results, progress: Progress) -> None:
     recipe_ = Recipe(job.calibration_method, job.corrections)
-    made = Making(source, images.calibration, target(job.target), recipe_, job.io)
+    made = Making(
+        source, images.calibration, target(job.target), recipe_, Interface(job.io, batch_of(job.batch), job.logits)
+    )
     wanted = [(f, p) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions]
     budget, evaluation = Budget(job.max_accuracy_drop, job.min_sqnr), images.evaluation or images.calibration
     for done, (format, precision) in enumerate(wanted):
@@ -376,12 +402,14 @@ def recipe(path: Path) -> dict[str, Any]:
              "calibration_images": "a whole number", "limit": "a whole number", "threads": "a whole number",
              "random_weights": "true or false", "preprocess": "a text", "labels": "a text", "target": "a text",
              "allow": "a list of texts", "calibration_method": "a text", "corrections": "a list of texts",
-             "max_accuracy_drop": "a number", "min_sqnr": "a number"}  # fmt: skip
+             "max_accuracy_drop": "a number", "min_sqnr": "a number",
+             "batch": "a whole number or 'dynamic'", "logits": "true or false"}  # fmt: skip
     fits: dict[str, Callable[[Any], bool]] = {
         "a text": lambda v: isinstance(v, str),
         "a list of texts": lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v),
         "a number": lambda v: type(v) in (int, float),
         "a whole number": lambda v: type(v) is int,
+        "a whole number or 'dynamic'": lambda v: type(v) is int or v == "dynamic",
         "true or false": lambda v: isinstance(v, bool),
     }
     try:

@@ -18,7 +18,7 @@ from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, Source, export_graph, find_source
 from edgenet.images import open_images, split, subset
-from edgenet.making import Making
+from edgenet.making import Interface, Making
 from edgenet.results import Artifact, Evaluation, ImageSet, Results
 from edgenet.targets import target, weight_bits
 
@@ -90,7 +90,7 @@ def qat(
     with pipeline._exclusive(job.out):
         results = _opened(job, source, parts)
         results.context["calibration_findings"] = [asdict(f) for f in findings]
-        making = Making(source, parts.calibration, target(job.target), Recipe(), job.io)
+        making = Making(source, parts.calibration, target(job.target), Recipe(), Interface(job.io))
         trained = _train(job, making, parts, identity, progress, note)
         _write(job, making, trained, parts, results, progress)
         results.save(job.out)

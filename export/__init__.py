@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 from edgenet.errors import InputError
 from edgenet.export import onnx, openvino, tflite
 from edgenet.export.graph import Graph
-from edgenet.export.interface import IO_DTYPES, with_io
+from edgenet.export.interface import IO_DTYPES, with_io, with_logits
 from edgenet.export.nchw import stored
 from edgenet.export.network import OUTPUT, Network, Source, canonical_names, find_source
 from edgenet.results import Artifact, Calibration, TensorInfo, atomic_write, sha256_of, size_of
 
 __all__ = ["FORMATS", "IO_DTYPES", "Format", "Network", "Source", "export_graph", "find_source", "versions"]
 
-Exporter = Callable[[Network, Graph, Path, dict[str, Any]], Path]
+Exporter = Callable[..., Path]  # (network, graph, path, about), and batch where the format leaves it open
 
 
 class Format(NamedTuple):
@@ -30,10 +30,11 @@ class Format(NamedTuple):
     packages: tuple[str, ...]  # whose versions decide the bytes
     layout: str  # of the input
     beside: tuple[str, ...] = ()  # suffixes of the files that belong to it
+    fixed: bool = False  # one picture in, probabilities out, nothing else: what MediaPipe Tasks reads
 
 
 FORMATS: dict[str, Format] = {
-    "tflite": Format(tflite.SUFFIX, tflite.to_tflite, tflite.PRECISIONS, ("ai-edge-litert",), "NHWC"),
+    "tflite": Format(tflite.SUFFIX, tflite.to_tflite, tflite.PRECISIONS, ("ai-edge-litert",), "NHWC", fixed=True),
     "onnx": Format(onnx.SUFFIX, onnx.to_onnx, onnx.PRECISIONS, ("onnx",), "NCHW"),
     "openvino": Format(openvino.SUFFIX, openvino.to_openvino, openvino.PRECISIONS, ("openvino",), "NCHW", (".bin",)),
 }
@@ -47,12 +48,19 @@ def export_graph(
     format: str,
     precision: str,
     io: str = "float32",
+    batch: int | None = 1,
+    logits: bool = False,
     calibration: Calibration | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Write `graph`, a quantized form of `network`, to OUT/MODEL_PRECISION.<suffix> and return what it is.
 
     The file appears whole or not at all. Size and hash are of all that belongs to it: an OpenVINO IR is two files.
+
+    Args:
+        batch: pictures that the file takes at once, None for as many as the caller likes. A format that is fixed
+            always takes one.
+        logits: what the softmax reads is a second output. A format that is fixed has none.
 
     Raises:
         InputError: unknown format or io type, or a precision that the format has not; the disk is full or not writable.
@@ -81,11 +89,15 @@ def export_graph(
     whole = with_io(graph, io, network.preprocessing)
     if whole.outputs[0] != OUTPUT:  # what is called so is an integer that is dequantized last
         whole = canonical_names(whole)
-    outputs = [_info(whole, n, kind.layout) for n in whole.outputs]
+    if logits and not kind.fixed:
+        whole = with_logits(whole)
+    own = {"batch": batch} if not kind.fixed else {}
+    inputs = [_info(whole, n, kind.layout, **own) for n in whole.inputs]
+    outputs = [_info(whole, n, kind.layout, **own) for n in whole.outputs]
     # onnxruntime and OpenVINO do not tell what the integers of an output mean; the file does.
     about["output_scales"] = {t.name: [t.scale, t.zero_point] for t in outputs if t.scale is not None}
     with atomic_write(path) as tmp, _beside(tmp, path, kind.beside):
-        kind.write(network, whole, tmp, about)
+        kind.write(network, whole, tmp, about, **own)
     return Artifact(
         id=path.name,
         model=network.name,
@@ -97,7 +109,7 @@ def export_graph(
         io_dtype=io,
         calibration=calibration.fingerprint if calibration else None,
         weights=network.weights,
-        inputs=tuple(_info(whole, n, kind.layout) for n in whole.inputs),
+        inputs=tuple(inputs),
         outputs=tuple(outputs),
         preprocessing=network.preprocessing.to_json(),
         options=dict(options or {}),
@@ -134,9 +146,9 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def _info(graph: Graph, name: str, layout: str) -> TensorInfo:
+def _info(graph: Graph, name: str, layout: str, batch: int | None = 1) -> TensorInfo:
     t = graph.tensors[name]
-    shape = stored(t.shape) if layout == "NCHW" else t.shape
+    shape = (batch or -1, *(stored(t.shape) if layout == "NCHW" else t.shape)[1:])
     if t.quantization is None:
         return TensorInfo(name, shape, t.dtype)
     return TensorInfo(name, shape, t.dtype, float(t.quantization.scale[0]), int(t.quantization.zero_point[0]))

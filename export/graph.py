@@ -88,6 +88,19 @@ class Graph:
         """Return the same graph with other outputs."""
         return replace(self, outputs=tuple(names))
 
+    def renamed(self, new: Mapping[str, str]) -> "Graph":
+        """Return the graph with other names for some tensors."""
+
+        def name(n: Any) -> Any:
+            return None if n is None else new.get(n, n)
+
+        tensors = {name(n): replace(t, name=name(n)) for n, t in self.tensors.items()}
+        ops = tuple(
+            replace(op, inputs=tuple(map(name, op.inputs)), outputs=tuple(map(name, op.outputs))) for op in self.ops
+        )
+        inputs, outputs = tuple(map(name, self.inputs)), tuple(map(name, self.outputs))
+        return replace(self, tensors=tensors, ops=ops, inputs=inputs, outputs=outputs)
+
     def logits(self) -> str:
         """Return the name of what the final softmax reads, or of the output itself where there is no softmax."""
         producers = self.producers()

@@ -1,4 +1,4 @@
-"""What a file takes and gives: float32, or raw 8-bit pixels and 8-bit probabilities (`--io`).
+"""What a file takes and gives: float32, or raw 8-bit pixels and 8-bit probabilities (`--io`); logits on request.
 
 With uint8 the input is the pixel itself, 0..255; with int8 it is the pixel minus 128. Either way the file normalises.
 """
@@ -12,6 +12,7 @@ from edgenet.export.graph import Graph, Op, Quantization, Tensor
 from edgenet.images import Preprocessing
 
 IO_DTYPES = ("float32", "uint8", "int8")
+LOGITS = "logits"
 PROBABILITY = {"int8": Quantization.per_tensor(1 / 256, -128), "uint8": Quantization.per_tensor(1 / 256, 0)}
 
 
@@ -26,6 +27,20 @@ def with_io(graph: Graph, io: str, preprocessing: Preprocessing) -> Graph:
     if io == "float32":
         return graph
     return _integer_output(_raw_pixels(graph, io, preprocessing), io)
+
+
+def with_logits(graph: Graph) -> Graph:
+    """Return the graph with what its softmax reads as a second output, called `logits`.
+
+    Raises:
+        InputError: it ends in no softmax.
+    """
+    logits = graph.logits()
+    if logits == graph.outputs[0]:
+        raise InputError("--logits needs a network that ends in a softmax: leave it out, the output is what there is")
+    new = {LOGITS: f"{LOGITS}_stored", logits: LOGITS} if logits != LOGITS else {}
+    renamed = graph.renamed(new)
+    return replace(renamed, outputs=(*renamed.outputs, LOGITS))
 
 
 def pixel_quantization(preprocessing: Preprocessing, io: str) -> Quantization | None:

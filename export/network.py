@@ -10,10 +10,11 @@ from edgenet import weights as weights_module
 from edgenet import zoo
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph, read_tflite, write_tflite
+from edgenet.export.interface import LOGITS
 from edgenet.frameworks import quiet, tensorflow
 from edgenet.images import Pixels, Preprocessing, imagenet_classes, normalise
 
-INPUT, OUTPUT, LOGITS = "image", "probabilities", "logits"
+INPUT, OUTPUT = "image", "probabilities"
 BATCH_PIXELS = 32 * 224**2  # of the batch whose statistics a network with random weights gets
 
 
@@ -144,17 +145,7 @@ def canonical_names(graph: Graph) -> Graph:
         new[graph.logits()] = LOGITS
     taken = [n for n in graph.tensors if n in new.values() and new.get(n) != n]
     new.update({n: f"{n}_" for n in taken if n not in new})
-
-    def name(n: str | None) -> Any:
-        return None if n is None else new.get(n, n)
-
-    tensors = {name(n): replace(t, name=name(n)) for n, t in graph.tensors.items()}
-    ops = tuple(
-        replace(op, inputs=tuple(map(name, op.inputs)), outputs=tuple(map(name, op.outputs))) for op in graph.ops
-    )
-    return replace(
-        graph, tensors=tensors, ops=ops, inputs=tuple(map(name, graph.inputs)), outputs=tuple(map(name, graph.outputs))
-    )
+    return graph.renamed(new)
 
 
 def from_keras(model: Any, shape: tuple[int, ...] | None = None) -> Graph:

@@ -15,7 +15,7 @@ from edgenet.calibration.sensitivity import layers, sensitivity
 from edgenet.errors import InputError
 from edgenet.export import Network
 from edgenet.images import load_pixels
-from edgenet.making import Making
+from edgenet.making import Interface, Making
 from edgenet.results import Evaluation, ImageSet
 from edgenet.targets import target
 
@@ -28,7 +28,7 @@ def evaluation(**measured: float | None) -> Evaluation:
 
 
 def making(images: Images, name: str = "generic") -> Making:
-    return Making(tiny.source(), images[0], target(name), Recipe(), "float32")
+    return Making(tiny.source(), images[0], target(name), Recipe(), Interface())
 
 
 def test_a_budget_in_points_is_of_top_1_and_of_agreement_where_nothing_is_labelled() -> None:

