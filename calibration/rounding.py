@@ -8,6 +8,7 @@ and the bias takes back what is left of the mean (https://arxiv.org/abs/1906.047
 closed form, no random numbers: the same pictures always give the same integers.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -189,13 +190,18 @@ class _Streams:
 
         def sums(pictures: np.ndarray) -> tuple[np.ndarray, ...]:
             x, xq = (np.concatenate(s, axis=1) for s in zip(*map(samples, pictures), strict=True))
-            return np.array(x.shape[1]), xq.transpose(0, 2, 1) @ xq, x.transpose(0, 2, 1) @ xq
+            found = np.array(x.shape[1]), xq.transpose(0, 2, 1) @ xq, x.transpose(0, 2, 1) @ xq
+            return tuple(a.astype(np.float64) for a in found)
 
         # Of many small matrices one picture's fit the cache, and all pictures' would not.
         parts = np.array_split(np.arange(self.pictures), min(self.pictures, PARTS) if groups == 1 else self.pictures)
         with ThreadPoolExecutor(self.threads) as pool:
-            n, own, cross = (sum(map(np.float64, a)) for a in zip(*pool.map(sums, parts), strict=True))
+            n, own, cross = functools.reduce(_add, pool.map(sums, parts))
         return _Moments(mean, float_mean, own / n, cross / n)
+
+
+def _add(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
 def _both(a: Callable[[], T], b: Callable[[], T]) -> tuple[T, T]:
