@@ -74,7 +74,9 @@ def test_patches_are_what_the_kernel_reads(stride: int, kernel: int, size: int) 
     w = rng.normal(size=(4, kernel, kernel, 3))
     graph = b.graph(b.conv("image", "conv", w, np.zeros(4), stride=stride))
     x = rng.normal(size=(1, size, size, 3)).astype(np.float32)
-    patches = _Geometry.of(graph.ops[0], w.shape, x.shape).patches(x)
+    geometry = _Geometry.of(graph.ops[0], w.shape, x.shape)
+    patches = geometry.patches(x, np.arange(geometry.positions))
+    np.testing.assert_allclose(geometry.means(x), patches.mean(0), atol=1e-6)
     found = patches.reshape(len(patches), -1) @ w.reshape(4, -1).T
     np.testing.assert_allclose(found, outputs(graph, [x]).reshape(-1, 4), atol=1e-4)
 
