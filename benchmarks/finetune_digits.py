@@ -45,7 +45,8 @@ def main() -> int:
         digits, tuned, trained = (Path(work) / name for name in ("digits", "tuned", "trained"))
         write_digits(digits)
         seconds = edgenet(
-            "finetune", "efficientnet-lite0", "--images", digits, "--out", tuned, "--resolution", PX, "--augment", "crop"
+            "finetune", "efficientnet-lite0", "--images", digits, "--out", tuned,
+            "--resolution", PX, "--augment", "crop",
         )  # fmt: skip
         top1 = Results.load(tuned).evaluations[0].top1 or 0.0
         print(f"finetune: {100 * top1:.1f} % on the held-out fifth, {seconds:.0f} s", flush=True)
