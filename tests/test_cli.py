@@ -305,7 +305,7 @@ def test_ctrl_c_ends_in_one_line_and_the_same_command_goes_on(
 ) -> None:
     asked = ("run", "tiny", "--precision", "float32", "--calibration-images", 5, "--images", tiny_folder)
     out = tmp_path / "OUT"
-    status, shown = on_a_terminal(*asked, "--out", out, until=b"bench", send=signal.SIGINT)
+    status, shown = on_a_terminal(*asked, "--out", out, until=b"export", send=signal.SIGINT)
     assert status == 130, shown
     assert "interrupted" in shown
     assert "Traceback" not in shown

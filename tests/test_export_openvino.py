@@ -246,8 +246,8 @@ def test_size_and_hash_are_of_both_files(tiny_network: Network, tiny_calibration
 def test_a_write_that_fails_leaves_neither_file_behind(
     tiny_network: Network, tiny_calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(network: Network, graph: Graph, path: Path, about: dict[str, Any]) -> Path:
-        to_openvino(network, graph, path, about)
+    def breaks(network: Network, graph: Graph, path: Path, about: dict[str, Any], batch: int | None) -> Path:
+        to_openvino(network, graph, path, about, batch)
         assert path.with_suffix(".bin").is_file()
         raise InputError("the disk is full")
 
