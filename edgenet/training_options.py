@@ -10,21 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgenet.errors import InputError
+from edgenet.options import Command, together
 
 if TYPE_CHECKING:
     from edgenet.finetune_job import FinetuneJob
     from edgenet.qat_job import QatJob
-
-Command = Callable[..., Any]
-
-
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
 
 
 def _number(name: str, kind: type, metavar: str, text: str) -> Callable[[Command], Command]:
@@ -32,7 +22,7 @@ def _number(name: str, kind: type, metavar: str, text: str) -> Callable[[Command
 
 
 def _common(epochs: int, rate: float, mixed: str) -> Callable[[Command], Command]:
-    return _options(
+    return together(
         _number("--epochs", int, "N", f"Times that each picture is seen.  [default: {epochs}]"),
         _number("--batch", int, "N", "Pictures a step, over all devices.  [default: 16]"),
         _number("--learning-rate", float, "R", f"At its peak.  [default: {rate}]"),
@@ -49,7 +39,7 @@ def _common(epochs: int, rate: float, mixed: str) -> Callable[[Command], Command
     )
 
 
-qat_options = _options(
+qat_options = together(
     click.option("--format", "formats", multiple=True, metavar="F", help="A format, or all.  [default: tflite]"),
     click.option("--io", metavar="TYPE", help="float32 (normalised), uint8 or int8 (raw pixels).  [default: float32]"),
     _number("--calibration-images", int, "N", "Pictures to calibrate with.  [default: 100]"),
@@ -65,7 +55,7 @@ qat_options = _options(
     click.option("--learn-scales/--fixed-scales", default=None, help="Whether the weights' scales learn."),
     _common(20, 0.001, "off"),
 )
-finetune_options = _options(
+finetune_options = together(
     _number("--resolution", int, "PX", "Side of the input; the model's own by default."), _common(5, 0.0005, "auto")
 )
 
