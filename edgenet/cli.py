@@ -214,6 +214,7 @@ def qat(model: str, as_json: bool, **asked: Any) -> None:
     edgenet qat efficientnet-lite0 --images photos/ --out OUT
     """
     from edgenet.qat_job import qat as run_job
+    from edgenet.training_options import qat_job
 
     _train(run_job, qat_job(model, asked), as_json)
 
@@ -231,6 +232,7 @@ def finetune(model: str, as_json: bool, **asked: Any) -> None:
     edgenet finetune efficientnet-lite0 --images flowers/ --out OUT
     """
     from edgenet.finetune_job import finetune as run_job
+    from edgenet.training_options import finetune_job
 
     _train(run_job, finetune_job(model, asked), as_json)
 
