@@ -1,4 +1,4 @@
-"""--batch and --logits through the whole command: files, accuracy, latency, and what is refused."""
+"""Options through the whole command: --batch and --logits, in files, accuracy and latency; what is refused."""
 
 from pathlib import Path
 
@@ -44,4 +44,12 @@ def test_what_cannot_be_is_refused(edgenet: Edgenet, tmp_path: Path, arguments: 
     done = edgenet("export", "tiny", "--precision", "float32", *arguments, "--out", tmp_path / "OUT")
     assert done.returncode == 2
     assert says in done.stderr
+    assert not (tmp_path / "OUT").exists()
+
+
+@pytest.mark.parametrize("command", ["qat", "finetune"])
+def test_training_from_the_command_line_says_what_is_wrong(edgenet: Edgenet, tmp_path: Path, command: str) -> None:
+    done = edgenet(command, "efficientnet-lite0", "--images", tmp_path / "none", "--out", tmp_path / "OUT")
+    assert done.returncode == 2
+    assert done.stderr.startswith("edgenet: no folder ")
     assert not (tmp_path / "OUT").exists()
