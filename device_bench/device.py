@@ -1,0 +1,62 @@
+"""What a device is to the rest of edgenet: something that tells what it is, times files and computes answers.
+
+Each kind of device is one module with a function `open_device(address)`, picked by the part of a device's name before
+the colon (`devices.KINDS`), and a function `find()` that lists those which are there.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgenet.device_bench.timing import Plan
+from edgenet.results import Failure, Measurement
+
+Progress = Callable[[int, int, str], None]  # (turns done, turns at most, artifact's id)
+
+
+@dataclass(frozen=True)
+class Request:
+    """How files are to be timed, on whatever device.
+
+    `runtime` and `delegate` None take the device's own choice for each format; `cores` are those to pin to, none for
+    the system's choice. A device that cannot do what is asked raises InputError: nothing is silently left out.
+    """
+
+    threads: int = 1
+    runtime: str | None = None  # litert | onnxruntime | openvino
+    delegate: str | None = None  # cpu | gpu | nnapi | npu
+    cores: tuple[int, ...] = ()
+    plan: Plan = field(default_factory=Plan)
+
+
+class Device(Protocol):
+    """A place where files run. Use it in a `with` block: what it left on the device is cleaned up at the end."""
+
+    id: str  # as the user named it, adb:SERIAL say
+    kind: str  # local | adb | ssh | qemu | ethos-u | edgetpu
+
+    def info(self) -> dict[str, Any]:
+        """Return what the device is and how busy: plain values, None where it does not tell. Raises DeviceError."""
+
+    def bench(
+        self, artifacts: Sequence[tuple[str, Path]], request: Request, progress: Progress | None = None
+    ) -> tuple[list[Measurement], list[Failure]]:
+        """Time (id, path) pairs against each other, in the order given; a file that fails is a Failure.
+
+        Raises:
+            InputError: the request is not one that this device can do.
+        """
+
+    def predict(self, path: Path, batch: np.ndarray) -> np.ndarray:
+        """Return (N, classes) float32 for (N, H, W, 3) of what the file takes.
+
+        Raises:
+            InputError: the device only estimates, or the batch does not fit the file.
+            DeviceError: the device or its runtime failed.
+        """
+
+    def __enter__(self) -> "Device": ...
+    def __exit__(self, *error: object) -> None: ...
