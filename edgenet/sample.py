@@ -16,11 +16,11 @@ PREFIX = "sample:"
 
 # Only what the wheels themselves carry: skimage.data fetches its other pictures over the network. The second picture
 # of the stereo pair (motorcycle_right.png), drawings, textures and microscopy are left out: they are not what a
-# classifier of photographs sees.
+# classifier of photographs sees; so is the portrait (astronaut.png), for which ImageNet has no class: the best guess
+# is nearly a tie with the next one, and whether it turns says nothing about quantization.
 #                      package    folder             on PyPI
 _SKIMAGE, _SKLEARN = ("skimage", "data", "scikit-image"), ("sklearn", "datasets/images", "scikit-learn")
 _PHOTOGRAPHS = {
-    "astronaut.png": _SKIMAGE,
     "chelsea.png": _SKIMAGE,
     "china.jpg": _SKLEARN,
     "coffee.png": _SKIMAGE,
@@ -29,21 +29,26 @@ _PHOTOGRAPHS = {
     "rocket.jpg": _SKIMAGE,
 }
 
-# A window of `scale` times the photograph's width and height; x and y in 0..1 of the room that is left.
+# A window of `scale` times the photograph's width and height, which still holds its subject; x and y in 0..1 of the
+# room that is left.
 #  scale    x     y
 _WINDOWS = (
     (1.00, 0.50, 0.50),
-    (0.85, 0.00, 0.50),
-    (0.85, 1.00, 0.50),
-    (0.75, 0.00, 0.00),
-    (0.75, 1.00, 0.00),
-    (0.75, 0.00, 1.00),
-    (0.75, 1.00, 1.00),
-    (0.75, 0.50, 0.50),
-    (0.60, 0.25, 0.25),
-    (0.60, 0.75, 0.25),
-    (0.60, 0.25, 0.75),
-    (0.60, 0.75, 0.75),
+    (0.90, 0.00, 0.00),
+    (0.90, 1.00, 0.00),
+    (0.90, 0.00, 1.00),
+    (0.90, 1.00, 1.00),
+    (0.80, 0.00, 0.00),
+    (0.80, 1.00, 0.00),
+    (0.80, 0.00, 1.00),
+    (0.80, 1.00, 1.00),
+    (0.80, 0.50, 0.50),
+    (0.70, 0.25, 0.25),
+    (0.70, 0.75, 0.25),
+    (0.70, 0.25, 0.75),
+    (0.70, 0.75, 0.75),
+    (0.70, 0.50, 0.50),
+    (0.60, 0.50, 0.50),
 )
 
 
@@ -101,7 +106,7 @@ def crop(file: str) -> Image.Image:
     return picture.crop((left, top, left + width, top + height))
 
 
-@functools.lru_cache(maxsize=len(_PHOTOGRAPHS))  # seven small pictures, each asked for once per window
+@functools.lru_cache(maxsize=len(_PHOTOGRAPHS))  # six small pictures, each asked for once per window
 def _load(path: Path) -> Image.Image:
     with Image.open(path) as picture:
         return picture.convert("RGB")
