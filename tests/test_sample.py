@@ -21,7 +21,7 @@ def test_the_sample_is_96_different_unlabelled_crops_of_colour_photographs():
     assert (len(opened), opened.n_labelled, opened.root) == (96, 0, "sample")
     assert len(set(opened.digests)) == 96
     pixels = load_pixels(opened, PRE)
-    assert len(np.unique(pixels.reshape(84, -1), axis=0)) == 96
+    assert len(np.unique(pixels.reshape(96, -1), axis=0)) == 96
     assert (pixels.std(axis=(1, 2)) > 5).all(), "a picture without content"
     assert (np.abs(np.diff(pixels.astype(int), axis=3)).mean(axis=(1, 2, 3)) > 2).all(), "a picture without colour"
     assert thumbnail(opened.files[0])[:2] == b"\xff\xd8"
