@@ -1,6 +1,8 @@
 """Import TensorFlow when it is needed, and quietly: it and LiteRT print from native code, which no setting stops."""
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,11 +23,27 @@ def quiet() -> Iterator[None]:
         os.close(saved)
 
 
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep what is made in the block out of the collector: a million objects of modules, which stay till the end."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_on:
+            gc.enable()
+
+
 def tensorflow() -> Any:
     """Return the module tensorflow. Raises MissingDependency."""
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # tf.keras is then tf-keras, and Keras 3 is not loaded as well
     try:
-        with quiet():
+        with quiet(), _no_garbage_collection():
             import tensorflow as tf
     except ImportError:
         raise MissingDependency("tensorflow", "export", "building or converting a network") from None
