@@ -1,6 +1,6 @@
 """Five precisions of EfficientNet-Lite0: one `edgenet export` against five calls of TFLiteConverter.from_keras_model.
 
-    .venv/bin/python benchmarks/export_time.py [--images DIR] [--model efficientnet-lite0]
+    .venv/bin/python benchmarks/export_time.py --images photos/ [--model efficientnet-lite0]
 
 edgenet's time is of the whole command, from the start of the process: loading TensorFlow, building, calibrating with
 100 pictures, writing five files. TFLiteConverter's is of its five calls alone, on the training form, with the same 100
@@ -36,6 +36,7 @@ def vendor_seconds(model_name: str, images: str) -> dict[str, float]:
     set_weights(model, weights.load(spec).arrays)
     preprocessing = Preprocessing(spec.resolution_px, spec.mean, spec.std)
     pixels = load_pixels(split(open_images(images, *imagenet_classes()), 100)[0], preprocessing)
+    print(f"  both calibrate with the same {len(pixels)} pictures", flush=True)
 
     def representative_dataset() -> Iterator[list[Any]]:
         for p in pixels:

@@ -5,15 +5,18 @@ at zero; when a larger value comes, neighbours are merged, which is exact.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from edgenet.calibration.execute import Executor
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
+
+A, B = TypeVar("A"), TypeVar("B")
 
 BINS = 4096  # half of them below zero
 SAMPLES = 16384  # numbers of a tensor that one picture puts into its histogram; extremes are always exact
@@ -96,16 +99,28 @@ def observe(graph: Graph, inputs: Iterable[np.ndarray], threads: int | None = No
         n: Observation(np.full(c, np.inf, np.float32), np.full(c, -np.inf, np.float32)) for n, c in channels.items()
     }
     n = 0
-    with ThreadPoolExecutor(threads) as pool:
-        for n, x in enumerate(inputs, 1):  # noqa: B007
-            made = zip((*fed, *names), (x, *run(x)), strict=True)
-            list(pool.map(lambda pair: seen[pair[0]].see(pair[1]), made))
+    # Two threads: LiteRT computes the next picture meanwhile. More only wait for each other, as most steps are short.
+    with ThreadPoolExecutor(1) as ahead:
+        for n, made in enumerate(_one_ahead(ahead, lambda x: (x, *run(x)), inputs), 1):  # noqa: B007
+            for name, activation in zip((*fed, *names), made, strict=True):
+                seen[name].see(activation)
     if n == 0:
         raise InputError("no picture to calibrate with: give a folder of photographs with --images")
     bad = [name for name, o in seen.items() if not np.isfinite(sum(o.range))]
     if bad:
         raise InputError(f"{bad[0]} is not a finite number on the calibration pictures: are the weights whole?")
     return seen
+
+
+def _one_ahead(pool: ThreadPoolExecutor, work: Callable[[A], B], inputs: Iterable[A]) -> Iterator[B]:
+    """Yield work(x) for every x, in order; `pool` does the next one meanwhile."""
+    later = None
+    for x in inputs:
+        now, later = later, pool.submit(work, x)
+        if now is not None:
+            yield now.result()
+    if later is not None:
+        yield later.result()
 
 
 def measure_ranges(
