@@ -13,6 +13,7 @@ import numpy as np
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph, Op, Quantization, Tensor
 from edgenet.results import Calibration
+from edgenet.targets import PAIR_LIMIT
 
 # Operators with constant weights: kind -> axis of the output channels in the weights.
 WEIGHT_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
@@ -95,6 +96,21 @@ def weight_scale(w: np.ndarray, axis: int, bits: int = 8, per_channel: bool = Tr
     """Return the symmetric scale(s) of weights, (C,) or (1,) float32: the largest number meets the largest integer."""
     peak = np.abs(w).max(axis=tuple(i for i in range(w.ndim) if i != axis)) if per_channel else np.abs(w).max()[None]
     return np.maximum(peak / (2 ** (bits - 1) - 1), 1e-10).astype(np.float32)
+
+
+def adds_in_pairs(kind: str, shape: tuple[int, ...]) -> bool:
+    """Whether a kernel adds the products of a layer's neighbours, inputs 2i and 2i + 1 of one tap, first.
+
+    `shape`: of the weights. x86's kernels pack the inputs of convolutions and dense layers by four; where their number
+    is odd, and in depthwise layers, it is not known who is added to whom.
+    """
+    return kind in ("CONV_2D", "FULLY_CONNECTED") and shape[-1] % 2 == 0
+
+
+def pair_scale(w: np.ndarray) -> np.ndarray:
+    """Return the scales, (C,) float32, of rows (C, T) whose pairs share PAIR_LIMIT: the largest pair meets it."""
+    pairs = np.abs(w).reshape(len(w), -1, 2).sum(-1).max(-1)
+    return np.maximum(np.maximum(pairs / PAIR_LIMIT, np.abs(w).max(-1) / 127), 1e-10).astype(np.float32)
 
 
 def round_weights(

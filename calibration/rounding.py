@@ -18,15 +18,24 @@ from typing import TypeVar
 import numpy as np
 
 from edgenet.calibration.execute import Executor
-from edgenet.calibration.quantize import WEIGHT_AXIS, Weight, constant_weights, quantize, weight_scale
+from edgenet.calibration.quantize import (
+    WEIGHT_AXIS,
+    Weight,
+    adds_in_pairs,
+    constant_weights,
+    pair_scale,
+    quantize,
+    weight_scale,
+)
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph, Op, Quantization
 from edgenet.results import Calibration
+from edgenet.targets import PAIR_LIMIT
 
 T = TypeVar("T")
 
 DAMPING = 0.01  # of the mean variance, added to each input's: GPTQ's own
-PULL = 10.0  # the same, for the step towards the float output, which would learn the pictures by heart with less
+PULL = 30.0  # the same, for the step towards the float output, which would learn the pictures by heart with less
 SAMPLES = 8192  # positions that a layer's covariance is taken from, at least
 SAMPLES_PER_INPUT = 8
 GROUP_SAMPLES = 512  # the same, where a channel has inputs of its own: a depthwise kernel has 9 or 25
@@ -59,6 +68,7 @@ def round_with_feedback(
     feedback: bool = True,
     bias_correction: bool = True,
     reconstruction: bool = True,
+    in_pairs: bool = False,
     images: int = 24,
     threads: int | None = None,
 ) -> dict[str, Weight]:
@@ -75,6 +85,8 @@ def round_with_feedback(
         feedback: second-order; without it each weight is rounded to the nearest integer.
         bias_correction: of the mean of each output channel.
         reconstruction: move the weights towards the float output first.
+        in_pairs: the weights of two inputs whose products a kernel adds in 16 bits share PAIR_LIMIT; `bits` then holds
+            for layers of which it is not known who is added to whom.
 
     Raises:
         InputError: bits out of range, or no picture.
@@ -94,7 +106,9 @@ def round_with_feedback(
         if w is not None:
             moments = run.moments(op, w)
             own = bits.get(op.outputs[0], 8) if isinstance(bits, Mapping) else bits
-            weights[op.outputs[0]] = _layer(graph, op, w, moments, own, feedback, bias_correction, reconstruction)
+            weights[op.outputs[0]] = _layer(
+                graph, op, w, moments, own, feedback, bias_correction, reconstruction, in_pairs
+            )
         run.advance(op, weights.get(op.outputs[0]))
     return weights
 
@@ -316,6 +330,7 @@ def _layer(
     feedback: bool,
     bias_correction: bool,
     reconstruction: bool,
+    in_pairs: bool,
 ) -> Weight:
     axis, limit = WEIGHT_AXIS[op.kind], 2 ** (bits - 1) - 1
     channels = w.shape[axis]
@@ -326,12 +341,18 @@ def _layer(
     target = np.einsum("grt,gt->gr", grouped, m.float_mean)
     if reconstruction:
         grouped = _towards_float(grouped, m)
-    scale = weight_scale(grouped.reshape(channels, -1), 0, bits)
+    rows = grouped.reshape(channels, -1)
+    if in_pairs := in_pairs and adds_in_pairs(op.kind, w.shape) and len(m.mean) == 1:
+        scale, limit = pair_scale(rows), 127
+    else:
+        scale = weight_scale(rows, 0, bits)
     s = scale.astype(np.float64).reshape(grouped.shape[:2])
     if feedback:
-        q = _round_with_feedback(grouped, s, m.covariance, limit)
+        q = _round_with_feedback(grouped, s, m.covariance, limit, in_pairs)
     else:
         q = np.clip(np.rint(grouped / s[..., None]), -limit, limit)
+        if in_pairs:
+            q[..., 1::2] = np.clip(q[..., 1::2], np.abs(q[..., ::2]) - PAIR_LIMIT, PAIR_LIMIT - np.abs(q[..., ::2]))
     stored = op.inputs[2] if len(op.inputs) > 2 else None
     bias = None
     if bias_correction and stored is not None:
@@ -355,11 +376,12 @@ def _towards_float(w: np.ndarray, m: _Moments) -> np.ndarray:
 
 
 def _round_with_feedback(
-    w: np.ndarray, scale: np.ndarray, covariance: np.ndarray, limit: int, block: int = 64
+    w: np.ndarray, scale: np.ndarray, covariance: np.ndarray, limit: int, in_pairs: bool = False, block: int = 64
 ) -> np.ndarray:
     """Return integers (G, R, T), rounded one input after another, the largest variance first.
 
-    w: (G, R, T). scale: (G, R). covariance: (G, T, T) of the layer's inputs.
+    w: (G, R, T). scale: (G, R). covariance: (G, T, T) of the layer's inputs. in_pairs: the magnitudes of inputs 2i and
+    2i + 1 share PAIR_LIMIT (for one group).
     """
     size = w.shape[2]
     variance = np.diagonal(covariance, axis1=1, axis2=2)  # (G, T)
@@ -372,11 +394,16 @@ def _round_with_feedback(
     f /= np.diagonal(f, axis1=1, axis2=2)[:, None, :].copy()
     v = np.take_along_axis(w, order[:, None, :], 2).transpose(0, 2, 1).copy()  # (G, T, R)
     q, error = np.empty_like(v), np.empty_like(v)
+    partner = np.argsort(order[0])[order[0] ^ 1] if in_pairs else None
+    room = np.full_like(v if in_pairs else v[:, :1], limit)
     for stop in range(size, 0, -block):
         start = max(stop - block, 0)
         made_good = f[:, stop:, start:stop].transpose(0, 2, 1) @ error[:, stop:]
         for i in range(stop - 1, start - 1, -1):
-            q[:, i] = np.clip(np.rint((v[:, i] + made_good[:, i - start]) / scale), -limit, limit)
+            most = room[:, i if in_pairs else 0]
+            q[:, i] = np.clip(np.rint((v[:, i] + made_good[:, i - start]) / scale), -most, most)
+            if partner is not None:
+                room[:, partner[i]] = np.minimum(limit, PAIR_LIMIT - np.abs(q[:, i]))
             error[:, i] = v[:, i] - q[:, i] * scale
             made_good[:, : i - start] += f[:, i, start:i, None] * error[:, i, None, :]
     out = np.empty_like(w)

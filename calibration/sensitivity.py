@@ -22,6 +22,7 @@ def sensitivity(
     *,
     groups: Sequence[Sequence[str]] | None = None,
     precision: str = "int8",
+    alone: str | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[tuple[str, ...], float]]:
@@ -31,6 +32,7 @@ def sensitivity(
         groups: of names of operators' outputs; each operator by itself by default.
         inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised; the first 16 are used.
         weights: the integers of each operator, as `quantize` takes them.
+        alone: what a group is computed in while the others are in float, where it is not `precision`.
 
     Raises:
         InputError: there was no picture.
@@ -47,8 +49,9 @@ def sensitivity(
     wanted = [group for group in wanted if group]
     for done, group in enumerate(wanted, 1):
         others = {n: "float32" for n in names if n not in group}
-        alone = quantize(graph, precision, calibration, weights=weights, exceptions=others)
-        found.append((group, sqnr_db(expected, _logits(alone, pictures, threads))))
+        exceptions = others if alone is None else {**others, **dict.fromkeys(group, alone)}
+        quantized = quantize(graph, precision, calibration, weights=weights, exceptions=exceptions)
+        found.append((group, sqnr_db(expected, _logits(quantized, pictures, threads))))
         if progress:
             progress(done, len(wanted))
     return sorted(found, key=lambda f: f[1])

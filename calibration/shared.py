@@ -17,6 +17,7 @@ from edgenet.export.interface import pixel_quantization
 from edgenet.export.network import Network
 from edgenet.images import Pixels, normalise
 from edgenet.results import Calibration
+from edgenet.targets import SAFE_BITS
 
 CORRECTIONS = ("equalization", "reconstruction", "feedback", "bias-correction")
 RANGE_METHODS = (*METHODS, "auto")
@@ -92,11 +93,13 @@ class SharedCalibration:
         # One rounding serves int8, int16x8 and dynamic: the last two lose next to nothing by it, and it takes seconds.
         key = ("weight-only" if precision == "weight-only" else "int8", bits, repr(exceptions or {}))
         if key not in self._weights:
+            # Where sums saturate at 8 bits, two weights that are added first share what 7 bits would give each of them.
             self._weights[key] = round_with_feedback(
                 self.graph,
                 self.inputs(),
                 self.calibration,
                 bits=bits,
+                in_pairs=bits == SAFE_BITS,
                 precision=key[0],
                 exceptions=exceptions,
                 feedback="feedback" in corrections,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenet import device_bench
-from edgenet.calibration import Recipe
+from edgenet.calibration import Recipe, SharedCalibration
 from edgenet.calibration.sensitivity import PICTURES, layers, sensitivity
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
@@ -21,6 +21,7 @@ from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
 
 MAX_PICTURES = 1000  # that a step is measured on; the file that is kept is measured on all
 GROWTH = 2  # of the number of layers that are kept better, from step to step
+MOST_FLOAT = 0.5  # of the layers: with more of them in float a file is not int8 any more
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,13 @@ def search(
     budget: Budget,
     threads: int = 1,
     progress: Callable[[str, int, int], None] = lambda *_: None,
+    *,
+    earlier: "Search | None" = None,
 ) -> Search:
     """Return the first variant of the INT8 file that is within the budget, or the best one where none is.
 
     Args:
+        earlier: what was found for another format with as many bits: its integers are the same, so it is tried first.
         images: the pictures that steps are measured on; at most MAX_PICTURES of them are used.
 
     Raises:
@@ -127,29 +131,27 @@ def search(
             progress(f"search {format}", len(steps), len(steps) + (not met))
             return met
 
-        found = attempt(Variant(plain, {}), "int8, each weight rounded to the nearest", "the cheapest file")
+        found = earlier is not None and attempt(
+            earlier.variant, earlier.steps[-1].what, f"the search for {earlier.format} ended with it"
+        )
+        if not found:
+            found = attempt(Variant(plain, {}), "int8, each weight rounded to the nearest", "the cheapest file")
         if not found and corrected.corrections:
             found = attempt(
                 Variant(corrected, {}), f"int8 with {', '.join(corrected.corrections)}", _missed(steps[-1], budget)
             )
         if not found:
-            shared = making.shared(corrected)
-            bits = making.bits(format, "int8")
-            inputs = [x for x, _ in zip(shared.inputs(), range(PICTURES // 2), strict=False)]
-            ranked = sensitivity(
-                shared.graph, inputs, shared.calibration, shared.weights("int8", bits), groups=layers(shared.graph),
-                progress=lambda done, total: progress("sensitivity", done, total),
-            )  # fmt: skip
-            better = (
-                "int16" if making.target.accelerator and "int16" in making.target.activation_types else "weight-only"
-            )
-            for k in _counts(len(ranked)):
-                exceptions = {op: better for layer, _ in ranked[:k] for op in layer}
-                layers_ = f"the {k} most sensitive layers" if k > 1 else "the most sensitive layer"
-                what = f"int8 with {layers_ if k < len(ranked) else 'all layers'} in {_named(better)}"
-                found = attempt(Variant(corrected, exceptions), what, _missed(steps[-1], budget))
+            rest: dict[str, str] = {}  # what the ladder before ended with
+            for kept, ranked in _ladders(making, making.shared(corrected), making.bits(format, "int8"), progress):
+                for k in _counts(int(MOST_FLOAT * len(ranked)) if kept == "float32" else len(ranked)):
+                    exceptions = {**rest, **{op: kept for layer, _ in ranked[:k] for op in layer}}
+                    what = _mixed(k, len(ranked), kept, next(iter(rest.values()), "int8"))
+                    found = attempt(Variant(corrected, exceptions), what, _missed(steps[-1], budget))
+                    if found:
+                        break
                 if found:
                     break
+                rest = {op: kept for layer, _ in ranked for op in layer}
     kinds = {op.outputs[0]: op.kind for op in making.network.graph.ops}
     return Search(
         format,
@@ -159,6 +161,24 @@ def search(
         tuple({"name": layer[0], "kind": kinds.get(layer[0], ""), "sqnr_db": db} for layer, db in ranked),
         best[1],
     )
+
+
+def _ladders(
+    making: Making, shared: SharedCalibration, bits: int, progress: Callable[[str, int, int], None]
+) -> Iterator[tuple[str, list[tuple[tuple[str, ...], float]]]]:
+    """Yield what layers are kept in, better each time, with the layers as that is most needed, worst first."""
+    inputs = [x for x, _ in zip(shared.inputs(), range(PICTURES // 2), strict=False)]
+    better = "int16" if making.target.accelerator and "int16" in making.target.activation_types else "weight-only"
+    for kept, without in ((better, None), ("float32", better)):
+        yield kept, sensitivity(
+            shared.graph, inputs, shared.calibration, shared.weights("int8", bits), groups=layers(shared.graph),
+            alone=without, progress=lambda done, total: progress("sensitivity", done, total),
+        )  # fmt: skip
+
+
+def _mixed(k: int, n: int, kept: str, others: str) -> str:
+    which = "all layers" if k == n else f"the {k} most sensitive layers" if k > 1 else "the most sensitive layer"
+    return f"{_named(others)} with {which} in {_named(kept)}"
 
 
 def _counts(n: int) -> Iterator[int]:
@@ -171,7 +191,7 @@ def _counts(n: int) -> Iterator[int]:
 
 
 def _named(precision: str) -> str:
-    return {"int16": "int16", "weight-only": "int8 weights with float32 activations"}[precision]
+    return {"weight-only": "int8 weights and float32 activations"}.get(precision, precision)
 
 
 def _missed(step: Step, budget: Budget) -> str:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from edgenet import __version__
-from edgenet.budget import Budget, search
+from edgenet.budget import Budget, Search, search
 from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS, Recipe
 from edgenet.calibration.describe import calibration_context
 from edgenet.errors import EdgenetError, InputError
@@ -282,6 +282,7 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
     )
     wanted = [(f, p) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions]
     budget, evaluation = Budget(job.max_accuracy_drop, job.min_sqnr), images.evaluation or images.calibration
+    searched: dict[int, Search] = {}  # by the bits of the weights
     for done, (format, precision) in enumerate(wanted):
         id = f"{source.name}_{precision}{FORMATS[format].suffix}"
         options = made.options(format, precision, budget.text if budget else "")
@@ -291,7 +292,9 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
         try:
             if budget and precision == "int8":
                 assert evaluation is not None  # int8 came with images, or it would have been refused
-                found = search(made, format, evaluation, budget, job.threads, progress)
+                bits = made.bits(format, precision)
+                found = search(made, format, evaluation, budget, job.threads, progress, earlier=searched.get(bits))
+                searched.setdefault(bits, found)
                 results.context.setdefault("search", {})[format] = found.to_json()
                 artifact = made.export(job.out, format, precision, found.variant, budget.text)
             else:

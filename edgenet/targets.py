@@ -2,7 +2,8 @@
 
 A file's integers do not fix its accuracy: x86 without VNNI multiplies u8 by s8 with `pmaddubsw`, which adds two
 products in 16 bits and saturates, so that OpenVINO and onnxruntime silently cut large sums of full-range weights. 7-bit
-weights never reach the limit: 255 * 64 * 2 = 32640 <= 32767. XNNPACK, which runs .tflite, is exact everywhere.
+weights never reach the limit, 255 * 64 * 2 = 32640 <= 32767, nor do two that come to 128 together, 100 and 28 say.
+XNNPACK, which runs .tflite, is exact everywhere.
 
 Sources:
     https://oneapi-src.github.io/oneDNN/dev_guide_int8_computations.html (OpenVINO's kernels)
@@ -29,6 +30,8 @@ FORMATS = ("tflite", "onnx", "openvino")
 # The formats whose runtime uses the u8*s8 instruction where there is no exact one.
 SATURATING_FORMATS = ("onnx", "openvino")
 FULL_BITS, SAFE_BITS = 8, 7
+# What the weights of two inputs whose products are added in 16 bits may come to together: 255 * 128 = 32640 <= 32767.
+PAIR_LIMIT = 128
 AUTO = "auto"
 
 # What the Edge TPU compiler maps to the chip, in TFLite's names, with what it demands beyond int8.

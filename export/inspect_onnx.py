@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import InputError, MissingDependency
-from edgenet.export.inspection import Facts, Operator, Weight, largest_q
+from edgenet.export.inspection import Facts, Operator, Weight, largest_pair, largest_q
 from edgenet.export.metadata import PARSE_ERRORS
 from edgenet.results import TensorInfo
 
@@ -382,7 +382,14 @@ def _collect(g: _Graph, node: Any, weights: dict[str, Weight]) -> None:
             symmetric=not zeros.any(),
             q_max=None if values is None else largest_q(values, not zeros.any()),
             depthwise="Conv" in kind and len(tensor.dims) > 2 and tensor.dims[1] == 1 and _groups(node) > 1,
+            pair_max=None if values is None or zeros.any() else largest_pair(values, _input_axis(node)),
         )
+
+
+def _input_axis(node: Any) -> int:
+    """The axis of the weights that a layer's inputs run along: (O, I, ...) of a convolution, (I, O) of a matrix."""
+    transposed = any(a.name == "transB" and a.i for a in node.attribute)
+    return 1 if "Conv" in node.op_type or transposed else 0
 
 
 def _groups(node: Any) -> int:

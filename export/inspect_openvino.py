@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.inspection import Facts, Operator, Weight, largest_q
+from edgenet.export.inspection import Facts, Operator, Weight, largest_pair, largest_q
 from edgenet.export.metadata import PARSE_ERRORS
 from edgenet.results import TensorInfo
 
@@ -289,9 +289,12 @@ def _collect(g: _Graph, layer: _Layer, weights: dict[str, Weight]) -> None:
         matrix = layer.kind in _MATRIX and place == 1
         if not stored.out_shapes[0] or not (stored.dtype in _FLOATS or (matrix and stored.dtype in _NARROW)):
             continue
-        scales, symmetric, q_max = 0, True, None
+        scales, symmetric, q_max, pair_max = 0, True, None, None
         if matrix and stored.dtype in _NARROW:
             scales, symmetric, q_max = _stored_scales(g, chain)
+            values = g.values(stored) if symmetric and stored.dtype == "int8" else None
+            transposed = layer.kind != "MatMul" or layer.data.get("transpose_b") == "true"
+            pair_max = None if values is None else largest_pair(values, 1 if transposed else 0)
         elif matrix and (fake := next((t for t in chain if t.kind == "FakeQuantize"), None)):
             scales = math.prod(g.layers[fake.sources[4]].out_shapes[0])
             q_max = int(fake.data.get("levels", "255")) // 2
@@ -303,6 +306,7 @@ def _collect(g: _Graph, layer: _Layer, weights: dict[str, Weight]) -> None:
             symmetric=symmetric,
             q_max=q_max,
             depthwise=layer.kind == "GroupConvolution" and layer.in_shapes[1][2:3] == (1,),
+            pair_max=pair_max,
         )
 
 

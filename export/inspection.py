@@ -17,13 +17,14 @@ Two joined by "+" mean that an operator has activations of both kinds.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from edgenet.results import TensorInfo
+from edgenet.targets import PAIR_LIMIT
 
 # Verdict of an operator's precision.
 _VERDICTS = {"float16 weights": "float16", "uint8": "int8"}
@@ -62,6 +63,7 @@ class Weight:
         n_scales: how many quantization scales it has; 0 where it is not quantized, 1 where per tensor.
         symmetric: whether all its zero points are 0.
         q_max: the largest |q| of its values (`largest_q`), None where not quantized or not read.
+        pair_max: the largest sum of |q| that x86 kernels may add in 16 bits (`largest_pair`), None where not known.
     """
 
     n: int
@@ -71,6 +73,7 @@ class Weight:
     symmetric: bool = True
     q_max: int | None = None
     depthwise: bool = False
+    pair_max: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ class WeightQuantization:
             stay within 64 has 7-bit weights. Depthwise weights are left out, see the next.
         depthwise_bits: the same of depthwise convolutions, which 7-bit schemes leave at 8: their few products of one
             channel do not overflow.
+        saturates: whether some pair of neighbours is so large that its products with uint8 may not fit into 16 bits, in
+            which x86 without VNNI adds them; None where that could not be told.
         activations_symmetric: whether every activation's zero point is 0, None where activations are not quantized.
     """
 
@@ -117,6 +122,7 @@ class WeightQuantization:
     bits: int | None
     depthwise_bits: int | None
     activations_symmetric: bool | None
+    saturates: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -257,7 +263,15 @@ def _quantization(facts: Facts) -> WeightQuantization:
         bits=_bits(w for w in quantized if not w.depthwise),
         depthwise_bits=_bits(w for w in quantized if w.depthwise),
         activations_symmetric=not any(zero_points) if zero_points else None,
+        saturates=_saturates([w for w in quantized if not w.depthwise]),
     )
+
+
+def _saturates(weights: Sequence[Weight]) -> bool | None:
+    if not weights:
+        return None
+    pairs = [w.pair_max if w.pair_max is not None else None if w.q_max is None else 2 * w.q_max for w in weights]
+    return None if None in pairs else max(p for p in pairs if p is not None) > PAIR_LIMIT
 
 
 def _bits(weights: Iterable[Weight]) -> int | None:
@@ -279,10 +293,10 @@ def _warnings(path: str, precision: str, facts: Facts, q: WeightQuantization) ->
             out.append("no TFLite metadata: MediaPipe Tasks finds no labels, and refuses it if its input is float")
         if not facts.signatures:
             out.append("no signature: it can be run by the position of its tensors only")
-    elif precision == "int8" and q.bits == 8:
+    elif precision == "int8" and q.saturates:
         out.append(
             "weights use all 8 bits: on x86 without VNNI, OpenVINO and onnxruntime add products in saturating 16 bits, "
-            "which costs accuracy; 7-bit weights do not"
+            "which costs accuracy; `--target generic` writes weights that fit"
         )
     flex = sorted({c for c in facts.custom_operators if c.startswith("Flex")})
     if flex:
@@ -311,6 +325,19 @@ def _claim(stem: str) -> str | None:
         if words & names or (precision == "weight-only" and {"weight", "only"} <= words):
             return precision
     return None
+
+
+def largest_pair(values: "np.ndarray[Any, Any]", axis: int) -> int | None:
+    """Return the largest |a| + |b| of weights of the inputs 2i and 2i + 1 along `axis`; None of no values.
+
+    Of an odd number of inputs it is not known who is added to whom: the largest weight counts twice.
+    """
+    if not values.size:
+        return None
+    sizes = np.abs(np.moveaxis(values, axis, -1).astype(np.int32))
+    if sizes.shape[-1] % 2:
+        return 2 * int(sizes.max())
+    return int((sizes[..., ::2] + sizes[..., 1::2]).max())
 
 
 def largest_q(values: "np.ndarray[Any, Any]", symmetric: bool = True) -> int | None:

@@ -71,11 +71,25 @@ def test_a_budget_that_nothing_meets_tries_every_step_and_keeps_the_best(tiny_im
     found = search(making(tiny_images), "tflite", tiny_images[1], Budget(min_sqnr_db=500))
     n_layers = len(layers(making(tiny_images).network.graph))
     assert not found.met
-    assert len(found.steps) == 2 + len(list(_counts(len(found.sensitivity))))
+    n = len(found.sensitivity)
+    assert len(found.steps) == 2 + len(list(_counts(n))) + len(list(_counts(n // 2)))
+    assert found.steps[-1].what.startswith("int8 weights and float32 activations with the")
+    assert found.steps[-1].what.endswith("in float32")
     assert len(found.sensitivity) <= n_layers
     best = max(found.steps, key=lambda s: s.sqnr_db or 0)
     assert dict(found.variant.exceptions) == best.exceptions
     assert all(step.why.endswith("dB is short of 500") for step in found.steps[1:])
+
+
+def test_another_format_with_the_same_integers_begins_where_the_search_ended(tiny_images: Images) -> None:
+    made = making(tiny_images, "x86-vnni")
+    plain = search(made, "tflite", tiny_images[1], Budget(max_drop_points=100)).steps[0].sqnr_db or 0
+    first = search(made, "tflite", tiny_images[1], Budget(min_sqnr_db=plain + 8))
+    second = search(made, "openvino", tiny_images[1], Budget(min_sqnr_db=plain + 8), earlier=first)
+    assert second.met
+    assert len(first.steps) > len(second.steps) == 1
+    assert second.variant == first.variant
+    assert second.steps[0].why == "the search for tflite ended with it"
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx", "openvino"])

@@ -140,8 +140,9 @@ def test_onnx_weights_are_told_by_bits_and_channels(onnx_files):
     assert (full.weight_quantization.per_channel, full.weight_quantization.per_tensor) == (4, 0)
     assert full.weight_quantization.symmetric
     assert (full.weight_quantization.bits, seven.weight_quantization.bits) == (8, 7)
-    assert any("7-bit weights do not" in w for w in full.warnings)
-    assert not any("7-bit weights do not" in w for w in seven.warnings)
+    assert (full.weight_quantization.saturates, seven.weight_quantization.saturates) == (True, False)
+    assert any("saturating 16 bits" in w for w in full.warnings)
+    assert not any("saturating 16 bits" in w for w in seven.warnings)
     assert "float32 input and output" in full.why
 
 

@@ -9,8 +9,9 @@ from layers import RELU6, Builder, bottleneck, pictures
 from edgenet.calibration import measure_ranges, quantize
 from edgenet.calibration.equalize import equalize
 from edgenet.calibration.execute import Executor
-from edgenet.calibration.quantize import round_weights
+from edgenet.calibration.quantize import adds_in_pairs, pair_scale, round_weights
 from edgenet.calibration.ranges import choose_ranges, observe
+from edgenet.calibration.reference import saturated_share
 from edgenet.calibration.rounding import _Geometry, _round_with_feedback, round_with_feedback
 from edgenet.calibration.sensitivity import sensitivity, sqnr_db
 from edgenet.errors import InputError
@@ -59,12 +60,40 @@ def test_more_inputs_than_a_block_are_rounded_as_in_one_block() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 50)) @ rng.normal(size=(50, 50))
     arguments = (rng.normal(0, 5, (1, 8, 50)), np.ones((1, 8)), np.cov(x.T)[None], 127)
-    np.testing.assert_array_equal(_round_with_feedback(*arguments, 16), _round_with_feedback(*arguments, 64))
+    np.testing.assert_array_equal(_round_with_feedback(*arguments, block=16), _round_with_feedback(*arguments))
 
 
 def test_integers_stay_within_the_bits() -> None:
     q = _round_with_feedback(np.array([[[200.0, -300.0]]]), np.ones((1, 1)), np.eye(2)[None], 63)
     np.testing.assert_array_equal(q, [[[63, -63]]])
+
+
+def test_two_weights_that_are_added_first_share_what_fits_into_16_bits() -> None:
+    # 1.28 is the largest pair: 128 steps of 0.01. On its own each would have 63 steps of 1/63.
+    np.testing.assert_allclose(pair_scale(np.array([[1.0, 0.28, 0.3, -0.4], [1.0, 0.0, 0.1, 0.1]])), [0.01, 1 / 127])
+    assert adds_in_pairs("CONV_2D", (8, 1, 1, 4))
+    assert not adds_in_pairs("CONV_2D", (8, 3, 3, 3)), "of three inputs it is not known who is added to whom"
+    assert not adds_in_pairs("DEPTHWISE_CONV_2D", (1, 3, 3, 4))
+
+
+def test_the_second_of_a_pair_gets_what_the_first_left() -> None:
+    # The first has the larger variance and takes 120; 128 leaves 8 of the other's 30. The third stands alone with 127.
+    q = _round_with_feedback(np.array([[[120.0, 30.0, 0.0, 127.0]]]), np.ones((1, 1)), np.diag([4.0, 3, 2, 1])[None],
+                             127, in_pairs=True)  # fmt: skip
+    np.testing.assert_array_equal(q, [[[120, 8, 0, 127]]])
+
+
+def test_pairs_never_saturate_and_lose_less_than_seven_bits_each() -> None:
+    graph, xs = bottleneck(), pictures(12)
+    ranges = calibration(graph, xs)
+    expected = outputs(graph, xs)
+    found = {}
+    for in_pairs in (False, True):
+        weights = round_with_feedback(graph, xs, ranges, bits=7, in_pairs=in_pairs)
+        quantized = quantize(graph, "int8", ranges, weights=weights)
+        assert set(saturated_share(quantized).values()) <= {0.0}
+        found[in_pairs] = sqnr_db(expected, outputs(quantized, xs))
+    assert found[True] > found[False]
 
 
 @pytest.mark.parametrize(("stride", "kernel", "size"), [(1, 3, 5), (2, 3, 6), (2, 5, 7), (2, 3, 7)])
