@@ -106,7 +106,9 @@ class EthosU:
 
     def predict(self, path: Path, batch: np.ndarray) -> np.ndarray:
         """Raise InputError: nothing runs here."""
-        raise InputError(f"{self.id} only estimates, it runs no file: evaluate on `local`, whose int8 results are exact")
+        raise InputError(
+            f"{self.id} only estimates, it runs no file: evaluate on `local`, whose int8 results are exact"
+        )
 
     def __enter__(self) -> "EthosU":
         return self

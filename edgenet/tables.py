@@ -41,6 +41,31 @@ def other_measurements(results: Results) -> str:
     return table("Other devices and thread counts", titles, lines) if lines else ""
 
 
+def estimates(results: Results) -> str:
+    """Return what accelerators that are not here would make of the files, by their compilers; "" without."""
+    names = {a.id: a.path for a in results.artifacts}
+    titles = ("File", "Device", "On the accelerator", "Left to the CPU, and why", "SRAM", "DRAM", "Flash", "Cycles",
+              "Estimated time", "By")  # fmt: skip
+    lines = []
+    for e in results.estimates:
+        left = "".join(f"<small>{o.n} {html.escape(o.kind)}: {html.escape(o.why)}</small>" for o in e.left)
+        notes = "".join(f"<small>{html.escape(w)}</small>" for w in e.warnings)
+        time = f"{milliseconds(e.inference_ms)}<small>an estimate</small>" if e.inference_ms is not None else MISSING
+        memory = [MISSING if b is None else megabytes(b) for b in (e.sram_bytes, e.dram_bytes, e.flash_bytes)]
+        cells = [
+            html.escape(names.get(e.artifact, e.artifact)),
+            html.escape(e.device),
+            f"{e.n_accelerated} of {counted(e.n_operators, 'operator')}{notes}",
+            f"{e.n_operators - e.n_accelerated}{left}",
+            *memory,
+            MISSING if e.cycles is None else f"{e.cycles:,}",
+            time,
+            two_lines(html.escape(e.tool), html.escape(e.basis)),
+        ]
+        lines.append((False, cells))
+    return table("Estimates: computed by a compiler or from a list, measured by nobody", titles, lines) if lines else ""
+
+
 def two_lines(first: str, second: str) -> str:
     """Return two lines in one cell; `first` and `second` are escaped already."""
     return first + (f"<small>{second}</small>" if second and second != MISSING else "")
