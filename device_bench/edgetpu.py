@@ -1,4 +1,4 @@
-"""Coral's Edge TPU, `edgetpu`: what its compiler maps, and how long the compiled file takes where a stick is plugged in.
+"""Coral's Edge TPU, `edgetpu`: what its compiler maps, and how long the compiled file takes where there is a stick.
 
 Three levels, and each result says which one it is:
 
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from edgenet.device_bench import timing
-from edgenet.device_bench.compiler import run_compiler
+from edgenet.device_bench.tool import run_tool
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.edgetpu_log import Mapping, parse_log
 from edgenet.device_bench.edgetpu_operators import check
@@ -183,7 +183,7 @@ class EdgeTpu:
         if not source.exists():
             source.symlink_to(path.resolve())
         command = [self._compiler, "-s", "-o", str(out), str(source)]
-        log = run_compiler(COMPILER, command, self._timeout_s, may_fail=True)  # why it failed is in what it prints
+        log = run_tool(COMPILER, command, self._timeout_s, may_fail=True)  # why it failed is in what it prints
         mapping = parse_log(log)
         ready = out / "model_edgetpu.tflite"
         if not ready.is_file():

@@ -1,7 +1,7 @@
 """A static check of a .tflite against what Coral documents of the Edge TPU, for machines without its compiler.
 
-The compiler maps one connected part of the network: from the first operator that it cannot map, all that follows goes to
-the CPU. So does the check. What each operator demands in words stands in edgenet/targets.py; here it is asked of the file.
+The compiler maps one connected part of the network: from the first operator that it cannot map, all that follows goes
+to the CPU. So does the check. What each operator demands in words stands in edgenet/targets.py.
 https://coral.ai/docs/edgetpu/models-intro/
 """
 

@@ -1,7 +1,7 @@
 """Arm's Ethos-U microNPUs, `ethos-u:CONFIG`: what Arm's compiler Vela makes of a file, and what it would cost.
 
-Nothing runs: Vela computes cycles from a model of the NPU and of the memories around it, so the result is an `Estimate`,
-never a `Measurement`. An operator that Vela leaves goes to the Cortex-M beside the NPU, whose time is not in the figure.
+Nothing runs: Vela computes cycles from a model of the NPU and of the memories around it, so the result is an
+`Estimate`, never a `Measurement`. What Vela leaves goes to the Cortex-M beside the NPU, whose time is not in the figure.
 https://gitlab.arm.com/artificial-intelligence/ethos-u/ethos-u-vela
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.device_bench.compiler import run_compiler
+from edgenet.device_bench.tool import run_tool
 from edgenet.device_bench.device import Progress, Request
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export.inspect_tflite import operator_outputs
@@ -128,7 +128,7 @@ class EthosU:
             model.symlink_to(path.resolve())
             command = [sys.executable, "-m", "ethosu.vela", str(model), "--accelerator-config", self.config]
             command += ["--output-dir", str(out), "--show-cpu-operations", "--verbose-performance"]
-            log = run_compiler("Vela", command, self._timeout_s)
+            log = run_tool("Vela", command, self._timeout_s)
             layers, summary = _table(out, "*_per-layer.csv"), _table(out, "*_summary_*.csv")
         if not summary:
             raise DeviceError("Vela wrote no summary")

@@ -1,4 +1,4 @@
-"""Run a vendor's compiler in a child process: whatever it does, crash or hang, is an error here and not the end."""
+"""Run somebody else's program, a compiler say: whatever it does, crash or hang, is an error here and not the end."""
 
 import os
 import signal
@@ -9,8 +9,8 @@ from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError
 
 
-def run_compiler(name: str, command: Sequence[str], timeout_s: float, may_fail: bool = False) -> str:
-    """Return what the compiler printed, standard error included; with `may_fail` also where it ended with an error.
+def run_tool(name: str, command: Sequence[str], timeout_s: float, may_fail: bool = False) -> str:
+    """Return what the program printed, standard error included; with `may_fail` also where it ended with an error.
 
     Raises:
         DeviceError: it cannot be started, took too long (it and its children are ended), crashed or failed.
@@ -21,7 +21,7 @@ def run_compiler(name: str, command: Sequence[str], timeout_s: float, may_fail: 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a compiler may be a shell script around the real one: both have to end
+            start_new_session=True,  # it may be a shell script around the real one: both have to end
         )
     except OSError as e:
         raise DeviceError(f"cannot start {command[0]}: {e.strerror}; give the path of a program that runs") from e
