@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from edgenet.device_bench import timing
-from edgenet.device_bench.tool import run_tool
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.edgetpu_log import Mapping, parse_log
 from edgenet.device_bench.edgetpu_operators import check
+from edgenet.device_bench.tool import run_tool
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.export.inspect_tflite import read_tflite
