@@ -1,7 +1,7 @@
 """Arm's Ethos-U microNPUs, `ethos-u:CONFIG`: what Arm's compiler Vela makes of a file, and what it would cost.
 
 Nothing runs: Vela computes cycles from a model of the NPU and of the memories around it, so the result is an
-`Estimate`, never a `Measurement`. What Vela leaves goes to the Cortex-M beside the NPU, whose time is not in the figure.
+`Estimate`, never a `Measurement`. What Vela leaves goes to the Cortex-M beside the NPU, whose time is not counted.
 https://gitlab.arm.com/artificial-intelligence/ethos-u/ethos-u-vela
 """
 

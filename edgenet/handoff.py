@@ -2,7 +2,7 @@
 
     DIR/README.md  build.gradle.kts  handoff.json
     DIR/src/main/assets/            the model as it is, labels.txt
-    DIR/src/main/kotlin/            Preprocessing.kt with this file's constants; LiteRT's and MediaPipe Tasks' classifier
+    DIR/src/main/kotlin/            Preprocessing.kt with this file's constants; classifiers by LiteRT and by MediaPipe
     DIR/src/androidTest/            GoldenTest.kt; ten photographs, and for each the model's input and scores
 
 All that is written is read from the model file, and from results.json beside it where there is one. The same file gives
@@ -40,8 +40,8 @@ GOLDEN = Path("src/androidTest/assets/golden")
 GOLDEN_FILE = "golden.json"
 N_CASES = 10
 # How far scores may be from the golden ones. LiteRT's own kernels differ from each other on ten photographs by up to
-# 0.000002 in float32 and by up to 0.044 in int8 (lite0: XNNPACK against the reference kernels); float16 on a GPU by more
-# than the former. tests/test_handoff.py holds these bounds against what they have to tell apart.
+# 0.000002 in float32 and by up to 0.044 in int8 (lite0: XNNPACK against the reference kernels).
+# tests/test_handoff.py measures that, and that a wrong input is further off than is allowed.
 TOLERANCE = {"float": 0.005, "integer": 0.06}
 _FLOATS = ("float32", "float16", "weight-only")
 _CANDIDATES = 4  # every fourth sample crop: three windows of each photograph

@@ -163,8 +163,8 @@ def _preprocessing_text(model: "Deployed") -> str:
         last = f"(pixel - {_numbers(p.mean)}) / {_numbers(p.std)}"
     text = (
         f"A picture is made the model's input as in its evaluation: {crop}, scaled to {p.resolution_px} px "
-        f"({p.interpolation}), {p.channel_order.upper()}, {last}. `Preprocessing.kt` scales bit for bit as the evaluation did; "
-        "Android's `createScaledBitmap` gives other pixels."
+        f"({p.interpolation}), {p.channel_order.upper()}, {last}. `Preprocessing.kt` scales bit for bit as the "
+        "evaluation did; Android's `createScaledBitmap` gives other pixels."
     )
     if model.assumed:
         text += " The file says nothing of crop and interpolation: the whole centre square and bilinear are assumed."

@@ -54,7 +54,7 @@ def verify(folder: Path) -> list[Check]:
         MissingDependency: MediaPipe or LiteRT is not installed.
     """
     manifest = read_manifest(folder)
-    if importlib.util.find_spec("mediapipe") is None:
+    if not _has_mediapipe():
         raise MissingDependency("mediapipe", "android", "replaying the golden test")
     checks = [_check("files", lambda: _files(folder, manifest))]
     try:
@@ -118,6 +118,10 @@ def compare(scores: np.ndarray, golden: Golden) -> str:
         name = golden.photographs[first].name
         raise InputError(f"{bad.sum()} of {len(bad)} photographs differ, the first is {name} ({why}); {facts}")
     return f"{len(bad)} of {len(bad)} photographs; {facts}"
+
+
+def _has_mediapipe() -> bool:
+    return importlib.util.find_spec("mediapipe") is not None
 
 
 def _check(what: str, run: Callable[[], str]) -> Check:

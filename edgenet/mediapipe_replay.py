@@ -31,4 +31,5 @@ def replay(model: str, pixels: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]  # MediaPipe imports it for nothing, four seconds long
     np.save(sys.argv[3], replay(sys.argv[1], np.load(sys.argv[2])))

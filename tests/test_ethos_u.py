@@ -64,7 +64,9 @@ def test_vela_tells_why_an_operator_stays() -> None:
     }
 
 
-@pytest.mark.parametrize("log", ["", "nonsense", "Warning (supported operators) operator: X, ofm: 'y'\n", "\x00\n\n\xff"])
+@pytest.mark.parametrize(
+    "log", ["", "nonsense", "Warning (supported operators) operator: X, ofm: 'y'\n", "\x00\n\n\xff"]
+)
 def test_reasons_of_garbage_are_none_or_unexplained(log: str) -> None:
     assert set(reasons(log).values()) <= {"Vela gives no reason"}
 
@@ -112,7 +114,7 @@ def test_operators_that_do_not_add_up_are_no_estimate() -> None:
 
 
 def test_an_unknown_configuration_lists_the_valid_ones() -> None:
-    with pytest.raises(InputError, match="'ethos-u99' \\(valid: ethos-u55-32, .*ethos-u85-2048\\)"):
+    with pytest.raises(InputError, match=r"'ethos-u99' \(valid: ethos-u55-32, .*ethos-u85-2048\)"):
         open_device("ethos-u99")
 
 
