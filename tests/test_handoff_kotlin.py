@@ -36,12 +36,12 @@ def picture(width: int, height: int) -> np.ndarray:
 
 def test_all_files_of_a_hand_over_compile(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     hand_over(tiny_files["float32"], tmp_path / "out")
-    sources = [*kotlin.write_stubs(tmp_path / "stubs"), *(tmp_path / "out").rglob("*.kt")]
-    assert kotlin.compile_kotlin(sources, tmp_path / "classes") == ""
-    # The stubs let nothing pass that is not there.
-    file = next((tmp_path / "out").rglob("MediaPipeClassifier.kt"))
-    file.write_text(file.read_text().replace(".setMaxResults(", ".setMaximumResults("))
-    assert "setMaximumResults" in kotlin.compile_kotlin(sources, tmp_path / "classes")
+    wrong = tmp_path / "Wrong.kt"  # shows that the stubs let nothing pass that is not there
+    wrong.write_text("fun wrong(c: edgenet.classifier.MediaPipeClassifier) = c.clasify()")
+    sources = [*kotlin.write_stubs(tmp_path / "stubs"), *(tmp_path / "out").rglob("*.kt"), wrong]
+    (error,) = kotlin.compile_kotlin(sources, tmp_path / "classes").splitlines()
+    assert "Wrong.kt" in error
+    assert "unresolved reference: clasify" in error
 
 
 def test_kotlin_scales_bit_for_bit_as_pillow(tiny_files: dict[str, Path], tmp_path: Path) -> None:
