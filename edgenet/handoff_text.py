@@ -149,9 +149,13 @@ def accuracy_sentence(e: Evaluation) -> str:
 def latency_sentence(m: Measurement, context: Mapping[str, Any]) -> str:
     """Return what was measured of a file's time."""
     cpu = context.get("cpu_model")
-    where = f"the computer it was exported on ({cpu})" if m.device == "local" else m.device
+    where = f"a computer ({cpu})" if m.device == "local" else m.device
     threads = f"{m.threads} thread{'s' * (m.threads != 1)}"
-    return f"{milliseconds(m.median_ms)} median, {milliseconds(m.p90_ms)} p90, by {m.runtime} on {where}, {threads}"
+    beware = [w for w in m.warnings if not w.startswith("cannot tell")]  # that is about other files
+    care = f" (with care: {'; '.join(beware)})" if beware else ""
+    return (
+        f"{milliseconds(m.median_ms)} median, {milliseconds(m.p90_ms)} p90, by {m.runtime} on {where}, {threads}{care}"
+    )
 
 
 def _preprocessing_text(model: "Deployed") -> str:

@@ -343,7 +343,7 @@ class Results:
                 estimates=[_build(Estimate, e) for e in data.get("estimates", [])],
                 failures=[_build(Failure, f) for f in data["failures"]],
             )
-        except (KeyError, TypeError) as e:
+        except (KeyError, TypeError, ValueError) as e:
             raise InputError(f"{path} lacks a field ({e}): delete it and run again") from None
 
 

@@ -42,28 +42,29 @@ def other_measurements(results: Results) -> str:
 
 
 def estimates(results: Results) -> str:
-    """Return what accelerators that are not here would make of the files, by their compilers; "" without."""
+    """Return what accelerators that are not here would make of the files, and what they leave and why; "" without."""
+    if not results.estimates:
+        return ""
     names = {a.id: a.path for a in results.artifacts}
-    titles = ("File", "Device", "On the accelerator", "Left to the CPU, and why", "SRAM", "DRAM", "Flash", "Cycles",
-              "Estimated time", "By")  # fmt: skip
-    lines = []
+    titles = ("File", "Device", "On the accelerator", "SRAM", "DRAM", "Flash", "Cycles", "Estimated time", "By")
+    lines, facts = [], ""
     for e in results.estimates:
-        left = "".join(f"<small>{o.n} {html.escape(o.kind)}: {html.escape(o.why)}</small>" for o in e.left)
-        notes = "".join(f"<small>{html.escape(w)}</small>" for w in e.warnings)
-        time = f"{milliseconds(e.inference_ms)}<small>an estimate</small>" if e.inference_ms is not None else MISSING
+        file, device = html.escape(names.get(e.artifact, e.artifact)), html.escape(e.device)
         memory = [MISSING if b is None else megabytes(b) for b in (e.sram_bytes, e.dram_bytes, e.flash_bytes)]
-        cells = [
-            html.escape(names.get(e.artifact, e.artifact)),
-            html.escape(e.device),
-            f"{e.n_accelerated} of {counted(e.n_operators, 'operator')}{notes}",
-            f"{e.n_operators - e.n_accelerated}{left}",
-            *memory,
-            MISSING if e.cycles is None else f"{e.cycles:,}",
-            time,
-            two_lines(html.escape(e.tool), html.escape(e.basis)),
-        ]
-        lines.append((False, cells))
-    return table("Estimates: computed by a compiler or from a list, measured by nobody", titles, lines) if lines else ""
+        cycles = MISSING if e.cycles is None else f"{e.cycles:,}"
+        time = MISSING if e.inference_ms is None else two_lines(milliseconds(e.inference_ms), "an estimate")
+        taken = two_lines(f"{e.n_accelerated} of {e.n_operators}", "operators")
+        lines.append((False, [file, device, taken, *memory, cycles, time, html.escape(e.tool)]))
+        by_reason: dict[str, list[str]] = {}
+        for o in e.left:
+            by_reason.setdefault(o.why, []).append(f"{o.n} {o.kind}")
+        said = [f"{', '.join(kinds)}: {why}" for why, kinds in by_reason.items()] + list(e.warnings)
+        if said:
+            facts += f"<dt>{file}, {device}</dt><dd>{'<br>'.join(map(html.escape, said))}</dd>"
+    for tool, basis in dict.fromkeys((e.tool, e.basis) for e in results.estimates):
+        facts += f"<dt>{html.escape(tool)}</dt><dd>{html.escape(basis)}</dd>"
+    caption = "Estimates: computed by a compiler or from a list, measured by nobody"
+    return table(caption, titles, lines) + f'<h3>Left to the CPU, and why</h3><dl class="facts">{facts}</dl>'
 
 
 def two_lines(first: str, second: str) -> str:

@@ -149,13 +149,15 @@ def test_the_readme_says_what_results_json_beside_the_file_knows(tiny_files: dic
     e = Evaluation(
         "tiny_int8", "f", 30, 30, 0.9, (0.7, 0.97), 1.0, None, "litert", reference="tiny_float32", agreement=0.8
     )
-    m = Measurement("tiny_int8", "adb:PIXEL", "litert", 2, (2_000_000,) * 50)
+    m = Measurement("tiny_int8", "adb:PIXEL", "litert", 2, (2_000_000,) * 50, warnings=("it throttled",))
     results = Results(artifacts=[artifact(path)], evaluations=[e], measurements=[m])
     results.save(tmp_path)
     hand_over(path, tmp_path / "out")
     text = " ".join(read(tmp_path / "out", "README.md").replace("\u00a0", " ").split())
     assert "| accuracy | top-1 90.0 % (95 %: 70.0 to 97.0) on 30 labelled pictures, 80.0 % of 30 pictures" in text
-    assert "| latency | 2.00 ms median, 2.00 ms p90, by litert on adb:PIXEL, 2 threads |" in text
+    assert (
+        "| latency | 2.00 ms median, 2.00 ms p90, by litert on adb:PIXEL, 2 threads (with care: it throttled) |" in text
+    )
     # Another file of the same name is not what was measured.
     results.artifacts = [artifact(path, sha256="0" * 64)]
     results.save(tmp_path)
