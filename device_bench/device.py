@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgenet.device_bench.timing import Plan
-from edgenet.results import Failure, Measurement
+from edgenet.results import Estimate, Failure, Measurement
 
 Progress = Callable[[int, int, str], None]  # (turns done, turns at most, artifact's id)
 
@@ -43,8 +43,10 @@ class Device(Protocol):
 
     def bench(
         self, artifacts: Sequence[tuple[str, Path]], request: Request, progress: Progress | None = None
-    ) -> tuple[list[Measurement], list[Failure]]:
+    ) -> tuple[Sequence[Measurement | Estimate], list[Failure]]:
         """Time (id, path) pairs against each other, in the order given; a file that fails is a Failure.
+
+        A device that is not there but is known by its compiler gives an Estimate. `Results.put` takes either.
 
         Raises:
             InputError: the request is not one that this device can do.

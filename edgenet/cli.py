@@ -253,6 +253,49 @@ def inspect(artifact: Path, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("artifact", type=PATH, required=False)
+@click.option("--out", type=PATH, metavar="DIR", help="Folder for the hand-over; an earlier one is replaced.")
+@click.option("--verify", type=PATH, metavar="DIR", help="Replay the golden test of an earlier hand-over here.")
+@json_option
+def handoff(artifact: Path | None, out: Path | None, verify: Path | None, as_json: bool) -> None:
+    """Write what an Android team needs to ship a .tflite file and to prove that it still answers as here.
+
+    \b
+    edgenet handoff OUT/efficientnet-lite0_int8.tflite --out HANDOVER
+    edgenet handoff --verify HANDOVER
+    """
+    if verify is not None:
+        if artifact is not None or out is not None:
+            raise InputError("--verify DIR stands alone: leave out the file and --out")
+        _verify_handoff(verify, as_json)
+        return
+    if artifact is None or out is None:
+        raise InputError("give a .tflite file and --out DIR, or --verify DIR")
+    from edgenet.handoff import MANIFEST, hand_over
+
+    hand_over(artifact, out)
+    if as_json:
+        click.echo((out / MANIFEST).read_text(encoding="utf-8"), nl=False)
+    else:
+        click.echo(f"{out / 'README.md'} says what is there; `edgenet handoff --verify {out}` checks it")
+
+
+def _verify_handoff(folder: Path, as_json: bool) -> None:
+    from edgenet.handoff_verify import verify
+
+    checks = verify(folder)
+    if as_json:
+        _print_json([dataclasses.asdict(c) for c in checks])
+    else:
+        for c in checks:
+            mark = "-" if c.ok is None else "ok" if c.ok else "FAILED"
+            click.echo(f"{mark:6} {c.what}: {c.said}")
+    failed = [c.what for c in checks if c.ok is False]
+    if failed:
+        raise GateFailed(f"the hand-over {folder} does not hold: {', '.join(failed)} failed")
+
+
+@main.command()
 @click.argument("folder", metavar="DIR", type=PATH)
 @json_option
 def report(folder: Path, as_json: bool) -> None:

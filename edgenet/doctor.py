@@ -31,12 +31,14 @@ EXTRAS = {
     "qat": "quantization-aware training",
     "weights": "pretrained weights of EfficientNet-Lite0, 1 and 2",
     "sample": "the sample photographs (--images sample)",
+    "ethos-u": "estimates for Ethos-U (ethos-u:CONFIG)",
+    "android": "replaying a hand-over through MediaPipe (handoff --verify)",
 }
 #  tool               other names                                  what for                                remedy
 _TOOLS = (
     ("adb", (), "Android phones as devices", "apt install adb, or Android's platform-tools"),
     ("ssh", (), "boards as devices", "apt install openssh-client"),
-    ("vela", (), "compiling for Ethos-U", "pip install ethos-u-vela"),
+    ("vela", (), "compiling for Ethos-U", "pip install 'edgenet[ethos-u]'"),
     ("edgetpu_compiler", (), "compiling for the Coral Edge TPU", "see https://coral.ai/docs/edgetpu/compiler"),
     ("chromium", ("chromium-browser", "google-chrome"), "printing the report to PDF", "apt install chromium"),
 )

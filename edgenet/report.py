@@ -232,6 +232,13 @@ def files(view: View) -> str:
     return section("files", "Every file, every number", body, lead)
 
 
+def estimates(view: View) -> str:
+    """What accelerators would make of the files, where no accelerator was at hand."""
+    lead = "Nothing here was run: these are what compilers for accelerators say, without the time of what the CPU does."
+    body = tables.estimates(view.results)
+    return section("estimates", "Accelerators, estimated", body, lead) if body else ""
+
+
 def _device(view: View, device: str, threads: int) -> str:
     cpu = view.results.context.get("cpu_model")
     name = f"this computer ({cpu})" if device == "local" and cpu else device
@@ -368,6 +375,7 @@ SECTIONS: tuple[Callable[[View], str], ...] = (
     tradeoff,
     search,
     files,
+    estimates,
     latency,
     pictures,
     calibration,

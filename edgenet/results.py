@@ -4,7 +4,7 @@ Values are frozen. Units stand in the names; accuracies and agreement are fracti
 nanoseconds and every statistic is derived from them when asked. JSON is read and written here only; a reader ignores
 fields that it does not know.
 
-Schema 1 (2026-11): context, artifacts, evaluations, measurements, failures.
+Schema 1 (2026-11): context, artifacts, evaluations, measurements, failures; then estimates, which older files lack.
 """
 
 import dataclasses
@@ -211,6 +211,45 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class LeftOperators:
+    """Operators of one kind that an accelerator leaves to the CPU for one reason."""
+
+    kind: str  # TFLite's name
+    n: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an accelerator would make of an artifact, by a compiler or a list of operators: computed, never measured.
+
+    Numbers that the tool does not give are None. Memory is what one inference needs: `sram_bytes` on the chip,
+    `dram_bytes` and `flash_bytes` outside of it, where the weights are.
+    """
+
+    artifact: str
+    device: str
+    tool: str  # with its version
+    basis: str  # what the tool did, in words
+    n_operators: int
+    n_accelerated: int
+    left: tuple[LeftOperators, ...] = ()
+    cycles: int | None = None
+    clock_hz: float | None = None
+    inference_ms: float | None = None
+    sram_bytes: int | None = None
+    dram_bytes: int | None = None
+    flash_bytes: int | None = None
+    artifact_sha256: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)  # what the tool assumed: memories, bandwidths
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.n_accelerated + sum(o.n for o in self.left) != self.n_operators:
+            raise ValueError(f"{self.artifact}: {self.n_accelerated} operators and {self.left} are not all operators")
+
+
+@dataclass(frozen=True)
 class Failure:
     """Something that was asked for and did not come about. The run went on."""
 
@@ -228,9 +267,10 @@ class Results:
     artifacts: list[Artifact] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
+    estimates: list[Estimate] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
-    def put(self, item: Artifact | Evaluation | Measurement | Failure) -> None:
+    def put(self, item: Artifact | Evaluation | Measurement | Estimate | Failure) -> None:
         """Add `item` in the place of an earlier one with the same key."""
         rows, key = self._kept(type(item))
         for i, row in enumerate(rows):
@@ -247,6 +287,8 @@ class Results:
             return self.evaluations, lambda e: (e.artifact, e.runtime)
         if kind is Measurement:
             return self.measurements, lambda m: (m.artifact, m.device, m.runtime, m.threads)
+        if kind is Estimate:
+            return self.estimates, lambda e: (e.artifact, e.device)
         return self.failures, lambda f: (f.stage, f.what)
 
     def artifact(self, id: str) -> Artifact:
@@ -264,6 +306,7 @@ class Results:
             "artifacts": [dataclasses.asdict(a) for a in self.artifacts],
             "evaluations": [dataclasses.asdict(e) for e in self.evaluations],
             "measurements": [m.to_json() for m in self.measurements],
+            "estimates": [dataclasses.asdict(e) for e in self.estimates],
             "failures": [dataclasses.asdict(f) for f in self.failures],
         }
 
@@ -297,13 +340,14 @@ class Results:
                 artifacts=[_build(Artifact, a) for a in data["artifacts"]],
                 evaluations=[_build(Evaluation, e) for e in data["evaluations"]],
                 measurements=[Measurement.from_json(m) for m in data["measurements"]],
+                estimates=[_build(Estimate, e) for e in data.get("estimates", [])],
                 failures=[_build(Failure, f) for f in data["failures"]],
             )
-        except (KeyError, TypeError) as e:
+        except (KeyError, TypeError, ValueError) as e:
             raise InputError(f"{path} lacks a field ({e}): delete it and run again") from None
 
 
-_NESTED = {"inputs": TensorInfo, "outputs": TensorInfo, "flips": Flip}
+_NESTED = {"inputs": TensorInfo, "outputs": TensorInfo, "flips": Flip, "left": LeftOperators}
 
 
 def _build(cls: type[T], data: dict[str, Any]) -> T:

@@ -41,6 +41,32 @@ def other_measurements(results: Results) -> str:
     return table("Other devices and thread counts", titles, lines) if lines else ""
 
 
+def estimates(results: Results) -> str:
+    """Return what accelerators that are not here would make of the files, and what they leave and why; "" without."""
+    if not results.estimates:
+        return ""
+    names = {a.id: a.path for a in results.artifacts}
+    titles = ("File", "Device", "On the accelerator", "SRAM", "DRAM", "Flash", "Cycles", "Estimated time", "By")
+    lines, facts = [], ""
+    for e in results.estimates:
+        file, device = html.escape(names.get(e.artifact, e.artifact)), html.escape(e.device)
+        memory = [MISSING if b is None else megabytes(b) for b in (e.sram_bytes, e.dram_bytes, e.flash_bytes)]
+        cycles = MISSING if e.cycles is None else f"{e.cycles:,}"
+        time = MISSING if e.inference_ms is None else two_lines(milliseconds(e.inference_ms), "an estimate")
+        taken = two_lines(f"{e.n_accelerated} of {e.n_operators}", "operators")
+        lines.append((False, [file, device, taken, *memory, cycles, time, html.escape(e.tool)]))
+        by_reason: dict[str, list[str]] = {}
+        for o in e.left:
+            by_reason.setdefault(o.why, []).append(f"{o.n} {o.kind}")
+        said = [f"{', '.join(kinds)}: {why}" for why, kinds in by_reason.items()] + list(e.warnings)
+        if said:
+            facts += f"<dt>{file}, {device}</dt><dd>{'<br>'.join(map(html.escape, said))}</dd>"
+    for tool, basis in dict.fromkeys((e.tool, e.basis) for e in results.estimates):
+        facts += f"<dt>{html.escape(tool)}</dt><dd>{html.escape(basis)}</dd>"
+    caption = "Estimates: computed by a compiler or from a list, measured by nobody"
+    return table(caption, titles, lines) + f'<h3>Left to the CPU, and why</h3><dl class="facts">{facts}</dl>'
+
+
 def two_lines(first: str, second: str) -> str:
     """Return two lines in one cell; `first` and `second` are escaped already."""
     return first + (f"<small>{second}</small>" if second and second != MISSING else "")

@@ -41,7 +41,7 @@ EDGE_TPU_OPERATORS = {
     "PRELU": "alpha has one dimension", "QUANTIZE": "", "RESHAPE": "not all reshapes of large tensors", "SQUEEZE": "",
     "EXPAND_DIMS": "", "SLICE": "", "SPLIT": "no split of the batch", "SPACE_TO_DEPTH": "", "TRANSPOSE": "",
     "CONV_2D": "the same dilation in x and y", "DEPTHWISE_CONV_2D": "no dilation", "TRANSPOSE_CONV": "",
-    "FULLY_CONNECTED": "default weight format; the output has one dimension beside the batch",
+    "FULLY_CONNECTED": "default weight format, one scale for all weights; the output has one dimension but the batch",
     "AVERAGE_POOL_2D": "no fused activation", "MAX_POOL_2D": "no fused activation",
     "MEAN": "over x and y, never over the batch", "SUM": "", "REDUCE_MAX": "never over the batch",
     "REDUCE_MIN": "never over the batch", "CONCATENATION": "no fused activation", "PACK": "not along the batch",

@@ -7,9 +7,10 @@ https://github.com/tensorflow/tensorflow/blob/master/tensorflow/compiler/mlir/li
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from edgenet.errors import InputError, MissingDependency
 from edgenet.export.inspection import Facts, Operator, Weight, largest_q
 from edgenet.export.metadata import BUFFER_NAME, PARSE_ERRORS, parse_metadata, split_files
 from edgenet.results import TensorInfo
+
+T = TypeVar("T")
 
 _NUMPY = {
     "float32": np.float32, "float16": np.float16, "float64": np.float64, "int8": np.int8, "uint8": np.uint8,
@@ -151,17 +154,39 @@ def read_tflite(path: Path) -> Facts:
         InputError: it is damaged.
         MissingDependency: ai-edge-litert, whose schema is used, is not installed.
     """
+    return _parsed(path, _facts)
+
+
+def _parsed(path: Path, parse: Callable[[bytes, Any], T]) -> T:
     try:
         from ai_edge_litert import schema_py_generated as schema
     except ImportError:
         raise MissingDependency("ai-edge-litert", "tflite", "inspecting a .tflite file") from None
     buf = path.read_bytes()
+    if buf[4:8] != b"TFL3":
+        raise InputError(f"{path} is not a .tflite file: the identifier TFL3 is missing")
     try:
-        return _facts(buf, schema)
+        return parse(buf, schema)
     except InputError as e:
         raise InputError(f"{path}: {e}") from None
     except (*PARSE_ERRORS, AssertionError, RecursionError) as e:
         raise InputError(f"{path} is a .tflite file by its first bytes, but damaged or cut short ({e})") from None
+
+
+def operator_outputs(path: Path) -> list[tuple[str, str]]:
+    """Return (kind, name of the first output) of every operator of the main graph, as the file spells them.
+
+    Raises as `read_tflite` does.
+    """
+
+    def outputs(buf: bytes, schema: Any) -> list[tuple[str, str]]:
+        reader = _Reader(buf, schema)
+        graph = reader.root.Subgraphs(0)
+        names = [(graph.Tensors(i).Name() or b"").decode() for i in reader.count(graph.TensorsLength())]
+        ops = [reader.operator(graph.Operators(i)) for i in reader.count(graph.OperatorsLength())]
+        return [(op.kind, names[op.outputs[0]] if op.outputs else "") for op in ops]
+
+    return _parsed(path, outputs)
 
 
 def _facts(buf: bytes, schema: Any) -> Facts:

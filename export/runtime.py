@@ -22,7 +22,10 @@ READS = {
     "litert": (".tflite",),
     "onnxruntime": (".onnx",),
     "openvino": (".xml", ".onnx", ".tflite"),
+    "edgetpu": (".tflite",),  # LiteRT with Coral's delegate
 }
+EDGE_TPU_LIBRARY = "libedgetpu.so.1"
+EDGE_TPU_OPERATOR = "edgetpu-custom-op"  # what edgetpu_compiler makes of all that it maps
 # Images a call where the file leaves the batch open: keeps the cores busy, and the memory flat.
 _MAX_BATCH = 8
 _PREFERRED_OUTPUT = "probabilities"
@@ -203,7 +206,13 @@ def import_runtime(path: str, runtime: str | None = None) -> str:
         LoadError: no runtime reads such a file.
     """
     name = runtime_for(path, runtime)
-    {"litert": _import_litert, "onnxruntime": _import_onnxruntime, "openvino": _import_openvino}[name]()
+    imports: dict[str, Callable[[], Any]] = {
+        "litert": _import_litert,
+        "onnxruntime": _import_onnxruntime,
+        "openvino": _import_openvino,
+        "edgetpu": _import_litert,
+    }
+    imports[name]()
     return name
 
 
@@ -227,6 +236,7 @@ def load(path: Any, threads: int = 1, runtime: str | None = None) -> Predictor:
         "litert": _LiteRT,
         "onnxruntime": _OnnxRuntime,
         "openvino": _OpenVINO,
+        "edgetpu": _EdgeTpu,
     }
     try:
         backend = backend_of[name](path, threads)
@@ -243,7 +253,7 @@ class _LiteRT:
     def __init__(self, path: str, threads: int) -> None:
         interpreter_class, self.version = _import_litert()
         self._path = path
-        self._interpreter = interpreter_class(model_path=path, num_threads=threads)
+        self._interpreter = self._load(interpreter_class, path, threads)
         self._interpreter.allocate_tensors()
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         _one_input(path, len(inputs))
@@ -254,6 +264,9 @@ class _LiteRT:
         self.outputs = [_litert_tensor(o, names) for o in outputs]
         self._output_index = [o["index"] for o in outputs]
         self.delegate = _litert_delegate(self._interpreter)
+
+    def _load(self, interpreter_class: Any, path: str, threads: int) -> Any:
+        return interpreter_class(model_path=path, num_threads=threads)
 
     def lanes(self, n: int) -> list[_LiteRT]:
         return [_LiteRT(self._path, 1) for _ in range(n)]
@@ -270,6 +283,31 @@ class _LiteRT:
 
     def get_output(self, i: int) -> np.ndarray:
         return np.asarray(self._interpreter.get_tensor(self._output_index[i]))
+
+
+class _EdgeTpu(_LiteRT):
+    runtime = "edgetpu"
+
+    def __init__(self, path: str, threads: int) -> None:
+        super().__init__(path, threads)
+        self.delegate = "Edge TPU"
+
+    def _load(self, interpreter_class: Any, path: str, threads: int) -> Any:
+        with open(path, "rb") as f:
+            if EDGE_TPU_OPERATOR.encode() not in f.read():  # the delegate would take nothing, without a word
+                raise LoadError(f"{path} is not compiled for the Edge TPU: run edgetpu_compiler on it")
+        try:
+            from ai_edge_litert.interpreter import load_delegate
+        except ImportError:
+            from tflite_runtime.interpreter import load_delegate
+        try:
+            delegate = load_delegate(EDGE_TPU_LIBRARY)
+        except (OSError, ValueError) as e:
+            raise LoadError(f"{EDGE_TPU_LIBRARY} does not load, or finds no Edge TPU ({_reason(e)})") from None
+        return interpreter_class(model_path=path, num_threads=threads, experimental_delegates=[delegate])
+
+    def lanes(self, n: int) -> list[_LiteRT]:
+        return [self]  # there is one stick
 
 
 class _OnnxRuntime:

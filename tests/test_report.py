@@ -14,7 +14,7 @@ from hand_built import FILES, NAMES, a_measurement, changed, partial_results, so
 from edgenet import report, text
 from edgenet.errors import InputError
 from edgenet.report import write_report
-from edgenet.results import Failure, Flip, Results
+from edgenet.results import Estimate, Failure, Flip, LeftOperators, Results
 from edgenet.summary import recommend, summary_lines
 
 CHROMIUM = shutil.which("chromium")
@@ -329,3 +329,31 @@ def test_the_page_does_not_scroll_sideways_in_a_browser(
     assert (int(wide), int(narrow)) == plots_shown
     assert int(sticking_out) == 0
     assert answer_on_top == "true"
+
+
+def test_estimates_have_a_table_that_says_what_they_are(tmp_path: Path) -> None:
+    results = some_results()
+    first = results.artifacts[0]
+    left = tuple(LeftOperators(kind, n, "works on <float32>") for kind, n in (("FULLY_CONNECTED", 1), ("SOFTMAX", 2)))
+    e = Estimate(
+        first.id, "ethos-u:ethos-u55-256", "vela 5.2.0", "compiled by Vela", 64, 61, left, 7_190_859, 5e8, 14.38,
+        1_509_600, 0, 4_510_096, warnings=("2 operators run on the CPU",),
+    )  # fmt: skip
+    results.put(e)
+    results.put(Estimate(first.id, "edgetpu", "a list", "only a static check", 63, 63))
+    page = Page(write_report(results, tmp_path).read_text())
+    (table,) = [t for t in page.tables if "Estimated time" in t[0]]
+    full, bare = ([" ".join(cell.replace(NBSP, " ").split()) for cell in row] for row in table[1:])
+    assert full == [
+        first.path, "ethos-u:ethos-u55-256", "61 of 64 operators", "1.5 MB", "0.00 MB", "4.5 MB", "7,190,859",
+        "14.4 ms an estimate", "vela 5.2.0",
+    ]  # fmt: skip
+    assert bare[2:8] == ["63 of 63 operators", "—", "—", "—", "—", "—"]
+    assert "Left to the CPU, and why" in page.text
+    assert "1 FULLY_CONNECTED, 2 SOFTMAX: works on <float32> 2 operators run on the CPU" in page.text
+    assert "a list only a static check" in page.text
+    assert "Nothing here was run" in page.text
+
+
+def test_without_estimates_nothing_is_said_of_them(tmp_path: Path) -> None:
+    assert "estimate" not in Page(write_report(some_results(), tmp_path).read_text()).text.lower()

@@ -1,0 +1,45 @@
+package edgenet.classifier
+
+import android.content.Context
+import android.graphics.Bitmap
+import java.io.Closeable
+import java.io.FileInputStream
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import java.nio.channels.FileChannel
+import org.tensorflow.lite.Interpreter
+
+/** {{MODEL}} by LiteRT's Interpreter, on the CPU. Not for several threads at once. */
+class LiteRtClassifier(context: Context, threads: Int = 2) : Closeable {
+    /** The name of each class, in the order of the probabilities. */
+    val labels: List<String> = context.assets.open(LABELS).bufferedReader().use { it.readLines() }
+
+    private val interpreter = Interpreter(mapped(context), Interpreter.Options().setNumThreads(threads))
+    private val output = ByteBuffer.allocateDirect(CLASSES * {{OUTPUT_BYTES}}).order(ByteOrder.nativeOrder())
+
+    /** The score of each class for an upright picture of any size. */
+    fun classify(picture: Bitmap): FloatArray = run(Preprocessing.input(Preprocessing.pixels(picture)))
+
+    /** The score of each class for what [Preprocessing.input] makes. */
+    fun run(input: ByteBuffer): FloatArray {
+        output.rewind()
+        interpreter.run(input, output)
+        output.rewind()
+        return FloatArray(CLASSES) { {{READ}} }
+    }
+
+    override fun close() = interpreter.close()
+
+    companion object {
+        const val MODEL = "{{ASSET}}"
+        const val LABELS = "labels.txt"
+        const val CLASSES = {{CLASSES}}
+
+        // A mapped file stays in the page cache and is not copied; noCompress in build.gradle.kts makes it possible.
+        private fun mapped(context: Context): ByteBuffer = context.assets.openFd(MODEL).use { fd ->
+            FileInputStream(fd.fileDescriptor).channel.use {
+                it.map(FileChannel.MapMode.READ_ONLY, fd.startOffset, fd.declaredLength)
+            }
+        }
+    }
+}

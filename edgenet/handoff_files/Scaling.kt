@@ -1,0 +1,58 @@
+
+    private const val BITS = 22 // of the weights' fraction: Pillow's 32 - 8 - 2
+
+    private class Taps(val first: IntArray, val weights: Array<IntArray>)
+
+    private fun scaled(square: IntArray, side: Int): IntArray {
+        val taps = taps(side)
+        val rows = IntArray(side * SIZE_PX) // scaled along x
+        for (y in 0 until side) {
+            for (x in 0 until SIZE_PX) {
+                rows[y * SIZE_PX + x] = blend(square, y * side + taps.first[x], 1, taps.weights[x])
+            }
+        }
+        return IntArray(SIZE_PX * SIZE_PX) {
+            val y = it / SIZE_PX
+            blend(rows, taps.first[y] * SIZE_PX + it % SIZE_PX, SIZE_PX, taps.weights[y])
+        }
+    }
+
+    private fun blend(pixels: IntArray, start: Int, step: Int, weights: IntArray): Int {
+        var red = 1 shl (BITS - 1)
+        var green = red
+        var blue = red
+        for (i in weights.indices) {
+            val pixel = pixels[start + i * step]
+            red += ((pixel shr 16) and 0xFF) * weights[i]
+            green += ((pixel shr 8) and 0xFF) * weights[i]
+            blue += (pixel and 0xFF) * weights[i]
+        }
+        return (0xFF shl 24) or (eightBits(red) shl 16) or (eightBits(green) shl 8) or eightBits(blue)
+    }
+
+    private fun eightBits(sum: Int): Int = (sum shr BITS).coerceIn(0, 255)
+
+    private fun taps(side: Int): Taps {
+        val scale = side.toDouble() / SIZE_PX
+        val stretch = maxOf(scale, 1.0) // when it shrinks a picture, the kernel grows with it
+        val reach = {{SUPPORT}} * stretch
+        val first = IntArray(SIZE_PX)
+        val weights = Array(SIZE_PX) { i ->
+            val centre = (i + 0.5) * scale
+            val start = maxOf((centre - reach + 0.5).toInt(), 0)
+            val end = minOf((centre + reach + 0.5).toInt(), side)
+            val real = DoubleArray(end - start) { kernel((it + start - centre + 0.5) * (1.0 / stretch)) }
+            val sum = real.sum()
+            first[i] = start
+            IntArray(real.size) {
+                val fixed = real[it] / sum * (1 shl BITS)
+                (if (fixed < 0) fixed - 0.5 else fixed + 0.5).toInt()
+            }
+        }
+        return Taps(first, weights)
+    }
+
+    private fun kernel(at: Double): Double {
+        val x = Math.abs(at)
+        {{KERNEL}}
+    }
