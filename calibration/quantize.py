@@ -108,9 +108,12 @@ def adds_in_pairs(kind: str, shape: tuple[int, ...]) -> bool:
 
 
 def pair_scale(w: np.ndarray) -> np.ndarray:
-    """Return the scales, (C,) float32, of rows (C, T) whose pairs share PAIR_LIMIT: the largest pair meets it."""
+    """Return the scales, (C,) float32, of rows (C, T) whose pairs share PAIR_LIMIT.
+
+    The largest pair is one short of it: both may be rounded up.
+    """
     pairs = np.abs(w).reshape(len(w), -1, 2).sum(-1).max(-1)
-    return np.maximum(np.maximum(pairs / PAIR_LIMIT, np.abs(w).max(-1) / 127), 1e-10).astype(np.float32)
+    return np.maximum(np.maximum(pairs / (PAIR_LIMIT - 1), np.abs(w).max(-1) / 127), 1e-10).astype(np.float32)
 
 
 def round_weights(
