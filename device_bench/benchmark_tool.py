@@ -144,7 +144,7 @@ class Log:
 
 
 _LOGCAT = re.compile(r"^\d\d-\d\d \d\d:\d\d:\d\d\.\d+ +\d+ +\d+ [VDIWEF] \S+ *: ?")
-_NUMBER = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _SERIES = re.compile(r"Running benchmark for at least \S+ iterations")
 _SUMMARY = re.compile(r"nference timings in us:.*?\bInit: ([^,\s]+),.*\b(?:Inference(?: \(avg\))?|no stats): (\S+)")
 _SUMMARY_LITERT = re.compile(r"Model initialization: +(\S+) ms")
@@ -355,7 +355,7 @@ class Delegation:
         if self.nodes is None:
             return [f"how many nodes {self.delegate} took is not known: this benchmark_model does not say"]
         if self.nodes == 0:
-            return [f"{self.delegate} took none{of} of the nodes: TFLite's own kernels were timed".replace("  ", " ")]
+            return [f"{self.delegate} took none of {self.total or 'the'} nodes: TFLite's own kernels were timed"]
         if self.total is None or self.nodes < self.total:
             kinds = ", ".join(f"{kind} {n}" for kind, n in self.left.items())
             return [f"{self.delegate} took {self.nodes}{of} nodes" + (f"; it left {kinds}" if kinds else "")]

@@ -145,7 +145,7 @@ def warnings(info: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[
 
 
 def _per_core(text: str) -> dict[str, str]:
-    return {n: value for n, value in re.findall(r"/cpu(\d+)/cpufreq/\S+ (\S+)", text)}
+    return dict(re.findall(r"/cpu(\d+)/cpufreq/\S+ (\S+)", text))
 
 
 def _range(text: str) -> list[int]:

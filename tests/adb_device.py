@@ -333,7 +333,8 @@ class _Connection:
                 if not here.is_file():
                     self._fail(stream, "open failed: No such file or directory")
                     continue
-                content = here.read_bytes()
+                program = self.phone.root / "elf" / here.name
+                content = (program if program.is_file() else here).read_bytes()
                 for i in range(0, len(content), 65536):
                     chunk = content[i : i + 65536]
                     stream.send(b"DATA" + struct.pack("<I", len(chunk)) + chunk)
@@ -426,6 +427,8 @@ def log(tool: dict[str, Any], flags: dict[str, str], digest: str, n_call: int, h
     verbose = "" if style == "2019" else "INFO: " if style == "2021" else "VERBOSE: "
     asked = "nnapi" if flags.get("use_nnapi") else "gpu" if flags.get("use_gpu") else "cpu"
     nodes, total = tool.get("delegates", {}).get(asked, (9, 9)) if hit else (9, 9)
+    if style == "2019" and asked == "cpu":
+        nodes = 0  # it has TFLite's own kernels only
     name = {"cpu": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI"}[asked]
     kernel = {"cpu": "TfLiteXNNPackDelegate", "gpu": "TfLiteGpuDelegateV2", "nnapi": "TfLiteNnapiDelegate"}[asked]
 
