@@ -36,7 +36,8 @@ _PICTURES_A_CALL = 16
 def find() -> list[dict[str, Any]]:
     """Return the phones that adb lists, each as {"id", "kind", "name", "state", "runtimes", "abi", "soc", "os"}.
 
-    Takes ten seconds at most, and is empty where adb is missing or does not answer.
+    Waits ten seconds at most for adb and as long for the phones, all at once; a phone that does not answer is listed by
+    what adb knows. Empty where adb is missing or does not answer.
     """
     try:
         reply = run_adb("devices", "-l", timeout_s=_FIND_TIMEOUT_S)
@@ -178,8 +179,8 @@ class AdbDevice:
                         f"{ENV_RUNNER} ended well but wrote no {targets[0]}: it is called as IN OUT MODEL"
                     )
                 raise DeviceError(
-                    "this benchmark_model is too old to write outputs (it has no --output_filepath): take one of "
-                    f"TensorFlow 2.16 or later, TFLite's and not LiteRT's CompiledModel one, or set {ENV_RUNNER}"
+                    "this benchmark_model is too old to write outputs (it has no --output_filepath): take a recent "
+                    f"build of TFLite's own, not of LiteRT's CompiledModel tool, or set {ENV_RUNNER}"
                 )
             self._link.transfer("pull", *targets, str(local), size_bytes=0)
             used = " ".join(shlex.quote(f"{self._link.folder}/{name}") + ".*" for name in names)

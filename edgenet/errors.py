@@ -2,7 +2,7 @@
 
     EdgenetError
     ├── InputError          the arguments or the input files are wrong          exit status 2
-    ├── MissingDependency   a library or program for this work is missing          exit status 2
+    ├── MissingDependency   a library or a program is not installed             exit status 2
     ├── GateFailed          a budget or a comparison failed                     exit status 1
     └── DeviceError         a device or a runtime failed                        exit status 3
 
