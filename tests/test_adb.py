@@ -4,9 +4,11 @@ The server is this module's own, on a port and with keys of its own; a user's is
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -35,6 +37,11 @@ QUICK = Request(plan=Plan(min_runs=6, min_time_s=0.01, rounds=2, max_rounds=2, w
 Connect = Callable[..., Phone]
 
 
+def answers(port: int) -> bool:
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="module", autouse=True)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An adb server of this module's own."""
@@ -48,12 +55,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("ADB_LOCAL_TRANSPORT_MAX_PORT", "5554")
         patch.delenv("ANDROID_SERIAL", raising=False)
         patch.delenv("ADB_SERVER_SOCKET", raising=False)
-        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 30}
+        # In the foreground, and ended by the kernel with this process, however that ends.
+        process = subprocess.Popen(
+            ["adb", "nodaemon", "server"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL),  # PR_SET_PDEATHSIG
+        )
         try:
-            subprocess.run(["adb", "start-server"], check=True, **quiet)
+            deadline = time.monotonic() + 30
+            while not answers(port):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
             yield
         finally:
-            subprocess.run(["adb", "kill-server"], check=False, **quiet)
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(autouse=True)
