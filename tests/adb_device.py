@@ -105,6 +105,7 @@ class Phone:
                 s, _ = self._server.accept()
             except OSError:
                 return
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small packets, each waited for
             connection = _Connection(self, s)
             self._connections.append(connection)
             threading.Thread(target=connection.run, daemon=True).start()
