@@ -2,7 +2,7 @@
 
     EdgenetError
     ├── InputError          the arguments or the input files are wrong          exit status 2
-    ├── MissingDependency   a library that this work needs is not installed     exit status 2
+    ├── MissingDependency   a library or a program is not installed             exit status 2
     ├── GateFailed          a budget or a comparison failed                     exit status 1
     └── DeviceError         a device or a runtime failed                        exit status 3
 
@@ -22,16 +22,18 @@ class InputError(EdgenetError):
 
 
 class MissingDependency(EdgenetError):
-    """A library that this work needs is not installed.
+    """A library or a program that this work needs is not installed.
 
     Args:
-        package: the name on PyPI.
+        package: the name on PyPI, or of the program.
         extra: the extra of edgenet that installs it.
         purpose: what it is needed for, as a noun phrase.
+        install: how a program is installed, which no extra does.
     """
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'edgenet[{extra}]'")
+    def __init__(self, package: str, extra: str, purpose: str, *, install: str = "") -> None:
+        how = install or f"pip install 'edgenet[{extra}]'"
+        super().__init__(f"{purpose} needs {package}, which is not installed: {how}")
         self.package, self.extra = package, extra
 
 
