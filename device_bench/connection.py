@@ -2,7 +2,7 @@
 
 The host key is always checked, as the user's configuration says; nothing is ever asked. EDGENET_SSH_CONFIG names
 another configuration file, as `ssh -F` does. Everything of ours there is under ~/.cache/edgenet. The other side needs
-sh, mkdir, mv, rm, find, touch, tar and sha256sum, as busybox has them too.
+sh, mkdir, mktemp, mv, rm, find, touch, tar and sha256sum, as busybox has them too.
 """
 
 import hashlib
@@ -37,12 +37,12 @@ _OPTIONS = (
 _REASONS = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
-        "its host key is not the one that is known: either the system was installed anew, or another machine answers in "
-        "its place. Find out which; only then remove the old key: ssh-keygen -R {known_as}",
+        "its host key is not the one that is known: the system was installed anew, or another machine answers in its "
+        "place. Find out which; only then remove the old key: ssh-keygen -R {known_as}",
     ),
     (
         "Host key verification failed|host key is known",
-        "its host key is not known here: run `ssh {arguments}` once, compare the fingerprint with the board's own, accept",
+        "its host key is not known here: run `ssh {arguments}` once, compare the fingerprint with the board's, accept it",
     ),
     (
         r"Permission denied \(|Too many authentication failures",
@@ -66,7 +66,12 @@ _REASONS = (
         r"closed by|Connection reset|Broken pipe|not responding|disconnect",
         "the connection was lost: is the board on, does its power supply hold, is the network stable?",
     ),
+    (
+        r"(?m)^(ssh|kex|banner|command-line|Unable to negotiate|no matching|percent_|Control)",
+        "ssh failed: {said}; `ssh {arguments}` must work without a question",
+    ),
 )
+_DISK_FULL = re.compile(r"No space left|Disk quota|Wrote only \d+ of")
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,12 @@ class Connection:
         return ["ssh", "-T", *options, *self.arguments, "exec " + shlex.join(["sh", "-c", script, "sh", *words])]
 
     def run(
-        self, script: str, *words: str, stdin: bytes | IO[bytes] = b"", timeout_s: float = 60.0, doing: str = "a command"
+        self,
+        script: str,
+        *words: str,
+        stdin: bytes | IO[bytes] = b"",
+        timeout_s: float = 60.0,
+        doing: str = "a command",
     ) -> Done:
         """Run `script` there as `command` says.
 
@@ -158,15 +168,15 @@ class Connection:
         if status != _SSH_FAILED:
             return None
         known_as = f"'[{self.host}]:{self.port}'" if self.port and self.port != 22 else self.host
-        last = ([line.strip() for line in said.splitlines() if line.strip()] or [""])[-1]
+        arguments = shlex.join(self.arguments)
         for pattern, text in _REASONS:
-            if re.search(pattern, said):
-                arguments = shlex.join(self.arguments)
-                return f"{self.id}: {text.format(known_as=known_as, arguments=arguments, said=last[:200])}"
-        if last:
-            return f"{self.id}: ssh ended: {last[:200]}; `ssh {shlex.join(self.arguments)}` must work without a question"
-        # ssh says nothing of a process that a signal ended.
-        return f"{self.id}: the process there was killed; was the board out of memory? `dmesg` there tells"
+            if found := re.search(pattern, said):
+                line = said[said.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
+                return f"{self.id}: {text.format(known_as=known_as, arguments=arguments, said=line[:200])}"
+        # ssh itself says nothing of a process that a signal ended.
+        last = ([line.strip() for line in said.splitlines() if line.strip()] or [""])[-1]
+        words = f" (it said last: {last[:200]})" if last else ""
+        return f"{self.id}: the process there was killed; was the board out of memory? `dmesg` there tells{words}"
 
     def carry(self, bundles: Sequence[Bundle]) -> None:
         """Have `bundles` there, whole; those whose content is there already are not sent again.
@@ -213,9 +223,14 @@ class Connection:
 
     def _not_written(self, done: Done, size_bytes: int) -> DeviceError:
         said = ([line.strip() for line in done.err.splitlines() if line.strip()] or ["no reason told"])[0]
-        if "No space left" in done.err or "Disk quota" in done.err:
+        if is_disk_full(done.err):
             return DeviceError(f"{self.id}: its disk is full: {size_bytes / 1e6:.1f} MB are needed in ~/{FOLDER}")
         return DeviceError(f"{self.id}: cannot write to ~/{FOLDER} there: {said[:200]}")
+
+
+def is_disk_full(said: str) -> bool:
+    """Tell from what tar, Python or pip printed whether a disk is full."""
+    return _DISK_FULL.search(said) is not None
 
 
 def parse(address: str) -> Connection:

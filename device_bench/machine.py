@@ -102,16 +102,18 @@ def runtimes() -> dict[str, str]:
 
 
 def _cpu_model(root: Path) -> str:
-    cores = []
+    cores, chip = [], ""
     for line in (_read(root / "proc/cpuinfo") or "").splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
-        if key in ("model name", "Hardware") and value and not value.startswith("ARMv"):
+        if key == "model name" and value and not value.startswith("ARMv"):
             return value
+        if key == "Hardware":
+            chip = value
         if key == "CPU part":
             core = _ARM_PARTS.get(int(value, 16) if value.startswith("0x") else 0)
             if core and core not in cores:
                 cores.append(core)
-    board = (_read(root / "proc/device-tree/model") or "").strip("\0 \n")
+    board = (_read(root / "proc/device-tree/model") or "").strip("\0 \n") or chip
     names = " + ".join(cores)
     return f"{board} ({names})" if board and names else board or names or platform.processor() or platform.machine()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgenet.device_bench.connection import FOLDER, Bundle, Connection, Done, bundle
+from edgenet.device_bench.connection import FOLDER, Bundle, Connection, Done, bundle, is_disk_full
 from edgenet.device_bench.machine import RUNTIME_PACKAGES
 from edgenet.device_bench.ssh import PREPARED
 from edgenet.errors import DeviceError, InputError
@@ -22,7 +22,7 @@ MIN_PYTHON = (3, 9)  # what runner.py and runtime.py keep to
 # The system's own Python first: its venv module and its wheels are the likeliest to be there.
 _PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python3.9", "python3.14")
 _PROBE = (
-    "import json,platform,struct,sys,sysconfig;print(json.dumps(dict(version=sys.version_info[:3],exe=sys.executable,"
+    "import json,platform,struct,sys,sysconfig;print(json.dumps(dict(version=sys.version_info[:3],exe=sys.argv[1],"
     "machine=platform.machine(),bits=struct.calcsize(chr(80))*8,libc=platform.libc_ver()[0],"
     "platform=sysconfig.get_platform())))"
 )
@@ -33,7 +33,9 @@ _IMPORTS = {
     "openvino": "import numpy, openvino",
 }
 # tflite-runtime is built for NumPy 1, and Python tells only on import.
-_REQUIREMENTS = {package: (package, "numpy") for package in _IMPORTS} | {"tflite-runtime": ("tflite-runtime", "numpy<2")}
+_REQUIREMENTS = {package: (package, "numpy") for package in _IMPORTS} | {
+    "tflite-runtime": ("tflite-runtime", "numpy<2")
+}
 _INSTALL_TIMEOUT_S = 3600.0  # OpenVINO is large, and SD cards are slow
 
 
@@ -125,12 +127,13 @@ def _install(
             board.pip("uninstall", (package,), None)
             continue
         said = installed.out + installed.err
-        if "No space left" in said or "Disk quota" in said:
+        if is_disk_full(said):
             raise DeviceError(f"{board.id}: its disk is full: {package} does not fit; free some space and run it again")
         if carried is None and re.search("Failed to establish|NewConnectionError|name resolution|Max retries", said):
             raise DeviceError(
                 f"{board.id}: the board reaches no package index; get the wheels here and carry them over: "
-                f"{_download(python, package)}, then edgenet devices prepare {board.id} --wheels DIR"
+                f"{_download(python, package)}, then "
+                f"edgenet devices prepare {board.id} --runtime {runtime} --wheels DIR"
             )
         reasons.append(_why_not(package, python, carried, said))
     raise DeviceError(f"{board.id}: no {runtime} for {python.text}: {'; '.join(reasons)}")
@@ -138,18 +141,18 @@ def _install(
 
 def _why_not(package: str, python: Python, carried: Bundle | None, said: str) -> str:
     errors = [line.partition("ERROR:")[2].strip() for line in said.splitlines() if "ERROR:" in line]
-    if not re.search("No matching distribution|from versions: none|not a supported wheel|ResolutionImpossible", said):
+    lacking = re.search(r"(?:that satisfies the requirement|No matching distribution found for) ([\w.-]+)", said)
+    if lacking is None:
         return f"pip cannot install {package}: {(errors or ['it does not say why'])[0][:200]}"
+    what = lacking[1] if lacking[1] == package else f"{lacking[1]}, which {package} needs,"
     if carried is None:
         libc = "" if python.libc else " (its C library is not glibc, for which such wheels are built)"
-        return f"its package index has no {package} for it{libc}"
-    names = [name for name, _, _ in carried.files]
-    needed = [r.partition("<")[0] for r in _REQUIREMENTS[package]]
-    absent = [n for n in needed if not any(name.replace("_", "-").lower().startswith(n + "-") for name in names)]
-    if absent:
-        return f"no wheel of {absent[0]} in the folder"
-    built_for = sorted({tag for name in names for tag in name.removesuffix(".whl").rpartition("-")[2].split(".")})
-    return f"the wheels of {package} and what it needs do not fit it (they are for {', '.join(built_for)})"
+        return f"its package index has no wheel of {what} that fits{libc}"
+    prefix = lacking[1].replace("-", "_").replace(".", "_").lower() + "_"
+    same = [name for name, _, _ in carried.files if re.sub(r"[-.]", "_", name).lower().startswith(prefix)]
+    if not same:
+        return f"no wheel of {what} is in the folder"
+    return f"{same[0]} in the folder does not fit"
 
 
 def _download(python: Python, package: str) -> str:
@@ -180,38 +183,46 @@ class _Board:
         self.connection, self.id = connection, connection.id
 
     def find_python(self) -> Python:
-        script = 'for p in "$@"; do command -v "$p" >/dev/null 2>&1 && "$p" -c "$P" 2>/dev/null; done; exit 0'
-        done = self.connection.run(f"P={shlex.quote(_PROBE)}; {script}", *_PYTHONS, doing="looking for Python")
+        script = (
+            'probe=$1; shift; for p in "$@"; do p=$(command -v "$p") && "$p" -c "$probe" "$p" 2>/dev/null; done; exit 0'
+        )
+        done = self.connection.run(script, _PROBE, *_PYTHONS, doing="looking for Python")
         found = []
         for line in done.out.splitlines():
             try:
                 said: dict[str, Any] = json.loads(line)
-                found.append(
-                    Python(said["exe"], tuple(said["version"]), said["machine"], said["bits"], said["libc"])
-                )
+                found.append(Python(said["exe"], tuple(said["version"]), said["machine"], said["bits"], said["libc"]))
             except (ValueError, KeyError, TypeError):  # what a login script prints
                 continue
         least = ".".join(map(str, MIN_PYTHON))
         if not found:
-            raise DeviceError(f"{self.id} has no Python: install Python {least} or newer there (apt install python3-venv)")
+            raise DeviceError(
+                f"{self.id} has no Python: install Python {least} or newer there (apt install python3-venv)"
+            )
         for python in found:
             if python.version >= MIN_PYTHON:
                 return python
         newest = max(p.version for p in found)
-        raise DeviceError(f"{self.id} has Python {'.'.join(map(str, newest))} only: install Python {least} or newer there")
+        raise DeviceError(
+            f"{self.id} has Python {'.'.join(map(str, newest))} only: install Python {least} or newer there"
+        )
 
     def has_environment(self) -> bool:
         return self._python("-I", "-c", "import pip").status == 0
 
     def make_environment(self, python: Python) -> None:
-        script = f'mkdir -p "$HOME/{FOLDER}" && cd "$HOME/{FOLDER}" && rm -rf venv && exec "$1" -m venv venv'
+        # pip by hand: venv keeps to itself why it could not put it there.
+        script = (
+            f'mkdir -p "$HOME/{FOLDER}" && cd "$HOME/{FOLDER}" && rm -rf venv && "$1" -m venv --without-pip venv && '
+            "exec venv/bin/python -I -m ensurepip --default-pip"
+        )
         done = self.connection.run(script, python.exe, timeout_s=300, doing="making an environment")
         if done.status == 0:
             return
         said = done.out + done.err
-        if "No space left" in said or "Disk quota" in said:
+        if is_disk_full(said):
             raise DeviceError(f"{self.id}: its disk is full: an environment of Python takes 20 MB in ~/{FOLDER}")
-        if "ensurepip" in said or "No module named venv" in said:
+        if re.search("No module named '?(venv|ensurepip)|ensurepip is not available", said):
             package = f"python{python.version[0]}.{python.version[1]}-venv"
             raise DeviceError(f"{self.id}: Python there has no venv module: sudo apt install {package}, on the board")
         last = ([line.strip() for line in said.splitlines() if line.strip()] or [f"exit status {done.status}"])[-1]
@@ -234,7 +245,9 @@ class _Board:
         """Note what the environment has, which marks it as complete; return that."""
         code = (
             "import json,os,importlib.metadata as m;"
-            "names='numpy " + " ".join(_IMPORTS) + "'.split();have={d.metadata['Name'].lower().replace('_','-'):d.version "
+            "names='numpy "
+            + " ".join(_IMPORTS)
+            + "'.split();have={d.metadata['Name'].lower().replace('_','-'):d.version "
             "for d in m.distributions()};found={n:have[n] for n in names if n in have};"
             "f=open('venv/edgenet.tmp','w');json.dump(found,f);f.close();"
             f"os.replace('venv/edgenet.tmp','{PREPARED}');print(json.dumps(found))"

@@ -1,8 +1,9 @@
-"""`qemu:ROOTFS`: 64-bit Arm on this machine, by qemu-user. Its numbers are those of Arm kernels; its times mean nothing.
+"""`qemu:ROOTFS`: 64-bit Arm on this machine, by qemu-user: the numbers of Arm kernels, and times that mean nothing.
 
 ROOTFS is a folder that device_bench/make_arm_root.sh fills: Debian's Python for arm64 with NumPy and tflite-runtime.
 """
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -109,7 +110,8 @@ class Emulated:
         key = (path, path.stat().st_mtime_ns)
         if key not in self._predictors:
             command = self._command(runner.__file__, "--runtime", runtime_module.__file__)
-            self._predictors[key] = Worker(path.resolve(), command=command, name=str(path), timeout_s=3600.0)
+            threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            self._predictors[key] = Worker(path.resolve(), threads, command=command, name=str(path), timeout_s=3600.0)
         try:
             return self._predictors[key].predict(batch)
         except DeviceError:

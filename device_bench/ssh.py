@@ -18,7 +18,7 @@ from edgenet.device_bench.connection import FOLDER, Bundle, Connection, bundle, 
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.rounds import bench_workers, busy_between, check_request, failure
 from edgenet.device_bench.worker import Worker
-from edgenet.errors import DeviceError, EdgenetError, InputError
+from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime as runtime_module
 from edgenet.results import Failure, Measurement
 
@@ -124,7 +124,9 @@ class Board:
             self._predictors.popitem()[1].close()
 
     def _describe(self) -> dict[str, Any]:
-        script = f'cd "$HOME/{FOLDER}" 2>/dev/null && [ -f {PREPARED} ] || exit {_NOT_PREPARED}; exec venv/bin/python -I -'
+        script = (
+            f'cd "$HOME/{FOLDER}" 2>/dev/null && [ -f {PREPARED} ] || exit {_NOT_PREPARED}; exec venv/bin/python -I -'
+        )
         done = self.connection.run(script, stdin=Path(machine.__file__).read_bytes(), doing="asking what it is")
         if done.status == _NOT_PREPARED:
             raise DeviceError(f"{self.id} is not set up for edgenet yet: run `edgenet devices prepare {self.id}` once")
