@@ -42,7 +42,7 @@ _REASONS = (
     ),
     (
         "Host key verification failed|host key is known",
-        "its host key is not known here: run `ssh {arguments}` once, compare the fingerprint with the board's, accept it",
+        "its host key is not known here: run `ssh {arguments}` once, and accept the fingerprint if it is the board's",
     ),
     (
         r"Permission denied \(|Too many authentication failures",
@@ -63,7 +63,7 @@ _REASONS = (
         "your ssh configuration has an error: {said}",
     ),
     (
-        r"closed by|Connection reset|Broken pipe|not responding|disconnect",
+        r"closed by|onnection to \S+ closed|Connection reset|Broken pipe|not responding|disconnect",
         "the connection was lost: is the board on, does its power supply hold, is the network stable?",
     ),
     (
@@ -151,9 +151,11 @@ class Connection:
             DeviceError: the machine cannot be reached, the connection broke, or it took longer than `timeout_s`.
         """
         command = self.command(script, *words)
-        source = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         try:
-            done = subprocess.run(command, capture_output=True, timeout=timeout_s, **source)  # type: ignore[call-overload]
+            if isinstance(stdin, bytes):
+                done = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout_s)
+            else:
+                done = subprocess.run(command, stdin=stdin, capture_output=True, timeout=timeout_s)
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{self.id}: {doing} did not end in {timeout_s:g} s; is the board overloaded?") from None
         except OSError as e:
@@ -173,10 +175,13 @@ class Connection:
             if found := re.search(pattern, said):
                 line = said[said.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
                 return f"{self.id}: {text.format(known_as=known_as, arguments=arguments, said=line[:200])}"
-        # ssh itself says nothing of a process that a signal ended.
+        # ssh itself says nothing of a process that a signal ended, nor where it shared another ssh's connection.
         last = ([line.strip() for line in said.splitlines() if line.strip()] or [""])[-1]
         words = f" (it said last: {last[:200]})" if last else ""
-        return f"{self.id}: the process there was killed; was the board out of memory? `dmesg` there tells{words}"
+        return (
+            f"{self.id}: the process there was killed, out of memory perhaps (`dmesg` there tells), or a shared "
+            f"connection ended{words}"
+        )
 
     def carry(self, bundles: Sequence[Bundle]) -> None:
         """Have `bundles` there, whole; those whose content is there already are not sent again.

@@ -13,6 +13,7 @@ for tool in debootstrap dpkg qemu-aarch64-static "${PYTHON:-python3}"; do
     command -v "$tool" >/dev/null || { echo "$tool is missing: apt install qemu-user-static debootstrap" >&2; exit 1; }
 done
 [ ! -e "$dir" ] || { echo "$dir is there already: remove it, or name another folder" >&2; exit 1; }
+trap '[ $? -eq 0 ] || rm -rf "$dir"' EXIT  # no half a root
 
 debootstrap --arch=arm64 --foreign --variant=minbase --include=python3-minimal,libpython3-stdlib bookworm "$dir" "$mirror"
 # The second stage would run Arm programs; unpacking is enough.

@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,8 @@ def prepare(
             _install(board, python, name, carried, step)
     finally:
         if wanted and carried is not None:  # they are in the environment now, and boards are small
-            connection.run(f'rm -rf "$HOME/{FOLDER}/wheels"', doing="removing the wheels")
+            with suppress(DeviceError):
+                connection.run(f'rm -rf "$HOME/{FOLDER}/wheels"', doing="removing the wheels")
     packages = board.finish()
     return Prepared(connection.id, python.text, packages, tuple(done))
 
@@ -208,7 +210,7 @@ class _Board:
         )
 
     def has_environment(self) -> bool:
-        return self._python("-I", "-c", "import pip").status == 0
+        return self._python("-I", "-m", "pip", "--version").status == 0
 
     def make_environment(self, python: Python) -> None:
         # pip by hand: venv keeps to itself why it could not put it there.

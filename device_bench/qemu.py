@@ -22,7 +22,7 @@ from edgenet.results import Failure, Measurement
 
 CPU = "cortex-a72"  # of a Raspberry Pi 4: Arm's base instruction set, which every 64-bit phone has
 _QEMU = ("qemu-aarch64-static", "qemu-aarch64")  # Debian's two packages
-_RECIPE = "make one with device_bench/make_arm_root.sh DIR; docs/boards.md tells how"
+_RECIPE = f"make one with {Path(__file__).with_name('make_arm_root.sh')} DIR"
 
 
 def open_device(address: str) -> "Emulated":

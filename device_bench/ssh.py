@@ -7,6 +7,8 @@ runner, so the network is in none of them.
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,6 +48,7 @@ class Board:
     def __init__(self, connection: Connection) -> None:
         self.connection, self.id = connection, connection.id
         self._predictors: dict[tuple[Path, str], Worker] = {}
+        self._runtimes: dict[str, str] = {}  # what is installed there, as it told last
 
     def info(self) -> dict[str, Any]:
         """Return what the machine is and how busy, read there (`machine.describe`).
@@ -78,7 +81,8 @@ class Board:
             DeviceError: "see that the board is on, reachable and prepared (`edgenet devices prepare`), and run again",
         }
         try:
-            cores = self._describe()["cores_total"] or 0
+            about = self._describe()
+            cores = about["cores_total"] or 0
             beyond = [core for core in request.cores if core >= cores]
             if beyond:
                 raise InputError(f"{self.id} has no core {beyond[0]} (valid: 0 to {cores - 1})")
@@ -93,8 +97,15 @@ class Board:
             timeout_s = request.plan.max_time_s + 120
             return self._open(path, found, request.threads, request.runtime, request.cores, timeout_s)
 
+        watch = partial(self._watch, about)
         return bench_workers(
-            artifacts, request, open_worker, self._watch, device=self.id, progress=progress, remedy=remedy
+            artifacts,
+            request,
+            open_worker,
+            partial(self._watch, about),
+            device=self.id,
+            progress=progress,
+            remedy=remedy,
         )
 
     def predict(self, path: Path, batch: np.ndarray) -> np.ndarray:
@@ -164,18 +175,18 @@ class Board:
             timeout_s=timeout_s,
         )
 
-    def _watch(self, workers: Sequence[Worker]) -> Callable[[], dict[str, Any]]:
-        try:
+    def _watch(self, about: dict[str, Any], workers: Sequence[Worker]) -> Callable[[], dict[str, Any]]:
+        """Watch the machine as `rounds.Watch` says; `about` is what it told before the files were loaded."""
+        before, ours_s = about, None
+        with suppress(DeviceError):  # the workers fail too then, and say why
             before, ours_s = self._describe(), _cpu_s(workers)
-        except DeviceError:  # the workers fail too then, and say why
-            return dict
 
         def tell() -> dict[str, Any]:
-            try:
+            after, others = {}, busy_between({}, {}, 0.0)
+            with suppress(DeviceError):
                 after = self._describe()
-                others = busy_between(before, after, _cpu_s(workers) - ours_s)
-            except DeviceError:
-                after, others = {}, busy_between({}, {}, 0.0)
+                if ours_s is not None:
+                    others = busy_between(before, after, _cpu_s(workers) - ours_s)
             again = {f"{key}_after": after.get(key) for key in _CHANGING}
             return {key: v for key, v in before.items() if key not in _COUNTERS} | again | others
 

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -326,6 +327,24 @@ def test_a_prediction_goes_on_after_a_lost_connection(
     assert np.array_equal(device.predict(tiny_files["int8"], BATCH), expected)
 
 
+def test_a_user_who_shares_connections_is_served_by_the_shared_one(
+    board: FakeBoard, tiny_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="mux") as folder:  # a socket's path must be short
+        config = board.write_config("shared", "client", board.keys.public("host"))
+        with config.open("a") as f:
+            f.write(f"  ControlMaster auto\n  ControlPath {folder}/s\n  ControlPersist 30\n")
+        monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+        with Board(connection(board)) as device:
+            before = len(board.sessions())
+            device.predict(tiny_files["int8"], BATCH)
+            assert len(board.sessions()) == before + 1
+            for pid in [p for s in board.sessions() for p in (s, *boards.descendants(s))]:
+                os.kill(pid, 9)
+            with pytest.raises(DeviceError, match="a shared connection ended"):
+                device.predict(tiny_files["int8"], BATCH)
+
+
 def test_a_process_killed_for_memory_is_told_from_a_lost_connection(
     board: FakeBoard, device: Board, tiny_files: dict[str, Path]
 ) -> None:
@@ -333,7 +352,7 @@ def test_a_process_killed_for_memory_is_told_from_a_lost_connection(
     for pid in boards.descendants(board.pid):
         if "runner.py" in boards.command_of(pid):
             os.kill(pid, 9)
-    with pytest.raises(DeviceError, match="the process there was killed; was the board out of memory"):
+    with pytest.raises(DeviceError, match="the process there was killed, out of memory perhaps"):
         device.predict(tiny_files["int8"], BATCH)
 
 
