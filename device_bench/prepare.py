@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenet.device_bench.connection import FOLDER, Bundle, Connection, Done, bundle, is_disk_full
-from edgenet.device_bench.machine import RUNTIME_PACKAGES
+from edgenet.device_bench.describe import RUNTIME_PACKAGES
 from edgenet.device_bench.ssh import PREPARED
 from edgenet.errors import DeviceError, InputError
 

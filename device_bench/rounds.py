@@ -149,7 +149,7 @@ def failure(id: str, e: EdgenetError, remedy: Mapping[type[EdgenetError], str] =
 
 
 def busy_between(before: Mapping[str, Any], after: Mapping[str, Any], ours_s: float) -> dict[str, float | None]:
-    """Return how many cores others used between two `machine.describe()`s, and how many the hypervisor stole.
+    """Return how many cores others used between two `describe.describe()`s, and how many the hypervisor stole.
 
     Args:
         ours_s: the CPU seconds that our own processes used in between.

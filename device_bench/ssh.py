@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.device_bench import machine, runner
+from edgenet.device_bench import describe, runner
 from edgenet.device_bench.connection import FOLDER, Bundle, Connection, bundle, parse
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.rounds import bench_workers, busy_between, check_request, failure
@@ -51,7 +51,7 @@ class Board:
         self._runtimes: dict[str, str] = {}  # what is installed there, as it told last
 
     def info(self) -> dict[str, Any]:
-        """Return what the machine is and how busy, read there (`machine.describe`).
+        """Return what the machine is and how busy, read there (`describe.describe`).
 
         Raises:
             DeviceError: it cannot be reached, or is not prepared.
@@ -102,7 +102,7 @@ class Board:
             artifacts,
             request,
             open_worker,
-            partial(self._watch, about),
+            watch,
             device=self.id,
             progress=progress,
             remedy=remedy,
@@ -138,7 +138,7 @@ class Board:
         script = (
             f'cd "$HOME/{FOLDER}" 2>/dev/null && [ -f {PREPARED} ] || exit {_NOT_PREPARED}; exec venv/bin/python -I -'
         )
-        done = self.connection.run(script, stdin=Path(machine.__file__).read_bytes(), doing="asking what it is")
+        done = self.connection.run(script, stdin=Path(describe.__file__).read_bytes(), doing="asking what it is")
         if done.status == _NOT_PREPARED:
             raise DeviceError(f"{self.id} is not set up for edgenet yet: run `edgenet devices prepare {self.id}` once")
         try:

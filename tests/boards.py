@@ -119,7 +119,7 @@ def board(
         "AuthorizedKeysFile": authorized, "StrictModes": "no", "UsePAM": "no", "PermitRootLogin": "yes",
         "PasswordAuthentication": "no", "KbdInteractiveAuthentication": "no", "PrintMotd": "no", "MaxStartups": "100",
     }  # fmt: skip
-    variables = {"HOME": str(home), "PATH": str(programs), **env}
+    variables = {"HOME": str(home), "PATH": str(programs), "PIP_NO_COMPILE": "1", **env}
     set_env = " ".join(f'"{name}={value}"' for name, value in variables.items())
     config = folder / "sshd_config"
     config.write_text("".join(f"{k} {v}\n" for k, v in settings.items()) + f"SetEnv {set_env}\n")

@@ -23,7 +23,7 @@ from boards import FakeBoard, Keys
 from click.testing import CliRunner
 
 from edgenet.cli import main
-from edgenet.device_bench import Plan, Worker, machine, runner
+from edgenet.device_bench import Plan, Worker, describe, runner
 from edgenet.device_bench.connection import CONFIG_VARIABLE, Connection, bundle, parse
 from edgenet.device_bench.device import Request
 from edgenet.device_bench.prepare import prepare
@@ -146,7 +146,7 @@ def test_what_is_no_board_needs_no_preparing() -> None:
 
 
 def test_a_board_tells_what_it_is(device: Board) -> None:
-    info, here = device.info(), machine.describe()
+    info, here = device.info(), describe.describe()
     for same in ("cpu_model", "isa", "cores", "machine", "os", "memory_bytes"):
         assert info[same] == here[same]  # it is this machine after all
     assert info["load_average"] is not None
@@ -553,7 +553,7 @@ def test_a_raspberry_pi_is_read_from_its_files(tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    info = machine.describe(tmp_path)
+    info = describe.describe(tmp_path)
     assert info["cpu_model"] == "Raspberry Pi 4 Model B Rev 1.4 (Cortex-A72)"
     assert info["isa"] == ["neon"]
     assert (info["governor"], info["max_khz"], info["clock_khz"]) == ("ondemand", 1800000, 1500000)
@@ -567,7 +567,7 @@ def test_a_raspberry_pi_is_read_from_its_files(tmp_path: Path) -> None:
 
 
 def test_what_a_system_does_not_tell_is_none(tmp_path: Path) -> None:
-    info = machine.describe(tmp_path)
+    info = describe.describe(tmp_path)
     for key in ("governor", "clock_khz", "temperature_c", "throttled", "busy_s"):
         assert info[key] is None
     assert busy_between(info, info, 0.0) == {"other_processes_cores": None, "stolen_cores": None}
@@ -579,7 +579,7 @@ def test_what_others_used_is_what_is_left_of_the_busy_time() -> None:
     assert busy_between(before, after, 5.0) == {"other_processes_cores": 0.1, "stolen_cores": 0.1}
 
 
-@pytest.mark.parametrize("script", [machine.__file__, runner.__file__, runtime.__file__], ids=lambda p: Path(p).name)
+@pytest.mark.parametrize("script", [describe.__file__, runner.__file__, runtime.__file__], ids=lambda p: Path(p).name)
 def test_what_runs_on_boards_keeps_to_python_3_9(script: str) -> None:
     import ast
 
