@@ -1,12 +1,17 @@
 """Where a model runs and how long it takes there."""
 
-from edgenet.device_bench.devices import bench, example_picture, list_devices, local_info
+from edgenet.device_bench.device import Device, Request
+from edgenet.device_bench.devices import list_devices, open_device
+from edgenet.device_bench.local import bench, example_picture
+from edgenet.device_bench.machine import local_info
 from edgenet.device_bench.timing import Comparison, Plan, compare, median_interval, median_interval_by_round
 from edgenet.device_bench.worker import Worker, WorkerInfo
 
 __all__ = [
     "Comparison",
+    "Device",
     "Plan",
+    "Request",
     "Worker",
     "WorkerInfo",
     "bench",
@@ -16,4 +21,5 @@ __all__ = [
     "local_info",
     "median_interval",
     "median_interval_by_round",
+    "open_device",
 ]

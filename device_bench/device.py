@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgenet.device_bench.timing import Plan
+from edgenet.errors import InputError
 from edgenet.results import Failure, Measurement
 
 Progress = Callable[[int, int, str], None]  # (turns done, turns at most, artifact's id)
@@ -22,7 +23,11 @@ class Request:
     """How files are to be timed, on whatever device.
 
     `runtime` and `delegate` None take the device's own choice for each format; `cores` are those to pin to, none for
-    the system's choice. A device that cannot do what is asked raises InputError: nothing is silently left out.
+    the system's choice. `pixels`, (H, W, 3) uint8 of any size, is the picture to compute on where a device can choose;
+    None takes a made one. A device that cannot do what is asked raises InputError: nothing is silently left out.
+
+    Raises:
+        InputError: a value makes no sense anywhere.
     """
 
     threads: int = 1
@@ -30,6 +35,14 @@ class Request:
     delegate: str | None = None  # cpu | gpu | nnapi | npu
     cores: tuple[int, ...] = ()
     plan: Plan = field(default_factory=Plan)
+    pixels: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise InputError(f"threads must be at least 1, was {self.threads}")
+        x = self.pixels
+        if x is not None and (x.dtype != np.uint8 or x.ndim != 3 or x.shape[2] != 3):
+            raise InputError(f"pixels must be (H, W, 3) uint8, was {x.shape} {x.dtype}")
 
 
 class Device(Protocol):

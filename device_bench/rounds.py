@@ -36,7 +36,6 @@ def bench_workers(
     watch: Watch,
     *,
     device: str,
-    pixels: np.ndarray | None = None,
     progress: Progress | None = None,
     remedy: Mapping[type[EdgenetError], str] = _REMEDY,
 ) -> tuple[list[Measurement], list[Failure]]:
@@ -50,8 +49,6 @@ def bench_workers(
         artifacts: (id, path) pairs; ids are unique.
         open_worker: (id, path) -> a worker that has loaded the file; an EdgenetError is that file's failure.
         device: its id, for the measurements.
-        pixels: (H, W, 3) uint8, the picture to compute on, at any size; None takes a made one. Never zeros: some
-            kernels are faster on those.
         progress: called with (turns done, turns at most, id).
         remedy: what to do about a failure, by the kind of error.
 
@@ -59,13 +56,11 @@ def bench_workers(
         measurements in the order given, and failures.
 
     Raises:
-        InputError: an argument is wrong. A wrong file is a Failure.
+        InputError: two ids are the same. A wrong file is a Failure.
     """
     ids = [id for id, _ in artifacts]
-    check_request(ids, request)
-    if pixels is not None and (pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3):
-        raise InputError(f"pixels must be (H, W, 3) uint8, was {pixels.shape} {pixels.dtype}")
-    picture = example_picture() if pixels is None else pixels
+    check_unique(ids)
+    picture = example_picture() if request.pixels is None else request.pixels
     failures: dict[str, EdgenetError] = {}
     done, total = 0, len(artifacts) * (2 + request.plan.max_rounds)
 
@@ -135,12 +130,10 @@ def bench_workers(
     return measurements, [failure(id, failures[id], remedy) for id in ids if id in failures]
 
 
-def check_request(ids: Sequence[str], request: Request) -> None:
-    """Raise InputError for what no device can do."""
+def check_unique(ids: Sequence[str]) -> None:
+    """Raise InputError where two ids are the same."""
     if len(set(ids)) < len(ids):
         raise InputError(f"two artifacts have the id '{next(i for i in ids if ids.count(i) > 1)}'; ids must differ")
-    if request.threads < 1:
-        raise InputError(f"threads must be at least 1, was {request.threads}")
 
 
 def failure(id: str, e: EdgenetError, remedy: Mapping[type[EdgenetError], str] = _REMEDY) -> Failure:

@@ -18,7 +18,7 @@ import numpy as np
 from edgenet.device_bench import describe, runner
 from edgenet.device_bench.connection import FOLDER, Bundle, Connection, bundle, parse
 from edgenet.device_bench.device import Progress, Request
-from edgenet.device_bench.rounds import bench_workers, busy_between, check_request, failure
+from edgenet.device_bench.rounds import bench_workers, busy_between, check_unique, failure
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime as runtime_module
@@ -67,7 +67,7 @@ class Board:
         Raises:
             InputError: another delegate than the CPU, or a core that is not there.
         """
-        check_request([id for id, _ in artifacts], request)
+        check_unique([id for id, _ in artifacts])
         if request.delegate not in (None, "cpu"):
             raise InputError(f"{self.id} runs on the CPU only, not on '{request.delegate}' (valid: cpu)")
         bundles: dict[str, Bundle | InputError] = {}

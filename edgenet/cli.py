@@ -162,13 +162,11 @@ def bench(artifacts: tuple[Path, ...], devices: tuple[str, ...], threads: int | 
     """
     from edgenet.cautions import latency_note
     from edgenet.device_bench import bench as bench_files
-    from edgenet.device_bench import list_devices
+    from edgenet.device_bench.devices import parse
     from edgenet.results import Results
 
-    known = [d["id"] for d in list_devices()]
     for device in devices:
-        if device not in known:
-            raise InputError(f"unknown device '{device}' (valid: {', '.join(known)})")
+        parse(device)
     for path in artifacts:
         if not path.exists():
             raise InputError(f"no file {path}: give model files, .tflite, .onnx or .xml")

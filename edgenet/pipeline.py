@@ -122,12 +122,13 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
 def _check(job: Job, only_export: bool) -> None:
     """What can be told without opening anything."""
     from edgenet.calibration.lint import check_allowed
-    from edgenet.device_bench import list_devices
+    from edgenet.device_bench.devices import parse
 
+    for device in job.devices:
+        parse(device)
     known = {"format": tuple(FORMATS), "precision": PRECISIONS, "io": IO_DTYPES}
-    known["device"] = tuple(d["id"] for d in list_devices())
     asked = [("format", f) for f in job.formats] + [("precision", p) for p in job.precisions]
-    for what, value in [*asked, ("io", job.io), *(("device", d) for d in job.devices)]:
+    for what, value in [*asked, ("io", job.io)]:
         if value not in known[what]:
             raise InputError(f"unknown {what} '{value}' (valid: {', '.join(known[what])})")
     for format, precision in _impossible(job):

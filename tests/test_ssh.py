@@ -23,7 +23,7 @@ from boards import FakeBoard, Keys
 from click.testing import CliRunner
 
 from edgenet.cli import main
-from edgenet.device_bench import Plan, Worker, describe, runner
+from edgenet.device_bench import Plan, Worker, describe, devices, runner
 from edgenet.device_bench.connection import CONFIG_VARIABLE, Connection, bundle, parse
 from edgenet.device_bench.device import Request
 from edgenet.device_bench.prepare import prepare
@@ -116,8 +116,10 @@ def test_what_is_no_address_is_refused_before_ssh_sees_it(address: str) -> None:
         open_device(address)
 
 
-def test_boards_are_not_searched_for() -> None:
+def test_boards_are_not_searched_for_but_opened_by_their_name() -> None:
     assert find() == []
+    with devices.open_device("ssh:pi@10.0.0.7:2222") as d:
+        assert (d.id, d.kind) == ("ssh:pi@10.0.0.7:2222", "ssh")
 
 
 # --- the work
@@ -255,7 +257,6 @@ def test_a_broken_file_fails_by_its_own_name_and_the_others_go_on(
     [
         (Request(delegate="gpu"), "runs on the CPU only"),
         (Request(cores=(4096,)), "has no core 4096"),
-        (Request(threads=0), "threads must be at least 1"),
     ],
 )
 def test_what_a_board_cannot_do_is_refused(

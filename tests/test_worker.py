@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 import edgenet.device_bench as device_bench
-from edgenet.device_bench import Worker, bench, devices, example_picture, list_devices, local_info, runner, timing
+from edgenet.device_bench import Worker, bench, example_picture, local, local_info, machine, runner, timing
 from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime
+from edgenet.results import sha256_of
 
 RNG = np.random.default_rng(0)
 PX = 32
@@ -394,7 +395,7 @@ def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onn
         assert m.load_ns > 0
         assert m.peak_rss_bytes > m.baseline_rss_bytes > 0
         assert m.runtime_version[0].isdigit()
-        assert m.artifact_sha256 == devices.sha256_of(dict(artifacts)[m.artifact])
+        assert m.artifact_sha256 == sha256_of(dict(artifacts)[m.artifact])
         assert m.device_info["cores"] >= 1
     assert [(f.stage, f.what) for f in failures] == [("bench", "broken"), ("bench", "none")]
     assert "broken.tflite" in failures[0].why
@@ -450,23 +451,23 @@ def test_a_machine_at_work_is_told_in_the_warnings():
         "governor": "powersave",
         "load_average": [3.0, 1.0, 1.0],
     }
-    said = devices._machine_warnings(info, threads=4)
+    said = machine.machine_warnings(info, threads=4)
     assert [w for w in said if "1.20 cores" in w]
     assert [w for w in said if "hypervisor" in w]
     assert [w for w in said if "powersave" in w]
     assert [w for w in said if "4 threads on 2 cores" in w]
     unknown = {**info, "other_processes_cores": None, "stolen_cores": None, "governor": None}
-    assert devices._machine_warnings(unknown, threads=1) == ["the load average was 3.0 at the start"]
+    assert machine.machine_warnings(unknown, threads=1) == ["the load average was 3.0 at the start"]
     quiet = {**info, "other_processes_cores": 0.01, "stolen_cores": 0.0, "governor": "performance"}
-    assert devices._machine_warnings(quiet, threads=2) == []
+    assert machine.machine_warnings(quiet, threads=2) == []
 
 
 def test_the_work_of_our_own_children_is_not_that_of_others(tflite):
     with Worker(tflite) as w:
         w.set_input(FLOATS[:1])
-        before = devices._own_and_children([w.pid])
+        before = machine._own_and_children([w.pid])
         w.run(1, time_ns=300_000_000)
-        used = devices._own_and_children([w.pid]) - before
+        used = machine._own_and_children([w.pid]) - before
     assert used >= 0.2 * os.sysconf("SC_CLK_TCK") * 0.5  # at least half of 0.2 s even on a busy machine
 
 
@@ -496,7 +497,7 @@ def test_the_example_picture_is_smooth_and_not_flat_and_the_same_each_time():
 def test_the_input_for_timing_has_the_size_and_type_that_the_file_takes(shape, layout, dtype, expected):
     size = (shape[1], shape[2]) if layout == "NHWC" else (shape[2], shape[3])
     info = info_of(dtype, shape, layout, size)
-    x = devices._network_input(example_picture(50), info)
+    x = local._network_input(example_picture(50), info)
     assert x.shape == expected
     assert x.dtype == (np.float32 if dtype == "float32" else np.uint8)
     assert x.std() > 0.2
@@ -507,7 +508,7 @@ def test_the_input_for_timing_has_the_size_and_type_that_the_file_takes(shape, l
 def test_a_file_of_open_size_cannot_be_timed():
     info = info_of("float32", (1, -1, -1, 3), "NHWC", (-1, -1))
     with pytest.raises(InputError, match="no fixed size"):
-        devices._network_input(example_picture(50), info)
+        local._network_input(example_picture(50), info)
 
 
 def test_the_machine_is_described_in_plain_values():
@@ -518,26 +519,20 @@ def test_the_machine_is_described_in_plain_values():
     assert info["cpu_model"]
     assert info["cores"] >= 1
     assert info["memory_bytes"] > 1e8
-    assert set(info["isa"]) <= set(devices._ISA.values())
+    assert set(info["isa"]) <= set(machine._ISA.values())
 
 
 def test_arm_and_x86_features_are_read_from_cpuinfo(tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "_PROC", tmp_path)
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd evtstrm asimdhp asimddp i8mm\n\nHardware\t: BCM2712\n")
-    assert devices._isa() == ["neon", "fp16", "dotprod", "i8mm"]
-    assert devices._cpu_model() == "BCM2712"
+    assert machine._isa() == ["neon", "fp16", "dotprod", "i8mm"]
+    assert machine.cpu_model() == "BCM2712"
     cpuinfo.write_text("model name\t: Some CPU\nflags\t\t: fpu sse4_2 avx2 avx512_vnni amx_int8\n")
-    assert devices._isa() == ["sse4_2", "avx2", "avx512_vnni", "amx_int8"]
-    assert devices._cpu_model() == "Some CPU"
+    assert machine._isa() == ["sse4_2", "avx2", "avx512_vnni", "amx_int8"]
+    assert machine.cpu_model() == "Some CPU"
     (tmp_path / "stat").write_text("cpu  100 10 50 1000 5 3 2 7 0 0\ncpu0 ...\n")
-    assert devices._stat_jiffies() == (165, 7)
-
-
-def test_this_machine_is_a_device_with_its_runtimes():
-    (local,) = list_devices()
-    assert local["id"] == "local"
-    assert set(local["runtimes"]) == {"litert", "onnxruntime", "openvino"}
+    assert machine._stat_jiffies() == (165, 7)
 
 
 def test_the_package_names_all_that_it_exports():
