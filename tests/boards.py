@@ -64,6 +64,13 @@ class FakeBoard:
         )
         return config
 
+    def wait_until_idle(self) -> None:
+        """Return when the connections of earlier work are gone."""
+        deadline = time.monotonic() + 10
+        while self.sessions():
+            assert time.monotonic() < deadline, "a connection stays open"
+            time.sleep(0.02)
+
     def sessions(self) -> list[int]:
         """Return the processes of sshd that serve a connection each."""
         return [pid for pid in children(self.pid) if _is_sshd(pid)]
@@ -130,7 +137,7 @@ def board(
         yield FakeBoard(port, home, folder, keys, server.pid)
     finally:
         for pid in children(server.pid):
-            _kill(pid)
+            kill(pid)
         server.kill()
         server.wait()
 
@@ -213,7 +220,8 @@ def _is_sshd(pid: int) -> bool:
     return command_of(pid).startswith("sshd")
 
 
-def _kill(pid: int) -> None:
+def kill(pid: int) -> None:
+    """Kill a process of a board that may have ended by itself."""
     with suppress(ProcessLookupError):
         os.kill(pid, 9)
 

@@ -273,6 +273,7 @@ def test_a_connection_lost_in_the_middle_fails_that_file_and_the_other_goes_on(
     board: FakeBoard, device: Board, tiny_files: dict[str, Path]
 ) -> None:
     runners: list[int] = []
+    board.wait_until_idle()
 
     def cut(done: int, total: int, id: str) -> None:
         if done == 5:  # both are loaded and warmed up
@@ -282,8 +283,8 @@ def test_a_connection_lost_in_the_middle_fails_that_file_and_the_other_goes_on(
             runners.extend(d for d in boards.descendants(victim) if "runner.py" in boards.command_of(d))
             for pid in boards.descendants(victim):
                 if boards.command_of(pid).startswith("sshd"):
-                    os.kill(pid, 9)
-            os.kill(victim, 9)
+                    boards.kill(pid)
+            boards.kill(victim)
 
     artifacts = [(p, tiny_files[p]) for p in ("float32", "int8")]
     measurements, failures = device.bench(artifacts, QUICK, cut)
@@ -307,7 +308,7 @@ def test_a_board_that_goes_away_altogether_is_a_failure_of_each_file(
         def pull_the_plug(done: int, total: int, id: str) -> None:
             if done == 5:
                 for pid in (b.pid, *boards.descendants(b.pid)):
-                    os.kill(pid, 9)
+                    boards.kill(pid)
 
         measurements, failures = Board(connection(b)).bench(list(tiny_files.items()), QUICK, pull_the_plug)
         assert measurements == []
@@ -322,7 +323,7 @@ def test_a_prediction_goes_on_after_a_lost_connection(
 ) -> None:
     expected = device.predict(tiny_files["int8"], BATCH)
     for pid in [p for s in board.sessions() for p in (s, *boards.descendants(s))]:
-        os.kill(pid, 9)
+        boards.kill(pid)
     with pytest.raises(DeviceError, match="connection was lost"):
         device.predict(tiny_files["int8"], BATCH)
     assert np.array_equal(device.predict(tiny_files["int8"], BATCH), expected)
@@ -336,12 +337,12 @@ def test_a_user_who_shares_connections_is_served_by_the_shared_one(
         with config.open("a") as f:
             f.write(f"  ControlMaster auto\n  ControlPath {folder}/s\n  ControlPersist 30\n")
         monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+        board.wait_until_idle()
         with Board(connection(board)) as device:
-            before = len(board.sessions())
             device.predict(tiny_files["int8"], BATCH)
-            assert len(board.sessions()) == before + 1
+            assert len(board.sessions()) == 1
             for pid in [p for s in board.sessions() for p in (s, *boards.descendants(s))]:
-                os.kill(pid, 9)
+                boards.kill(pid)
             with pytest.raises(DeviceError, match="a shared connection ended"):
                 device.predict(tiny_files["int8"], BATCH)
 
@@ -352,7 +353,7 @@ def test_a_process_killed_for_memory_is_told_from_a_lost_connection(
     device.predict(tiny_files["int8"], BATCH)
     for pid in boards.descendants(board.pid):
         if "runner.py" in boards.command_of(pid):
-            os.kill(pid, 9)
+            boards.kill(pid)
     with pytest.raises(DeviceError, match="the process there was killed, out of memory perhaps"):
         device.predict(tiny_files["int8"], BATCH)
 
@@ -491,6 +492,7 @@ def test_a_board_without_network_is_told_how_to_carry_wheels_over(
     assert f"edgenet devices prepare {b.id} --runtime openvino --wheels DIR" in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_runtime_is_added_from_the_boards_own_index_and_runs(
     board: FakeBoard, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_network
 ) -> None:
@@ -516,6 +518,7 @@ def test_a_runtime_is_added_from_the_boards_own_index_and_runs(
             assert np.array_equal(device.predict(path, BATCH), here.predict(BATCH))
 
 
+@pytest.mark.slow
 def test_a_runtime_that_crashes_there_gives_way_to_the_older_one(new_board: NewBoard, tmp_path: Path) -> None:
     folder = tmp_path / "wheels"
     crash = "import os\nos.abort()\n"
