@@ -13,9 +13,11 @@ import pytest
 from edgenet.device_bench import Worker, qemu
 from edgenet.device_bench.device import Request
 from edgenet.errors import DeviceError, InputError
+from edgenet.export import Network
+from edgenet.images import limit, load_pixels, normalise, open_images, split
+from edgenet.results import ImageSet
 
 ROOT = Path(__file__).parents[1]
-RNG = np.random.default_rng(0)
 
 
 @pytest.fixture
@@ -103,14 +105,17 @@ def test_the_emulated_machine_says_what_it_is(arm: qemu.Emulated) -> None:
 @pytest.mark.device
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_the_tiny_network_answers_on_arm_as_here(
-    arm: qemu.Emulated, tiny_files: dict[str, Path], precision: str
+    arm: qemu.Emulated,
+    tiny_files: dict[str, Path],
+    tiny_network: Network,
+    tiny_images: tuple[ImageSet, ImageSet],
+    precision: str,
 ) -> None:
-    batch = RNG.normal(0, 1, (9, 20, 20, 3)).astype(np.float32)
+    pictures = normalise(load_pixels(tiny_images[1], tiny_network.preprocessing), tiny_network.preprocessing)
     with arm as device, Worker(tiny_files[precision]) as here:
-        there, ours = device.predict(tiny_files[precision], batch), here.predict(batch)
-    # Floats are summed in another order. Integers may round to the next step: 0.1 of a logit here, which moves a
-    # probability by up to 0.25 x 0.1.
-    assert np.abs(there - ours).max() <= (1e-5 if precision == "float32" else 0.05)
+        there, ours = device.predict(tiny_files[precision], pictures), here.predict(pictures)
+    # Floats are summed in another order; integers round to a neighbouring step here and there (logits: 0.04 a step).
+    assert np.abs(there - ours).max() <= (1e-5 if precision == "float32" else 0.01)
     assert np.array_equal(there.argmax(1), ours.argmax(1))
 
 
@@ -123,7 +128,6 @@ def test_int8_lite0_on_arm_agrees_with_this_machine_on_99_of_100_pictures(
     if not folder:
         pytest.skip("EDGENET_IMAGENET names no folder of ImageNet pictures")
     from edgenet.export.network import find_source
-    from edgenet.images import limit, load_pixels, normalise, open_images, split
 
     done = edgenet(
         "export", "efficientnet-lite0", "--format", "tflite", "--precision", "int8",
@@ -137,8 +141,10 @@ def test_int8_lite0_on_arm_agrees_with_this_machine_on_99_of_100_pictures(
     with arm as device, Worker(path) as here:
         there, ours = device.predict(path, batch), here.predict(batch)
     agreeing = int((there.argmax(1) == ours.argmax(1)).sum())
-    equal = int((there == ours).all(axis=1).sum())
+    furthest = float(np.abs(there - ours).max())
     with capsys.disabled():
-        print(f"\nArm agrees on {agreeing} of {len(batch)} pictures; {equal} answers are equal to the last bit")
+        print(
+            f"\nArm agrees on {agreeing} of {len(batch)} pictures; no probability is further away than {furthest:.4f}"
+        )
     assert len(batch) == 100
     assert agreeing >= 99
