@@ -5,7 +5,7 @@
 #     apt install qemu-user-static debootstrap
 #     device_bench/make_arm_root.sh DIR [MIRROR]
 #
-# Needs root (debootstrap does), a Python with pip as PYTHON (python3), and about 400 MB, half of it for the time.
+# Needs root (debootstrap does), a Python with pip as PYTHON (python3), and about 400 MB of disk while it works, 300 MB after.
 set -eu
 [ $# -ge 1 ] || { echo "usage: $0 DIR [MIRROR]" >&2; exit 2; }
 dir=$1 mirror=${2:-http://deb.debian.org/debian}
