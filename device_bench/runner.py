@@ -5,7 +5,7 @@ runtime, nothing else of edgenet, and keep to Python 3.9. A message, either way,
 
     8 bytes "edgenet1", 4 bytes length of the header, 8 bytes length of the payload (big endian), header (JSON), payload
 
-Requests ("do"): load, info, predict, input, run, memory, quit. An answer has "ok", or "error" and its "kind":
+Requests ("do"): load, info, predict, input, run, memory, cpu, quit. An answer has "ok", or "error" and its "kind":
 missing (no runtime), load (not a model), input (a batch that does not fit), failed (the runtime threw).
 """
 
@@ -121,6 +121,8 @@ def serve(requests: BinaryIO, answers: BinaryIO, runtime: Any) -> None:
             return loaded, b""
         if do == "memory":
             return {"peak_rss_bytes": memory_bytes("VmHWM"), "baseline_rss_bytes": loaded["baseline_rss_bytes"]}, b""
+        if do == "cpu":
+            return {"cpu_ns": time.process_time_ns()}, b""
         if predictor is None:
             raise ValueError(f"no model is loaded, so '{do}' cannot be answered")
         if do == "run":
@@ -165,7 +167,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="hold one model and answer framed requests on standard input")
     parser.add_argument("--runtime", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "runtime.py"))
     parser.add_argument("--parent", type=int, help="end when this process, the parent, ends")
+    parser.add_argument("--cores", help="run on these cores only, say 2,3; Linux only")
     args = parser.parse_args()
+    if args.cores:
+        _pin([int(core) for core in args.cores.split(",")])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     if args.parent:
         _die_with(args.parent)
@@ -204,6 +209,18 @@ def _forget_peak() -> None:
             f.write("5")
     except OSError:
         pass
+
+
+def _pin(cores: list[int]) -> None:
+    """Keep this process, and the threads that it will start, on `cores`."""
+    try:
+        able = os.sched_getaffinity(0)
+    except AttributeError:
+        raise SystemExit("this system cannot pin a process to cores: leave the cores to it") from None
+    missing = sorted(set(cores) - able)
+    if missing:
+        raise SystemExit(f"there is no core {missing[0]} (valid: {', '.join(map(str, sorted(able)))})")
+    os.sched_setaffinity(0, cores)
 
 
 def _die_with(parent: int) -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -74,6 +74,8 @@ class Worker:
         threads: threads of one inference when timed; `predict` uses as many for a batch.
         runtime: litert, onnxruntime or openvino; None takes the format's own.
         command: starts runner.py some other way, on a board say; `path` is then a path there.
+        name: what to call the file in messages; None takes `path`.
+        explain: is told the exit status of a child that ended and what it printed, and returns why, in words, or None.
         load_timeout_s: for starting the child and loading the model.
         timeout_s: for each later request (the time that `run` is asked to take comes on top).
 
@@ -89,12 +91,15 @@ class Worker:
         runtime: str | None = None,
         *,
         command: Sequence[str] | None = None,
+        name: str | None = None,
+        explain: Callable[[int, str], str | None] = lambda status, said: None,
         load_timeout_s: float = 180.0,
         timeout_s: float = 600.0,
     ) -> None:
         if threads < 1:
             raise InputError(f"threads must be at least 1, was {threads}")
         self.path, self._timeout_s, self._first = path, timeout_s, True
+        self.name, self._explain = str(path) if name is None else name, explain
         # A file, not a pipe: it never fills, however much is said.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         if command is None:
@@ -163,6 +168,11 @@ class Worker:
         header, _ = self._ask({"do": "memory"})
         return Memory(header["peak_rss_bytes"], header["baseline_rss_bytes"])
 
+    def cpu_ns(self) -> int:
+        """Return the CPU time that the child has used so far, over all its threads. Raises DeviceError."""
+        cpu_ns: int = self._ask({"do": "cpu"})[0]["cpu_ns"]
+        return cpu_ns
+
     def stderr(self) -> str:
         """Return what the child and its native libraries have printed so far."""
         if self._stderr.closed:
@@ -190,7 +200,7 @@ class Worker:
         self, request: dict[str, Any], payload: memoryview | bytes = b"", timeout_s: float | None = None
     ) -> tuple[dict[str, Any], bytearray]:
         if self._stderr.closed:
-            raise DeviceError(f"the process that ran {self.path} has ended; load the file again")
+            raise DeviceError(f"the process that ran {self.name} has ended; load the file again")
         do = request["do"]
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
@@ -201,16 +211,16 @@ class Worker:
         except TimeoutError:
             self.close()
             raise DeviceError(
-                f"{self.path}: no answer to '{do}' in {timeout_s:g} s, so its process was ended; "
+                f"{self.name}: no answer to '{do}' in {timeout_s:g} s, so its process was ended; "
                 "the machine is overloaded or the runtime hangs on this file"
             ) from None
         except (EOFError, BrokenPipeError):
             self._died(do)
         if "error" in header:
-            message, kind = header["error"], header.get("kind")
+            message, kind = header["error"].replace(str(self.path), self.name), header.get("kind")
             if kind in ("load", "input"):
                 raise InputError(message)
-            raise DeviceError(message if kind == "missing" else f"{self.path}: '{do}' failed: {message}")
+            raise DeviceError(message if kind == "missing" else f"{self.name}: '{do}' failed: {message}")
         return header, answer
 
     def _send(self, data: memoryview | bytes, deadline: float) -> None:
@@ -253,7 +263,7 @@ class Worker:
     def _garbled(self, seen: bytearray) -> NoReturn:
         self.close()
         raise DeviceError(
-            f"{self.path}: its process answered {bytes(seen[:20])!r}, which is not edgenet's protocol; "
+            f"{self.name}: its process answered {bytes(seen[:20])!r}, which is not edgenet's protocol; "
             "is runner.py there of another version, or does a login script print?"
         )
 
@@ -261,13 +271,13 @@ class Worker:
         try:
             status = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            how = "closed its output"
+            how, why = "closed its output", None
         else:
-            how = describe_exit(status)
+            how, why = describe_exit(status), self._explain(status, self.stderr())
         said = [line.strip() for line in self.stderr().splitlines() if line.strip()]
         last = f"; it said last: {said[-1][:200]}" if said else ""
         self.close()
-        raise DeviceError(f"{self.path}: its process {how} at '{do}'{last}")
+        raise DeviceError(why or f"{self.name}: its process {how} at '{do}'{last}")
 
 
 def describe_exit(status: int) -> str:

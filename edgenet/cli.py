@@ -336,10 +336,13 @@ def models(as_json: bool) -> None:
     click.echo("are theirs, on ImageNet's validation set. Where multiply-adds differ, the authors counted otherwise.")
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @json_option
-def devices(as_json: bool) -> None:
-    """List the devices that can be measured on."""
+@click.pass_context
+def devices(context: click.Context, as_json: bool) -> None:
+    """List the devices that can be measured on, or prepare one."""
+    if context.invoked_subcommand is not None:
+        return
     from edgenet.device_bench import list_devices
 
     found = list_devices()
@@ -350,6 +353,42 @@ def devices(as_json: bool) -> None:
         _print_table(
             ("device", "what", "runtimes"), [(d["id"], d["name"], r) for d, r in zip(found, runtimes, strict=True)]
         )
+
+
+@devices.command()
+@click.argument("device", metavar="ssh:[USER@]HOST[:PORT]")
+@click.option(
+    "--wheels", type=PATH, metavar="DIR", help="Install from these wheels, not from the board's package index."
+)
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    default=("litert",),
+    show_default=True,
+    metavar="R",
+    help="litert, onnxruntime or openvino; again for more.",
+)
+@json_option
+def prepare(device: str, wheels: Path | None, runtimes: tuple[str, ...], as_json: bool) -> None:
+    """Set up a board once: an environment of its own there, with NumPy and a runtime.
+
+    \b
+    edgenet devices prepare ssh:pi@192.168.1.20
+    """
+    from edgenet.device_bench.connection import parse
+    from edgenet.device_bench.prepare import prepare as prepare_board
+
+    kind, _, address = device.partition(":")
+    if kind != "ssh":
+        raise InputError(f"'{device}' needs no preparing, or is no device (valid: ssh:[USER@]HOST[:PORT])")
+    prepared = prepare_board(parse(address), runtimes, wheels, lambda text: click.echo(f"{text} ...", err=True))
+    if as_json:
+        _print_json(dataclasses.asdict(prepared))
+        return
+    packages = ", ".join(f"{name} {version}" for name, version in prepared.packages.items())
+    what = "is ready" if prepared.done else "was ready, nothing was changed"
+    click.echo(f"{prepared.device} {what}: {prepared.python}, {packages}")
 
 
 @main.command()

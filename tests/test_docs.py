@@ -28,9 +28,9 @@ def section(command: str) -> str:
 
 
 def options(command: str) -> set[str]:
-    return {
-        o for p in main.commands[command].params if isinstance(p, click.Option) for o in (*p.opts, *p.secondary_opts)
-    }
+    top = main.commands[command]
+    params = [p for c in (top, *getattr(top, "commands", {}).values()) for p in c.params]
+    return {o for p in params if isinstance(p, click.Option) for o in (*p.opts, *p.secondary_opts)}
 
 
 def page(name: str) -> str:
