@@ -16,7 +16,8 @@ from edgenet.calibration.execute import Executor
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 BINS = 4096  # half of them below zero
 SAMPLES = 16384  # numbers of a tensor that one picture puts into its histogram; extremes are always exact
