@@ -351,7 +351,7 @@ def devices(context: click.Context, as_json: bool) -> None:
     else:
         runtimes = [", ".join(f"{k} {v}" for k, v in d["runtimes"].items()) for d in found]
         _print_table(
-            ("device", "what", "runtimes"), [(d["id"], d["name"], r) for d, r in zip(found, runtimes, strict=True)]
+            ("device", "runtimes", "what"), [(d["id"], r, d["name"]) for d, r in zip(found, runtimes, strict=True)]
         )
 
 
