@@ -1,11 +1,13 @@
 """EfficientNet-Lite0 fine-tuned on scikit-learn's 1,797 handwritten digits, then its INT8 form trained.
 
-    .venv/bin/python benchmarks/finetune_digits.py
+    .venv/bin/python benchmarks/finetune_digits.py [--out DIR]
 
 The held-out fifth measures. Bars: 97 % in at most 5 minutes; INT8 loses at most 0.5 points. There is no other tool
 beside it: the comparison is with the float network, and with the file that post-training quantization gives.
 """
 
+import argparse
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -41,7 +43,10 @@ def edgenet(*arguments: object) -> float:
 
 
 def main() -> int:
-    with tempfile.TemporaryDirectory() as work:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", help="Keep what is made in this folder.")
+    out = parser.parse_args().out
+    with contextlib.nullcontext(out) if out else tempfile.TemporaryDirectory() as work:
         digits, tuned, trained = (Path(work) / name for name in ("digits", "tuned", "trained"))
         write_digits(digits)
         seconds = edgenet(
