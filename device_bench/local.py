@@ -1,9 +1,12 @@
 """`local`: this machine. Each file runs in a child process of its own, one at a time, in interleaved rounds."""
 
+import math
 import os
+import platform
+import statistics
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,24 @@ import numpy as np
 
 from edgenet.device_bench import timing
 from edgenet.device_bench.device import Progress, Request
-from edgenet.device_bench.machine import Busy, cpu_model, load_average, local_info, machine_warnings, runtimes
-from edgenet.device_bench.worker import Worker, WorkerInfo
+from edgenet.device_bench.machine import (
+    Busy,
+    cpu_model,
+    local_info,
+    machine_warnings,
+    pulse,
+    runtimes,
+    state,
+    temperature_c,
+)
+from edgenet.device_bench.steadiness import cool_down, effective_runs
+from edgenet.device_bench.worker import Burst, Worker, WorkerInfo
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.results import Failure, Measurement, sha256_of
 
+_AGAIN = "\0again"  # the first file, measured as if it were another one
+_CHEAP_START_S = 1.0
+_MAY_WARM_C, _COOL_DOWN_S = 10.0, 30.0  # a turn waits, so long at most, until it is no warmer than at the start by this
 _REMEDY = {
     InputError: "export the file again, or give a file that the runtime loads",
     DeviceError: "run `edgenet bench` on this file alone; `edgenet doctor` tells which runtimes are installed",
@@ -77,6 +93,7 @@ def bench(
     max_time_s: float = 60.0,
     seed: int = 0,
     pixels: np.ndarray | None = None,
+    self_check: bool = True,
     progress: Progress | None = None,
 ) -> tuple[list[Measurement], list[Failure]]:
     """Time files on this machine, against each other.
@@ -89,8 +106,8 @@ def bench(
         artifacts: (id, path) pairs; ids are unique.
         threads: threads of one inference.
         runtime: litert, onnxruntime or openvino for all; None takes each format's own.
-        min_runs, min_time_s, rounds, max_rounds, max_time_s, seed: see `timing.Plan`; `max_rounds` None is twice
-            `rounds`.
+        min_runs, min_time_s, rounds, max_rounds, max_time_s, seed, self_check: see `timing.Plan`; `max_rounds` None
+            is twice `rounds`.
         pixels: (H, W, 3) uint8, the picture to compute on, at any size; None takes a made one. Never zeros: some
             kernels are faster on those.
         progress: called with (turns done, turns at most, id).
@@ -108,6 +125,7 @@ def bench(
         max_rounds=2 * rounds if max_rounds is None else max_rounds,
         max_time_s=max_time_s,
         seed=seed,
+        self_check=self_check,
     )
     return _bench(artifacts, Request(threads, runtime, plan=plan, pixels=pixels), progress)
 
@@ -118,77 +136,167 @@ def _bench(
     ids = [id for id, _ in artifacts]
     if len(set(ids)) < len(ids):
         raise InputError(f"two artifacts have the id '{next(i for i in ids if ids.count(i) > 1)}'; ids must differ")
-    plan, threads, runtime = request.plan, request.threads, request.runtime
+    _check(request)
+    plan = request.plan
     picture = example_picture() if request.pixels is None else request.pixels
     info = local_info()
     failures: dict[str, EdgenetError] = {}
-    done, total = 0, len(artifacts) * (2 + plan.max_rounds)
+    done, total = 0, (len(artifacts) + plan.self_check) * (2 + plan.most_turns)
 
     def step(id: str) -> None:
         nonlocal done
         done += 1
         if progress is not None:
-            progress(done, total, id)
+            progress(min(done, total), total, ids[0] if id == _AGAIN else id)
 
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
+        timed: dict[str, _Timed] = {}
         for id, path in artifacts:
             try:
-                worker = stack.enter_context(Worker(path, threads, runtime, timeout_s=plan.max_time_s + 120))
-                worker.set_input(_network_input(picture, worker.info))
-                workers[id] = worker
+                timed[id] = stack.enter_context(_Timed(path, request, picture))
             except EdgenetError as e:
                 failures[id] = e
             step(id)
-        busy = Busy(w.pid for w in workers.values())
-        traces = timing.measure(workers, plan, time.perf_counter_ns, step)
+        first = next(iter(timed), None)
+        if first is not None and plan.self_check and not plan.sustained_s:
+            with suppress(EdgenetError):  # nothing that was asked for; the first file says itself what is wrong
+                timed[_AGAIN] = stack.enter_context(_Timed(timed[first].path, request, picture))
+        busy = Busy(lambda: [t.worker.pid for t in timed.values()])
+        traces = timing.measure(timed, plan, time.perf_counter_ns, step, _hooks(timed, info["temperature_c"]))
         others, steal = busy.since()
+        info |= {"other_processes_cores": others, "stolen_cores": steal, "busiest": busy.busiest(), "after": state()}
+        again = traces.pop(_AGAIN, None)
         failures.update({id: t.error for id, t in traces.items() if t.error is not None})
         memories = {}
-        for id in [id for id in workers if id not in failures]:
+        for id in [id for id in traces if id not in failures]:
             try:
-                memories[id] = workers[id].memory()
+                memories[id] = timed[id].worker.memory()
             except EdgenetError as e:
                 failures[id] = e
     if progress is not None:
         progress(total, total, "")
+    same = _self_comparison(traces.get(first or ""), again)
     traces = {
-        id: replace(t, samples_ns=[n // _batch(workers[id].info) for n in t.samples_ns])
+        id: replace(t, samples_ns=[n // _batch(timed[id].worker.info) for n in t.samples_ns])
         for id, t in traces.items()
         if id not in failures and t.samples_ns
     }
-    info |= {"other_processes_cores": others, "stolen_cores": steal, "load_average_after": load_average()}
-    shared = machine_warnings(info, threads)
-    unclear = timing.indistinct(traces)
+    shared = [*machine_warnings(info, request.threads, request.cores), *_noise_floor(same)]
+    unclear = {} if plan.sustained_s else timing.indistinct(traces)
     measurements = []
     for id, path in artifacts:
         if id in traces:
-            trace, worker_info = traces[id], workers[id].info
+            trace, worker_info = traces[id], timed[id].worker.info
+            warnings = [*_batch_note(worker_info), *timing.warnings_of(trace, plan), *_unclear(unclear.get(id, []))]
             measurements.append(
                 Measurement(
                     artifact=id,
                     device="local",
                     runtime=worker_info.runtime,
-                    threads=threads,
+                    threads=request.threads,
                     samples_ns=tuple(trace.samples_ns),
                     rounds=tuple(trace.rounds),
+                    round_s=tuple(round(ns / 1e9, 3) for ns in trace.turn_at_ns),
+                    round_mhz=tuple(s["mhz"] for s in trace.states),
+                    round_celsius=tuple(s["temperature_c"] for s in trace.states),
+                    processes=timed[id].processes,
+                    effective_runs=round(effective_runs(trace.samples_ns, trace.rounds), 1),
+                    self_ratio=same.ratio if same else None,
+                    self_ratio_ci98=(same.low, same.high) if same and math.isfinite(same.high) else None,
+                    sustained_s=plan.sustained_s,
                     warmup_runs=trace.warmup_runs,
-                    load_ns=worker_info.load_ns,
+                    load_ns=round(statistics.median(timed[id].loads_ns)),
                     peak_rss_bytes=memories[id].peak_rss_bytes,
                     baseline_rss_bytes=memories[id].baseline_rss_bytes,
                     artifact_sha256=sha256_of(Path(path)),
                     runtime_version=worker_info.version,
                     delegate=worker_info.delegate,
-                    device_info=info,
-                    warnings=(
-                        *_batch_note(worker_info),
-                        *timing.warnings_of(trace, plan),
-                        *_unclear(unclear[id]),
-                        *shared,
-                    ),
+                    device_info={**info, "pinned_to": list(request.cores)},
+                    warnings=(*warnings, *shared),
                 )
             )
     return measurements, [_failure(id, failures[id]) for id in ids if id in failures]
+
+
+class _Timed:
+    """A file under the clock: its process, which is started anew where that is cheap."""
+
+    def __init__(self, path: Path, request: Request, picture: np.ndarray) -> None:
+        self.path, self._request, self._picture = path, request, picture
+        self.loads_ns: list[int] = []
+        self._start()
+
+    @property
+    def processes(self) -> int:
+        return len(self.loads_ns)
+
+    def _start(self) -> None:
+        before, r = time.perf_counter(), self._request
+        timeout_s = r.plan.max_time_s + 120
+        self.worker = Worker(
+            self.path, r.threads, r.runtime, delegate=r.delegate, cores=r.cores, timeout_s=timeout_s
+        )  # fmt: skip
+        try:
+            self.worker.set_input(_network_input(self._picture, self.worker.info))
+        except BaseException:
+            self.worker.close()
+            raise
+        self._start_s = time.perf_counter() - before
+        self.loads_ns.append(self.worker.info.load_ns)
+
+    def renew(self) -> bool:
+        """Start the process anew, where that took no longer than `_CHEAP_START_S`; tell whether it was done."""
+        if self._start_s > _CHEAP_START_S:
+            return False
+        self.worker.close()
+        self._start()
+        return True
+
+    def run(self, runs: int, time_ns: int = 0, *, lead_ns: int = 0, limit_ns: int | None = None) -> Burst:
+        return self.worker.run(runs, time_ns, lead_ns=lead_ns, limit_ns=limit_ns)
+
+    def __enter__(self) -> "_Timed":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.worker.close()
+
+
+def _check(request: Request) -> None:
+    if request.delegate not in (None, "cpu", "gpu", "npu"):
+        raise InputError(
+            f"local has no delegate '{request.delegate}' (valid: cpu; gpu and npu with --runtime openvino)"
+        )
+    if request.cores and not hasattr(os, "sched_getaffinity"):
+        raise InputError(f"{platform.system()} cannot pin a process to cores: leave --cores out")
+    if request.cores and (strange := set(request.cores) - os.sched_getaffinity(0)):
+        valid = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise InputError(f"there is no core {min(strange)} to run on here (valid: {valid})")
+
+
+def _hooks(timed: Mapping[str, _Timed], start_c: float | None) -> timing.Hooks:
+    def cool(name: str) -> None:
+        if start_c is not None:
+            cool_down(temperature_c, start_c + _MAY_WARM_C, _COOL_DOWN_S, time.monotonic, time.sleep)
+
+    return timing.Hooks(renew=lambda name: timed[name].renew(), probe=lambda name: pulse(), cool=cool)
+
+
+def _self_comparison(first: timing.Trace | None, again: timing.Trace | None) -> timing.Comparison | None:
+    if first is None or again is None or again.error is not None or first.error is not None:
+        return None
+    try:
+        return timing.compare(first.samples_ns, first.rounds, again.samples_ns, again.rounds)
+    except InputError:
+        return None
+
+
+def _noise_floor(same: timing.Comparison | None) -> list[str]:
+    if same is None or same.verdict == "cannot tell":
+        return []
+    return [
+        f"the first file differs from itself by {abs(same.ratio - 1):.1%}: so much means nothing on this machine now"
+    ]
 
 
 def example_picture(size_px: int = 320, seed: int = 0) -> np.ndarray:

@@ -373,7 +373,7 @@ def test_the_two_files_run_from_any_folder_without_edgenet(tflite, tmp_path):
 
 # bench
 
-QUICK = {"min_runs": 14, "min_time_s": 0.05, "rounds": 7, "max_rounds": 7}
+QUICK = {"min_runs": 14, "min_time_s": 0.02, "rounds": 7, "max_rounds": 7}
 
 
 def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onnx_file, ir, tmp_path):
@@ -391,6 +391,12 @@ def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onn
         assert sorted(set(m.rounds)) == list(range(7))
         assert len(m.rounds) == m.n_runs
         assert m.warmup_runs >= 10 + 7
+        assert m.processes == 8  # one to warm up, one a round
+        assert len(m.round_s) == len(m.round_mhz) == len(m.round_celsius) == 7
+        assert sorted(m.round_s) == list(m.round_s)
+        assert 1 <= m.effective_runs <= m.n_runs
+        assert 0.5 < m.self_ratio < 2
+        assert m.self_ratio_ci98[0] <= m.self_ratio <= m.self_ratio_ci98[1]
         assert 0 < m.median_ms <= m.p90_ms <= m.p95_ms
         assert m.load_ns > 0
         assert m.peak_rss_bytes > m.baseline_rss_bytes > 0
@@ -401,7 +407,7 @@ def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onn
     assert "broken.tflite" in failures[0].why
     assert "no such file" in failures[1].why
     assert all(f.remedy for f in failures)
-    assert steps[-1][:2] == (5 * 9, 5 * 9)
+    assert steps[-1][:2] == (6 * 9, 6 * 9)  # the first file is measured twice
     assert [s[0] for s in steps] == sorted(s[0] for s in steps)
 
 
@@ -417,7 +423,7 @@ def test_a_crash_while_timing_is_a_failure_and_the_others_are_measured(tflite, m
     victim = tflite.with_name("victim.tflite")
     shutil.copy(tflite, victim)
     monkeypatch.setattr(Worker, "run", run_and_kill)
-    measurements, failures = bench([("victim", victim), ("other", tflite)], **QUICK)
+    measurements, failures = bench([("victim", victim), ("other", tflite)], **QUICK, self_check=False)
     assert [m.artifact for m in measurements] == ["other"]
     assert measurements[0].n_runs >= 14
     assert [(f.stage, f.what) for f in failures] == [("bench", "victim")]
@@ -428,7 +434,7 @@ def test_a_crash_while_timing_is_a_failure_and_the_others_are_measured(tflite, m
 def test_the_same_file_twice_cannot_be_told_apart(tflite, monkeypatch):
     equal = timing.Comparison(1.0, 0.9, 1.1, "cannot tell", 7)
     monkeypatch.setattr(timing, "compare", lambda *args: equal)
-    measurements, _ = bench([("a", tflite), ("b", tflite)], **QUICK)
+    measurements, _ = bench([("a", tflite), ("b", tflite)], **QUICK, self_check=False)
     for m, other in zip(measurements, "ba", strict=True):
         assert [w for w in m.warnings if w.startswith(f"cannot tell it from {other} (ratio 1.000, 0.900 to 1.100)")]
 
