@@ -143,6 +143,11 @@ class Evaluation:
     sqnr_db: float | None = None
     flips: tuple[Flip, ...] = ()
     warnings: tuple[str, ...] = ()
+    device: str = "local"
+    outputs_compared: int = 0  # numbers that another device gave, compared with this machine's of the same file
+    outputs_differing: int | None = None  # those that are not the same bit for bit
+    largest_difference: float | None = None
+    difference: str = ""  # why they differ, in words
 
 
 @dataclass(frozen=True)
@@ -256,7 +261,7 @@ class Results:
         if kind is Artifact:
             return self.artifacts, lambda a: a.id
         if kind is Evaluation:
-            return self.evaluations, lambda e: (e.artifact, e.runtime)
+            return self.evaluations, lambda e: (e.artifact, e.device, e.runtime)
         if kind is Measurement:
             return self.measurements, lambda m: (m.artifact, m.device, m.runtime, m.threads)
         return self.failures, lambda f: (f.stage, f.what)

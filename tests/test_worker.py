@@ -525,6 +525,9 @@ def test_the_machine_is_described_in_plain_values():
     assert info["cpu_model"]
     assert info["cores"] >= 1
     assert info["memory_bytes"] > 1e8
+    assert info["os_name"]
+    assert set(info["runtimes"]) == {"litert", "onnxruntime", "openvino"}
+    assert set(machine.state()) <= set(info)
     assert set(info["isa"]) <= set(machine._ISA.values())
 
 
@@ -539,6 +542,67 @@ def test_arm_and_x86_features_are_read_from_cpuinfo(tmp_path, monkeypatch):
     assert machine.cpu_model() == "Some CPU"
     (tmp_path / "stat").write_text("cpu  100 10 50 1000 5 3 2 7 0 0\ncpu0 ...\n")
     assert machine._stat_jiffies() == (165, 7)
+
+
+def test_the_hottest_sensor_of_a_processor_is_read_and_a_batterys_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_THERMAL", tmp_path / "thermal")
+    monkeypatch.setattr(machine, "_HWMON", tmp_path / "hwmon")
+    assert machine.temperature_c() is None
+    for name, kind, temp in (("0", "battery", "99000"), ("1", "cpu-thermal", "61234"), ("2", "soc_max", "55000")):
+        zone = tmp_path / "thermal" / f"thermal_zone{name}"
+        zone.mkdir(parents=True)
+        (zone / "type").write_text(kind + "\n")
+        (zone / "temp").write_text(temp + "\n")
+    assert machine.temperature_c() == 61.2
+    chip = tmp_path / "hwmon" / "hwmon0"
+    chip.mkdir(parents=True)
+    (chip / "name").write_text("k10temp\n")
+    (chip / "temp1_input").write_text("70500\n")
+    assert machine.temperature_c() == 70.5
+
+
+def test_the_clock_is_the_fastest_cores_from_cpufreq_or_cpuinfo(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    monkeypatch.setattr(machine, "_SYS_CPU", tmp_path / "cpu")
+    assert machine.pulse()["mhz"] is None
+    (tmp_path / "cpuinfo").write_text("cpu MHz\t\t: 2595.1\ncpu MHz\t\t: 2600.4\n")
+    assert machine.pulse()["mhz"] == 2600.4
+    for core, khz in (("cpu0", "1800000"), ("cpu7", "2840000")):
+        (tmp_path / "cpu" / core / "cpufreq").mkdir(parents=True)
+        (tmp_path / "cpu" / core / "cpufreq" / "scaling_cur_freq").write_text(khz)
+    assert machine.pulse()["mhz"] == 2840
+
+
+def test_a_board_tells_its_chip(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_SOC", tmp_path / "soc0")
+    monkeypatch.setattr(machine, "_DEVICE_TREE", tmp_path)
+    assert machine._soc() is None
+    (tmp_path / "compatible").write_text("raspberrypi,5-model-b\0brcm,bcm2712\0")
+    assert machine._soc() == "brcm,bcm2712"
+    (tmp_path / "soc0").mkdir()
+    (tmp_path / "soc0" / "machine").write_text("SM8550\n")
+    assert machine._soc() == "SM8550"
+
+
+def test_what_changed_while_it_was_measured_is_told():
+    before = {"cores": 2, "other_processes_cores": 0.5, "stolen_cores": 0.0, "busiest": ["chromium", "gcc"]}
+    before |= {"governor": "performance", "load_average": None, "mhz": 3000.0, "runtimes": {"litert": "1"}}
+    after = {"governor": "powersave", "mhz": 2000.0, "runtimes": {"litert": "1"}}
+    said = machine.machine_warnings({**before, "after": after}, threads=1)
+    assert "other processes used 0.50 cores while it was measured (chromium, gcc)" in said
+    assert "governor changed while it was measured: measure again" in said
+    assert "the clock fell from 3000 to 2000 MHz while it was measured" in said
+    assert machine.machine_warnings({**before, "other_processes_cores": 0}, 2, pinned_to=[1])[0].startswith("2 threads")
+
+
+def test_a_process_at_work_is_found_by_its_name():
+    busy = machine.Busy(lambda: [])
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        wait_for(lambda: any("python" in name for name in busy.busiest()))
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_the_package_names_all_that_it_exports():
