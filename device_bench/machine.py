@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ _RUNTIME_PACKAGES = {
     "onnxruntime": ("onnxruntime",),
     "openvino": ("openvino",),
 }
+_THERMAL, _HWMON = Path("/sys/class/thermal"), Path("/sys/class/hwmon")
+_SOC, _DEVICE_TREE = Path("/sys/devices/soc0"), Path("/proc/device-tree")
+# How the sensors of processors are called: x86, Raspberry Pi and other boards, Android.
+_CPU_SENSORS = ("x86_pkg", "coretemp", "k10temp", "zenpower", "cpu", "soc", "tsens")
+_HOT_C = 80.0  # boards throttle from here on
 _OTHERS_AT_WORK = 0.10  # cores that other processes may use before it is worth a warning
 
 
@@ -53,42 +58,95 @@ def local_info() -> dict[str, Any]:
     """Return what this machine is and how busy: plain values, None where the system does not tell."""
     return {
         "cpu_model": cpu_model(),
+        "soc": _soc(),
         "isa": _isa(),
         "cores": _cores(),
         "cores_total": os.cpu_count(),
-        "governor": _read(_SYS_CPU / "cpu0/cpufreq/scaling_governor"),
         "max_khz": _as_int(_read(_SYS_CPU / "cpu0/cpufreq/cpuinfo_max_freq")),
         "memory_bytes": _memory_bytes(),
         "virtual": "hypervisor" in _cpu_flags(),
         "os": f"{platform.system()} {platform.release()}",
+        "os_name": _os_name(),
         "machine": platform.machine(),
-        "load_average": load_average(),
         "python": platform.python_version(),
+        **state(),
     }
 
 
-def machine_warnings(info: Mapping[str, Any], threads: int) -> list[str]:
+def state() -> dict[str, Any]:
+    """Return what may change while it is measured, recorded before and after."""
+    return {
+        "governor": _read(_SYS_CPU / "cpu0/cpufreq/scaling_governor"),
+        "mhz": _mhz(),
+        "temperature_c": temperature_c(),
+        "load_average": _load_average(),
+        "runtimes": runtimes(),
+    }
+
+
+def pulse() -> dict[str, Any]:
+    """Return the clock and the temperature now; cheap enough to be read before every turn."""
+    return {"mhz": _mhz(), "temperature_c": temperature_c()}
+
+
+def temperature_c() -> float | None:
+    """Return the temperature of the hottest sensor that is a processor's, in degrees Celsius."""
+    zones = [(_read(z / "type") or "", _as_int(_read(z / "temp"))) for z in sorted(_THERMAL.glob("thermal_zone*"))]
+    for chip in sorted(_HWMON.glob("hwmon*")):
+        name = _read(chip / "name") or ""
+        zones += [(name, _as_int(_read(t))) for t in sorted(chip.glob("temp*_input"))]
+    found = [m / 1000 for name, m in zones if m and any(word in name.lower() for word in _CPU_SENSORS)]
+    return round(max(found), 1) if found else None
+
+
+def machine_warnings(info: Mapping[str, Any], threads: int, pinned_to: Sequence[int] = ()) -> list[str]:
+    """Return what speaks against a measurement on a machine that is described so, in words."""
     found = []
-    if threads > info["cores"]:
-        found.append(f"{threads} threads on {info['cores']} cores: they wait for each other")
+    cores = len(pinned_to) or info["cores"]
+    if threads > cores:
+        found.append(f"{threads} threads on {cores} core{'s' * (cores != 1)}: they wait for each other")
     others, steal = info["other_processes_cores"], info["stolen_cores"]
     if others is not None and others > _OTHERS_AT_WORK:
-        found.append(f"other processes used {others:.2f} cores while it was measured")
+        names = f" ({', '.join(info['busiest'])})" if info.get("busiest") else ""
+        found.append(f"other processes used {others:.2f} cores while it was measured{names}")
     if steal is not None and steal > _OTHERS_AT_WORK / 2:
         found.append(f"the hypervisor took away {steal:.2f} cores while it was measured")
     if others is None and info["load_average"] and info["load_average"][0] > 0.5 * info["cores"]:
         found.append(f"the load average was {info['load_average'][0]:.1f} at the start")
     if info["governor"] in ("powersave", "ondemand", "conservative"):
         found.append(f"the CPU governor is {info['governor']}: the clock may change; `performance` keeps it")
+    after = info.get("after") or {}
+    changed = [k for k in ("governor", "runtimes") if k in after and after[k] != info.get(k)]
+    if changed:
+        found.append(f"{' and '.join(changed)} changed while it was measured: measure again")
+    clocks = [m for m in (info.get("mhz"), after.get("mhz")) if m]
+    if len(clocks) == 2 and clocks[1] < 0.9 * clocks[0]:
+        found.append(f"the clock fell from {clocks[0]:.0f} to {clocks[1]:.0f} MHz while it was measured")
+    hottest = max(
+        (t for t in (info.get("temperature_c"), after.get("temperature_c"), info.get("temperature_c_after")) if t),
+        default=0.0,
+    )
+    if hottest >= _HOT_C:
+        found.append(f"the CPU was at {hottest:.0f} °C: it may have slowed down; let it cool, or cool it")
+    throttled = (info.get("throttled") or 0) | (info.get("throttled_after") or 0)
+    if throttled & 1:
+        found.append("the board reported under-voltage: it slows down then; use a stronger power supply")
+    if throttled & 0b1110:
+        found.append("the board reported a capped or throttled clock while it was measured")
     return found
 
 
 class Busy:
-    """How much of the machine's CPU time went to others than us and `pids` since it was made."""
+    """How much of the machine's CPU time went to others than us since it was made.
 
-    def __init__(self, pids: Iterable[int]) -> None:
-        self._pids = list(pids)
-        self._stat, self._ours, self._clock = _stat_jiffies(), _own_and_children(self._pids), time.monotonic()
+    Args:
+        pids: returns those of our children that run now.
+    """
+
+    def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
+        self._pids = pids
+        self._stat, self._ours, self._clock = _stat_jiffies(), _own_and_children(pids()), time.monotonic()
+        self._each = _jiffies_of_all()
 
     def since(self) -> tuple[float | None, float | None]:
         """Return (cores used by other processes, cores that the hypervisor stole); None where nothing tells."""
@@ -96,8 +154,26 @@ class Busy:
         if stat is None or self._stat is None:
             return None, None
         jiffies = os.sysconf("SC_CLK_TCK") * seconds
-        others = stat[0] - self._stat[0] - (_own_and_children(self._pids) - self._ours)
+        others = stat[0] - self._stat[0] - (_own_and_children(self._pids()) - self._ours)
         return round(max(others, 0) / jiffies, 3), round((stat[1] - self._stat[1]) / jiffies, 3)
+
+    def busiest(self, most: int = 3) -> list[str]:
+        """Return the names of the other processes that used most time and run still, the busiest first."""
+        ours = {os.getpid(), *self._pids()}
+        used = {pid: (n - self._each.get(pid, ("", 0))[1], name) for pid, (name, n) in _jiffies_of_all().items()}
+        found = sorted(((n, name) for pid, (n, name) in used.items() if pid not in ours and n > 0), reverse=True)
+        return list(dict.fromkeys(name for _, name in found))[:most]
+
+
+def _jiffies_of_all() -> dict[int, tuple[str, int]]:
+    """Return pid -> (name, jiffies used) of all processes that can be seen."""
+    found = {}
+    for path in _PROC.glob("[0-9]*/stat"):
+        text = _read(path)
+        if text and ")" in text:
+            name = text[text.index("(") + 1 : text.rindex(")")]
+            found[int(path.parent.name)] = (name, sum(int(v) for v in text.rpartition(")")[2].split()[11:13]))
+    return found
 
 
 def _own_and_children(pids: Iterable[int]) -> int:
@@ -125,8 +201,31 @@ def cpu_model() -> str:
         key, _, value = line.partition(":")
         if key.strip() in ("model name", "Hardware") and value.strip():
             return value.strip()
-    board = _read(Path("/proc/device-tree/model"))
-    return (board or "").strip("\0 \n") or platform.processor() or platform.machine()
+    return (_read(_DEVICE_TREE / "model") or "").strip("\0 \n") or platform.processor() or platform.machine()
+
+
+def _soc() -> str | None:
+    """Return the system on chip, as a phone or a board tells it: "brcm,bcm2712", "SM8550"."""
+    named = [_read(_SOC / name) for name in ("machine", "soc_id")]
+    compatible = (_read(_DEVICE_TREE / "compatible") or "").strip("\0").split("\0")[-1]
+    return next((text for text in (*named, compatible) if text), None)
+
+
+def _os_name() -> str | None:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME")
+    except OSError:
+        return None
+
+
+def _mhz() -> float | None:
+    """Return the fastest core's clock now."""
+    khz = [_as_int(_read(p)) for p in _SYS_CPU.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    mhz = [k / 1000 for k in khz if k]
+    if not mhz:
+        lines = (line.partition(":") for line in (_read(_PROC / "cpuinfo") or "").splitlines())
+        mhz = [float(value) for key, _, value in lines if key.strip() == "cpu MHz"]
+    return round(max(mhz), 1) if mhz else None
 
 
 def _cpu_flags() -> set[str]:
@@ -153,7 +252,7 @@ def _memory_bytes() -> int | None:
         return None
 
 
-def load_average() -> list[float] | None:
+def _load_average() -> list[float] | None:
     try:
         return [round(v, 2) for v in os.getloadavg()]
     except OSError:

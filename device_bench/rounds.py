@@ -3,10 +3,13 @@
 A device says how a worker is started there and how the place is watched meanwhile; all else is the same everywhere.
 """
 
+import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,18 @@ import numpy as np
 
 from edgenet.device_bench import timing
 from edgenet.device_bench.device import Progress, Request
-from edgenet.device_bench.worker import Worker, WorkerInfo
+from edgenet.device_bench.machine import machine_warnings
+from edgenet.device_bench.steadiness import effective_runs
+from edgenet.device_bench.worker import Burst, Worker, WorkerInfo
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.results import Failure, Measurement, sha256_of
 
-# Called when all files are loaded; what it returns is called when all are timed, and tells about the device then.
-Watch = Callable[[Sequence[Worker]], Callable[[], dict[str, Any]]]
+# Called when all files are loaded, with what returns the workers that run now; what it returns is called when all are
+# timed, and tells about the device then.
+Watch = Callable[[Callable[[], list[Worker]]], Callable[[], dict[str, Any]]]
 
-_OTHERS_AT_WORK = 0.10  # cores that other processes may use before it is worth a warning
-_HOT_C = 80.0  # boards throttle from here on
+_AGAIN = "\0again"  # the first file, measured as if it were another one
+_CHEAP_START_S = 1.0
 _REMEDY: dict[type[EdgenetError], str] = {
     InputError: "export the file again, or give a file that the runtime loads",
     DeviceError: "run `edgenet bench` on this file alone; `edgenet doctor` tells which runtimes are installed",
@@ -38,17 +44,24 @@ def bench_workers(
     device: str,
     progress: Progress | None = None,
     remedy: Mapping[type[EdgenetError], str] = _REMEDY,
+    fresh: bool = True,
+    probe: Callable[[], dict[str, Any]] = dict,
+    cool: Callable[[], None] = lambda: None,
 ) -> tuple[list[Measurement], list[Failure]]:
     """Time files on one device, against each other.
 
     A file that takes several pictures at once is timed on as many, and its samples are the time of one of them.
     Each is loaded in a worker of its own and warmed up until its rate settles; then all take turns, in rounds
-    shuffled by the plan's seed, one worker running at a time. A file that fails becomes a Failure, the others go on.
+    shuffled by the plan's seed, one worker running at a time. The first is measured twice, as if it were two files: how
+    far it is from itself is the noise floor. A file that fails becomes a Failure, the others go on.
 
     Args:
         artifacts: (id, path) pairs; ids are unique.
         open_worker: (id, path) -> a worker that has loaded the file; an EdgenetError is that file's failure.
         device: its id, for the measurements.
+        fresh: start workers anew between rounds where that is cheap: where memory lies differs from process to process.
+        probe: the state of the device (`mhz`, `temperature_c`), read before every turn.
+        cool: waits before a turn until the device is cool enough.
         progress: called with (turns done, turns at most, id).
         remedy: what to do about a failure, by the kind of error.
 
@@ -60,74 +73,127 @@ def bench_workers(
     """
     ids = [id for id, _ in artifacts]
     check_unique(ids)
+    plan = request.plan
     picture = example_picture() if request.pixels is None else request.pixels
     failures: dict[str, EdgenetError] = {}
-    done, total = 0, len(artifacts) * (2 + request.plan.max_rounds)
+    done, total = 0, (len(artifacts) + plan.self_check) * (2 + plan.most_turns)
 
     def step(id: str) -> None:
         nonlocal done
         done += 1
         if progress is not None:
-            progress(done, total, id)
+            progress(min(done, total), total, ids[0] if id == _AGAIN else id)
 
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
+        timed: dict[str, _Timed] = {}
         for id, path in artifacts:
             try:
-                worker = stack.enter_context(open_worker(id, path))
-                worker.set_input(network_input(picture, worker.info))
-                workers[id] = worker
+                timed[id] = stack.enter_context(_Timed(partial(open_worker, id, path), picture))
             except EdgenetError as e:
                 failures[id] = e
             step(id)
-        tell = watch(list(workers.values()))
-        traces = timing.measure(workers, request.plan, time.perf_counter_ns, step)
+        first = next(iter(timed), None)
+        if first is not None and plan.self_check and not plan.sustained_s:
+            with suppress(EdgenetError):  # nothing that was asked for; the first file says itself what is wrong
+                timed[_AGAIN] = stack.enter_context(_Timed(timed[first].open, picture))
+        hooks = timing.Hooks(
+            renew=lambda id: fresh and timed[id].renew(), probe=lambda _: probe(), cool=lambda _: cool()
+        )
+        tell = watch(lambda: [t.worker for t in timed.values()])
+        traces = timing.measure(timed, plan, time.perf_counter_ns, step, hooks)
         info = tell()
+        again = traces.pop(_AGAIN, None)
         failures.update({id: t.error for id, t in traces.items() if t.error is not None})
         memories = {}
-        for id in [id for id in workers if id not in failures]:
+        for id in [id for id in traces if id not in failures]:
             try:
-                memories[id] = workers[id].memory()
+                memories[id] = timed[id].worker.memory()
             except EdgenetError as e:
                 failures[id] = e
     if progress is not None:
         progress(total, total, "")
+    same = _self_comparison(traces.get(first or ""), again)
     traces = {
-        id: replace(t, samples_ns=[n // _batch(workers[id].info) for n in t.samples_ns])
+        id: replace(t, samples_ns=[n // _batch(timed[id].worker.info) for n in t.samples_ns])
         for id, t in traces.items()
         if id not in failures and t.samples_ns
     }
-    shared = machine_warnings(info, request.threads)
-    unclear = timing.indistinct(traces)
+    shared = [*machine_warnings(info, request.threads, request.cores), *_noise_floor(same)]
+    unclear = {} if plan.sustained_s else timing.indistinct(traces)
     measurements = []
     for id, path in artifacts:
         if id in traces:
-            trace, loaded = traces[id], workers[id].info
+            trace, worker_info = traces[id], timed[id].worker.info
+            warnings = [*_batch_note(worker_info), *timing.warnings_of(trace, plan), *_unclear(unclear.get(id, []))]
             measurements.append(
                 Measurement(
                     artifact=id,
                     device=device,
-                    runtime=loaded.runtime,
+                    runtime=worker_info.runtime,
                     threads=request.threads,
                     samples_ns=tuple(trace.samples_ns),
                     rounds=tuple(trace.rounds),
+                    round_s=tuple(round(ns / 1e9, 3) for ns in trace.turn_at_ns),
+                    round_mhz=tuple(s.get("mhz") for s in trace.states),
+                    round_celsius=tuple(s.get("temperature_c") for s in trace.states),
+                    processes=timed[id].processes,
+                    effective_runs=round(effective_runs(trace.samples_ns, trace.rounds), 1),
+                    self_ratio=same.ratio if same else None,
+                    self_ratio_ci98=(same.low, same.high) if same and math.isfinite(same.high) else None,
+                    sustained_s=plan.sustained_s,
                     warmup_runs=trace.warmup_runs,
-                    load_ns=loaded.load_ns,
+                    load_ns=round(statistics.median(timed[id].loads_ns)),
                     peak_rss_bytes=memories[id].peak_rss_bytes,
                     baseline_rss_bytes=memories[id].baseline_rss_bytes,
                     artifact_sha256=sha256_of(Path(path)),
-                    runtime_version=loaded.version,
-                    delegate=loaded.delegate,
-                    device_info=info,
-                    warnings=(
-                        *_batch_note(loaded),
-                        *timing.warnings_of(trace, request.plan),
-                        *_unclear(unclear[id]),
-                        *shared,
-                    ),
+                    runtime_version=worker_info.version,
+                    delegate=worker_info.delegate,
+                    device_info={**info, "pinned_to": list(request.cores)},
+                    warnings=(*warnings, *shared),
                 )
             )
     return measurements, [failure(id, failures[id], remedy) for id in ids if id in failures]
+
+
+class _Timed:
+    """A file under the clock: its process, which is started anew where that is cheap."""
+
+    def __init__(self, open: Callable[[], Worker], picture: np.ndarray) -> None:
+        self.open, self._picture = open, picture
+        self.loads_ns: list[int] = []
+        self._start()
+
+    @property
+    def processes(self) -> int:
+        return len(self.loads_ns)
+
+    def _start(self) -> None:
+        before = time.perf_counter()
+        self.worker = self.open()
+        try:
+            self.worker.set_input(network_input(self._picture, self.worker.info))
+        except BaseException:
+            self.worker.close()
+            raise
+        self._start_s = time.perf_counter() - before
+        self.loads_ns.append(self.worker.info.load_ns)
+
+    def renew(self) -> bool:
+        """Start the process anew, where that took no longer than `_CHEAP_START_S`; tell whether it was done."""
+        if self._start_s > _CHEAP_START_S:
+            return False
+        self.worker.close()
+        self._start()
+        return True
+
+    def run(self, runs: int, time_ns: int = 0, *, lead_ns: int = 0, limit_ns: int | None = None) -> Burst:
+        return self.worker.run(runs, time_ns, lead_ns=lead_ns, limit_ns=limit_ns)
+
+    def __enter__(self) -> "_Timed":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.worker.close()
 
 
 def check_unique(ids: Sequence[str]) -> None:
@@ -155,29 +221,21 @@ def busy_between(before: Mapping[str, Any], after: Mapping[str, Any], ours_s: fl
     return {"other_processes_cores": round(others, 3), "stolen_cores": round(stolen, 3)}
 
 
-def machine_warnings(info: Mapping[str, Any], threads: int) -> list[str]:
-    """Return what speaks against trusting times, from what a device told before and (`*_after`) after."""
-    found = []
-    if threads > info["cores"]:
-        found.append(f"{threads} threads on {info['cores']} cores: they wait for each other")
-    others, stolen = info["other_processes_cores"], info["stolen_cores"]
-    if others is not None and others > _OTHERS_AT_WORK:
-        found.append(f"other processes used {others:.2f} cores while it was measured")
-    if stolen is not None and stolen > _OTHERS_AT_WORK / 2:
-        found.append(f"the hypervisor took away {stolen:.2f} cores while it was measured")
-    if others is None and info["load_average"] and info["load_average"][0] > 0.5 * info["cores"]:
-        found.append(f"the load average was {info['load_average'][0]:.1f} at the start")
-    if info["governor"] in ("powersave", "ondemand", "conservative"):
-        found.append(f"the CPU governor is {info['governor']}: the clock may change; `performance` keeps it")
-    hottest = max((t for t in (info.get("temperature_c"), info.get("temperature_c_after")) if t), default=0.0)
-    if hottest >= _HOT_C:
-        found.append(f"the CPU was at {hottest:.0f} °C: it may have slowed down; let it cool, or cool it")
-    throttled = (info.get("throttled") or 0) | (info.get("throttled_after") or 0)
-    if throttled & 1:
-        found.append("the board reported under-voltage: it slows down then; use a stronger power supply")
-    if throttled & 0b1110:
-        found.append("the board reported a capped or throttled clock while it was measured")
-    return found
+def _self_comparison(first: timing.Trace | None, again: timing.Trace | None) -> timing.Comparison | None:
+    if first is None or again is None or again.error is not None or first.error is not None:
+        return None
+    try:
+        return timing.compare(first.samples_ns, first.rounds, again.samples_ns, again.rounds)
+    except InputError:
+        return None
+
+
+def _noise_floor(same: timing.Comparison | None) -> list[str]:
+    if same is None or same.verdict == "cannot tell":
+        return []
+    return [
+        f"the first file differs from itself by {abs(same.ratio - 1):.1%}: so much means nothing on this machine now"
+    ]
 
 
 def example_picture(size_px: int = 320, seed: int = 0) -> np.ndarray:

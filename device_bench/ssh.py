@@ -106,6 +106,7 @@ class Board:
             device=self.id,
             progress=progress,
             remedy=remedy,
+            fresh=False,  # what ended workers had used would be taken for other processes' work
         )
 
     def predict(self, path: Path, batch: np.ndarray) -> np.ndarray:
@@ -175,18 +176,18 @@ class Board:
             timeout_s=timeout_s,
         )
 
-    def _watch(self, about: dict[str, Any], workers: Sequence[Worker]) -> Callable[[], dict[str, Any]]:
+    def _watch(self, about: dict[str, Any], workers: Callable[[], list[Worker]]) -> Callable[[], dict[str, Any]]:
         """Watch the machine as `rounds.Watch` says; `about` is what it told before the files were loaded."""
         before, ours_s = about, None
         with suppress(DeviceError):  # the workers fail too then, and say why
-            before, ours_s = self._describe(), _cpu_s(workers)
+            before, ours_s = self._describe(), _cpu_s(workers())
 
         def tell() -> dict[str, Any]:
             after, others = {}, busy_between({}, {}, 0.0)
             with suppress(DeviceError):
                 after = self._describe()
                 if ours_s is not None:
-                    others = busy_between(before, after, _cpu_s(workers) - ours_s)
+                    others = busy_between(before, after, _cpu_s(workers()) - ours_s)
             again = {f"{key}_after": after.get(key) for key in _CHANGING}
             return {key: v for key, v in before.items() if key not in _COUNTERS} | again | others
 

@@ -7,6 +7,9 @@ distribution: latencies have one long tail and, on a machine that does other wor
 - Two artifacts are compared by the ratio of their medians round by round, so that what changes slowly (clock,
   temperature, neighbours) hits both; the interval is the exact one of Wilcoxon's signed-rank test (Hodges and Lehmann
   1963, https://doi.org/10.1214/aoms/1177704172), which for two equal files errs as often as it says, not more.
+- Where a process's memory lands moves its speed by some per cent for as long as it lives, so a round starts it anew
+  where that is cheap: then it is noise, which rounds average out, and not a bias (Kalibera and Jones 2013,
+  https://doi.org/10.1145/2464157.2464160).
 """
 
 import itertools
@@ -14,8 +17,9 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +27,8 @@ from edgenet.errors import EdgenetError, InputError
 
 # An untimed lead-in starts each turn: the artifact before it has left its own weights in the caches.
 _LEAD_NS = 20_000_000
+_FRESH_LEAD_NS = 100_000_000  # a new process also has pages to touch and branches to learn
+_SUSTAINED_TURNS = 30  # points of a throttling curve where the machine's state is read
 _SETTLE_WINDOW, _SETTLE_TOLERANCE = 10, 0.02
 _MIN_WARMUP_RUNS = 3
 _WIDE_SPREAD, _LARGE_DRIFT = 0.10, 0.05
@@ -45,9 +51,12 @@ class Subject(Protocol):
 class Plan:
     """How long to measure.
 
-    Each artifact gets `rounds` turns that together have at least `min_runs` runs and `min_time_s` seconds; then, up to
-    `max_rounds`, all get more while the 95 % interval of some median is wider than `target_ci` to each side. No
-    artifact gets a turn after `max_time_s` seconds of its own; a slow one has fewer runs then.
+    Each artifact gets `rounds` turns that together have at least `min_runs` runs and `min_time_s` seconds, however slow
+    it is; then, up to `max_rounds`, all get more while the 95 % interval of some median is wider than `target_ci` to
+    each side, but none after `max_time_s` seconds of its own.
+
+    With `sustained_s` an artifact instead runs without a pause for so long, one artifact after the other, in turns of
+    one length: what a machine does when it is not given time to cool.
 
     Raises:
         InputError: a number makes no sense.
@@ -56,14 +65,17 @@ class Plan:
     min_runs: int = 50
     min_time_s: float = 1.0
     rounds: int = 10
-    max_rounds: int = 20
+    max_rounds: int = 40
     max_time_s: float = 60.0
-    target_ci: float = 0.01
+    target_ci: float = 0.005
     warmup_s: float = 3.0
     seed: int = 0
+    sustained_s: float = 0.0
+    self_check: bool = True  # run the first artifact twice, as if it were two: what differs then is noise
 
     def __post_init__(self) -> None:
-        for name, least in (("min_runs", 1), ("rounds", 1), ("min_time_s", 0), ("target_ci", 0), ("warmup_s", 0)):
+        for name, least in (("min_runs", 1), ("rounds", 1), ("min_time_s", 0), ("target_ci", 0), ("warmup_s", 0),
+                            ("sustained_s", 0)):  # fmt: skip
             if not getattr(self, name) >= least:
                 raise InputError(f"{name} must be at least {least}, was {getattr(self, name)}")
         if self.max_rounds < self.rounds:
@@ -71,16 +83,34 @@ class Plan:
         if not self.max_time_s > 0:
             raise InputError(f"max_time_s must be more than 0, was {self.max_time_s}")
 
+    @property
+    def most_turns(self) -> int:
+        """Turns that an artifact gets at most."""
+        return _SUSTAINED_TURNS if self.sustained_s else self.max_rounds
+
+
+# MLPerf Inference's single-stream scenario: 1,024 queries and 60 s at least, one after another, and the 90th percentile
+# is what counts (Reddi et al. 2020, https://arxiv.org/abs/1911.02549, section on scenarios).
+PUBLISHED = Plan(min_runs=1024, min_time_s=60.0, max_time_s=600.0)
+PUBLISHED_QUANTILE = 0.9
+
 
 @dataclass
 class Trace:
-    """What was measured of one artifact. `error` is set where it failed; its samples up to then are kept."""
+    """What was measured of one artifact. `error` is set where it failed; its samples up to then are kept.
+
+    Each turn has an item in `turns` (its round), `turn_at_ns` (when it began, from the start of the measurement) and
+    `states` (what the probe read just before it).
+    """
 
     samples_ns: list[int] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     warmup_runs: int = 0
     settled: bool = False
     spent_ns: int = 0
+    turns: list[int] = field(default_factory=list)
+    turn_at_ns: list[int] = field(default_factory=list)
+    states: list[Any] = field(default_factory=list)
     error: EdgenetError | None = None
 
 
@@ -103,17 +133,33 @@ class Drift:
     p: float
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What `measure` calls out for, each with the name of an artifact; all may raise an EdgenetError.
+
+    `renew` comes before a turn of a round and may start the process anew; it tells whether it did. `probe` returns the
+    state of the machine (clock, temperature), `cool` waits until it is cool enough; `step` is `measure`'s `on_step`.
+    """
+
+    renew: Callable[[str], bool] = lambda name: False
+    probe: Callable[[str], Any] = lambda name: None
+    cool: Callable[[str], None] = lambda name: None
+    step: Callable[[str], None] = lambda name: None
+
+
 def measure(
     subjects: Mapping[str, Subject],
     plan: Plan,
     clock_ns: Callable[[], int],
     on_step: Callable[[str], None] = lambda name: None,
+    hooks: Hooks | None = None,
 ) -> dict[str, Trace]:
     """Warm up and time all subjects, in shuffled interleaved rounds, one at a time.
 
     A subject that raises an EdgenetError leaves the rounds; the others go on. `on_step` is called with the name after
     each warm-up and each turn.
     """
+    hooks = replace(hooks or Hooks(), step=on_step)
     traces = {name: Trace() for name in subjects}
     typical: dict[str, float] = {}
     for name, subject in subjects.items():
@@ -125,32 +171,59 @@ def measure(
         else:
             trace.warmup_runs, trace.settled = len(runs), is_settled(runs)
             typical[name] = statistics.median(runs[-_SETTLE_WINDOW:])
-        on_step(name)
+        hooks.step(name)
+    (_sustain if plan.sustained_s else _alternate)(subjects, traces, typical, plan, clock_ns, hooks)
+    return traces
 
+
+def _alternate(subjects: Mapping[str, Subject], traces: dict[str, Trace], typical: Mapping[str, float], plan: Plan,
+               clock_ns: Callable[[], int], hooks: Hooks) -> None:  # fmt: skip
+    start, limit_ns = clock_ns(), int(plan.max_time_s * 1e9)
     turn_ns = int(plan.min_time_s * 1e9 / plan.rounds)
     for r, order in enumerate(interleave(list(subjects), plan.max_rounds, plan.seed)):
-        alive = [n for n in order if traces[n].error is None and traces[n].spent_ns < plan.max_time_s * 1e9]
-        if not alive or (r >= plan.rounds and all(_is_enough(traces[n], plan) for n in alive)):
+        extra = r >= plan.rounds
+        alive = [n for n in order if traces[n].error is None and not (extra and traces[n].spent_ns >= limit_ns)]
+        if not alive or (extra and all(_is_enough(traces[n], plan) for n in alive)):
             break
         for name in alive:
-            trace = traces[name]
-            before = clock_ns()
-            try:
-                burst = subjects[name].run(
-                    _runs_a_turn(typical[name], plan),
-                    turn_ns,
-                    lead_ns=_LEAD_NS,
-                    limit_ns=int(plan.max_time_s * 1e9) - trace.spent_ns,
-                )
-            except EdgenetError as e:
-                trace.error = e
-            else:
-                trace.samples_ns += burst.samples_ns
-                trace.rounds += [r] * len(burst.samples_ns)
-                trace.warmup_runs += burst.lead_runs
-                trace.spent_ns += clock_ns() - before
-            on_step(name)
-    return traces
+            runs = _runs_a_turn(typical[name], plan, extra)
+            turn = partial(_fresh_run, subjects[name], name, runs, turn_ns, hooks)
+            _take_turn(name, traces[name], r, turn, start, clock_ns, hooks)
+
+
+def _fresh_run(subject: Subject, name: str, runs: int, turn_ns: int, hooks: Hooks) -> BurstLike:
+    lead_ns = _FRESH_LEAD_NS if hooks.renew(name) else _LEAD_NS
+    return subject.run(runs, turn_ns, lead_ns=lead_ns)
+
+
+def _sustain(subjects: Mapping[str, Subject], traces: dict[str, Trace], typical: Mapping[str, float], plan: Plan,
+             clock_ns: Callable[[], int], hooks: Hooks) -> None:  # fmt: skip
+    start, turn_ns = clock_ns(), int(plan.sustained_s * 1e9 / _SUSTAINED_TURNS)
+    for name, subject in subjects.items():
+        for r in range(_SUSTAINED_TURNS):
+            if traces[name].error is None:
+                turn = partial(subject.run, 1, turn_ns)
+                _take_turn(name, traces[name], r, turn, start, clock_ns, hooks, cool=r == 0)
+
+
+def _take_turn(name: str, trace: Trace, r: int, run: Callable[[], BurstLike], start_ns: int,
+               clock_ns: Callable[[], int], hooks: Hooks, cool: bool = True) -> None:  # fmt: skip
+    try:
+        if cool:
+            hooks.cool(name)
+        state, before = hooks.probe(name), clock_ns()
+        burst = run()
+    except EdgenetError as e:
+        trace.error = e
+    else:
+        trace.samples_ns += burst.samples_ns
+        trace.rounds += [r] * len(burst.samples_ns)
+        trace.warmup_runs += burst.lead_runs
+        trace.spent_ns += clock_ns() - before
+        trace.turns.append(r)
+        trace.turn_at_ns.append(before - start_ns)
+        trace.states.append(state)
+    hooks.step(name)
 
 
 def warm_up(subject: Subject, clock_ns: Callable[[], int], limit_ns: int) -> list[int]:
@@ -316,8 +389,8 @@ def warnings_of(trace: Trace, plan: Plan) -> list[str]:
     if not trace.settled:
         found.append(f"not settled after {plan.warmup_s:g} s of warm-up")
     n = len(trace.samples_ns)
-    if n < plan.min_runs:
-        found.append(f"only {n} of {plan.min_runs} runs fitted into {plan.max_time_s:g} s")
+    if n < plan.min_runs and not plan.sustained_s:
+        found.append(f"only {n} of {plan.min_runs} runs were made")
     median = quantile(trace.samples_ns, 0.5)
     spread = (quantile(trace.samples_ns, 0.75) - quantile(trace.samples_ns, 0.25)) / median
     if spread > _WIDE_SPREAD:
@@ -345,10 +418,11 @@ def indistinct(traces: Mapping[str, Trace]) -> dict[str, list[tuple[str, Compari
     return found
 
 
-def _runs_a_turn(typical_ns: float, plan: Plan) -> int:
+def _runs_a_turn(typical_ns: float, plan: Plan, extra: bool) -> int:
     runs = math.ceil(plan.min_runs / plan.rounds)
-    lead = max(_LEAD_NS, typical_ns)
-    affordable = (plan.max_time_s * 1e9 / plan.rounds - lead) / typical_ns
+    if not extra:
+        return runs
+    affordable = (plan.max_time_s * 1e9 / plan.rounds - max(_LEAD_NS, typical_ns)) / typical_ns
     return max(1, min(runs, int(affordable)))
 
 

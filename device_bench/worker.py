@@ -73,6 +73,8 @@ class Worker:
         path: the model file.
         threads: threads of one inference when timed; `predict` uses as many for a batch.
         runtime: litert, onnxruntime or openvino; None takes the format's own.
+        delegate: cpu, gpu or npu, as `runtime.load` takes it; None is the CPU.
+        cores: the cores to run on, none for all that this process may use; those of this machine only.
         command: starts runner.py some other way, on a board say; `path` is then a path there.
         name: what to call the file in messages; None takes `path`.
         explain: is told the exit status of a child that ended and what it printed, and returns why, in words, or None.
@@ -90,6 +92,8 @@ class Worker:
         threads: int = 1,
         runtime: str | None = None,
         *,
+        delegate: str | None = None,
+        cores: Sequence[int] = (),
         command: Sequence[str] | None = None,
         name: str | None = None,
         explain: Callable[[int, str], str | None] = lambda status, said: None,
@@ -107,6 +111,8 @@ class Worker:
             command = [sys.executable, runner.__file__, "--runtime", runtime_module.__file__]
             if threading.current_thread() is threading.main_thread():  # the kernel watches the thread, not the process
                 command += ["--parent", str(os.getpid())]
+            if cores:
+                command += ["--cores", ",".join(map(str, cores))]
         try:
             self._process = subprocess.Popen(
                 list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0
@@ -119,7 +125,9 @@ class Worker:
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
-        request = {"do": "load", "path": str(path), "threads": threads, "runtime": runtime}
+        request: dict[str, Any] = {"do": "load", "path": str(path), "threads": threads, "runtime": runtime}
+        if delegate is not None:
+            request["delegate"] = delegate
         try:
             info, _ = self._ask(request, timeout_s=load_timeout_s)
         except BaseException:

@@ -17,6 +17,7 @@ from edgenet import __version__
 from edgenet.errors import EdgenetError, GateFailed, InputError
 from edgenet.options import (
     PATH,
+    bench_options,
     device_option,
     images_option,
     job_of,
@@ -127,75 +128,77 @@ def export(model: str, as_json: bool, **asked: Any) -> None:
 @images_option
 @click.option("--reference", type=PATH, help="The file to compare with; the float32 one by default.")
 @limit_option
+@device_option
 @json_option
 def evaluate(
-    artifacts: tuple[Path, ...], images: str | None, reference: Path | None, limit: int | None, as_json: bool
+    artifacts: tuple[Path, ...],
+    images: str | None,
+    reference: Path | None,
+    limit: int | None,
+    devices: tuple[str, ...],
+    as_json: bool,
 ) -> None:
-    """Measure accuracy of files on the same pictures.
+    """Measure accuracy of files on the same pictures; with --device, run them there and compare with this machine.
 
     \b
     edgenet evaluate OUT/*.tflite --images photos/
     """
+    from edgenet.device_bench.devices import parse
     from edgenet.pipeline import evaluate_files
 
+    for device in devices:
+        parse(device)
     if images is None:
         raise InputError("evaluating needs images: give --images DIR (a folder of photographs) or --images sample")
     with _progress() as progress:
-        results = evaluate_files(artifacts, images, reference, limit, progress)
+        results = evaluate_files(artifacts, images, reference, limit, progress, tuple(dict.fromkeys(devices)))
     if as_json:
         _print_json(results.to_json())
     elif results.evaluations:
-        _print_evaluations(results)
+        (_print_device_evaluations if devices else _print_evaluations)(results)
     _print_failures(results)
 
 
 @main.command()
 @click.argument("artifacts", nargs=-1, required=True, type=PATH)
-@device_option
-@threads_option
+@bench_options
 @json_option
-def bench(artifacts: tuple[Path, ...], devices: tuple[str, ...], threads: int | None, as_json: bool) -> None:
+def bench(
+    artifacts: tuple[Path, ...], devices: tuple[str, ...], threads: int | None, as_json: bool, **asked: Any
+) -> None:
     """Time files against each other, in interleaved rounds.
 
     \b
     edgenet bench OUT/*.tflite --threads 2
+    edgenet bench OUT/*_int8.tflite --device local --device adb:SERIAL
     """
-    from edgenet.cautions import latency_note
-    from edgenet.device_bench import bench as bench_files
-    from edgenet.device_bench.devices import parse
+    from edgenet.measuring import bench_on, check_files, request_of
     from edgenet.results import Results
 
-    for device in devices:
-        parse(device)
-    for path in artifacts:
-        if not path.exists():
-            raise InputError(f"no file {path}: give model files, .tflite, .onnx or .xml")
-        if path.suffix not in (".tflite", ".onnx", ".xml"):
-            raise InputError(f"{path} is not a model file by its name: give model files, .tflite, .onnx or .xml")
-    if threads is not None and threads < 1:
-        raise InputError(f"--threads must be at least 1, was {threads}")
+    request = request_of(1 if threads is None else threads, **asked)
+    check_files(artifacts)
     with _progress() as progress:
-        measurements, failures = bench_files(
-            [(str(p), p) for p in artifacts],
-            threads=threads or 1,
-            progress=lambda done, total, _: progress("bench", done, total),
+        found, failures = bench_on(
+            tuple(dict.fromkeys(devices)) or ("local",),
+            [(str(p), p) for p in dict.fromkeys(artifacts)],
+            request,
+            lambda done, total: progress("bench", done, total),
         )
-    results = Results(measurements=measurements, failures=failures)
+    results = Results()
+    for item in (*found, *failures):
+        results.put(item)
     if as_json:
         _print_json(results.to_json())
-    elif measurements:
-        _print_table(
-            ("file", "runtime", "threads", "median ms", "p90", "p95", "runs", "load ms", "peak MB"),
-            [
-                (m.artifact, m.runtime, str(m.threads), f"{m.median_ms:.2f}", f"{m.p90_ms:.2f}", f"{m.p95_ms:.2f}",
-                 str(m.n_runs), f"{m.load_ms:.0f}", f"{m.peak_rss_bytes / 1e6:.0f}")
-                for m in measurements
-            ],
-        )  # fmt: skip
-        if note := latency_note([(m.artifact, m) for m in measurements]):
-            click.echo(f"Note: {note}")
-        for warning in dict.fromkeys(w for m in measurements for w in m.warnings if w.startswith("cannot tell")):
-            click.echo(f"Note: {warning}")
+    else:
+        from edgenet import timing_text
+
+        if measurements := results.measurements:
+            _print_table(timing_text.titles(measurements, request), timing_text.rows(measurements, request))
+            for note in timing_text.notes(measurements, request):
+                click.echo(f"Note: {note}")
+        if results.estimates:
+            _print_table(timing_text.ESTIMATE_TITLES, timing_text.estimate_rows(results.estimates))
+            click.echo("Note: these are estimates of a compiler, not measurements")
     _print_failures(results)
 
 
@@ -457,6 +460,20 @@ def _print_evaluations(results: "Results") -> None:
     )
     for warning in dict.fromkeys(w for e in results.evaluations for w in e.warnings):
         click.echo(f"Note: {warning}")
+
+
+def _print_device_evaluations(results: "Results") -> None:
+    from edgenet.text import percent
+
+    rows = [
+        (e.artifact, e.device, str(e.n_images), percent(e.top1), percent(e.agreement),
+         f"{e.outputs_differing} of {e.outputs_compared}",
+         "—" if e.largest_difference is None else f"{e.largest_difference:.2g}")
+        for e in results.evaluations
+    ]  # fmt: skip
+    _print_table(("file", "device", "pictures", "top-1", "as here", "outputs that differ", "by at most"), rows)
+    for e in results.evaluations:
+        click.echo(f"Note: {e.artifact} on {e.device}: {e.difference}")
 
 
 def _print_failures(results: "Results") -> None:

@@ -12,8 +12,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,17 +22,21 @@ from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.images import Preprocessing, normalise, stream
 from edgenet.results import Evaluation, Failure, Flip, ImageSet
 
+if TYPE_CHECKING:
+    from edgenet.device_bench import Device
+
 Z95 = 1.959964  # 97.5 % quantile of the normal distribution
 MAX_FLIPS = 200  # kept in the results; the counts are of all
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file to evaluate."""
+    """A file to evaluate, on this machine or on `device`; then the reference is the same file here, given before it."""
 
     id: str
     path: Path
     sha256: str = ""
+    device: "Device | None" = None
 
 
 @dataclass
@@ -46,6 +51,10 @@ class _Tally:
     confidence: list[np.ndarray] = field(default_factory=list)  # (n,) of top-1
     signal: float = 0.0
     noise: float = 0.0
+    on_device: bool = False
+    n_outputs: int = 0
+    differing: int = 0
+    largest: float = 0.0
 
 
 def evaluate(
@@ -73,31 +82,38 @@ def evaluate(
     failures: list[Failure] = []
     seen: list[np.ndarray] = []
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
+        predictors: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
 
         def fail(c: Candidate, e: EdgenetError) -> None:
-            workers.pop(c.id, None)
+            predictors.pop(c.id, None)
             tallies.pop(c.id, None)
             failures.append(Failure("evaluate", c.id, str(e), "the other files were evaluated; see `edgenet inspect`"))
 
         for c in candidates:
             try:
+                if c.device is not None:
+                    here = tallies.get(reference or "")
+                    if here is None:
+                        raise DeviceError("it does not run on this machine, so there is nothing to compare with")
+                    tallies[c.id] = _Tally(here.runtime, here.io_dtype, here.eight_bit, on_device=True)
+                    predictors[c.id] = partial(c.device.predict, c.path)
+                    continue
                 worker = stack.enter_context(Worker(c.path, threads=threads or os.cpu_count() or 1))
-                workers[c.id] = worker
+                predictors[c.id] = worker.predict
                 tallies[c.id] = _Tally(worker.info.runtime, worker.info.io_dtype, worker.info.output_dtype != "float32")
             except (DeviceError, InputError) as e:
                 fail(c, e)
         pictures = stream(images, preprocessing)
         for chunk in pictures:
-            if not workers:
+            if not predictors:
                 break
             normalised = normalise(chunk.pixels, preprocessing)
             outputs: dict[str, np.ndarray] = {}
             for c in candidates:
-                if c.id in workers:
+                if c.id in predictors:
                     try:
                         batch = normalised if tallies[c.id].io_dtype == "float32" else chunk.pixels
-                        outputs[c.id] = workers[c.id].predict(batch)
+                        outputs[c.id] = predictors[c.id](batch)
                     except DeviceError as e:
                         fail(c, e)
             _count(outputs, tallies, reference)
@@ -125,9 +141,20 @@ def _count(outputs: Mapping[str, np.ndarray], tallies: Mapping[str, _Tally], ref
         tally.top1.append(order[:, 0])
         tally.top5.append(order)
         tally.confidence.append(np.take_along_axis(y, order[:, :1], axis=1)[:, 0])
+        if base is not None and tally.on_device:
+            _count_bits(y, base, tally)
         if base_logits is not None and id != reference and not tally.eight_bit:
             tally.signal += float(np.square(base_logits).sum())
             tally.noise += float(np.square(centred_logits(y) - base_logits).sum())
+
+
+def _count_bits(y: np.ndarray, base: np.ndarray, tally: _Tally) -> None:
+    ours, theirs = (np.ascontiguousarray(a, np.float32) for a in (base, y))
+    tally.n_outputs += ours.size
+    tally.differing += int(np.count_nonzero(ours.view(np.uint32) != theirs.view(np.uint32)))
+    with np.errstate(invalid="ignore"):
+        apart = float(np.abs(theirs.astype(np.float64) - ours).max(initial=0.0))
+    tally.largest = max(tally.largest, apart) if math.isfinite(apart) else math.inf
 
 
 def centred_logits(y: np.ndarray) -> np.ndarray:
@@ -195,6 +222,9 @@ def _evaluation(
         artifact_sha256=c.sha256,
         reference=reference if compared else None,
         warnings=warnings,
+        outputs_compared=tally.n_outputs,
+        outputs_differing=tally.differing if tally.on_device else None,
+        largest_difference=tally.largest if tally.on_device and math.isfinite(tally.largest) else None,
         **compared,
     )
 

@@ -45,7 +45,22 @@ out_option = click.option("--out", type=PATH, help="Folder for what is made; a l
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
 limit_option = click.option("--limit", type=int, metavar="N", help="Use only N pictures.")
 threads_option = click.option("--threads", type=int, metavar="N", help="Threads of one inference.  [default: 1]")
-device_option = click.option("--device", "devices", multiple=True, metavar="D", help="Where to measure: local.")
+device_option = click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="D",
+    help="Where: local, adb:SERIAL, ssh:USER@HOST, ...; may be repeated.  [default: local]",
+)
+bench_options = together(
+    device_option,
+    threads_option,
+    click.option("--runtime", metavar="R", help="litert, onnxruntime or openvino; a format's own by default."),
+    click.option("--delegate", metavar="D", help="What runs the network there: cpu, gpu, nnapi, npu."),
+    click.option("--cores", metavar="LIST", help="Run on these cores only, such as 2,3."),
+    click.option("--sustained", metavar="TIME", help="Run each file without a pause for so long, such as 10m."),
+    click.option("--publish", is_flag=True, help="By MLPerf's single-stream rules: 1,024 queries and 60 s at least."),
+)
 what_options = together(
     click.option("--format", "formats", multiple=True, metavar="F", help="A format, or all.  [default: tflite]"),
     click.option(

@@ -28,6 +28,7 @@ from edgenet.making import USES_IMAGES, Interface, Making
 from edgenet.results import (
     RESULTS_FILE,
     Artifact,
+    Estimate,
     Evaluation,
     Failure,
     ImageSet,
@@ -357,23 +358,28 @@ def _evaluate(job: Job, images: ImageSet, results: Results, progress: Progress) 
 
 
 def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> None:
-    from edgenet.device_bench import bench
+    from edgenet import measuring
+    from edgenet.device_bench import Request
 
     artifacts = _present(job, results)
-    known = {(m.artifact, m.artifact_sha256) for m in results.measurements if m.threads == job.threads}
-    if all((a.id, a.sha256) in known for a in artifacts):
-        return
-    if not artifacts:
+    known = {(m.device, m.artifact, m.artifact_sha256) for m in results.measurements if m.threads == job.threads}
+    known |= {(e.device, e.artifact, e.artifact_sha256) for e in results.estimates}
+    devices = [d for d in job.devices if not all((d, a.id, a.sha256) in known for a in artifacts)]
+    if not devices:
         return
     picture = _first_picture(images, Preprocessing.from_json(artifacts[0].preprocessing))
     # All of them, also those measured before: only files timed in turn, in one run, can be compared.
-    measurements, failures = bench(
-        [(a.id, job.out / a.path) for a in artifacts],
-        threads=job.threads,
-        pixels=picture,
-        progress=lambda done, total, _: progress("bench", done, total),
-    )
-    _put(job, results, measurements, failures)
+    request = Request(job.threads, plan=measuring.RUN_PLAN, pixels=picture)
+    try:
+        found, failures = measuring.bench_on(
+            devices,
+            [(a.id, job.out / a.path) for a in artifacts],
+            request,
+            lambda done, total: progress("bench", done, total),
+        )
+    except InputError as e:  # what the one device cannot do is no reason to throw away the files
+        found, failures = [], [Failure("bench", devices[0], str(e), "choose another --device")]
+    _put(job, results, found, failures)
 
 
 def _first_picture(images: ImageSet, preprocessing: Preprocessing) -> np.ndarray:
@@ -384,7 +390,10 @@ def _first_picture(images: ImageSet, preprocessing: Preprocessing) -> np.ndarray
 
 
 def _put(
-    job: Job, results: Results, found: Sequence[Evaluation] | Sequence[Measurement], failures: Sequence[Failure]
+    job: Job,
+    results: Results,
+    found: Sequence[Evaluation] | Sequence[Measurement | Estimate],
+    failures: Sequence[Failure],
 ) -> None:
     for item in found:
         results.put(item)
@@ -473,11 +482,13 @@ def evaluate_files(
     reference: Path | None,
     limit_to: int | None,
     progress: Progress = lambda *_: None,
+    devices: Sequence[str] = (),
 ) -> Results:
     """Return evaluations of files that edgenet wrote, all on the same pictures.
 
     Args:
         reference: the file to compare with; by default the first float32 one among `paths`, if any.
+        devices: where to run them; each is then compared with what the same file answers here.
 
     Raises:
         InputError: a file is not a model, or the files do not take the same pixels.
@@ -487,11 +498,24 @@ def evaluate_files(
     for f in files[1:]:
         if f.preprocessing != first.preprocessing or len(f.class_ids) != len(first.class_ids):
             raise InputError(f"{f.path} and {first.path} do not take the same pixels: evaluate one model at a time")
+    if devices and reference:
+        raise InputError("with --device a file is compared with itself on this machine: leave --reference out")
     if limit_to is not None and limit_to < 1:
         raise InputError(f"--limit must be at least 1, was {limit_to}")
     pictures = open_images(images, first.class_ids, first.class_names)
     if limit_to is not None:
         pictures = limit(pictures, limit_to)
+    if devices:
+        from edgenet.measuring import evaluate_on
+
+        evaluations, failures = evaluate_on(
+            devices,
+            [f.path for f in files],
+            pictures,
+            first.preprocessing,
+            lambda done, total: progress("evaluate", done, total),
+        )
+        return Results(context={"images": pictures.root}, evaluations=evaluations, failures=failures)
     base = str(reference) if reference else next((str(f.path) for f in files if "float32" in f.path.name), None)
     evaluations, failures = evaluate(
         [Candidate(str(f.path), f.path, sha256_of(f.path)) for f in files],

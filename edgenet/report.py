@@ -12,10 +12,11 @@ from importlib import resources
 from pathlib import Path, PurePath
 from typing import Any
 
-from edgenet import plots, tables
+from edgenet import plots, small_plots, tables
+from edgenet.device_bench.steadiness import curve, throttling
 from edgenet.page import View, escape, figure, folded, listed, section
 from edgenet.quantization_page import calibration, search
-from edgenet.results import RESULTS_FILE, Flip, Results, atomic_write
+from edgenet.results import RESULTS_FILE, Flip, Measurement, Results, atomic_write
 from edgenet.summary import (
     SHOWN_REASONS,
     Row,
@@ -221,6 +222,43 @@ def latency(view: View) -> str:
     return section("latency", "Latency, run by run", figure(svg, caption))
 
 
+def over_time(view: View) -> str:
+    """How the pace held: drift and throttling, which a median hides."""
+    measured = [(r, m) for r in view.rows if (m := r.measurement) and len(m.round_s) > 3]
+    if not measured:
+        return ""
+    drawn, slowed = [], []
+    for r, m in measured:
+        points = curve(m.samples_ns, m.rounds, m.round_s, points=60 if m.sustained_s else 1)
+        relative = tuple((t, ms / m.median_ms) for t, ms in points)
+        drawn.append(small_plots.Pace(view.label(r), relative, view.kind(r)))
+        held = throttling(points)
+        if m.sustained_s and held.from_s is not None:
+            slowed.append(f"{view.label(r)} by {percent(held.change, 0)} after {held.from_s - m.round_s[0]:.0f} s")
+    alt = "Latency over time, relative to each file's median: " + ", ".join(p.label for p in drawn)
+    svg = small_plots.paces(drawn, _WIDE_PX, alt) + small_plots.paces(drawn, _NARROW_PX, alt)
+    caption = " ".join(_steadiness(measured[0][1], slowed))
+    return section("over-time", "Latency over time", figure(svg, caption))
+
+
+def _steadiness(m: Measurement, slowed: Sequence[str]) -> list[str]:
+    """What is said of the machine's steadiness below the curve; `m` is of any file of the run."""
+    said = ["A line is a file, a point the median of a round: where all rise together, the machine slowed down."]
+    if slowed:
+        said.append(f"Without a pause, slower in the end: {', '.join(slowed)}.")
+    for name, values, unit in (("Clock", m.round_mhz, "MHz"), ("Temperature", m.round_celsius, "°C")):
+        known = [v for v in values if v is not None]
+        if known:
+            said.append(f"{name} {min(known):.0f} to {max(known):.0f} {unit}.")
+    if m.self_ratio is not None:
+        ci = m.self_ratio_ci98
+        around = f" (98 % interval {ci[0]:.3f} to {ci[1]:.3f})" if ci else ""
+        said.append(
+            f"The first file, measured twice as if it were two, took {m.self_ratio:.3f} times its own time{around}."
+        )
+    return said
+
+
 def files(view: View) -> str:
     """Every file with every number, and what was measured beside the main setting."""
     if not view.rows:
@@ -377,6 +415,7 @@ SECTIONS: tuple[Callable[[View], str], ...] = (
     files,
     estimates,
     latency,
+    over_time,
     pictures,
     calibration,
     failures,

@@ -143,11 +143,20 @@ class Evaluation:
     sqnr_db: float | None = None
     flips: tuple[Flip, ...] = ()
     warnings: tuple[str, ...] = ()
+    device: str = "local"
+    outputs_compared: int = 0  # numbers that another device gave, compared with this machine's of the same file
+    outputs_differing: int | None = None  # those that are not the same bit for bit
+    largest_difference: float | None = None
+    difference: str = ""  # why they differ, in words
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Latency of one artifact on one device: raw samples, from which the statistics are derived."""
+    """Latency of one artifact on one device: raw samples, from which the statistics are derived.
+
+    `round_*` have one item for each round that the artifact was in, as it began. `self_ratio` is the first file of the
+    run against itself, measured as if it were two: what differs there is noise.
+    """
 
     artifact: str
     device: str
@@ -155,6 +164,14 @@ class Measurement:
     threads: int
     samples_ns: tuple[int, ...]
     rounds: tuple[int, ...] = ()  # the round that each sample belongs to
+    round_s: tuple[float, ...] = ()  # since the measurement began
+    round_mhz: tuple[float | None, ...] = ()
+    round_celsius: tuple[float | None, ...] = ()
+    processes: int = 1  # that the rounds were spread over
+    effective_runs: float | None = None  # independent runs that the samples are worth
+    self_ratio: float | None = None
+    self_ratio_ci98: tuple[float, float] | None = None
+    sustained_s: float = 0.0  # how long it ran without a pause, where that was asked for
     warmup_runs: int = 0
     load_ns: int = 0
     peak_rss_bytes: int = 0
@@ -284,7 +301,7 @@ class Results:
         if kind is Artifact:
             return self.artifacts, lambda a: a.id
         if kind is Evaluation:
-            return self.evaluations, lambda e: (e.artifact, e.runtime)
+            return self.evaluations, lambda e: (e.artifact, e.device, e.runtime)
         if kind is Measurement:
             return self.measurements, lambda m: (m.artifact, m.device, m.runtime, m.threads)
         if kind is Estimate:

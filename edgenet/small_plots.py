@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgenet.plots import ticks
+
 _WIDTH, _HEIGHT = 240.0, 72.0  # of a histogram; it scales with its column, and holds no text
 _CHAR_PX = 6.7  # a mean width at 12 px
 
@@ -18,6 +20,51 @@ class Bar:
     value: str
     note: str = ""
     kind: str = "other"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """A file's latency over time: (seconds, latency relative to the file's own median) pairs, in order of time."""
+
+    label: str
+    points: tuple[tuple[float, float], ...]
+    kind: str = "other"
+
+
+def paces(files: Sequence[Pace], width_px: int, alt: str, height_px: int = 220) -> str:
+    """Return one line per file, time across, relative latency up; 1 is the file's own median. The chosen one on top."""
+    left, right, top, bottom = 52.0, width_px - 14.0, 26.0, height_px - 42.0
+    xs = [t for f in files for t, _ in f.points]
+    ys = sorted(y for f in files for _, y in f.points)
+    # The two ends that one stall would stretch are cut to what 98 % of the points need, but 5 % always shows as little.
+    low = min(ys[len(ys) // 100], 0.95)
+    high = max(ys[-1 - len(ys) // 100], 1.05)
+    x0, x1 = min(xs), max(max(xs), min(xs) + 1e-3)
+
+    def px(t: float) -> float:
+        return left + (t - x0) / (x1 - x0) * (right - left)
+
+    def py(y: float) -> float:
+        return bottom - (min(max(y, low), high) - low) / (high - low) * (bottom - top)
+
+    out = []
+    for y in ticks(low, high, 4):
+        text = f"{(y - 1) * 100:+.3g} %".replace("-", "−") if abs(y - 1) > 1e-9 else "median"
+        out.append(f'<path class="grid" d="M{left:.0f} {py(y):.1f}H{right:.0f}"/>')
+        out.append(f'<text class="tick" text-anchor="end" x="{left - 6:.0f}" y="{py(y) + 4:.1f}">{text}</text>')
+    for t in ticks(x0, x1, 8 if width_px > 500 else 4):
+        out.append(f'<text class="tick" text-anchor="middle" x="{px(t):.1f}" y="{bottom + 18:.0f}">{t:g}</text>')
+    out.append(f'<path class="axis" d="M{left:.0f} {bottom:.0f}H{right:.0f}"/>')
+    out.append(f'<text class="axis-title" text-anchor="end" x="{right:.0f}" y="{height_px - 6}">seconds</text>')
+    for f in sorted(files, key=lambda f: f.kind == "chosen"):
+        line = "L".join(f"{px(t):.1f} {py(y):.1f}" for t, y in f.points)
+        title = html.escape(f.label)
+        out.append(f'<g class="pace {f.kind}"><title>{title}</title><path d="M{line}"/></g>')
+    kind = "wide" if width_px > 500 else "narrow"
+    return (
+        f'<svg class="{kind}" role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {width_px} {height_px}" '
+        f'width="{width_px}" height="{height_px}">{"".join(out)}</svg>'
+    )
 
 
 def histogram(counts: Sequence[int], seen: tuple[float, float], chosen: tuple[float, float], alt: str) -> str:

@@ -110,7 +110,7 @@ def rows(results: Results) -> list[Row]:
             return None, None
         fits = [m for m in results.measurements if _is_of(m, a) and m.samples_ns and (m.device, m.threads) == condition]
         m = fits[0] if fits else None
-        evaluations = [e for e in results.evaluations if _is_of(e, a)]
+        evaluations = [e for e in results.evaluations if _is_of(e, a) and e.device == "local"]
         same_runtime = [e for e in evaluations if m and e.runtime == m.runtime]
         return next(iter(same_runtime or evaluations), None), m
 

@@ -216,16 +216,17 @@ def import_runtime(path: str, runtime: str | None = None) -> str:
     return name
 
 
-def load(path: Any, threads: int = 1, runtime: str | None = None) -> Predictor:
+def load(path: Any, threads: int = 1, runtime: str | None = None, delegate: str | None = None) -> Predictor:
     """Load a model file.
 
     Args:
         path: a .tflite, .onnx or OpenVINO .xml file (its .bin beside it).
         threads: threads of one inference; `predict` also uses that many for a batch.
         runtime: one of READS; None takes the format's own.
+        delegate: cpu, gpu or npu: the last two are OpenVINO's, where it finds such a device. None is the CPU.
 
     Raises:
-        LoadError: no such file, not a model, not an image model, or its runtime is missing (MissingRuntime).
+        LoadError: no such file or device, not an image model, or its runtime is missing (MissingRuntime).
     """
     path = os.fspath(path)
     name = runtime_for(path, runtime)
@@ -238,8 +239,13 @@ def load(path: Any, threads: int = 1, runtime: str | None = None) -> Predictor:
         "openvino": _OpenVINO,
         "edgetpu": _EdgeTpu,
     }
+    if delegate not in (None, "cpu", "gpu", "npu"):
+        raise LoadError(f"unknown delegate '{delegate}' (valid on this machine: cpu, gpu, npu)")
     try:
-        backend = backend_of[name](path, threads)
+        if delegate in ("gpu", "npu"):
+            backend = _openvino_on(name, delegate.upper(), path, threads)
+        else:
+            backend = backend_of[name](path, threads)
     except LoadError:
         raise
     except Exception as e:  # each runtime has its own, undocumented set of exceptions
@@ -342,12 +348,25 @@ class _OnnxRuntime:
         return np.asarray(self._results[i])
 
 
-class _OpenVINO:
-    runtime, delegate = "openvino", ""
+def openvino_devices() -> list[str]:
+    """Return the kinds of processor that OpenVINO finds here, as delegates: cpu, gpu, npu. Raises MissingRuntime."""
+    return sorted({d.partition(".")[0].lower() for d in _import_openvino().Core().available_devices})
 
-    def __init__(self, path: str, threads: int, compiled: Any = None) -> None:
+
+def _openvino_on(runtime: str, device: str, path: str, threads: int) -> _OpenVINO:
+    if runtime != "openvino":
+        raise LoadError(f"delegate {device.lower()} is OpenVINO's on this machine: add --runtime openvino")
+    if device.lower() not in openvino_devices():
+        raise LoadError(f"OpenVINO finds no {device} here (valid: {', '.join(openvino_devices())})")
+    return _OpenVINO(path, threads, device=device)
+
+
+class _OpenVINO:
+    runtime = "openvino"
+
+    def __init__(self, path: str, threads: int, compiled: Any = None, device: str = "CPU") -> None:
         ov = _import_openvino()
-        self.version = ov.__version__
+        self.version, self._device, self.delegate = ov.__version__, device, "" if device == "CPU" else device
         self._ov, self._path, self._said = ov, path, ""
         self._compiled = compiled or self._compile("LATENCY", threads, streams=1)
         _one_input(path, len(self._compiled.inputs))
@@ -356,21 +375,22 @@ class _OpenVINO:
         self._request = self._compiled.create_infer_request()
 
     def _compile(self, hint: str, threads: int, streams: int) -> Any:
-        settings = {
-            "PERFORMANCE_HINT": hint,
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": streams,
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": hint}
+        if self._device == "CPU":
+            settings |= {
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": streams,
+                "INFERENCE_PRECISION_HINT": "f32",
+            }
         core = self._ov.Core()
         model = core.read_model(self._path)
         self._said = model.get_rt_info("edgenet").astype(str) if model.has_rt_info("edgenet") else ""
-        return core.compile_model(model, "CPU", settings)
+        return core.compile_model(model, self._device, settings)
 
     def lanes(self, n: int) -> list[_OpenVINO]:
         # Streams of one compiled model, which it spreads over the cores: several models could pin the same core.
         compiled = self._compile("THROUGHPUT", n, streams=n)
-        return [_OpenVINO(self._path, n, compiled) for _ in range(n)]
+        return [_OpenVINO(self._path, n, compiled, self._device) for _ in range(n)]
 
     def set_input(self, x: np.ndarray) -> None:
         self._request.set_input_tensor(self._ov.Tensor(x, shared_memory=False))

@@ -49,3 +49,18 @@ def test_runs_beyond_the_scale_are_counted() -> None:
 )
 def test_ticks_are_round_numbers(low: float, high: float, most: int, expected: list[float]) -> None:
     assert plots.ticks(low, high, most) == pytest.approx(expected)
+
+
+def test_a_stall_does_not_squeeze_the_curves_and_the_chosen_file_lies_on_top():
+    from edgenet.small_plots import Pace, paces
+
+    steady = tuple((float(t), 1.0) for t in range(200))
+    stalled = tuple((float(t), 9.0 if t == 50 else 1.02) for t in range(200))
+    svg = paces([Pace("fast <a>", stalled, "chosen"), Pace("other", steady)], 1160, "pace")
+    assert svg.index('class="pace other"') < svg.index('class="pace chosen"')
+    assert "fast &lt;a&gt;" in svg
+    assert "+5 %" in svg
+    assert "+800" not in svg
+    ys = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", svg.split('class="pace chosen"')[1])]
+    assert min(ys) == 26  # the stall is drawn at the edge
+    assert "narrow" in paces([Pace("a", steady)], 350, "pace")

@@ -26,8 +26,9 @@ from edgenet.cli import main
 from edgenet.device_bench import Plan, Worker, describe, devices, runner
 from edgenet.device_bench.connection import CONFIG_VARIABLE, Connection, bundle, parse
 from edgenet.device_bench.device import Request
+from edgenet.device_bench.machine import machine_warnings
 from edgenet.device_bench.prepare import prepare
-from edgenet.device_bench.rounds import busy_between, machine_warnings
+from edgenet.device_bench.rounds import busy_between
 from edgenet.device_bench.ssh import Board, code_bundle, find, open_device
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime

@@ -373,7 +373,7 @@ def test_the_two_files_run_from_any_folder_without_edgenet(tflite, tmp_path):
 
 # bench
 
-QUICK = {"min_runs": 14, "min_time_s": 0.05, "rounds": 7, "max_rounds": 7}
+QUICK = {"min_runs": 14, "min_time_s": 0.02, "rounds": 7, "max_rounds": 7}
 
 
 def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onnx_file, ir, tmp_path):
@@ -391,6 +391,12 @@ def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onn
         assert sorted(set(m.rounds)) == list(range(7))
         assert len(m.rounds) == m.n_runs
         assert m.warmup_runs >= 10 + 7
+        assert m.processes == 8  # one to warm up, one a round
+        assert len(m.round_s) == len(m.round_mhz) == len(m.round_celsius) == 7
+        assert sorted(m.round_s) == list(m.round_s)
+        assert 1 <= m.effective_runs <= m.n_runs
+        assert 0.5 < m.self_ratio < 2
+        assert m.self_ratio_ci98[0] <= m.self_ratio <= m.self_ratio_ci98[1]
         assert 0 < m.median_ms <= m.p90_ms <= m.p95_ms
         assert m.load_ns > 0
         assert m.peak_rss_bytes > m.baseline_rss_bytes > 0
@@ -401,7 +407,7 @@ def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onn
     assert "broken.tflite" in failures[0].why
     assert "no such file" in failures[1].why
     assert all(f.remedy for f in failures)
-    assert steps[-1][:2] == (5 * 9, 5 * 9)
+    assert steps[-1][:2] == (6 * 9, 6 * 9)  # the first file is measured twice
     assert [s[0] for s in steps] == sorted(s[0] for s in steps)
 
 
@@ -417,7 +423,7 @@ def test_a_crash_while_timing_is_a_failure_and_the_others_are_measured(tflite, m
     victim = tflite.with_name("victim.tflite")
     shutil.copy(tflite, victim)
     monkeypatch.setattr(Worker, "run", run_and_kill)
-    measurements, failures = bench([("victim", victim), ("other", tflite)], **QUICK)
+    measurements, failures = bench([("victim", victim), ("other", tflite)], **QUICK, self_check=False)
     assert [m.artifact for m in measurements] == ["other"]
     assert measurements[0].n_runs >= 14
     assert [(f.stage, f.what) for f in failures] == [("bench", "victim")]
@@ -428,7 +434,7 @@ def test_a_crash_while_timing_is_a_failure_and_the_others_are_measured(tflite, m
 def test_the_same_file_twice_cannot_be_told_apart(tflite, monkeypatch):
     equal = timing.Comparison(1.0, 0.9, 1.1, "cannot tell", 7)
     monkeypatch.setattr(timing, "compare", lambda *args: equal)
-    measurements, _ = bench([("a", tflite), ("b", tflite)], **QUICK)
+    measurements, _ = bench([("a", tflite), ("b", tflite)], **QUICK, self_check=False)
     for m, other in zip(measurements, "ba", strict=True):
         assert [w for w in m.warnings if w.startswith(f"cannot tell it from {other} (ratio 1.000, 0.900 to 1.100)")]
 
@@ -519,6 +525,9 @@ def test_the_machine_is_described_in_plain_values():
     assert info["cpu_model"]
     assert info["cores"] >= 1
     assert info["memory_bytes"] > 1e8
+    assert info["os_name"]
+    assert set(info["runtimes"]) == {"litert", "onnxruntime", "openvino"}
+    assert set(machine.state()) <= set(info)
     assert set(info["isa"]) <= set(machine._ISA.values())
 
 
@@ -533,6 +542,67 @@ def test_arm_and_x86_features_are_read_from_cpuinfo(tmp_path, monkeypatch):
     assert machine.cpu_model() == "Some CPU"
     (tmp_path / "stat").write_text("cpu  100 10 50 1000 5 3 2 7 0 0\ncpu0 ...\n")
     assert machine._stat_jiffies() == (165, 7)
+
+
+def test_the_hottest_sensor_of_a_processor_is_read_and_a_batterys_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_THERMAL", tmp_path / "thermal")
+    monkeypatch.setattr(machine, "_HWMON", tmp_path / "hwmon")
+    assert machine.temperature_c() is None
+    for name, kind, temp in (("0", "battery", "99000"), ("1", "cpu-thermal", "61234"), ("2", "soc_max", "55000")):
+        zone = tmp_path / "thermal" / f"thermal_zone{name}"
+        zone.mkdir(parents=True)
+        (zone / "type").write_text(kind + "\n")
+        (zone / "temp").write_text(temp + "\n")
+    assert machine.temperature_c() == 61.2
+    chip = tmp_path / "hwmon" / "hwmon0"
+    chip.mkdir(parents=True)
+    (chip / "name").write_text("k10temp\n")
+    (chip / "temp1_input").write_text("70500\n")
+    assert machine.temperature_c() == 70.5
+
+
+def test_the_clock_is_the_fastest_cores_from_cpufreq_or_cpuinfo(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    monkeypatch.setattr(machine, "_SYS_CPU", tmp_path / "cpu")
+    assert machine.pulse()["mhz"] is None
+    (tmp_path / "cpuinfo").write_text("cpu MHz\t\t: 2595.1\ncpu MHz\t\t: 2600.4\n")
+    assert machine.pulse()["mhz"] == 2600.4
+    for core, khz in (("cpu0", "1800000"), ("cpu7", "2840000")):
+        (tmp_path / "cpu" / core / "cpufreq").mkdir(parents=True)
+        (tmp_path / "cpu" / core / "cpufreq" / "scaling_cur_freq").write_text(khz)
+    assert machine.pulse()["mhz"] == 2840
+
+
+def test_a_board_tells_its_chip(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_SOC", tmp_path / "soc0")
+    monkeypatch.setattr(machine, "_DEVICE_TREE", tmp_path)
+    assert machine._soc() is None
+    (tmp_path / "compatible").write_text("raspberrypi,5-model-b\0brcm,bcm2712\0")
+    assert machine._soc() == "brcm,bcm2712"
+    (tmp_path / "soc0").mkdir()
+    (tmp_path / "soc0" / "machine").write_text("SM8550\n")
+    assert machine._soc() == "SM8550"
+
+
+def test_what_changed_while_it_was_measured_is_told():
+    before = {"cores": 2, "other_processes_cores": 0.5, "stolen_cores": 0.0, "busiest": ["chromium", "gcc"]}
+    before |= {"governor": "performance", "load_average": None, "mhz": 3000.0, "runtimes": {"litert": "1"}}
+    after = {"governor": "powersave", "mhz": 2000.0, "runtimes": {"litert": "1"}}
+    said = machine.machine_warnings({**before, "after": after}, threads=1)
+    assert "other processes used 0.50 cores while it was measured (chromium, gcc)" in said
+    assert "governor changed while it was measured: measure again" in said
+    assert "the clock fell from 3000 to 2000 MHz while it was measured" in said
+    assert machine.machine_warnings({**before, "other_processes_cores": 0}, 2, pinned_to=[1])[0].startswith("2 threads")
+
+
+def test_a_process_at_work_is_found_by_its_name():
+    busy = machine.Busy(lambda: [])
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        wait_for(lambda: any("python" in name for name in busy.busiest()))
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_the_package_names_all_that_it_exports():

@@ -151,11 +151,13 @@ def _die() -> None:
 def main() -> None:
     import functools
 
-    from edgenet import cli, device_bench, pipeline
+    from edgenet import cli, device_bench, measuring, pipeline
 
     pipeline.find_source = source  # type: ignore[assignment]
     quick = functools.partial(device_bench.bench, min_runs=10, min_time_s=0.02, rounds=2, max_time_s=5.0)
     device_bench.bench = quick  # type: ignore[assignment]
+    plan = device_bench.Plan(min_runs=10, min_time_s=0.02, rounds=2, max_rounds=4, max_time_s=5.0)
+    measuring.RUN_PLAN = measuring.BENCH_PLAN = plan
     if where := os.environ.get("TINY_KILL"):
         _install_kill(where)
     sys.argv[0] = "edgenet"
