@@ -168,13 +168,10 @@ def main() -> None:
     parser.add_argument("--runtime", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "runtime.py"))
     parser.add_argument("--cores", help="run on these cores only, such as 2,3")
     parser.add_argument("--parent", type=int, help="end when this process, the parent, ends")
-    parser.add_argument("--cores", help="run on these cores only, say 2,3; Linux only")
     args = parser.parse_args()
     if args.cores:
         _pin([int(core) for core in args.cores.split(",")])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    if args.cores:  # before the runtime starts its threads, which inherit it
-        os.sched_setaffinity(0, {int(core) for core in args.cores.split(",")})
     if args.parent:
         _die_with(args.parent)
     serve(sys.stdin.buffer, answers, _module(args.runtime))

@@ -198,7 +198,8 @@ def bench(
                 click.echo(f"Note: {note}")
         if results.estimates:
             _print_table(timing_text.ESTIMATE_TITLES, timing_text.estimate_rows(results.estimates))
-            click.echo("Note: these are estimates of a compiler, not measurements")
+            for note in timing_text.estimate_notes(results.estimates):
+                click.echo(f"Note: {note}")
     _print_failures(results)
 
 

@@ -90,8 +90,8 @@ def bench_on(
     """Time (id, path) pairs on each device.
 
     Returns:
-        measurements, or estimates, and failures, in the order of the devices. A failure of a device has its name; one of a file
-        that failed on another device than this machine names both.
+        measurements, or estimates, and failures, in the order of the devices. A failure of a device has its name; one
+        of a file that failed on another device than this machine names both.
 
     Raises:
         InputError: a device is written wrongly; or there is only one, and it cannot do what is asked.

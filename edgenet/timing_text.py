@@ -37,17 +37,23 @@ def rows(measured: Sequence[Measurement], request: Request) -> list[tuple[str, .
     return out
 
 
-ESTIMATE_TITLES = ("file", "device", "on the accelerator", "why not the others", "SRAM", "cycles", "estimated", "by")
+ESTIMATE_TITLES = ("file", "device", "on the accelerator", "SRAM", "cycles", "estimated", "by")
 
 
 def estimate_rows(estimates: Sequence[Estimate]) -> list[tuple[str, ...]]:
     """Return one row per estimate, in the columns of `ESTIMATE_TITLES`."""
     return [
-        (e.artifact, e.device, f"{e.n_accelerated} of {e.n_operators}", "; ".join(f"{o.n} {o.kind}: {o.why}" for o in e.left)
-         or MISSING, megabytes(e.sram_bytes), MISSING if e.cycles is None else f"{e.cycles:,}",
+        (e.artifact, e.device, f"{e.n_accelerated} of {e.n_operators} operators", megabytes(e.sram_bytes),
+         MISSING if e.cycles is None else f"{e.cycles:,}",
          MISSING if e.inference_ms is None else milliseconds(e.inference_ms), e.tool)
         for e in estimates
     ]  # fmt: skip
+
+
+def estimate_notes(estimates: Sequence[Estimate]) -> list[str]:
+    """Return what a reader of the estimates has to know."""
+    left = [f"{e.artifact} on {e.device} leaves {o.n} {o.kind} to the CPU: {o.why}" for e in estimates for o in e.left]
+    return ["these are estimates of a compiler, not measurements", *left]
 
 
 def notes(measured: Sequence[Measurement], request: Request) -> list[str]:

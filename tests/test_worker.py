@@ -503,7 +503,7 @@ def test_the_example_picture_is_smooth_and_not_flat_and_the_same_each_time():
 def test_the_input_for_timing_has_the_size_and_type_that_the_file_takes(shape, layout, dtype, expected):
     size = (shape[1], shape[2]) if layout == "NHWC" else (shape[2], shape[3])
     info = info_of(dtype, shape, layout, size)
-    x = local._network_input(example_picture(50), info)
+    x = rounds.network_input(example_picture(50), info)
     assert x.shape == expected
     assert x.dtype == (np.float32 if dtype == "float32" else np.uint8)
     assert x.std() > 0.2
@@ -514,7 +514,7 @@ def test_the_input_for_timing_has_the_size_and_type_that_the_file_takes(shape, l
 def test_a_file_of_open_size_cannot_be_timed():
     info = info_of("float32", (1, -1, -1, 3), "NHWC", (-1, -1))
     with pytest.raises(InputError, match="no fixed size"):
-        local._network_input(example_picture(50), info)
+        rounds.network_input(example_picture(50), info)
 
 
 def test_the_machine_is_described_in_plain_values():
