@@ -25,7 +25,7 @@ from edgenet.device_bench.machine import (
     state,
     temperature_c,
 )
-from edgenet.device_bench.steadiness import cool_down, effective_runs
+from edgenet.device_bench.steadiness import cool_down, dependence, effective_runs
 from edgenet.device_bench.worker import Burst, Worker, WorkerInfo
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.results import Failure, Measurement, sha256_of
@@ -187,7 +187,12 @@ def _bench(
     for id, path in artifacts:
         if id in traces:
             trace, worker_info = traces[id], timed[id].worker.info
-            warnings = [*_batch_note(worker_info), *timing.warnings_of(trace, plan), *_unclear(unclear.get(id, []))]
+            warnings = [
+                *_batch_note(worker_info),
+                *timing.warnings_of(trace, plan),
+                *dependence(trace.samples_ns, trace.rounds),
+                *_unclear(unclear.get(id, [])),
+            ]
             measurements.append(
                 Measurement(
                     artifact=id,
