@@ -18,7 +18,7 @@ import numpy as np
 from edgenet.device_bench import timing
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.machine import machine_warnings
-from edgenet.device_bench.steadiness import effective_runs
+from edgenet.device_bench.steadiness import dependence, effective_runs
 from edgenet.device_bench.worker import Burst, Worker, WorkerInfo
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.results import Failure, Measurement, sha256_of
@@ -124,7 +124,12 @@ def bench_workers(
     for id, path in artifacts:
         if id in traces:
             trace, worker_info = traces[id], timed[id].worker.info
-            warnings = [*_batch_note(worker_info), *timing.warnings_of(trace, plan), *_unclear(unclear.get(id, []))]
+            warnings = [
+                *_batch_note(worker_info),
+                *timing.warnings_of(trace, plan),
+                *dependence(trace.samples_ns, trace.rounds),
+                *_unclear(unclear.get(id, [])),
+            ]
             measurements.append(
                 Measurement(
                     artifact=id,

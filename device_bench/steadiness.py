@@ -17,6 +17,7 @@ from edgenet.errors import InputError
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s?)?")
+_FEW = 10
 _WORTH_TELLING = 0.03  # slower by so much, it is called throttling
 
 
@@ -69,6 +70,12 @@ def effective_runs(samples: Sequence[float], rounds: Sequence[int]) -> float:
             break
         total += pair
     return float(min(n, n / max(2 * total - 1, 1.0)))
+
+
+def dependence(samples: Sequence[float], rounds: Sequence[int]) -> list[str]:
+    """Return a warning where many runs are worth few, in words."""
+    n, worth = len(samples), effective_runs(samples, rounds)
+    return [f"runs resemble each other: {n} are worth {worth:.0f} independent ones"] if worth < _FEW <= n else []
 
 
 def curve(

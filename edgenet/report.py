@@ -249,7 +249,8 @@ def _steadiness(m: Measurement, slowed: Sequence[str]) -> list[str]:
     for name, values, unit in (("Clock", m.round_mhz, "MHz"), ("Temperature", m.round_celsius, "°C")):
         known = [v for v in values if v is not None]
         if known:
-            said.append(f"{name} {min(known):.0f} to {max(known):.0f} {unit}.")
+            low, high = f"{min(known):.0f}", f"{max(known):.0f}"
+            said.append(f"{name} {low if low == high else f'{low} to {high}'} {unit}.")
     if m.self_ratio is not None:
         ci = m.self_ratio_ci98
         around = f" (98 % interval {ci[0]:.3f} to {ci[1]:.3f})" if ci else ""

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,33 @@ def test_other_devices_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
     page = page_of(results, tmp_path)
     assert page.tables[1][1][:3] == ["efficientnet-lite0_int8.tflite", "adb:PIXEL", "4"]
     assert "adb:PIXEL" not in " ".join(" ".join(r) for r in page.tables[0])
+
+
+def over_time(results: Results, **fields: Any) -> Results:
+    """The same with times of the rounds, so that a curve can be drawn."""
+    timed = [replace(m, round_s=tuple(1.5 * r for r in sorted(set(m.rounds))), **fields) for m in results.measurements]
+    return replace(results, measurements=timed)
+
+
+def test_the_pace_over_time_is_drawn_with_clock_temperature_and_the_noise_floor(tmp_path: Path) -> None:
+    results = over_time(some_results(), round_celsius=(48.0, 55.0), round_mhz=(1800.0, 2400.0), self_ratio=1.004,
+                        self_ratio_ci98=(0.991, 1.012))  # fmt: skip
+    page = page_of(results, tmp_path)
+    assert "Latency over time" in page.text
+    assert "Clock 1800 to 2400 MHz. Temperature 48 to 55 °C." in page.text
+    assert "took 1.004 times its own time (98 % interval 0.991 to 1.012)" in page.text
+    lines = [attrs for tag, attrs in page.tags if tag == "g" and str(attrs.get("class")).startswith("pace")]
+    assert len(lines) == 2 * len(results.measurements)  # for a desk and for a phone
+    assert "Latency over time" not in page_of(some_results(), tmp_path).text  # results of an earlier version
+
+
+def test_a_file_that_slows_down_without_a_pause_is_named_below_its_curve(tmp_path: Path) -> None:
+    results = over_time(some_results(), sustained_s=60.0)
+    hot, *rest = results.measurements
+    n = len(hot.samples_ns)
+    samples = tuple(10_000_000 if i < n // 2 else 14_000_000 for i in range(n))
+    page = page_of(replace(results, measurements=[replace(hot, samples_ns=samples), *rest]), tmp_path)
+    assert re.search(r"Without a pause, slower in the end: \S+ by 40 % after \d+ s", page.text)
 
 
 def test_an_earlier_page_survives_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
