@@ -514,7 +514,7 @@ def _print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     for i, title in enumerate(titles):
         number = i > 0 and all(row[i][:1].isdigit() or row[i][:1] in "—-+−" for row in rows)
-        table.add_column(title, justify="right" if number else "left", no_wrap=i > 0, overflow="fold")
+        table.add_column(title, justify="right" if number else "left", no_wrap=0 < i < len(titles) - 1, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     _console().print(table)
