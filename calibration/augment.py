@@ -4,6 +4,7 @@ Everything random comes from (seed, epoch, place in the epoch): the same command
 order, also from the middle of an epoch on.
 """
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,11 +43,13 @@ class Pictures:
         return replace(self, pixels=self.pixels[kept], labels=self.labels[kept])
 
 
-def load_pictures(images: ImageSet, preprocessing: Preprocessing, folder: Path, margin: bool = True) -> Pictures:
-    """Decode a set for training.
+def load_pictures(
+    sets: Sequence[ImageSet], preprocessing: Preprocessing, folder: Path, margin: bool = True
+) -> Pictures:
+    """Decode sets for training, one after another.
 
     Args:
-        folder: where pixels are kept that memory should not hold.
+        folder: where pixels are kept that memory should not hold, in a file without a name: it goes with the process.
         margin: keep what evaluation crops away, for crops elsewhere.
 
     Raises:
@@ -54,19 +57,21 @@ def load_pictures(images: ImageSet, preprocessing: Preprocessing, folder: Path, 
     """
     px = preprocessing.resolution_px + (preprocessing.crop_padding_px if margin else 0)
     whole = replace(preprocessing, resolution_px=px, crop_padding_px=0) if margin else preprocessing
-    shape = (len(images), px, px, 3)
+    shape = (sum(map(len, sets)), px, px, 3)
     if np.prod(shape) > IN_MEMORY_BYTES:
         folder.mkdir(parents=True, exist_ok=True)
-        pixels: np.ndarray = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, shape)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            pixels: np.ndarray = np.memmap(file, np.uint8, "w+", shape=shape)
     else:
         pixels = np.empty(shape, np.uint8)
-    labels, n = np.full(len(images), -1, np.int32), 0
-    for chunk in stream(images, whole):
-        pixels[n : n + len(chunk.pixels)] = chunk.pixels
-        labels[n : n + len(chunk.pixels)] = [
-            -1 if images.labels[i] is None else images.labels[i] for i in chunk.indices
-        ]
-        n += len(chunk.pixels)
+    labels, n = np.full(shape[0], -1, np.int32), 0
+    for images in sets:
+        for chunk in stream(images, whole):
+            stop = n + len(chunk.pixels)
+            pixels[n:stop] = chunk.pixels
+            found = (images.labels[i] for i in chunk.indices)
+            labels[n:stop] = [-1 if label is None else label for label in found]
+            n = stop
     return Pictures(pixels[:n], labels[:n], preprocessing)
 
 

@@ -6,7 +6,7 @@ what is kept at the end is the best that a held-back part of the pictures saw, s
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +195,3 @@ def _same(a: np.ndarray, b: np.ndarray) -> float:
 
 def _float_weights(graph: Graph) -> Sequence[tuple[str, np.ndarray]]:
     return [(op.outputs[0], w) for op in graph.ops if (w := constant_weights(graph, op)) is not None]
-
-
-def joined(a: Pictures, b: Pictures) -> Pictures:
-    """Return the pictures of both."""
-    return replace(a, pixels=np.concatenate([a.pixels, b.pixels]), labels=np.concatenate([a.labels, b.labels]))

@@ -20,7 +20,7 @@ from edgenet.errors import InputError
 from edgenet.frameworks import keras, tensorflow
 from edgenet.results import atomic_write
 
-CHECKPOINT, LOGS = "checkpoint.npz", "tensorboard"
+FOLDER, CHECKPOINT, LOGS = "training", "checkpoint.npz", "tensorboard"  # the first in OUT, the others in it
 # (model's output, x, target) -> (B,) losses.
 Loss = Callable[[Any, Any, Any], Any]
 Progress = Callable[[str, int, int], None]
@@ -79,8 +79,19 @@ class Outcome:
 
     curve: tuple[dict[str, float], ...]
     best_epoch: int
-    seconds: float
+    seconds: float  # of training, without what was spent on validation
+    pictures_seen: int
     stopped_early: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what results.json keeps."""
+        return {
+            "curve": list(self.curve),
+            "best_epoch": self.best_epoch,
+            "stopped_early": self.stopped_early,
+            "seconds": round(self.seconds, 1),
+            "images_per_s": round(self.pictures_seen / max(self.seconds, 1e-9), 2),
+        }
 
 
 class Training:
@@ -174,7 +185,8 @@ class Training:
             self.writer.close()
         self._assign(self.best)
         s = self.state
-        return Outcome(tuple(s.curve), s.best_epoch, s.seconds, s.epoch < self.settings.epochs)
+        seen = s.epoch * self.per_epoch * self.settings.batch
+        return Outcome(tuple(s.curve), s.best_epoch, s.seconds, seen, s.epoch < self.settings.epochs)
 
     def _epoch(self, asked: list[int]) -> None:
         s, started = self.state, time.monotonic()

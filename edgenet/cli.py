@@ -310,7 +310,10 @@ def report(folder: Path, as_json: bool) -> None:
     first = results.artifacts[0] if results.artifacts else None
     names = class_labels(first.outputs[0].shape[-1], None, labels_in(folder / first.path))[1] if first else ()
     write_report(results, folder, names)
-    _print_run(results, folder, as_json)
+    if "training" in results.context:
+        _print_trained(results, folder, as_json)
+    else:
+        _print_run(results, folder, as_json)
 
 
 @main.command()
@@ -431,15 +434,20 @@ def _print_run(results: "Results", out: Path, as_json: bool) -> None:
 
 
 def _train(run_job: Callable[..., "Results"], job: Any, as_json: bool) -> None:
-    from edgenet.training_options import training_line
-
     with _progress() as progress:
         results = run_job(job, progress, lambda line: click.echo(line, err=True))
+    _print_trained(results, job.out, as_json)
+
+
+def _print_trained(results: "Results", out: Path, as_json: bool) -> None:
+    from edgenet.training_page import verdict
+
     if as_json:
         _print_json(results.to_json())
     else:
         _print_evaluations(results)
-        click.echo(training_line(results.context["training"]))
+        click.echo(verdict(results.context["training"]))
+        click.echo(f"\nThe report: {out / 'report.html'}")
     _print_failures(results)
 
 

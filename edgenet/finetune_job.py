@@ -2,7 +2,7 @@
 
 The paper's section 5.3. What it writes: OUT/MODEL-finetuned.tflite, a float file with batch norm folded that carries
 its classes and its preprocessing, so that `edgenet qat`, `export` and `run` take it as it is; OUT/training (checkpoints
-and TensorBoard logs); results.json with context["training"].
+and TensorBoard logs); results.json with context["training"], and report.html.
 """
 
 from collections.abc import Callable
@@ -12,19 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from edgenet import pipeline, zoo
 from edgenet import weights as weights_module
+from edgenet import zoo
 from edgenet.calibration.augment import check_augmentations
 from edgenet.calibration.strategy import check_mixed, check_strategy
-from edgenet.calibration.training import Settings, check_resumable, identity_of
+from edgenet.calibration.training import FOLDER, Settings, check_resumable, identity_of
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
-from edgenet.folders import Classes, list_folder
-from edgenet.images import Preprocessing, open_images
-from edgenet.qat_job import FOLDER, HELD_BACK, MIN_HELD_BACK, divide
+from edgenet.folders import written_classes
+from edgenet.images import Preprocessing, open_images, subset
+from edgenet.outfolder import context_of, earlier, exclusive, refuse_another_command, refuse_another_model
+from edgenet.parts import divide, hold_back
+from edgenet.pipeline import Progress
 from edgenet.results import ImageSet, Results
 
-SUFFIX = "-finetuned"
+KIND, SUFFIX = "finetune", "-finetuned"  # context["training"]["kind"]; of the model's name
 EVALUATION = 0.2  # of the pictures
 HEAD_STEPS, HEAD_RATE, HEAD_DECAY = 300, 0.01, 1e-4
 SMOOTHING = 0.1  # of the labels
@@ -50,7 +52,7 @@ class FinetuneJob:
 
 
 def finetune(
-    job: FinetuneJob, progress: pipeline.Progress = lambda *_: None, note: Callable[[str], None] = lambda _: None
+    job: FinetuneJob, progress: Progress = lambda *_: None, note: Callable[[str], None] = lambda _: None
 ) -> Results:
     """Do the job and return its results; the trained network is OUT/MODEL-finetuned.tflite.
 
@@ -69,21 +71,22 @@ def finetune(
     px = job.resolution_px or spec.resolution_px
     if not 32 <= px <= 1024:
         raise InputError(f"--resolution must be from 32 to 1024, was {px}")
-    loaded = weights_module.load(spec, job.weights, spec.classes)
-    names = class_folders(Path(job.images))
-    images = open_images(job.images, (), names)
+    names = class_folders(job.images)
+    images = labelled(open_images(job.images, (), names))
     evaluation, rest = divide(images, max(1, round(EVALUATION * len(images))))
-    held_back, train = divide(rest, max(MIN_HELD_BACK, round(HELD_BACK * len(rest))))
+    held_back, train = hold_back(rest)
     seen = {label for label in train.labels if label is not None}
     missing = [n for i, n in enumerate(names) if i not in seen]
     if missing or len(train) < job.settings.batch:
-        what = (
-            f"no picture of {missing[0]} is left to train on" if missing else f"{len(train)} pictures left to train on"
+        what = f"no picture of {missing[0]} is left" if missing else f"{len(train)} pictures are left"
+        raise InputError(
+            f"{what} to train on, after {len(evaluation)} that measure and {len(held_back)} held back, and a batch has "
+            f"{job.settings.batch}: give more pictures"
         )
-        raise InputError(f"{what}, after {len(evaluation)} that measure and {len(held_back)} held back: give more")
+    loaded = weights_module.load(spec, job.weights, spec.classes)
     preprocessing = Preprocessing(px, spec.mean, spec.std)
     identity = {
-        "command": "finetune",
+        "command": KIND,
         "model": spec.name,
         "weights": loaded.sha256,
         "classes": list(names),
@@ -91,61 +94,61 @@ def finetune(
         "resolution_px": px,
         "augment": list(job.augment),
         "strategy": job.strategy,
+        "mixed_precision": job.mixed_precision,
     }
     check_resumable(job.out / FOLDER, identity_of(job.settings, identity))
-    with pipeline._exclusive(job.out):
-        earlier = pipeline._earlier(job.out)
-        if earlier.artifacts and earlier.context.get("training", {}).get("kind") != "finetune":
-            raise InputError(f"--out {job.out} is of another command: one folder is for one, choose another --out")
-        shared_job = pipeline.Job(job.model, job.out, job.images, command=job.command)
-        results = Results(context=pipeline._context(shared_job, pipeline._Images(train, evaluation)))
+    with exclusive(job.out):
+        known = earlier(job.out)
+        refuse_another_command(known, job.out, KIND)
+        refuse_another_model(known, job.out, spec.name + SUFFIX)
+        results = Results(context=context_of(job.command, "auto", None, evaluation))
         from edgenet.calibration.augment import load_pictures
+        from edgenet.calibration.strategy import open_strategy
 
-        pictures = load_pictures(train, preprocessing, job.out / FOLDER)
-        held = load_pictures(held_back, preprocessing, job.out / FOLDER)
-        run = _Run(job, spec, loaded.arrays, names, preprocessing, pictures, held)
+        strategy = open_strategy(job.strategy)  # it says what is not there before a picture is decoded
+        pictures = load_pictures((train,), preprocessing, job.out / FOLDER)
+        held = load_pictures((held_back,), preprocessing, job.out / FOLDER)
+        run = _Run(job, spec, loaded.arrays, names, preprocessing, pictures, held, strategy)
         arrays, outcome, before = run.train(identity, progress, note)
-        _write(
-            job, spec, arrays, names, preprocessing, f"{loaded.provenance}, finetuned", evaluation, results, progress
-        )
+        provenance = f"{loaded.provenance}, finetuned"
+        _write(job, spec, arrays, names, preprocessing, provenance, evaluation, results, progress)
         results.context["training"] = {
-            "kind": "finetune",
-            "curve": list(outcome.curve),
-            "best_epoch": outcome.best_epoch,
-            "stopped_early": outcome.stopped_early,
-            "seconds": round(outcome.seconds, 1),
+            "kind": KIND,
+            **outcome.to_json(),
             "before": {"held_back_accuracy_of_the_new_head": before},
             "after": {"top1": results.evaluations[0].top1 if results.evaluations else None},
             "pictures": {"train": len(train), "held_back": len(held_back), "evaluation": len(evaluation)},
+            "classes": len(names),
             "settings": asdict(job.settings),
         }
         results.save(job.out)
+        from edgenet.report import write_report
+
+        write_report(results, job.out, names)
         return results
 
 
-def class_folders(root: Path) -> tuple[str, ...]:
+def class_folders(images: str | Path) -> tuple[str, ...]:
     """Return the classes of a folder: the names of its folders, or the labels of its labels.csv, sorted.
 
     Raises:
-        InputError: no such folder, no labels, or fewer than two classes.
+        InputError: no such folder, no photographs, no labels, or fewer than two classes.
     """
-    if (root / "labels.csv").is_file():
-        import csv
-
-        rows = [r for r in csv.reader((root / "labels.csv").read_text(encoding="utf-8-sig").splitlines()) if len(r) > 1]
-        names = {r[1].strip() for r in rows} - {"label", ""}
-    elif root.is_dir():
-        names = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")}
-        names = {n for n in names if any(p.is_file() for p in (root / n).rglob("*"))}
-    else:
-        list_folder(root, Classes((), ()))  # says what is wrong
-        names = set()
+    if str(images) == "sample":
+        raise InputError("the sample photographs have no classes: give finetune a folder with a folder for each class")
+    names = written_classes(Path(images))
     if len(names) < 2:
         raise InputError(
-            f"{root} has {len(names)} class{'es' * (len(names) != 1)}: finetune needs a folder with a folder of "
+            f"{images} has {len(names)} class{'es' * (len(names) != 1)}: finetune needs a folder with a folder of "
             "photographs for each of two classes or more"
         )
-    return tuple(sorted(names))
+    return names
+
+
+def labelled(images: ImageSet) -> ImageSet:
+    """Return the pictures that have a label: a table may leave some without."""
+    kept = [i for i, label in enumerate(images.labels) if label is not None]
+    return images if len(kept) == len(images) else subset(images, kept)
 
 
 class _Run:
@@ -160,16 +163,18 @@ class _Run:
         preprocessing: Preprocessing,
         pictures: Any,
         held_back: Any,
+        strategy: Any,
     ) -> None:
         self.job, self.spec, self.arrays, self.names = job, spec, arrays, names
         self.preprocessing, self.pictures, self.held_back = preprocessing, pictures, held_back
+        self.strategy = strategy
 
     def train(
-        self, identity: dict[str, Any], progress: pipeline.Progress, note: Callable[[str], None]
+        self, identity: dict[str, Any], progress: Progress, note: Callable[[str], None]
     ) -> tuple[dict[str, np.ndarray], Any, float]:
         """Return the training form's weights, what training gave, and the held-back accuracy of the head alone."""
         from edgenet.calibration.augment import batches, centre
-        from edgenet.calibration.strategy import half_type, open_strategy, policy
+        from edgenet.calibration.strategy import half_type, policy
         from edgenet.calibration.training import Training
         from edgenet.frameworks import keras, tensorflow
         from edgenet.images import normalise
@@ -177,7 +182,7 @@ class _Run:
 
         tf, k, s = tensorflow(), keras(), self.job.settings
         k.utils.set_random_seed(s.seed)
-        strategy = open_strategy(self.job.strategy)
+        strategy = self.strategy
         half = half_type(self.job.mixed_precision, strategy)
         n = len(self.names)
         with strategy.scope(), policy(half):
@@ -264,7 +269,7 @@ def _write(
     provenance: str,
     evaluation: ImageSet,
     results: Results,
-    progress: pipeline.Progress,
+    progress: Progress,
 ) -> None:
     import os
     from dataclasses import replace

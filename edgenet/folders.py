@@ -118,6 +118,21 @@ def list_folder(root: Path, classes: Classes) -> list[Entry]:
     return [(name, None) for name in sorted(loose)]
 
 
+def written_classes(root: Path) -> tuple[str, ...]:
+    """Return the classes that a folder itself names, sorted: its class folders, or the labels of its labels.csv.
+
+    Raises:
+        InputError: not a folder, or no photographs in it.
+    """
+    if (root / LABELS_FILE).is_file():
+        return tuple(sorted({text for _, _, text in _read_table(root / LABELS_FILE) if text}))
+    folders = [e.name for e in _scan(root) if _is_dir(e)] if os.path.isdir(root) else []
+    names = tuple(sorted(name for name in folders if _walk(root, name, Counter(), frozenset())))
+    if not names:
+        list_folder(root, Classes((), ()))  # says what is wrong, if anything
+    return names
+
+
 def _from_class_folders(root: Path, folders: dict[str, list[str]], classes: Classes) -> list[Entry]:
     entries: list[Entry] = []
     unknown: list[tuple[str, str]] = []

@@ -162,7 +162,7 @@ def split(images: ImageSet, n_calibration: int) -> tuple[ImageSet, ImageSet]:
     target = min(n_calibration, len(images) // 2)
     groups: dict[str, list[int]] = {}
     for i in sorted(range(len(images)), key=lambda i: (images.digests[i], images.files[i])):
-        groups.setdefault(_group(images, i), []).append(i)
+        groups.setdefault(group_of(images, i), []).append(i)
     in_order = [groups[key] for key in sorted(groups)]
     chosen: list[int] = []
     taken: list[int] = []
@@ -391,8 +391,8 @@ def _subset(images: ImageSet, kept: Sequence[int], n_set: int) -> ImageSet:
     return _image_set(images.root, pick(images.files), pick(images.labels), pick(images.digests), n_set)
 
 
-def _group(images: ImageSet, i: int) -> str:
-    # What must stay on one side of a split; a hash, because groups are taken in its order.
+def group_of(images: ImageSet, i: int) -> str:
+    """Return what must stay with picture i on one side of a split; a hash, since groups are taken in its order."""
     if sample.is_sample(images.files[i]):
         return hashlib.sha256(sample.photograph_of(images.files[i])[0].encode()).hexdigest()
     return images.digests[i]

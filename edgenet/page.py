@@ -4,6 +4,7 @@ Every text that comes from a file, a folder or a device passes through `escape`.
 """
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -53,6 +54,23 @@ class View:
 def escape(text: object) -> str:
     """Return text that HTML shows as it is."""
     return html.escape(str(text))
+
+
+def heading(view: View, headline: str) -> str:
+    """Return the top of the page."""
+    models = " · ".join(escape(m) for m in dict.fromkeys(r.artifact.model for r in view.rows))
+    made = escape(str(view.results.context.get("created", ""))[:10])
+    eyebrow = " · ".join(s for s in ("edgenet report", models, made) if s)
+    return f'<header><p class="eyebrow">{eyebrow}</p><h1>{escape(headline)}</h1></header>'
+
+
+def tile(title: str, value: str, of: str, share: float | None, sentence: str) -> str:
+    """Return a figure in large print, with a bar where it is a `share` of something, and a sentence about it."""
+    bar, percentage = "", min(max(share or 0.0, 0.0), 1.0) * 100
+    if share is not None and math.isfinite(share):
+        bar = f'<div class="share" aria-hidden="true"><i style="width:{percentage:.1f}%"></i></div>'
+    numbers = f'<p class="figure"><b>{escape(value)}</b> <span>{escape(of)}</span></p>'
+    return f'<div class="tile"><h3>{escape(title)}</h3>{numbers}{bar}<p>{escape(sentence)}</p></div>'
 
 
 def section(id: str, title: str, body: str, lead: str = "") -> str:

@@ -4,29 +4,24 @@ What is finished is written at once, whole, with the hash of what it was made fr
 is missing or no longer fits. Two runs never share an output folder.
 """
 
-import datetime
-import fcntl
-import os
-import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgenet import __version__
 from edgenet.budget import Budget, Search, search
 from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS, Recipe
 from edgenet.calibration.describe import calibration_context
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
-from edgenet.export import FORMATS, IO_DTYPES, Source, find_source, versions
+from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.images import Preprocessing, limit, open_images, split, stream
 from edgenet.making import USES_IMAGES, Interface, Making
+from edgenet.outfolder import context_of, earlier, exclusive, refuse_another_model
 from edgenet.results import (
-    RESULTS_FILE,
     Artifact,
     Estimate,
     Evaluation,
@@ -43,7 +38,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 REFERENCE_PRECISION = "float32"
-LOCK_FILE = ".edgenet.lock"
 Progress = Callable[[str, int, int], None]  # (what is being done, done, in all)
 
 
@@ -94,20 +88,16 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
     Raises:
         InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
     """
-    _check(job, only_export)
+    check(job, only_export)
     source = find_source(job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels)
     images = _open(job, source)
     findings = _lint(job, source, images)
-    with _exclusive(job.out):
-        results = _earlier(job.out)
-        others = sorted({a.model for a in results.artifacts} - {source.name})
-        if others:
-            raise InputError(
-                f"--out {job.out} holds files of {others[0]}: one folder is for one model, choose another --out"
-            )
+    with exclusive(job.out):
+        results = earlier(job.out)
+        refuse_another_model(results, job.out, source.name)
         results.failures.clear()
         kept: dict[str, Any] = {k: results.context[k] for k in ("calibration", "search") if k in results.context}
-        results.context = {**kept, **_context(job, images)}
+        results.context = {**kept, **context_of(job.command, job.target, images.calibration, images.evaluation)}
         results.context["calibration_findings"] = [asdict(f) for f in findings]
         _export(job, source, images, results, progress)
         if not only_export:
@@ -120,8 +110,8 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
         return results
 
 
-def _check(job: Job, only_export: bool) -> None:
-    """What can be told without opening anything."""
+def check(job: Job, only_export: bool) -> None:
+    """Say what can be told without opening anything. Raises InputError."""
     from edgenet.calibration.lint import check_allowed
     from edgenet.device_bench.devices import parse
 
@@ -209,72 +199,6 @@ def _lint(job: Job, source: Source, images: _Images) -> "list[Finding]":
     findings = lint(pixels, images.calibration, source.preprocessing, images.evaluation)
     refuse(findings, job.allow)
     return findings
-
-
-@contextmanager
-def _exclusive(out: Path) -> Iterator[None]:
-    """Hold the output folder for this process. A lock of the kernel's: it goes with the process, however that ends."""
-    made = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = _lock(out / LOCK_FILE)
-    except BlockingIOError:
-        raise InputError(f"--out {out} is in use by another run: wait for it or choose another folder") from None
-    except OSError as e:
-        raise InputError(f"cannot write to --out {out}: {e.strerror}; choose another folder") from None
-    with handle:
-        for part in out.glob(".*.part*"):  # what a killed run left
-            part.unlink(missing_ok=True)
-        try:
-            yield
-        finally:
-            (out / LOCK_FILE).unlink(missing_ok=True)
-            if made and not any(out.iterdir()):
-                out.rmdir()
-
-
-def _lock(path: Path) -> IO[str]:
-    """Return the file, locked. Raises BlockingIOError while another process holds it."""
-    while True:
-        handle = open(path, "a")  # noqa: SIM115
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
-                    return handle
-        except BaseException:
-            handle.close()
-            raise
-        handle.close()  # its owner deleted it between our opening and our locking it: what we hold has no name
-
-
-def _earlier(out: Path) -> Results:
-    return Results.load(out) if (out / RESULTS_FILE).exists() else Results()
-
-
-def _context(job: Job, images: _Images) -> dict[str, Any]:
-    from edgenet.device_bench import local_info
-
-    machine = local_info()
-    context: dict[str, Any] = {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "host": platform.node(),
-        "cpu_model": machine["cpu_model"],
-        "isa": machine["isa"],
-        "cores": machine["cores"],
-        "edgenet_version": __version__,
-        "versions": versions("tensorflow", "tf-keras", "ai-edge-litert", "onnxruntime", "openvino", "numpy", "Pillow"),
-        "target": target(job.target).name,
-        "command": job.command,
-    }
-    if images.calibration is not None and images.evaluation is not None:
-        context["images"] = {
-            "root": images.evaluation.root,
-            "calibration": {"n": len(images.calibration), "fingerprint": images.calibration.fingerprint,
-                            "sha256": list(images.calibration.digests)},
-            "evaluation": {"n": len(images.evaluation), "fingerprint": images.evaluation.fingerprint},
-        }  # fmt: skip
-    return context
 
 
 def _export(job: Job, source: Source, images: _Images, results: Results, progress: Progress) -> None:

@@ -14,7 +14,7 @@ from edgenet.text import milliseconds
 _FONT_PX = 12
 _LOG_FROM = 3.0  # below, a linear scale is the plainer picture
 _MOST_NAMED = 6  # files beside their marks on a phone; more get numbers
-_CHAR_PX = 0.56 * _FONT_PX  # a mean width of the system fonts; labels only need to keep apart, not to fit exactly
+CHAR_PX = 0.56 * _FONT_PX  # a mean width of the system fonts; labels only need to keep apart, not to fit exactly
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -78,14 +78,15 @@ class Axis:
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
         values = log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, most)
-        texts = [f"{v:g}" for v in values] if self.log else _tick_text(values)
+        texts = [f"{v:g}" for v in values] if self.log else tick_text(values)
         return [(self.px(v), text) for v, text in zip(values, texts, strict=True)]
 
     def title(self, text: str) -> str:
         return text + (", logarithmic scale" if self.log else "")
 
 
-def _tick_text(values: Sequence[float]) -> list[str]:
+def tick_text(values: Sequence[float]) -> list[str]:
+    """Return values of one step as texts with the digits that tell them apart."""
     step = values[1] - values[0] if len(values) > 1 else 1.0
     digits = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
     return [f"{v:.{digits}f}".replace("-", "−") for v in values]
@@ -123,7 +124,7 @@ def scatter(points: Sequence[Point], width_px: int, height_px: int, y_label: str
     radius = [max(4.0, max_radius * math.sqrt(p.size_bytes / largest)) for p in points]
     out = []
     yt = ticks(max(y0, 0.0), min(y1, 100.0), 6)  # the margin reaches beyond what a percentage can be
-    for v, text in zip(yt, _tick_text(yt), strict=True):
+    for v, text in zip(yt, tick_text(yt), strict=True):
         out.append(f'<path class="grid" d="M{left:.0f} {py(v):.1f}H{right:.0f}"/>')
         out.append(f'<text class="tick" text-anchor="end" x="{left - 8:.0f}" y="{py(v) + 4:.1f}">{text}</text>')
     for x, text in axis.ticks(8 if width_px > 500 else 4):
@@ -140,7 +141,7 @@ def scatter(points: Sequence[Point], width_px: int, height_px: int, y_label: str
             taken.append((px(p.x_ms) - 2, py(p.y_high), px(p.x_ms) + 2, py(p.y_low)))
     if limit is not None:
         out.append(f'<path class="limit" d="M{left:.0f} {py(limit):.1f}H{right:.0f}"/>')
-        long, y = len(limit_label) * _CHAR_PX, py(limit)
+        long, y = len(limit_label) * CHAR_PX, py(limit)
         starts = [right - long - 24 * k for k in range(max(int((right - left - long) / 24), 1))]
         places = [(x, y + 4, x + long, y + 19) for x in starts]
         box = min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
@@ -157,7 +158,7 @@ def scatter(points: Sequence[Point], width_px: int, height_px: int, y_label: str
     frame = (left, top - 14, right, bottom)
     for i in sorted(range(len(points)), key=lambda i: points[i].kind != "chosen"):
         p, x, y = points[i], px(points[i].x_ms), py(points[i].y)
-        box, far = _place(x, y, radius[i], len(names[i]) * _CHAR_PX * 1.04, taken, frame)
+        box, far = _place(x, y, radius[i], len(names[i]) * CHAR_PX * 1.04, taken, frame)
         taken.append(box)
         if far:
             edge_x, edge_y = min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
@@ -165,8 +166,8 @@ def scatter(points: Sequence[Point], width_px: int, height_px: int, y_label: str
         out.append(f'<text class="label {p.kind}" x="{box[0]:.1f}" y="{box[3] - 4:.1f}">{html.escape(names[i])}</text>')
     if keyed:
         key, key_px = _key(points, width_px, height_px + 22)
-        return _svg("".join(out) + key, width_px, height_px + 10 + key_px, alt)
-    return _svg("".join(out), width_px, height_px, alt)
+        return svg("".join(out) + key, width_px, height_px + 10 + key_px, alt)
+    return svg("".join(out), width_px, height_px, alt)
 
 
 def _key(points: Sequence[Point], width_px: int, y: float) -> tuple[str, int]:
@@ -205,7 +206,7 @@ def _overlap(a: Box, b: Box) -> float:
 def strips(files: Sequence[Strip], width_px: int, alt: str, most_dots: int = 240) -> str:
     """Return one line of dots per file: every sample (or `most_dots` of them, evenly), the median as a tick."""
     narrow = width_px <= 500
-    label_px = 0.0 if narrow else min(200.0, max(len(s.label) for s in files) * _CHAR_PX + 18)
+    label_px = 0.0 if narrow else min(200.0, max(len(s.label) for s in files) * CHAR_PX + 18)
     left, right = label_px + 6, width_px - (14.0 if narrow else 86.0)
     row_px = 50 if narrow else 38
     height = row_px * len(files) + 44
@@ -244,10 +245,11 @@ def strips(files: Sequence[Strip], width_px: int, alt: str, most_dots: int = 240
         out.append(
             f'<text class="value {s.kind}" text-anchor="end" x="{where[0]:.0f}" y="{where[1]:.1f}">{value}</text>'
         )
-    return _svg("".join(out), width_px, height, alt)
+    return svg("".join(out), width_px, height, alt)
 
 
-def _svg(body: str, width_px: int, height_px: int, alt: str) -> str:
+def svg(body: str, width_px: int, height_px: int, alt: str) -> str:
+    """Return the body as an image that the page shows to a desk or, up to 500 px, to a phone."""
     kind = "wide" if width_px > 500 else "narrow"
     return (
         f'<svg class="{kind}" role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {width_px} {height_px}" '

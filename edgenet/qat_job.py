@@ -5,20 +5,23 @@ that all are compared with, OUT/training (checkpoints, TensorBoard logs), result
 report.html.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgenet import pipeline
+from edgenet.calibration.lint import lint, refuse
 from edgenet.calibration.qat import WEIGHT_BITS, Distillation
 from edgenet.calibration.shared import Recipe
-from edgenet.calibration.training import Settings, check_resumable, identity_of
+from edgenet.calibration.training import FOLDER, Settings, check_resumable, identity_of
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, Source, export_graph, find_source
-from edgenet.images import open_images, split, subset
+from edgenet.images import open_images, split, stream
 from edgenet.making import Interface, Making
+from edgenet.outfolder import context_of, earlier, exclusive, refuse_another_command, refuse_another_model
+from edgenet.parts import divide, hold_back
 from edgenet.results import Artifact, Evaluation, ImageSet, Results
 from edgenet.targets import target, weight_bits
 
@@ -26,9 +29,7 @@ if TYPE_CHECKING:
     from edgenet.calibration.qat import Trained
     from edgenet.export.graph import Graph
 
-FOLDER = "training"
-HELD_BACK = 0.15  # of the training pictures
-MIN_HELD_BACK = 8
+KIND = "qat"  # context["training"]["kind"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,25 @@ class _Parts:
     evaluation: ImageSet
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """What was measured of one format's two files, and which of them is returned."""
+
+    format: str
+    kept: str  # "ptq" or "qat"
+    why: str
+    before: Evaluation | None
+    after: Evaluation | None  # the trained file's; None where no epoch was better than step 0
+
+    def to_json(self) -> dict[str, Any]:
+        numbers = ("agreement", "agreement_ci95", "top1", "sqnr_db", "n_images")
+
+        def measured(e: Evaluation | None) -> dict[str, Any] | None:
+            return None if e is None else {n: getattr(e, n) for n in numbers}
+
+        return {**vars(self), "before": measured(self.before), "after": measured(self.after)}
+
+
 def qat(
     job: QatJob, progress: pipeline.Progress = lambda *_: None, note: Callable[[str], None] = lambda _: None
 ) -> Results:
@@ -79,20 +99,29 @@ def qat(
         InputError: the arguments, the pictures or the output folder are wrong; nothing was trained then.
         MissingDependency: tensorflow-model-optimization or what it needs is not installed.
     """
-    pipeline._check(job.job, only_export=False)
+    pipeline.check(job.job, only_export=False)
     if job.weight_bits is not None and job.weight_bits not in WEIGHT_BITS:
         raise InputError(f"--weight-bits must be one of {', '.join(map(str, WEIGHT_BITS))}, was {job.weight_bits}")
+    if job.train_images is not None and job.train_images < 1:
+        raise InputError(f"--train-images must be at least 1, was {job.train_images}")
     source = find_source(job.model, job.weights, preprocess=job.preprocess, labels=job.labels)
     parts = _split(job, source)
-    findings = pipeline._lint(job.job, source, pipeline._Images(parts.calibration, parts.evaluation))
+    findings = lint(
+        stream(parts.calibration, source.preprocessing), parts.calibration, source.preprocessing, parts.evaluation
+    )
+    refuse(findings, job.allow)
     identity = _identity(job, source, parts)
     check_resumable(job.out / FOLDER, identity_of(job.settings, identity))
-    with pipeline._exclusive(job.out):
-        results = _opened(job, source, parts)
+    with exclusive(job.out):
+        known = earlier(job.out)
+        refuse_another_command(known, job.out, KIND)
+        refuse_another_model(known, job.out, source.name)
+        results = Results(context=context_of(job.command, job.target, parts.calibration, parts.evaluation))
         results.context["calibration_findings"] = [asdict(f) for f in findings]
         making = Making(source, parts.calibration, target(job.target), Recipe(), Interface(job.io))
         trained = _train(job, making, parts, identity, progress, note)
-        _write(job, making, trained, parts, results, progress)
+        choices = _write(job, making, trained, parts, results, progress)
+        results.context["training"] = _context(job, trained, parts, choices)
         results.save(job.out)
         from edgenet.report import write_report
 
@@ -108,7 +137,7 @@ def _split(job: QatJob, source: Source) -> _Parts:
     calibration, rest = split(images, job.calibration_images)
     wanted = job.train_images if job.train_images is not None else 3 * len(rest) // 4
     train, evaluation = divide(rest, wanted)
-    held_back, train = divide(train, max(MIN_HELD_BACK, round(HELD_BACK * len(train))))
+    held_back, train = hold_back(train)
     if len(train) < job.settings.batch or not evaluation:
         raise InputError(
             f"{images.root} holds {len(images)} pictures: {len(calibration)} calibrate, {len(held_back)} are held "
@@ -118,19 +147,11 @@ def _split(job: QatJob, source: Source) -> _Parts:
     return _Parts(calibration, train, held_back, evaluation)
 
 
-def divide(images: ImageSet, n: int) -> tuple[ImageSet, ImageSet]:
-    """Return about `n` pictures of the set and the others, by content hash; equal pictures stay together."""
-    order = sorted(range(len(images)), key=lambda i: (images.digests[i], images.files[i]))
-    n = min(n, len(order))
-    while 0 < n < len(order) and images.digests[order[n]] == images.digests[order[n - 1]]:
-        n -= 1
-    return subset(images, sorted(order[:n])), subset(images, sorted(order[n:]))
-
-
 def _identity(job: QatJob, source: Source, parts: _Parts) -> dict[str, Any]:
     about = {f"{name}_pictures": part.fingerprint for name, part in vars(parts).items()}
     distill = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(job.distill).items()}
     return {
+        "command": KIND,
         "model": source.name,
         "weights": source.sha256,
         "preprocessing": source.preprocessing.to_json(),
@@ -140,24 +161,12 @@ def _identity(job: QatJob, source: Source, parts: _Parts) -> dict[str, Any]:
     }
 
 
-def _bits(job: QatJob) -> tuple[int, int]:
-    """Return (bits of the weights, bits of those that keep more)."""
+def _bits(job: QatJob) -> list[int]:
+    """Return [bits of the weights, bits of those that keep more]."""
     most = min(weight_bits(target(job.target), f) for f in job.formats)
     if job.weight_bits is None:
-        return most, most
-    return job.weight_bits, most if job.weight_bits == 4 else job.weight_bits
-
-
-def _opened(job: QatJob, source: Source, parts: _Parts) -> Results:
-    results = pipeline._earlier(job.out)
-    if results.artifacts and "training" not in results.context:
-        raise InputError(f"--out {job.out} is of another command: one folder is for one, choose another --out")
-    others = sorted({a.model for a in results.artifacts} - {source.name})
-    if others:
-        raise InputError(
-            f"--out {job.out} holds files of {others[0]}: one folder is for one model, choose another --out"
-        )
-    return Results(context=pipeline._context(job.job, pipeline._Images(parts.calibration, parts.evaluation)))
+        return [most, most]
+    return [job.weight_bits, most if job.weight_bits == 4 else job.weight_bits]
 
 
 def _train(
@@ -169,21 +178,17 @@ def _train(
     note: Callable[[str], None],
 ) -> "Trained":
     from edgenet.calibration.augment import load_pictures
-    from edgenet.calibration.qat import joined, layer_bits, train
+    from edgenet.calibration.qat import layer_bits, train
     from edgenet.calibration.strategy import open_strategy
 
     strategy = open_strategy(job.distill.strategy)
     shared, folder = making.shared(making.recipe), job.out / FOLDER
     note(f"calibrating on {len(parts.calibration)} pictures, training on {len(parts.train) + len(parts.calibration)}")
     preprocessing = making.network.preprocessing
-    pictures = joined(
-        load_pictures(parts.train, preprocessing, folder), load_pictures(parts.calibration, preprocessing, folder)
-    )
-    held_back = load_pictures(parts.held_back, preprocessing, folder)
     return train(
         shared,
-        pictures,
-        held_back,
+        load_pictures((parts.train, parts.calibration), preprocessing, folder),
+        load_pictures((parts.held_back,), preprocessing, folder),
         layer_bits(shared.graph, *_bits(job)),
         job.distill,
         job.settings,
@@ -197,79 +202,62 @@ def _train(
 
 def _write(
     job: QatJob, making: Making, trained: "Trained", parts: _Parts, results: Results, progress: pipeline.Progress
-) -> None:
-    network, shared = making.network, making.shared(making.recipe)
-    bits = _bits(job)[0]
+) -> list[_Choice]:
+    """Write and measure both files of each format, and the better one of each under the name that is shipped."""
+    network = making.network
+    calibrations = {"ptq": making.shared(making.recipe).calibration, "qat": trained.calibration}
+    graphs = {"ptq": trained.before, "qat": trained.after}
+    kinds = ("ptq", "qat") if trained.outcome.best_epoch > 0 else ("ptq",)
 
-    def export(graph: "Graph", format: str, kind: str) -> Artifact:
-        calibration = trained.calibration if kind == "qat" else shared.calibration
-        options = {**making.options(format, "int8"), "weight_bits": bits, "training": kind}
-        a = export_graph(
-            network, graph, job.out / kind, format=format, precision="int8", io=job.io, calibration=calibration,
+    def export(graph: "Graph", out: Path, format: str, kind: str) -> Artifact:
+        options = {**making.options(format, "int8"), "weight_bits": _bits(job)[0], "training": kind}
+        return export_graph(
+            network, graph, out, format=format, precision="int8", io=job.io, calibration=calibrations[kind],
             options=options,
         )  # fmt: skip
+
+    def candidate(format: str, kind: str) -> Artifact:
+        a = export(graphs[kind], job.out / kind, format, kind)
         name, suffix = a.path.split(".", 1)[0], FORMATS[format].suffix
         return replace(a, id=f"{name}_{kind}{suffix}", path=f"{kind}/{a.path}")
 
-    def name_of(format: str) -> str:
-        return f"{network.name}_int8{FORMATS[format].suffix}"
-
-    better = trained.outcome.best_epoch > 0
-    made: dict[tuple[str, str], Artifact] = {}
-    for format in job.formats:
-        results.put(making.export(job.out, format, "float32"))
-        made[format, "ptq"] = export(trained.before, format, "ptq")
-        if better:
-            made[format, "qat"] = export(trained.after, format, "qat")
-    reference = results.artifacts[0]
-    candidates = [reference, *made.values(), *results.artifacts[1:]]
+    floats = {format: making.export(job.out, format, "float32") for format in job.formats}
+    made = {(format, kind): candidate(format, kind) for format in job.formats for kind in kinds}
+    reference = floats[job.formats[0]]
     evaluations, failures = evaluate(
-        [Candidate(a.id, job.out / a.path, a.sha256) for a in candidates],
+        [Candidate(a.id, job.out / a.path, a.sha256) for a in (*floats.values(), *made.values())],
         parts.evaluation,
         network.preprocessing,
         reference=reference.id,
         progress=lambda done, total: progress("evaluate", done, total),
     )
+    by_id = {e.artifact: e for e in evaluations}
+    choices = []
+    for format in job.formats:
+        before, after = (by_id.get(made[format, k].id) if k in kinds else None for k in ("ptq", "qat"))
+        kept, why = _choose(before, after, len(kinds) > 1)
+        choices.append(_Choice(format, kept, why, before, after))
+        final = export(graphs[kept], job.out, format, kept)
+        others = [made[format, kind] for kind in kinds if kind != kept]
+        for a in (floats[format], final, *others):
+            results.put(a)
+        if (measured := by_id.get(made[format, kept].id)) is not None:
+            by_id[final.id] = replace(measured, artifact=final.id, artifact_sha256=final.sha256)
+    for a in results.artifacts:
+        if a.id in by_id:
+            results.put(by_id[a.id])
     for failure in failures:
         results.put(failure)
-    by_id = {e.artifact: e for e in evaluations}
-    first = job.formats[0]
-    pair = [by_id.get(made[first, kind].id) for kind in ("ptq", "qat") if (first, kind) in made]
-    kept, why = _choose(pair, trained)
-    for format in job.formats:
-        source = made[format, kept]
-        final = export_graph(
-            network,
-            trained.after if kept == "qat" else trained.before,
-            job.out,
-            format=format,
-            precision="int8",
-            io=job.io,
-            calibration=trained.calibration if kept == "qat" else shared.calibration,
-            options=source.options,
-        )
-        results.put(final)
-        if source.id in by_id:
-            results.put(replace(by_id[source.id], artifact=final.id, artifact_sha256=final.sha256))
-        for kind in ("ptq", "qat"):
-            if kind != kept and (format, kind) in made:
-                results.put(made[format, kind])
-                if made[format, kind].id in by_id:
-                    results.put(by_id[made[format, kind].id])
-    for a in results.artifacts:
-        if a.precision == "float32" and a.id in by_id:
-            results.put(by_id[a.id])
-    results.context["training"] = _context(job, trained, parts, pair, kept, why)
+    return choices
 
 
-def _choose(pair: Sequence[Evaluation | None], trained: "Trained") -> tuple[str, str]:
+def _choose(before: Evaluation | None, after: Evaluation | None, better: bool) -> tuple[str, str]:
     """Return "ptq" or "qat", and why. The held-back pictures decide; those that measure have a veto."""
-    if len(pair) < 2:
+    if not better:
         return "ptq", "no epoch brought the held-back pictures nearer to the float network than post-training had"
-    before, after = pair
-    if before is None or after is None or before.agreement is None or after.agreement is None:
-        return "qat", "the held-back pictures came nearer to the float network"
-    if after.agreement < before.agreement:
+    if after is None or after.agreement is None:
+        return "ptq", "the trained file could not be measured"
+    if before is not None and before.agreement is not None and after.agreement < before.agreement:
         return "ptq", (
             f"the trained file agrees with float on {after.agreement:.1%} of the pictures that measure, the "
             f"post-training one on {before.agreement:.1%}, though the held-back pictures had come nearer to float"
@@ -277,23 +265,17 @@ def _choose(pair: Sequence[Evaluation | None], trained: "Trained") -> tuple[str,
     return "qat", "the held-back pictures came nearer to the float network"
 
 
-def _context(
-    job: QatJob, trained: "Trained", parts: _Parts, pair: Sequence[Evaluation | None], kept: str, why: str
-) -> dict[str, Any]:
-    numbers = ("agreement", "agreement_ci95", "top1", "sqnr_db", "n_images")
-
-    def measured(e: Evaluation | None) -> dict[str, Any] | None:
-        return None if e is None else {n: getattr(e, n) for n in numbers}
-
+def _context(job: QatJob, trained: "Trained", parts: _Parts, choices: list[_Choice]) -> dict[str, Any]:
+    files = [choice.to_json() for choice in choices]
+    first = files[0]
     return {
-        "curve": list(trained.outcome.curve),
-        "best_epoch": trained.outcome.best_epoch,
-        "stopped_early": trained.outcome.stopped_early,
-        "seconds": round(trained.outcome.seconds, 1),
-        "before": measured(pair[0]),
-        "after": measured(pair[1]) if len(pair) > 1 else measured(pair[0]),
-        "kept": kept,
-        "why": why,
+        "kind": KIND,
+        **trained.outcome.to_json(),
+        "before": first["before"],
+        "after": first["after"] or first["before"],
+        "kept": first["kept"],
+        "why": first["why"],
+        "files": files,
         "simulated_like_file": {"before": trained.matches_before, "after": trained.matches_after},
         "pictures": {name: len(part) for name, part in vars(parts).items()},
         "settings": asdict(job.settings),

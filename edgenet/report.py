@@ -5,16 +5,15 @@ Every text that comes from a file, a folder or a device passes through `escape`.
 """
 
 import base64
-import math
 import shlex
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path, PurePath
 from typing import Any
 
-from edgenet import plots, small_plots, tables
+from edgenet import plots, small_plots, tables, training_page
 from edgenet.device_bench.steadiness import curve, throttling
-from edgenet.page import View, escape, figure, folded, listed, section
+from edgenet.page import View, escape, figure, folded, heading, listed, section, tile
 from edgenet.quantization_page import calibration, search
 from edgenet.results import RESULTS_FILE, Flip, Measurement, Results, atomic_write
 from edgenet.summary import (
@@ -59,7 +58,7 @@ def render(view: View) -> str:
     """Return the page."""
     css = resources.files("edgenet.data").joinpath("report.css").read_text(encoding="utf-8")
     body = "\n".join(text for draw in SECTIONS if (text := draw(view)))
-    title = escape(view.answer.headline)
+    title = escape(training_page.headline(view) or view.answer.headline)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -75,16 +74,15 @@ def render(view: View) -> str:
 def answer(view: View) -> str:
     """The headline, three figures, why this file and why not each other."""
     a, chosen, base = view.answer, view.chosen, view.baseline
-    models = " · ".join(escape(m) for m in dict.fromkeys(r.artifact.model for r in view.rows))
-    made = escape(str(view.results.context.get("created", ""))[:10])
-    eyebrow = " · ".join(s for s in ("edgenet report", models, made) if s)
     loud = "".join(f"<p>{escape(n.text)}</p>" for n in a.notes if n.loud)
     loud = f'<div class="alert" role="note">{loud}</div>' if loud else ""
     quiet = listed([n.text for n in a.notes if not n.loud], "notes")
     if view.results.failures:
         n = len(view.results.failures)
         quiet += f'<p class="failed-link"><a href="#failures">{counted(n, "step")} failed</a></p>'
-    head = f'<header><p class="eyebrow">{eyebrow}</p><h1>{escape(a.headline)}</h1></header>{loud}'
+    head = heading(view, training_page.headline(view) or a.headline) + loud
+    if trained := training_page.opening(view):
+        return head + trained + quiet
     if chosen is None:
         return head + listed(a.why, "why") + _why_not(view) + quiet
     tiles = _size_tile(chosen, base) + _accuracy_tile(view, chosen, base) + _latency_tile(chosen, base)
@@ -106,45 +104,37 @@ def _why_not(view: View) -> str:
     return f'<section class="why-not"><h2>{title}</h2>{body}{rule}</section>'
 
 
-def _tile(title: str, value: str, of: str, share: float | None, sentence: str) -> str:
-    bar, percentage = "", min(max(share or 0.0, 0.0), 1.0) * 100
-    if share is not None and math.isfinite(share):
-        bar = f'<div class="share" aria-hidden="true"><i style="width:{percentage:.1f}%"></i></div>'
-    numbers = f'<p class="figure"><b>{escape(value)}</b> <span>{escape(of)}</span></p>'
-    return f'<div class="tile"><h3>{escape(title)}</h3>{numbers}{bar}<p>{escape(sentence)}</p></div>'
-
-
 def _size_tile(r: Row, base: Row | None) -> str:
     size, whole = r.artifact.size_bytes, base.artifact.size_bytes if base else 0
     if r.is_baseline or not whole:
-        return _tile("Size", megabytes(size), "", None, size_sentence(r, base))
+        return tile("Size", megabytes(size), "", None, size_sentence(r, base))
     less = f"{megabytes(whole - size)} less to ship." if size < whole else f"{megabytes(size - whole)} more."
     share = f"{percent(size / whole, 0)} of float32's size, {less}"
-    return _tile("Size", megabytes(size), f"of {megabytes(whole)}", size / whole, share)
+    return tile("Size", megabytes(size), f"of {megabytes(whole)}", size / whole, share)
 
 
 def _accuracy_tile(view: View, r: Row, base: Row | None) -> str:
     by_labels, e = view.answer.by_labels, r.evaluation
     if any(x.artifact.weights == "random" for x in view.rows):
-        return _tile("Accuracy", MISSING, "", None, "Random weights: accuracy means nothing.")
+        return tile("Accuracy", MISSING, "", None, "Random weights: accuracy means nothing.")
     sentence = accuracy_sentence(r, base, by_labels)
     if e is None or r.is_baseline:
-        return _tile("Top-1", percent(e.top1 if e else None), "", None, sentence)
+        return tile("Top-1", percent(e.top1 if e else None), "", None, sentence)
     if not by_labels:
-        return _tile("Agreement with float32", percent(e.agreement), "same top-1", e.agreement, sentence)
+        return tile("Agreement with float32", percent(e.agreement), "same top-1", e.agreement, sentence)
     drop = r.drop or 0.0
     word = "gained" if points(drop).startswith("−") else "lost"
     unit = "point" if points(abs(drop)) == "1.0" else "points"
     whole = base.evaluation.top1 if base and base.evaluation else None
     share = e.top1 / whole if e.top1 is not None and whole else None
-    return _tile("Top-1 accuracy", f"{points(abs(drop))} {unit}", word, share, sentence)
+    return tile("Top-1 accuracy", f"{points(abs(drop))} {unit}", word, share, sentence)
 
 
 def _latency_tile(r: Row, base: Row | None) -> str:
     m, base_m = r.measurement, base.measurement if base else None
     of = f"of {milliseconds(base_m.median_ms)}" if base_m and not r.is_baseline else ""
     share = m.median_ms / base_m.median_ms if m and base_m and base_m.median_ms else None
-    return _tile("Latency", milliseconds(m.median_ms if m else None), of, share, latency_sentence(r, base))
+    return tile("Latency", milliseconds(m.median_ms if m else None), of, share, latency_sentence(r, base))
 
 
 def tradeoff(view: View) -> str:
@@ -413,6 +403,7 @@ SECTIONS: tuple[Callable[[View], str], ...] = (
     answer,
     tradeoff,
     search,
+    training_page.training,
     files,
     estimates,
     latency,

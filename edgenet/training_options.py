@@ -106,11 +106,3 @@ def _part(whole: Any, given: dict[str, Any]) -> Any:
 
 def _command() -> str:
     return shlex.join(["edgenet", *sys.argv[1:]])
-
-
-def training_line(training: dict[str, Any]) -> str:
-    """Return in one line what a training brought, for the end of the command."""
-    if training.get("kind") == "finetune":
-        return f"Best after epoch {training['best_epoch']} of {len(training['curve']) - 1}."
-    kept = {"qat": "the trained file", "ptq": "the post-training file"}[training["kept"]]
-    return f"Returned is {kept}: {training['why']}."

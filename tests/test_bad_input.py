@@ -15,7 +15,7 @@ import tiny
 from conftest import Done, Edgenet
 
 from edgenet import weights, zoo
-from edgenet.pipeline import _exclusive
+from edgenet.outfolder import exclusive
 from edgenet.results import Results, sha256_of
 
 MODEL = "efficientnet-lite0"
@@ -237,7 +237,7 @@ def test_an_output_folder_that_is_a_file_is_refused(edgenet: Edgenet, tiny_folde
 
 def test_an_output_folder_in_use_is_refused(edgenet: Edgenet, tiny_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "OUT"
-    with _exclusive(out):
+    with exclusive(out):
         assert_refused(edgenet("run", "tiny", "--images", tiny_folder, "--out", out), "in use by another run", "wait")
         assert [p.name for p in out.iterdir()] == [".edgenet.lock"]
 

@@ -16,7 +16,8 @@ import tiny
 from conftest import Edgenet
 
 from edgenet.errors import InputError
-from edgenet.pipeline import Job, _exclusive, _lock, recipe
+from edgenet.outfolder import _lock, exclusive
+from edgenet.pipeline import Job, recipe
 from edgenet.results import Results, sha256_of
 
 RUN = ("run", "tiny", "--precision", "float32", "--precision", "int8", "--calibration-images", 10)
@@ -208,7 +209,7 @@ def test_the_second_of_two_runs_in_one_folder_is_refused(
     edgenet: Edgenet, tiny_folder: Path, finished: Path, tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(finished, tmp_path / "OUT"))
-    with _exclusive(out):
+    with exclusive(out):
         before = sorted((p.name, p.stat().st_mtime_ns) for p in out.iterdir())
         done = edgenet(*RUN, "--images", tiny_folder, "--out", out)
         assert done.returncode == 2
@@ -240,7 +241,7 @@ def test_a_lock_that_its_owner_deletes_while_it_is_being_taken_is_taken_anew(
 
 def test_a_folder_made_for_nothing_is_gone_again(tmp_path: Path) -> None:
     out = tmp_path / "OUT"
-    with _exclusive(out), pytest.raises(InputError, match="in use"), _exclusive(out):
+    with exclusive(out), pytest.raises(InputError, match="in use"), exclusive(out):
         pass
     assert not out.exists()
 

@@ -16,7 +16,7 @@ def test_labels_of_points_that_lie_close_do_not_overlap() -> None:
     found = re.findall(r'<text class="label other" x="([\d.-]+)" y="([\d.-]+)">precision', svg)
     at = [(float(x), float(y)) for x, y in found]
     assert len(at) == 6
-    width = len("precision-0") * plots._CHAR_PX
+    width = len("precision-0") * plots.CHAR_PX
     for i, (x, y) in enumerate(at):
         for u, v in at[:i]:
             assert abs(x - u) >= width or abs(y - v) >= 12, (at[i], (u, v))

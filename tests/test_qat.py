@@ -44,7 +44,7 @@ def x(tiny_network: Network, tiny_images: tuple[ImageSet, ImageSet]) -> np.ndarr
 
 @pytest.fixture(scope="module")
 def pictures(tiny_images: tuple[ImageSet, ImageSet], tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    return load_pictures(tiny_images[1], tiny.PREPROCESSING, tmp_path_factory.mktemp("pixels"))
+    return load_pictures((tiny_images[1],), tiny.PREPROCESSING, tmp_path_factory.mktemp("pixels"))
 
 
 def student_of(shared: SharedCalibration, bits: int = 8, **learn: bool) -> FakeQuantized:
@@ -238,7 +238,7 @@ network = tiny.network()
 a, b = split(open_images({photos!r}, network.class_ids, network.class_names), 10)
 out = Path({out!r})
 shared = SharedCalibration(network, load_pixels(a, network.preprocessing), "", Recipe(corrections=()))
-_, run = test_qat.training(shared, load_pictures(b, tiny.PREPROCESSING, out), out, {strategy!r}, epochs=2)
+_, run = test_qat.training(shared, load_pictures((b,), tiny.PREPROCESSING, out), out, {strategy!r}, epochs=2)
 run.run()
 np.savez(out / "trained.npz", *[v.numpy() for v in run.average])
 """

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import edgenet.device_bench as device_bench
-from edgenet.device_bench import Worker, bench, example_picture, local_info, machine, runner, timing
+from edgenet.device_bench import Worker, bench, example_picture, local_info, machine, rounds, runner, timing
 from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime

@@ -151,9 +151,9 @@ def _die() -> None:
 def main() -> None:
     import functools
 
-    from edgenet import cli, device_bench, measuring, pipeline
+    from edgenet import cli, device_bench, measuring, pipeline, qat_job
 
-    pipeline.find_source = source  # type: ignore[assignment]
+    pipeline.find_source = qat_job.find_source = source  # type: ignore[assignment]
     quick = functools.partial(device_bench.bench, min_runs=10, min_time_s=0.02, rounds=2, max_time_s=5.0)
     device_bench.bench = quick  # type: ignore[assignment]
     plan = device_bench.Plan(min_runs=10, min_time_s=0.02, rounds=2, max_rounds=4, max_time_s=5.0)

@@ -1,0 +1,105 @@
+"""An output folder: held by one process at a time, with the results of an earlier run and how this one is made."""
+
+import datetime
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from edgenet import __version__
+from edgenet.errors import InputError
+from edgenet.export import versions
+from edgenet.results import RESULTS_FILE, ImageSet, Results
+from edgenet.targets import target
+
+LOCK_FILE = ".edgenet.lock"
+
+
+@contextmanager
+def exclusive(out: Path) -> Iterator[None]:
+    """Hold the output folder for this process. A lock of the kernel's: it goes with the process, however that ends."""
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = _lock(out / LOCK_FILE)
+    except BlockingIOError:
+        raise InputError(f"--out {out} is in use by another run: wait for it or choose another folder") from None
+    except OSError as e:
+        raise InputError(f"cannot write to --out {out}: {e.strerror}; choose another folder") from None
+    with handle:
+        for part in out.glob(".*.part*"):  # what a killed run left
+            part.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (out / LOCK_FILE).unlink(missing_ok=True)
+            if made and not any(out.iterdir()):
+                out.rmdir()
+
+
+def _lock(path: Path) -> IO[str]:
+    """Return the file, locked. Raises BlockingIOError while another process holds it."""
+    while True:
+        handle = open(path, "a")  # noqa: SIM115
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
+                    return handle
+        except BaseException:
+            handle.close()
+            raise
+        handle.close()  # its owner deleted it between our opening and our locking it: what we hold has no name
+
+
+def earlier(out: Path) -> Results:
+    """Return what an earlier run left in `out`, empty results where there was none. Raises InputError."""
+    return Results.load(out) if (out / RESULTS_FILE).exists() else Results()
+
+
+def refuse_another_model(results: Results, out: Path, model: str) -> None:
+    """Raise InputError where `out` holds files of another model."""
+    others = sorted({a.model for a in results.artifacts} - {model})
+    if others:
+        raise InputError(f"--out {out} holds files of {others[0]}: one folder is for one model, choose another --out")
+
+
+def refuse_another_command(results: Results, out: Path, kind: str) -> None:
+    """Raise InputError where `out` holds what another command than the training one called `kind` made."""
+    if results.artifacts and results.context.get("training", {}).get("kind") != kind:
+        raise InputError(f"--out {out} is of another command: one folder is for one, choose another --out")
+
+
+def context_of(
+    command: str, target_name: str, calibration: ImageSet | None, evaluation: ImageSet | None
+) -> dict[str, Any]:
+    """Return results.json's "context": when, where, with what and on which pictures."""
+    from edgenet.device_bench import local_info
+
+    machine = local_info()
+    context: dict[str, Any] = {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "cpu_model": machine["cpu_model"],
+        "isa": machine["isa"],
+        "cores": machine["cores"],
+        "edgenet_version": __version__,
+        "versions": versions("tensorflow", "tf-keras", "ai-edge-litert", "onnxruntime", "openvino", "numpy", "Pillow"),
+        "target": target(target_name).name,
+        "command": command,
+    }
+    if evaluation is not None:
+        context["images"] = {
+            "root": evaluation.root,
+            "evaluation": {"n": len(evaluation), "fingerprint": evaluation.fingerprint},
+        }
+        if calibration is not None:
+            context["images"]["calibration"] = {
+                "n": len(calibration),
+                "fingerprint": calibration.fingerprint,
+                "sha256": list(calibration.digests),
+            }
+    return context
