@@ -5,6 +5,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
+# Files of tests side by side: most tests wait for one core, or for a process.
+WORKERS ?= --numprocesses 2 --dist loadfile
 
 .PHONY: demo test test-fast check lint types setup clean
 
@@ -24,10 +26,10 @@ demo: setup
 	@echo "Open $(OUT)/report.html"
 
 test: setup
-	$(BIN)/python -m pytest -m "not device"
+	$(BIN)/python -m pytest -m "not device" $(WORKERS)
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not device and not slow"
+	$(BIN)/python -m pytest -m "not device and not slow" $(WORKERS)
 
 lint: setup
 	$(BIN)/ruff check .
