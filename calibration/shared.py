@@ -21,7 +21,14 @@ from edgenet.targets import SAFE_BITS
 
 CORRECTIONS = ("equalization", "reconstruction", "feedback", "bias-correction")
 RANGE_METHODS = (*METHODS, "auto")
+GOLDEN = (5**0.5 - 1) / 2
 EQUALIZATION_PICTURES = 32  # ranges of channels against each other need fewer than the ranges themselves
+
+
+def _spread(n: int) -> np.ndarray:
+    """Return 0 to n - 1 in an order whose every beginning is spread evenly: the ranks of i times the golden section."""
+    order: np.ndarray = np.argsort(np.argsort(np.arange(n) * GOLDEN % 1))
+    return order
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,15 @@ class SharedCalibration:
         self._weights: dict[tuple[str, int, str], dict[str, Weight]] = {}
 
     def inputs(self) -> Iterator[np.ndarray]:
-        """Yield what the graph takes, one picture at a time: (1, H, W, 3) float32, normalised."""
+        """Yield what the graph takes, one picture at a time: (1, H, W, 3) float32, normalised.
+
+        The pictures of a folder lie class by class, and some steps look at the first few only. So they come in steps of
+        the golden section: wherever one stops, those that came are spread evenly over all.
+        """
         if self.pixels is None:
             raise InputError("int8 needs images to calibrate with: give --images DIR (or sample)")
-        for p in self.pixels:
-            yield normalise(p[None], self.network.preprocessing)
+        for i in _spread(len(self.pixels)):
+            yield normalise(self.pixels[i][None], self.network.preprocessing)
 
     @cached_property
     def graph(self) -> Graph:
