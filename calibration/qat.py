@@ -42,7 +42,7 @@ class Distillation:
     learn_ranges: bool = True
     learn_scales: bool = False
     strategy: str = "auto"
-    mixed_precision: str = "off"
+    mixed_precision: str = "auto"
 
     def __post_init__(self) -> None:
         check_augmentations(self.augment)
@@ -134,7 +134,7 @@ def train(
         student = fake_quantized(
             before, latent, bits, learn_ranges=distill.learn_ranges, learn_scales=distill.learn_scales
         )
-        # The student's sums of integers need float32's 24 bits; the teacher's do not.
+        # The student's sums of integers need float32's 24 bits, so that it answers as the file; the teacher's do not.
         with policy(half_type(distill.mixed_precision, strategy)):
             teacher = float_model(shared.network.graph)
     x = normalise(centre(held_back), held_back.preprocessing)

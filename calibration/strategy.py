@@ -46,8 +46,10 @@ def open_strategy(name: str = "auto") -> Any:
     check_strategy(name)
     tf = tensorflow()
     if name == "multiworker":
-        # Before anything else of TensorFlow runs: it wants its collective operators set up at the start.
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except RuntimeError as e:  # it wants its collective operators set up before anything else of TensorFlow runs
+            raise InputError(f"--strategy multiworker cannot start in this process ({_first_line(e)})") from None
     gpus, cpus = (tf.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
     if name == "auto":
         name = "tpu" if os.environ.get("TPU_NAME") else "mirrored" if gpus else "cpu"
@@ -63,11 +65,16 @@ def open_strategy(name: str = "auto") -> Any:
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except Exception as e:  # each backend has its own
-        why = str(e).strip().splitlines()
         raise InputError(
-            f"--strategy tpu: no TPU was found ({why[0][:120] if why else type(e).__name__}): set TPU_NAME, or use auto"
+            f"--strategy tpu: no TPU was found ({_first_line(e)}): set TPU_NAME to its name or address, 'local' on the "
+            "TPU's own machine, or leave --strategy out"
         ) from None
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _first_line(e: Exception) -> str:
+    lines = str(e).strip().splitlines()
+    return lines[0][:120].rstrip(". ") if lines else type(e).__name__
 
 
 def check_mixed(name: str) -> None:
@@ -86,7 +93,8 @@ def half_type(mixed: str, strategy: Any) -> str | None:
     tf = tensorflow()
     if isinstance(strategy, tf.distribute.TPUStrategy):
         return "bfloat16"
-    return "float16" if tf.config.list_logical_devices("GPU") else None
+    on_gpus = not isinstance(strategy, tf.distribute.OneDeviceStrategy) and tf.config.list_logical_devices("GPU")
+    return "float16" if on_gpus else None
 
 
 @contextmanager

@@ -104,7 +104,8 @@ class Training:
         folder: for checkpoints and logs; each worker of a cluster has its own.
         identity: what the run depends on beside the settings; a checkpoint of another is refused.
         strategy: the one in whose scope `model` was made.
-        averaged: whether validation sees the exponential average of the weights, or the weights themselves.
+        half: the type of 16 bits that the model computes in, None for float32. Weights, their average and the optimizer
+            are float32 in any case; float16 gets a loss scale that adapts itself.
         note: is told a line at the end of each epoch.
     """
 
@@ -129,7 +130,7 @@ class Training:
         self.model, self.loss, self.data, self.validate = model, loss, data, validate
         self.per_epoch, self.settings, self.folder, self.strategy = steps_per_epoch, settings, folder, strategy
         self.identity = identity_of(settings, identity)
-        self.progress, self.note, self.state = progress, note, State()
+        self.progress, self.note, self.state, self.half = progress, note, State(), half
         tf = tensorflow()
         tf.keras.utils.set_random_seed(settings.seed)
         with strategy.scope():
@@ -198,10 +199,11 @@ class Training:
             self.optimizer.learning_rate = rate
             loss = float(self._step(x, target))
             if not math.isfinite(loss):
+                either = ", a longer --warmup or --mixed-precision off" if self.half else " or a longer --warmup"
                 raise InputError(
                     f"training diverged: the loss of step {number + 1} is {loss} at learning rate {rate:.3g}. Try "
-                    f"--learning-rate {self.settings.learning_rate / 4:.2g}, a longer --warmup, or --mixed-precision "
-                    "off; the checkpoint of the last epoch is kept, and another rate needs another --out"
+                    f"--learning-rate {self.settings.learning_rate / 4:.2g}{either}, and another --out: "
+                    "this one's checkpoint is of these settings"
                 )
             s.step += 1
             s.loss_sum += loss
@@ -248,7 +250,9 @@ class Training:
     def _everything(self) -> list[Any]:
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         variables = inner.variables() if callable(inner.variables) else inner.variables
-        return [*self.trained, *self.other, *self.average, *variables]
+        scale = getattr(self.optimizer, "_loss_scale", None)  # float16's, with its counter of good steps
+        scaling = [] if scale is None else list(scale._weights.values())
+        return [*self.trained, *self.other, *self.average, *variables, *scaling]
 
     def _save(self) -> None:
         arrays = {f"v{i}": v.numpy() for i, v in enumerate(self._everything())}

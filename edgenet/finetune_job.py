@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from edgenet import tfds, zoo
 from edgenet import weights as weights_module
-from edgenet import zoo
 from edgenet.calibration.augment import check_augmentations
 from edgenet.calibration.strategy import check_mixed, check_strategy
 from edgenet.calibration.training import FOLDER, Settings, check_resumable, identity_of
@@ -136,7 +136,7 @@ def class_folders(images: str | Path) -> tuple[str, ...]:
     """
     if str(images) == "sample":
         raise InputError("the sample photographs have no classes: give finetune a folder with a folder for each class")
-    names = written_classes(Path(images))
+    names = written_classes(tfds.folder_of(str(images)) if tfds.is_tfds(images) else Path(images))
     if len(names) < 2:
         raise InputError(
             f"{images} has {len(names)} class{'es' * (len(names) != 1)}: finetune needs a folder with a folder of "

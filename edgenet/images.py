@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from edgenet import sample
+from edgenet import sample, tfds
 from edgenet.errors import InputError
 from edgenet.folders import Classes, list_folder
 from edgenet.results import ImageSet
@@ -128,6 +128,8 @@ class Skipped:
 def open_images(path: str | Path, class_ids: Sequence[str], class_names: Sequence[str]) -> ImageSet:
     """List the photographs of a folder with their labels and content hashes; "sample" means the sample photographs.
 
+    "tfds:NAME" is a data set of TensorFlow Datasets (tfds.py).
+
     The folder holds class folders named by WordNet id, index or class name; or photographs with a labels.csv
     (file,label); or photographs only. Files come in the order of their names.
 
@@ -138,18 +140,18 @@ def open_images(path: str | Path, class_ids: Sequence[str], class_names: Sequenc
     Raises:
         InputError: no such folder, no photographs in it, a label that the model does not know, more than 1 % of the
             files are plainly not images.
-        MissingDependency: the sample photographs are not installed.
+        MissingDependency: the sample photographs, or what reads tfds:NAME, are not installed.
     """
     if str(path) == "sample":
         return _open_sample()
-    root = Path(path)
+    root = tfds.folder_of(str(path)) if tfds.is_tfds(path) else Path(path)
     entries = list_folder(root, Classes(class_ids, class_names))
     files = tuple(os.path.abspath(root / name) for name, _ in entries)
     with ThreadPoolExecutor(_cores()) as pool:
         scanned = list(pool.map(_scan, files))
     bad = [Skipped(file, why) for file, (_, why) in zip(files, scanned, strict=True) if why]
     _refuse_too_many(bad, len(files))
-    return _image_set(str(root), files, [label for _, label in entries], [digest for digest, _ in scanned])
+    return _image_set(str(path), files, [label for _, label in entries], [digest for digest, _ in scanned])
 
 
 def split(images: ImageSet, n_calibration: int) -> tuple[ImageSet, ImageSet]:

@@ -39,7 +39,7 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 images_option = click.option(
-    "--images", type=NamedPath(), metavar="DIR|sample", help="Folder of photographs, or the sample that comes along."
+    "--images", type=NamedPath(), metavar="DIR|sample|tfds:NAME", help="Photographs: a folder, the sample, a data set."
 )
 out_option = click.option("--out", type=PATH, help="Folder for what is made; a later run goes on with it.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")

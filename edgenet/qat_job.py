@@ -24,6 +24,7 @@ from edgenet.outfolder import context_of, earlier, exclusive, refuse_another_com
 from edgenet.parts import divide, hold_back
 from edgenet.results import Artifact, Evaluation, ImageSet, Results
 from edgenet.targets import target, weight_bits
+from edgenet.text import percent
 
 if TYPE_CHECKING:
     from edgenet.calibration.qat import Trained
@@ -132,8 +133,13 @@ def qat(
 def _split(job: QatJob, source: Source) -> _Parts:
     """Four parts that share no picture, by content hash: calibration first, as every other command has it."""
     images = open_images(job.images, source.class_ids, source.class_names)
-    if job.distill.labels_weight and not images.n_labelled:
-        raise InputError(f"--labels-weight {job.distill.labels_weight}, and no picture of {images.root} has a label")
+    n_classes = len({label for label in images.labels if label is not None})
+    if job.distill.labels_weight and n_classes < 2:
+        what = "no picture has a label" if not n_classes else "all labels are of one class"
+        raise InputError(
+            f"--labels-weight {job.distill.labels_weight}, and in {images.root} {what}: leave the option out, or give "
+            "labelled pictures of several classes"
+        )
     calibration, rest = split(images, job.calibration_images)
     wanted = job.train_images if job.train_images is not None else 3 * len(rest) // 4
     train, evaluation = divide(rest, wanted)
@@ -259,8 +265,8 @@ def _choose(before: Evaluation | None, after: Evaluation | None, better: bool) -
         return "ptq", "the trained file could not be measured"
     if before is not None and before.agreement is not None and after.agreement < before.agreement:
         return "ptq", (
-            f"the trained file agrees with float on {after.agreement:.1%} of the pictures that measure, the "
-            f"post-training one on {before.agreement:.1%}, though the held-back pictures had come nearer to float"
+            f"the trained file agrees with float on {percent(after.agreement)} of the pictures that measure, the "
+            f"post-training one on {percent(before.agreement)}, though the held-back pictures had come nearer to float"
         )
     return "qat", "the held-back pictures came nearer to the float network"
 

@@ -21,7 +21,7 @@ def _number(name: str, kind: type, metavar: str, text: str) -> Callable[[Command
     return click.option(name, type=kind, metavar=metavar, help=text)
 
 
-def _common(epochs: int, rate: float, mixed: str) -> Callable[[Command], Command]:
+def _common(epochs: int, rate: float) -> Callable[[Command], Command]:
     return together(
         _number("--epochs", int, "N", f"Times that each picture is seen.  [default: {epochs}]"),
         _number("--batch", int, "N", "Pictures a step, over all devices.  [default: 16]"),
@@ -34,7 +34,7 @@ def _common(epochs: int, rate: float, mixed: str) -> Callable[[Command], Command
         click.option(
             "--strategy", metavar="S", help="auto, cpu, mirrored, tpu or multiworker (tf.distribute).  [default: auto]"
         ),
-        click.option("--mixed-precision", metavar="M", help=f"off, auto, float16 or bfloat16.  [default: {mixed}]"),
+        click.option("--mixed-precision", metavar="M", help="off, auto, float16 or bfloat16.  [default: auto]"),
         click.option("--weights", type=click.Path(path_type=Path), help="Pretrained weights; the zoo's by default."),
     )
 
@@ -53,10 +53,10 @@ qat_options = together(
     _number("--labels-weight", float, "W", "Of the labels beside the float network's answers, 0 to 1.  [default: 0]"),
     click.option("--learn-ranges/--fixed-ranges", default=None, help="Whether activations' ranges learn."),
     click.option("--learn-scales/--fixed-scales", default=None, help="Whether the weights' scales learn."),
-    _common(20, 0.001, "off"),
+    _common(20, 0.001),
 )
 finetune_options = together(
-    _number("--resolution", int, "PX", "Side of the input; the model's own by default."), _common(5, 0.0005, "auto")
+    _number("--resolution", int, "PX", "Side of the input; the model's own by default."), _common(5, 0.0005)
 )
 
 

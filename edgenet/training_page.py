@@ -67,8 +67,10 @@ def _accuracy_tile(t: Told, view: View, returned: Row | None) -> str:
         n = counted(e.n_labelled, "picture")
         return tile("Top-1", percent(e.top1), "", e.top1, f"Of {n} that were not trained on: {interval(e.top1_ci95)}.")
     of = f"of {counted(e.n_images, 'picture')}"
-    before = percent((t.get("before") or {}).get("agreement"))
-    return tile("Agreement with float32", percent(e.agreement), of, e.agreement, f"Post-training int8 had {before}.")
+    when, name = ("before", "Post-training int8") if t.get("kept") == "qat" else ("after", "The trained file")
+    other = (t.get(when) or {}).get("agreement")
+    sentence = f"{name} had {percent(other)}." if t.get("best_epoch") else "No epoch was better than none."
+    return tile("Agreement with float32", percent(e.agreement), of, e.agreement, sentence)
 
 
 def _size_tile(t: Told, view: View, returned: Row | None) -> str:

@@ -8,8 +8,14 @@ import pytest
 import tiny
 from PIL import Image
 
+from edgenet import finetune_job
 from edgenet.errors import InputError
+from edgenet.export import find_source
 from edgenet.finetune_job import FinetuneJob, class_folders, finetune, fit_head
+from edgenet.model import build, get_weights
+from edgenet.results import Results
+from edgenet.weights import Weights
+from edgenet.zoo import ModelSpec
 
 
 def test_the_classes_are_the_folders_that_hold_files(tmp_path: Path) -> None:
@@ -57,6 +63,57 @@ def test_wrong_arguments_are_told_before_anything_is_read(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def untrained(tiny_zoo: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
+    """efficientnet-tiny with weights that were never trained, as if its package carried them."""
+    arrays = get_weights(build(tiny_zoo, tiny_zoo.classes))
+    monkeypatch.setattr(finetune_job.weights_module, "load", lambda *_: Weights(arrays, "a test", "0" * 64))
+    return tiny_zoo
+
+
+@pytest.fixture
+def partly_labelled(tmp_path: Path) -> Path:
+    """A hundred pictures in a table, ten of them without a label."""
+    folder = tiny.make_folder(tmp_path / "photos", 20)
+    files = sorted(folder.rglob("*.jpg"))
+    lines = [f"{f.relative_to(folder)},{'' if i % 10 == 0 else f.parent.name}" for i, f in enumerate(files)]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *lines]))
+    return folder
+
+
+@pytest.mark.parametrize("half", ["float16", pytest.param("bfloat16", marks=pytest.mark.slow)])
+def test_all_layers_learn_in_any_precision_and_the_file_carries_the_classes(
+    untrained: ModelSpec, partly_labelled: Path, tmp_path: Path, half: str
+) -> None:
+    job = FinetuneJob(untrained.name, tmp_path / "OUT", str(partly_labelled), mixed_precision=half)
+    job = replace(job, settings=replace(job.settings, epochs=3, batch=8, learning_rate=0.003))
+    results = finetune(job)
+    told = Results.load(job.out).context["training"]
+    assert told["kind"] == "finetune"
+    assert told["classes"] == 5
+    assert sum(told["pictures"].values()) == 90  # those without a label neither learn nor measure
+    losses = [row["loss"] for row in told["curve"][1:]]
+    assert losses[-1] < losses[0]
+    assert results.evaluations[0].top1 is not None
+    assert results.evaluations[0].top1 >= 0.6  # of five colours; one in five by chance
+    source = find_source(str(job.out / f"{untrained.name}-finetuned.tflite"))
+    assert source.class_names == tuple(f"class_{i}" for i in range(5))
+    page = (job.out / "report.html").read_text(encoding="utf-8")
+    assert "The finetuned network is right on" in page
+    with pytest.raises(InputError, match=r"of another run .*mixed_precision was"):
+        finetune(replace(job, mixed_precision="auto"))
+
+
+def test_a_semicolon_table_gives_the_classes_too(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("label;file\ncat;a.jpg\ndog;b.jpg\n")
+    assert class_folders(tmp_path) == ("cat", "dog")
+
+
+def test_the_sample_has_no_classes() -> None:
+    with pytest.raises(InputError, match="the sample photographs have no classes"):
+        class_folders("sample")
+
+
 @pytest.mark.slow
 def test_lite0_learns_some_handwritten_digits_and_hands_over_a_file_that_needs_no_options(tmp_path: Path) -> None:
     datasets = pytest.importorskip("sklearn.datasets")
@@ -73,8 +130,6 @@ def test_lite0_learns_some_handwritten_digits_and_hands_over_a_file_that_needs_n
     assert results.evaluations[0].n_images == 120
     assert results.evaluations[0].top1 is not None
     assert results.evaluations[0].top1 >= 0.6  # all 1,797 at 96 px: benchmarks/finetune_digits.py
-    from edgenet.export import find_source
-
     source = find_source(str(tmp_path / "out" / "efficientnet-lite0-finetuned.tflite"))
     assert source.class_names == tuple(f"digit_{i}" for i in range(10))
     assert source.preprocessing.resolution_px == 64

@@ -22,10 +22,11 @@ from edgenet.calibration.qat import Distillation, layer_bits, logits, start
 from edgenet.calibration.quantize import constant_weights
 from edgenet.calibration.strategy import check_strategy, open_strategy
 from edgenet.calibration.trainable import FakeQuantized, fake_quantized, float_model, quantized_logits
-from edgenet.calibration.training import CHECKPOINT, Settings, Training
+from edgenet.calibration.training import CHECKPOINT, LOGS, Settings, Training
 from edgenet.errors import InputError
 from edgenet.export import Network
-from edgenet.images import load_pixels, normalise
+from edgenet.images import load_pixels, normalise, open_images
+from edgenet.parts import divide
 from edgenet.results import ImageSet, Results
 
 pytest.importorskip("tensorflow_model_optimization")
@@ -192,6 +193,53 @@ def test_a_loss_that_is_no_number_stops_with_step_rate_and_advice(
     run.loss = lambda z, x, target: z[:, 0] * float("nan")
     with pytest.raises(InputError, match=r"loss of step 1 is nan at learning rate .* Try --learning-rate 0\.005"):
         run.run()
+
+
+def test_tensorboard_gets_a_point_an_epoch(shared: SharedCalibration, pictures: Pictures, tmp_path: Path) -> None:
+    from edgenet.frameworks import tensorflow
+
+    tf = tensorflow()
+    outcome = training(shared, pictures, tmp_path, epochs=1)[1].run()
+    logged: dict[str, dict[int, float]] = {}
+    for file in (tmp_path / LOGS).iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                logged.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+                assert value.metadata.plugin_data.plugin_name == "scalars"
+    for row in outcome.curve:
+        for name, value in row.items():
+            assert logged[name][int(row["epoch"])] == pytest.approx(value, rel=1e-6)
+    assert set(logged["loss"]) == {1}
+    assert set(logged["held_back_loss"]) == {0, 1}
+
+
+def test_pixels_that_memory_should_not_hold_are_in_files_that_go_with_the_process(
+    tiny_images: tuple[ImageSet, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgenet.calibration import augment
+
+    held = [load_pictures((part,), tiny.PREPROCESSING, tmp_path).pixels.copy() for part in tiny_images]
+    monkeypatch.setattr(augment, "IN_MEMORY_BYTES", 1)
+    mapped = [load_pictures((part,), tiny.PREPROCESSING, tmp_path) for part in tiny_images]
+    both = load_pictures(tiny_images, tiny.PREPROCESSING, tmp_path)
+    assert all(isinstance(m.pixels.base, np.memmap) or isinstance(m.pixels, np.memmap) for m in mapped)
+    for a, b in zip(held, mapped, strict=True):
+        np.testing.assert_array_equal(a, b.pixels)
+    np.testing.assert_array_equal(np.concatenate(held), both.pixels)
+    assert list(both.labels) == [*tiny_images[0].labels, *tiny_images[1].labels]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wanted", [1, 7, 12, 20, 23, 24, 30])
+def test_crops_of_one_sample_photograph_stay_in_one_part(wanted: int) -> None:
+    pytest.importorskip("skimage")
+    images = open_images("sample", (), ())
+    a, b = divide(images, wanted)
+    photographs = [{file.split("#")[0] for file in part.files} for part in (a, b)]
+    assert not photographs[0] & photographs[1]
+    assert len(a) + len(b) == len(images)
+    assert abs(len(a) - wanted) <= 12
+    assert len(a) > 0
 
 
 def test_batches_are_the_same_for_the_same_seed_and_differ_by_epoch(pictures: Pictures) -> None:
