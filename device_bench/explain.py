@@ -5,10 +5,11 @@ https://doi.org/10.1145/1498765.1498785.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from edgenet.device_bench.timing import Comparison
 from edgenet.results import Explanation, Layer
 from edgenet.targets import DOT_PRODUCT, I8MM, SATURATING, TARGETS, detect
 
@@ -16,7 +17,6 @@ COMPUTE, MEMORY, OVERHEAD = "compute", "memory", "overhead"
 # An operator that reaches less of both limits is held up by something else: how its kernel goes about it, its call.
 _REACHED = 0.3
 _MUCH = 0.3  # share of the time
-_ALIKE = 0.05  # ratios of times that are nearer to 1 are not called faster or slower
 _WORTH_A_WORD = 0.02  # share of the time
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "QuantizeLinear", "DequantizeLinear", "FakeQuantize", "Reorder", "Convert",
                 "Cast", "CAST", "Transpose", "TRANSPOSE", "ReorderInput", "ReorderOutput")  # fmt: skip
@@ -65,17 +65,30 @@ def shares(e: Explanation) -> dict[str, float]:
     return {b: sum(x.time_us for x in e.layers if bound(x, e) == b) / total for b in (COMPUTE, MEMORY, OVERHEAD)}
 
 
-def explained(found: Sequence[Explanation], isa: Sequence[str], machine: str, cpu_model: str) -> list[Explanation]:
+def explained(
+    found: Sequence[Explanation],
+    isa: Sequence[str],
+    machine: str,
+    cpu_model: str,
+    against: Callable[[Explanation, Explanation], Comparison | None],
+) -> list[Explanation]:
     """Return the explanations with their sentences, each against the float32 file of the same runtime, if it is there.
 
     Args:
         isa, machine, cpu_model: as `local_info` has them.
+        against: returns how the measured latencies of two files compare, None where they cannot be compared.
     """
     out = []
     for e in found:
         base = next((f for f in found if f.precision == "float32" and f.runtime == e.runtime and f is not e), None)
         base = None if e.precision == "float32" else base
-        said = [_arithmetic(e, isa, machine, cpu_model), *_against(e, base), _bounds(e), _kernels(e), _coverage(e)]
+        said = [
+            _arithmetic(e, isa, machine, cpu_model),
+            "" if base is None else _against(e, base, against(e, base)),
+            _bounds(e),
+            _kernels(e),
+            _coverage(e),
+        ]
         out.append(replace(e, sentences=tuple(s for s in said if s)))
     return out
 
@@ -88,18 +101,15 @@ def _arithmetic(e: Explanation, isa: Sequence[str], machine: str, cpu_model: str
     floats, ints = e.multiply_adds_per_s["float32"], e.multiply_adds_per_s["int8"]
     return (
         f"This CPU{named} {how}: a matrix product in {e.runtime} reaches {_giga(ints)} multiply-adds/s in int8 and "
-        f"{_giga(floats)} in float32, so that INT8 can be {ints / floats:.1f} times as fast where only arithmetic counts."
+        f"{_giga(floats)} in float32, so INT8 can be {ints / floats:.1f} times as fast where arithmetic alone counts."
     )
 
 
-def _against(e: Explanation, base: Explanation | None) -> list[str]:
-    if base is None:
-        return []
-    ratio = e.median_ms / base.median_ms
-    verdict = "is as fast as"
-    if abs(ratio - 1) > _ALIKE:
-        verdict = f"takes {ratio:.2f} times the time of"
-    said = f"{e.precision} {verdict} float32 here ({e.median_ms:.2f} and {base.median_ms:.2f} ms)"
+def _against(e: Explanation, base: Explanation, c: Comparison | None) -> str:
+    medians = f"({e.median_ms:.2f} and {base.median_ms:.2f} ms)"
+    said = f"{e.precision} and float32 cannot be told apart here {medians}"
+    if c is not None and c.verdict != "cannot tell":
+        said = f"{e.precision} is {c.verdict} than float32 here, {c.ratio:.2f} times its time {medians}"
     ours, theirs = _by_work(e.layers), _by_work(base.layers)
     gains = {k: theirs[k] - ours.get(k, 0.0) for k in theirs}
     most = max(gains, key=lambda k: gains[k])
@@ -111,7 +121,7 @@ def _against(e: Explanation, base: Explanation | None) -> list[str]:
     if rest:
         least = max(rest, key=lambda k: ours[k] / theirs[k])
         parts.append(f"least in {least} ({_change(theirs[least], ours[least])})")
-    return [f"{said}; {', '.join(parts)}." if parts else f"{said}."]
+    return f"{said}; {', '.join(parts)}." if parts else f"{said}."
 
 
 def _bounds(e: Explanation) -> str:
@@ -141,8 +151,8 @@ def _kernels(e: Explanation) -> str:
     if left:
         kinds = ", ".join(dict.fromkeys(x.kind for x in left))
         said.append(
-            f"{len(left)} of {len(e.layers)} operators are not delegated to XNNPACK ({kinds}) and take {_share(left, e)} "
-            "of the time"
+            f"{len(left)} of {len(e.layers)} operators are not delegated to XNNPACK ({kinds}) and take "
+            f"{_share(left, e)} of the time"
         )
     elif delegated:
         said.append(f"XNNPACK runs all {len(delegated)} operators")
@@ -152,7 +162,9 @@ def _kernels(e: Explanation) -> str:
             said.append(f"{_share(floats, e)} of the time goes into convolutions and dense layers left in float32")
         moving = [x for x in e.layers if work(x.kind) == "conversions"]
         if _total_us(moving) > _WORTH_A_WORD * _total_us(e.layers):
-            said.append(f"{_share(moving, e)} goes into conversions ({', '.join(dict.fromkeys(x.kind for x in moving))})")
+            said.append(
+                f"{_share(moving, e)} goes into conversions ({', '.join(dict.fromkeys(x.kind for x in moving))})"
+            )
     text = "; ".join(said)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 

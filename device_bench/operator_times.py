@@ -1,7 +1,7 @@
 """What each operator of a file takes on this machine, and what the machine could do: measured in a child process.
 
-OpenVINO and onnxruntime have a profiler. LiteRT's Python interpreter has none: there every operator runs as a file of its
-own, one after another on each other's outputs, so that the caches see what they see in the network.
+OpenVINO and onnxruntime have a profiler. LiteRT's Python interpreter has none: there every operator runs as a file of
+its own, one after another on each other's outputs, so that the caches see what they see in the network.
 
 `measure` is the parent's side; as a program (`python -m edgenet.device_bench.operator_times`) this module is the child.
 """
@@ -21,11 +21,12 @@ import numpy as np
 
 from edgenet.device_bench import limits
 from edgenet.device_bench.tool import run_tool
+from edgenet.errors import EdgenetError
 from edgenet.export.graph import Graph, Op, read_tflite, write_tflite
-from edgenet.export.runtime import load, runtime_for
+from edgenet.export.runtime import LoadError, load, runtime_for
 
 BUILT_IN = "built-in"  # a kernel of LiteRT's own, which the delegate did not take
-_MIN_ROUNDS, _MIN_S, _WARM_UP = 20, 1.5, 3
+_MIN_ROUNDS, _MIN_S, _WARM_UP = 20, 1.0, 3
 _TIMEOUT_S = 300.0
 Row = dict[str, Any]  # fields of results.Layer
 
@@ -69,7 +70,7 @@ def _litert(path: str, threads: int) -> dict[str, Any]:
 
     _again_and_again(parts)
     rows = [
-        _row(step.op.outputs[0], step.op.kind, arithmetic(graph, step.op), step.kernel, statistics.median(us[_WARM_UP:]),
+        _row(step.op.outputs[0], step.op.kind, arithmetic(graph, step.op), step.kernel, _median(us),
              multiply_adds(graph, step.op), moved_bytes(graph, step.op))
         for step, us in zip(steps, samples, strict=True)
     ]  # fmt: skip
@@ -116,11 +117,14 @@ def alone(graph: Graph) -> list[tuple[Op, tuple[Op, ...]]]:
     found = []
     for op in graph.ops:
         inputs = [n for n in op.inputs if n]
-        before = tuple(dict.fromkeys(o for n in inputs for o in constant.get(n, ()))) if inputs else ()
+        before: list[Op] = []
+        for o in (o for n in inputs for o in constant.get(n, ())):
+            if o not in before:
+                before.append(o)
         if all(n in constant or graph.constant(n) is not None for n in inputs):
             constant.update(dict.fromkeys(op.outputs, (*before, op)))
         else:
-            found.append((op, before))
+            found.append((op, tuple(before)))
     return found
 
 
@@ -173,7 +177,7 @@ def _openvino(path: str, threads: int) -> dict[str, Any]:
 
     _again_and_again(parts)
     nodes = {n.get_friendly_name(): n for n in compiled.get_runtime_model().get_ops()}
-    rows = [_openvino_row(nodes[name], statistics.median(us[_WARM_UP:])) for name, us in samples.items() if name in nodes]
+    rows = [_openvino_row(nodes[name], _median(us)) for name, us in samples.items() if name in nodes]
     peaks = {}
     for name in ("float32", "int8"):
         _, product = request(_openvino_product(name), False)
@@ -190,7 +194,9 @@ def _openvino_row(node: Any, us: float) -> Row:
     adds = 0 if skipped is None else _count(outputs[0][0]) * _count(weights[skipped:])
     moved = sum(_count(shape) * (t.bitwidth // 8 if t.is_static() else 0) for shape, t in (*inputs, *outputs))
     integer = said["primitiveType"].upper().endswith("I8")
-    return _row(node.get_friendly_name(), kind, "int8" if integer else "float32", said["primitiveType"], us, adds, moved)
+    return _row(
+        node.get_friendly_name(), kind, "int8" if integer else "float32", said["primitiveType"], us, adds, moved
+    )
 
 
 def _openvino_product(arithmetic: str) -> Any:
@@ -235,7 +241,9 @@ def _onnxruntime(path: str, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         optimized = os.path.join(folder, "optimized.onnx")  # the profile leaves out the weights' shapes; it has them
         prefix = os.path.join(folder, "profile")
-        profiled, run = session(path, enable_profiling=True, profile_file_prefix=prefix, optimized_model_filepath=optimized)
+        profiled, run = session(
+            path, enable_profiling=True, profile_file_prefix=prefix, optimized_model_filepath=optimized
+        )
         _again_and_again(run)
         events = json.loads(Path(profiled.end_profiling()).read_text())
         graph = onnx.load(optimized).graph
@@ -248,7 +256,7 @@ def _onnxruntime(path: str, threads: int) -> dict[str, Any]:
             name = e["name"].removesuffix("_kernel_time")
             samples.setdefault(name, []).append(float(e["dur"]))
             said[name] = e["args"]
-    rows = [_onnx_row(n, said[n], weights.get(n, []), statistics.median(us[_WARM_UP:])) for n, us in samples.items()]
+    rows = [_onnx_row(n, said[n], weights.get(n, []), _median(us)) for n, us in samples.items()]
     peaks = {}
     for name in ("float32", "int8"):
         _, product = session(_onnx_product(name))
@@ -308,6 +316,10 @@ def _again_and_again(run: Callable[[], object]) -> None:
         rounds += 1
 
 
+def _median(samples_us: Sequence[float]) -> float:
+    return statistics.median(samples_us[_WARM_UP:])
+
+
 def _row(name: str, kind: str, arithmetic: str, kernel: str, us: float, adds: int, moved: int) -> Row:
     return {"name": name, "kind": kind, "arithmetic": arithmetic, "kernel": kernel, "time_us": us,
             "multiply_adds": adds, "moved_bytes": moved}  # fmt: skip
@@ -345,8 +357,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.cores:
         os.sched_setaffinity(0, [int(c) for c in args.cores.split(",")])
-    load(args.file, args.threads, args.runtime).close()  # what cannot be loaded is said as everywhere
-    found = _PROFILERS[args.runtime](args.file, args.threads)
+    try:
+        load(args.file, args.threads, args.runtime).close()  # what cannot be loaded is said as everywhere
+        found = _PROFILERS[args.runtime](args.file, args.threads)
+    except (EdgenetError, LoadError) as e:
+        sys.exit(str(e))
     rates = limits.copy_rates(args.threads)
     found |= {"runtime": args.runtime, "copy_bytes": list(limits.COPY_BYTES), "copy_bytes_per_s": rates}
     Path(args.out).write_text(json.dumps(found))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgenet.device_bench import Request, local_info
+from edgenet.device_bench import Comparison, Request, compare, local_info
 from edgenet.device_bench.explain import bound, explained, fraction
 from edgenet.device_bench.operator_times import PROFILED, measure
 from edgenet.errors import EdgenetError, InputError
@@ -68,7 +68,13 @@ def explain(
             )
         )
     info = local_info()
-    return explained(found, info["isa"], info["machine"], info["cpu_model"]), failures
+    by_artifact = {m.artifact: m for m in measured}
+
+    def against(e: Explanation, base: Explanation) -> Comparison | None:
+        a, b = by_artifact[e.artifact], by_artifact[base.artifact]
+        return compare(a.samples_ns, a.rounds, b.samples_ns, b.rounds) if set(a.rounds) & set(b.rounds) else None
+
+    return explained(found, info["isa"], info["machine"], info["cpu_model"], against), failures
 
 
 def rows(e: Explanation) -> list[tuple[str, ...]]:
