@@ -205,8 +205,10 @@ def bench(
             said, failures = explaining.explain(
                 results.measurements, request, lambda done, total: progress("explain", done, total)
             )
-            for why in (*said, *failures):
-                results.put(why)
+            for explanation in said:
+                results.put(explanation)
+            for failure in failures:
+                results.put(failure)
     if out is not None and results.explanations:
         _write_report(explaining.keep(results.explanations, out), out)
     if as_json:

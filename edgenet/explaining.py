@@ -81,7 +81,7 @@ def rows(e: Explanation) -> list[tuple[str, ...]]:
     """Return the operators that cost most, one row each in the columns of `TITLES`, and one of all others."""
     total = sum(x.time_us for x in e.layers) or 1.0
     ordered = sorted(e.layers, key=lambda x: -x.time_us)
-    out = [
+    out: list[tuple[str, ...]] = [
         (x.name, x.kind, x.kernel or MISSING, f"{x.time_us / 1e3:.3f}", percent(x.time_us / total),
          f"{x.multiply_adds / 1e6:,.1f}" if x.multiply_adds else MISSING, percent(fraction(x, e), 0), bound(x, e))
         for x in ordered[:MOST_LAYERS]

@@ -33,8 +33,9 @@ def explanations(view: View) -> str:
             alt = f"Roofline of {runtime}: " + "; ".join(f"{e.precision} {e.median_ms:.2f} ms" for e in files)
             svg = roofline(files, _WIDE_PX, 440, alt) + roofline(files, _NARROW_PX, 340, alt)
             colours = ", ".join(dict.fromkeys(e.precision for e in files))
+            setting = f"{runtime}, {threads} thread{'s' * (threads != 1)}"
             caption = (
-                f"{runtime}, {threads} thread{'s' * (threads != 1)}: {colours}. A dot is an operator, its area its time; "
+                f"{setting}: {colours}. A dot is an operator, its area its time; "
                 "what lies on a roof is as fast as this core can. Operators without multiply-adds are not drawn."
             )
             body += figure(svg, caption)
@@ -65,8 +66,8 @@ def roofline(files: Sequence[Explanation], width_px: int, height_px: int, alt: s
     for y, text in _ticks(up, 1e9):
         out.append(f'<path class="grid" d="M{left:.0f} {y:.1f}H{right:.0f}"/>')
         out.append(f'<text class="tick" text-anchor="end" x="{left - 8:.0f}" y="{y + 4:.1f}">{text}</text>')
-    for x, text in _ticks(across, 1.0):
-        out.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{bottom + 18:.0f}">{text}</text>')
+    for at_px, text in _ticks(across, 1.0):
+        out.append(f'<text class="tick" text-anchor="middle" x="{at_px:.1f}" y="{bottom + 18:.0f}">{text}</text>')
     out.append(f'<path class="axis" d="M{left:.0f} {bottom:.0f}H{right:.0f}"/>')
     out.append('<text class="axis-title" x="0" y="13">G multiply-adds a second</text>')
     title = "multiply-adds a byte, logarithmic scale"

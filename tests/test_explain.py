@@ -1,7 +1,6 @@
 """`bench --explain`: operators against a roofline, in numbers worked out by hand, and measured for real."""
 
 import dataclasses
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -266,12 +265,6 @@ def test_bench_explains_files_and_the_report_of_their_run_draws_it(
     page = (out / "report.html").read_text()
     assert 'id="explanations"' in page
     assert page.count('class="roof"') >= 8
-
-    done = edgenet("bench", files[0], "--explain", "--json")
-    data = json.loads(done.stdout)
-    (found,) = data["explanations"]
-    assert len(found["layers"]) > 5
-    assert found["artifact"] == str(files[0])
 
     done = edgenet("bench", files[0], "--out", out)
     assert done.returncode == 2
