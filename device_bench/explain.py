@@ -156,6 +156,10 @@ def _kernels(e: Explanation) -> str:
         )
     elif delegated:
         said.append(f"XNNPACK runs all {len(delegated)} operators")
+    slow = [x for x in e.layers if x.kernel.startswith("ref")]
+    if _total_us(slow) > _WORTH_A_WORD * _total_us(e.layers):
+        kinds = ", ".join(dict.fromkeys(x.kind for x in slow))
+        said.append(f"{_share(slow, e)} of the time goes into reference kernels, which nobody made fast ({kinds})")
     if e.precision != "float32":
         floats = [x for x in e.layers if x.multiply_adds and x.arithmetic == "float32"]
         if floats:
@@ -171,7 +175,13 @@ def _kernels(e: Explanation) -> str:
 
 def _coverage(e: Explanation) -> str:
     parts_ms = _total_us(e.layers) / 1e3
-    return f"Timed by {e.how}, the operators come to {parts_ms:.2f} ms; the whole file takes {e.median_ms:.2f} ms."
+    text = (
+        f"Timed by {e.how}, the operators come to {parts_ms:.2f} ms; the whole file takes {e.median_ms:.2f} ms, and "
+        f"{e.fastest_ms:.2f} in its fastest run."
+    )
+    if e.median_ms > (1 + _MUCH) * parts_ms:
+        text += " What is missing is not in the operators: other work on the machine, or what happens between them."
+    return text
 
 
 def work(kind: str) -> str:

@@ -191,13 +191,16 @@ def _openvino_row(node: Any, us: float) -> Row:
     inputs = [(_static(i.get_partial_shape()), i.get_element_type()) for i in node.inputs()]
     outputs = [(_static(o.get_partial_shape()), o.get_element_type()) for o in node.outputs()]
     kind, weights = said["layerType"], inputs[1][0] if len(inputs) > 1 else ()
+    if kind == "Convolution" and len(weights) == 5:  # (G, O, I, H, W)
+        kind = "GroupConvolution"
     skipped = {"Convolution": 1, "FullyConnected": 1, "GroupConvolution": 2}.get(kind)  # dimensions of the filters
     adds = 0 if skipped is None else _count(outputs[0][0]) * _count(weights[skipped:])
     moved = sum(_count(shape) * (t.bitwidth // 8 if t.is_static() else 0) for shape, t in (*inputs, *outputs))
     integer = said["primitiveType"].upper().endswith("I8")
-    return _row(
-        node.get_friendly_name(), kind, "int8" if integer else "float32", said["primitiveType"], us, adds, moved
-    )
+    # It is made of several of the file's layers. The last one gives the output its name, the same in all formats.
+    names = [n for n in said["originalLayersNames"].split(",") if n]
+    name = names[-1].removesuffix("/fq") if names else node.get_friendly_name()
+    return _row(name, kind, "int8" if integer else "float32", said["primitiveType"], us, adds, moved)
 
 
 def _openvino_product(arithmetic: str) -> Any:

@@ -227,7 +227,7 @@ def bench(
         for e in results.explanations:
             click.echo(f"\n{e.artifact}")
             _print_table(explaining.TITLES, explaining.rows(e))
-            for sentence in e.sentences:
+            for sentence in explaining.new_sentences(results.explanations, e):
                 click.echo(f"- {sentence}")
     _print_failures(results)
 

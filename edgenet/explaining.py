@@ -59,6 +59,7 @@ def explain(
                 threads=m.threads,
                 precision=precision,
                 median_ms=m.median_ms,
+                fastest_ms=m.quantile_ms(0.0),
                 how=raw["how"],
                 layers=layers,
                 multiply_adds_per_s=raw["multiply_adds_per_s"],
@@ -91,6 +92,12 @@ def rows(e: Explanation) -> list[tuple[str, ...]]:
         others = f"{len(rest)} others"
         out.append((others, "", "", f"{us / 1e3:.3f}", percent(us / total), f"{adds / 1e6:,.1f}", "", ""))
     return out
+
+
+def new_sentences(explanations: Sequence[Explanation], e: Explanation) -> list[str]:
+    """Return the sentences of `e` that none before it says: those on the machine are the same for many files."""
+    before = [x.sentences for x in explanations[: explanations.index(e)]]
+    return [s for s in e.sentences if not any(s in said for said in before)]
 
 
 def keep(explanations: Sequence[Explanation], out: Path) -> Results:

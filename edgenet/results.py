@@ -293,6 +293,7 @@ class Explanation:
     threads: int
     precision: str
     median_ms: float  # of the whole file, from its measurement
+    fastest_ms: float
     how: str  # the operators were timed
     layers: tuple[Layer, ...]
     multiply_adds_per_s: dict[str, float]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from edgenet import plots
 from edgenet.device_bench.explain import bound, fraction
-from edgenet.explaining import MOST_LAYERS, TITLES, rows
+from edgenet.explaining import MOST_LAYERS, TITLES, new_sentences, rows
 from edgenet.page import View, escape, figure, listed, section
 from edgenet.results import Explanation, Layer
 from edgenet.tables import table
@@ -42,8 +42,9 @@ def explanations(view: View) -> str:
         for e in files:
             lines = [(False, [html.escape(cell) for cell in row]) for row in rows(e)]
             titles = [t.capitalize() if t != "ms" else t for t in TITLES]
-            caption = f"{names.get(e.artifact, e.artifact)}: the {MOST_LAYERS} operators that take longest"
-            body += listed(e.sentences, "why") + table(caption, titles, lines)
+            caption = f"The {MOST_LAYERS} operators that take longest"
+            body += f"<h3>{escape(names.get(e.artifact, e.artifact))}</h3>"
+            body += listed(new_sentences(found, e), "notes") + table(caption, titles, lines)
     lead = "Each operator against what a matrix product and copies reach on the same core."
     return section("explanations", "Why", body, escape(lead))
 
@@ -78,8 +79,12 @@ def roofline(files: Sequence[Explanation], width_px: int, height_px: int, alt: s
         x1 = min(across.high, highest / rate)
         if x1 > x0:
             a, b = (across.px(x0), up.px(x0 * rate)), (across.px(x1), up.px(x1 * rate))
-            out.append(f'<path class="roof" d="M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}">'
-                       f"<title>{name}: {rate / 1e9:.0f} GB/s by a copy</title></path>")  # fmt: skip
+            out.append(f'<path class="roof" d="M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}"/>')
+            turn = math.degrees(math.atan2(b[1] - a[1], b[0] - a[0]))
+            out.append(
+                f'<text class="tick" transform="translate({a[0] + 8:.1f} {a[1] - 9:.1f}) rotate({turn:.1f})">'
+                f"{name}: {rate / 1e9:.0f} GB/s</text>"
+            )
     for name, peak in peaks.items():
         y, x0 = up.px(peak), across.px(min(max(peak / cache, across.low), across.high))
         out.append(f'<path class="roof" d="M{x0:.1f} {y:.1f}H{right:.0f}"/>')
