@@ -162,21 +162,35 @@ def evaluate(
 @main.command()
 @click.argument("artifacts", nargs=-1, required=True, type=PATH)
 @bench_options
+@click.option("--explain", is_flag=True, help="Say why: profile each operator against what this machine can do.")
+@click.option("--out", type=PATH, metavar="DIR", help="With --explain: draw it in the report of this run.")
 @json_option
 def bench(
-    artifacts: tuple[Path, ...], devices: tuple[str, ...], threads: int | None, as_json: bool, **asked: Any
+    artifacts: tuple[Path, ...],
+    devices: tuple[str, ...],
+    threads: int | None,
+    explain: bool,
+    out: Path | None,
+    as_json: bool,
+    **asked: Any,
 ) -> None:
     """Time files against each other, in interleaved rounds.
 
     \b
     edgenet bench OUT/*.tflite --threads 2
     edgenet bench OUT/*_int8.tflite --device local --device adb:SERIAL
+    edgenet bench OUT/*_float32.tflite OUT/*_int8.tflite --explain --out OUT
     """
+    from edgenet import explaining
     from edgenet.measuring import bench_on, check_files, request_of
     from edgenet.results import Results
 
     request = request_of(1 if threads is None else threads, **asked)
     check_files(artifacts)
+    if explain:
+        explaining.check(devices, request)
+    elif out is not None:
+        raise InputError("bench --out goes with --explain: it draws the explanation in the report of a run")
     with _progress() as progress:
         found, failures = bench_on(
             tuple(dict.fromkeys(devices)) or ("local",),
@@ -184,9 +198,19 @@ def bench(
             request,
             lambda done, total: progress("bench", done, total),
         )
-    results = Results()
-    for item in (*found, *failures):
-        results.put(item)
+        results = Results()
+        for item in (*found, *failures):
+            results.put(item)
+        if explain:
+            said, failures = explaining.explain(
+                results.measurements, request, lambda done, total: progress("explain", done, total)
+            )
+            for explanation in said:
+                results.put(explanation)
+            for failure in failures:
+                results.put(failure)
+    if out is not None and results.explanations:
+        _write_report(explaining.keep(results.explanations, out), out)
     if as_json:
         _print_json(results.to_json())
     else:
@@ -200,6 +224,11 @@ def bench(
             _print_table(timing_text.ESTIMATE_TITLES, timing_text.estimate_rows(results.estimates))
             for note in timing_text.estimate_notes(results.estimates):
                 click.echo(f"Note: {note}")
+        for e in results.explanations:
+            click.echo(f"\n{e.artifact}")
+            _print_table(explaining.TITLES, explaining.rows(e))
+            for sentence in explaining.new_sentences(results.explanations, e):
+                click.echo(f"- {sentence}")
     _print_failures(results)
 
 
@@ -302,18 +331,23 @@ def _verify_handoff(folder: Path, as_json: bool) -> None:
 @json_option
 def report(folder: Path, as_json: bool) -> None:
     """Write DIR/report.html anew from DIR/results.json."""
-    from edgenet.export.labels import class_labels, labels_in
-    from edgenet.report import write_report
     from edgenet.results import Results
 
     results = Results.load(folder)
-    first = results.artifacts[0] if results.artifacts else None
-    names = class_labels(first.outputs[0].shape[-1], None, labels_in(folder / first.path))[1] if first else ()
-    write_report(results, folder, names)
+    _write_report(results, folder)
     if "training" in results.context:
         _print_trained(results, folder, as_json)
     else:
         _print_run(results, folder, as_json)
+
+
+def _write_report(results: "Results", folder: Path) -> None:
+    from edgenet.export.labels import class_labels, labels_in
+    from edgenet.report import write_report
+
+    first = results.artifacts[0] if results.artifacts else None
+    names = class_labels(first.outputs[0].shape[-1], None, labels_in(folder / first.path))[1] if first else ()
+    write_report(results, folder, names)
 
 
 @main.command()

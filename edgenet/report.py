@@ -16,6 +16,7 @@ from edgenet.device_bench.steadiness import curve, throttling
 from edgenet.page import View, escape, figure, folded, heading, listed, section, tile
 from edgenet.quantization_page import calibration, search
 from edgenet.results import RESULTS_FILE, Flip, Measurement, Results, atomic_write
+from edgenet.roofline_plot import explanations
 from edgenet.summary import (
     SHOWN_REASONS,
     Row,
@@ -408,6 +409,7 @@ SECTIONS: tuple[Callable[[View], str], ...] = (
     estimates,
     latency,
     over_time,
+    explanations,
     pictures,
     calibration,
     failures,

@@ -267,6 +267,43 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """What one operator of a file took on a device, and what it had to do in that time."""
+
+    name: str
+    kind: str  # as the runtime calls it
+    arithmetic: str  # int8 | float32
+    kernel: str  # what computed it, as far as the runtime tells
+    time_us: float
+    multiply_adds: int
+    moved_bytes: int  # inputs, weights and outputs, each once
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an artifact is as fast as it is on a device: its operators against what the same core can do at most.
+
+    `multiply_adds_per_s` is what a matrix product reached in the same runtime, by arithmetic; `copy_bytes_per_s` what
+    copies of `copy_bytes` moved, reading and writing.
+    """
+
+    artifact: str
+    device: str
+    runtime: str
+    threads: int
+    precision: str
+    median_ms: float  # of the whole file, from its measurement
+    fastest_ms: float
+    how: str  # the operators were timed
+    layers: tuple[Layer, ...]
+    multiply_adds_per_s: dict[str, float]
+    copy_bytes: tuple[int, ...]
+    copy_bytes_per_s: tuple[float, ...]
+    sentences: tuple[str, ...] = ()
+    artifact_sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Failure:
     """Something that was asked for and did not come about. The run went on."""
 
@@ -285,9 +322,10 @@ class Results:
     evaluations: list[Evaluation] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     estimates: list[Estimate] = field(default_factory=list)
+    explanations: list[Explanation] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
-    def put(self, item: Artifact | Evaluation | Measurement | Estimate | Failure) -> None:
+    def put(self, item: Artifact | Evaluation | Measurement | Estimate | Explanation | Failure) -> None:
         """Add `item` in the place of an earlier one with the same key."""
         rows, key = self._kept(type(item))
         for i, row in enumerate(rows):
@@ -306,6 +344,8 @@ class Results:
             return self.measurements, lambda m: (m.artifact, m.device, m.runtime, m.threads)
         if kind is Estimate:
             return self.estimates, lambda e: (e.artifact, e.device)
+        if kind is Explanation:
+            return self.explanations, lambda e: (e.artifact, e.device, e.runtime, e.threads)
         return self.failures, lambda f: (f.stage, f.what)
 
     def artifact(self, id: str) -> Artifact:
@@ -324,6 +364,7 @@ class Results:
             "evaluations": [dataclasses.asdict(e) for e in self.evaluations],
             "measurements": [m.to_json() for m in self.measurements],
             "estimates": [dataclasses.asdict(e) for e in self.estimates],
+            "explanations": [dataclasses.asdict(e) for e in self.explanations],
             "failures": [dataclasses.asdict(f) for f in self.failures],
         }
 
@@ -358,13 +399,14 @@ class Results:
                 evaluations=[_build(Evaluation, e) for e in data["evaluations"]],
                 measurements=[Measurement.from_json(m) for m in data["measurements"]],
                 estimates=[_build(Estimate, e) for e in data.get("estimates", [])],
+                explanations=[_build(Explanation, e) for e in data.get("explanations", [])],
                 failures=[_build(Failure, f) for f in data["failures"]],
             )
         except (KeyError, TypeError, ValueError) as e:
             raise InputError(f"{path} lacks a field ({e}): delete it and run again") from None
 
 
-_NESTED = {"inputs": TensorInfo, "outputs": TensorInfo, "flips": Flip, "left": LeftOperators}
+_NESTED = {"inputs": TensorInfo, "outputs": TensorInfo, "flips": Flip, "left": LeftOperators, "layers": Layer}
 
 
 def _build(cls: type[T], data: dict[str, Any]) -> T:

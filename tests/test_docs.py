@@ -12,7 +12,7 @@ from edgenet.calibration.lint import CODES
 from edgenet.checkpoints import READERS
 from edgenet.cli import main
 from edgenet.export import FORMATS, IO_DTYPES
-from edgenet.results import Artifact, Estimate, Evaluation, Failure, LeftOperators, Measurement
+from edgenet.results import Artifact, Estimate, Evaluation, Explanation, Failure, Layer, LeftOperators, Measurement
 from edgenet.targets import TARGETS
 from edgenet.zoo import MODELS
 
@@ -106,7 +106,9 @@ def test_every_model_of_the_zoo_has_a_line_about_its_weights() -> None:
     assert not set(MODELS) - covered
 
 
-@pytest.mark.parametrize("noun", [Artifact, Evaluation, Measurement, Estimate, LeftOperators, Failure])
+@pytest.mark.parametrize(
+    "noun", [Artifact, Evaluation, Measurement, Estimate, LeftOperators, Explanation, Layer, Failure]
+)
 def test_every_field_of_the_results_is_explained(noun: type) -> None:
     in_json = {"samples_ns": "samples_ms", "load_ns": "load_ms"}
     names = [in_json.get(f.name, f.name) for f in dataclasses.fields(noun)]

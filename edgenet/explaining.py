@@ -1,0 +1,122 @@
+"""`edgenet bench --explain`: profile each measured file, say why it is as fast as it is, and keep that with a run."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgenet.device_bench import Comparison, Request, compare, local_info
+from edgenet.device_bench.explain import bound, explained, fraction
+from edgenet.device_bench.operator_times import PROFILED, measure
+from edgenet.errors import EdgenetError, InputError
+from edgenet.results import Explanation, Failure, Layer, Measurement, Results, sha256_of
+from edgenet.text import MISSING, percent
+
+MOST_LAYERS = 8  # in the table of one file
+TITLES = ("operator", "kind", "kernel", "ms", "share", "M mult-adds", "of the limit", "bound by")
+_REMEDY = f"--explain profiles image classifiers on this machine's CPU with {', '.join(PROFILED)}"
+
+
+def check(devices: Sequence[str], request: Request) -> None:
+    """Raise InputError where what is asked for cannot be profiled."""
+    strange = [d for d in devices if d != "local"]
+    if strange:
+        raise InputError(f"--explain profiles on this machine only: leave --device {strange[0]} out (valid: local)")
+    if request.delegate not in (None, "cpu"):
+        raise InputError(f"--explain profiles the CPU only: leave --delegate {request.delegate} out (valid: cpu)")
+    if request.runtime is not None and request.runtime not in PROFILED:
+        raise InputError(f"--explain cannot profile {request.runtime} (valid: {', '.join(PROFILED)})")
+
+
+def explain(
+    measured: Sequence[Measurement], request: Request, progress: Callable[[int, int], None] | None = None
+) -> tuple[list[Explanation], list[Failure]]:
+    """Profile the files of `measured`, whose artifacts are their paths, one after another.
+
+    Returns:
+        explanations with their sentences, and a Failure for each file that cannot be profiled.
+    """
+    from edgenet.export.inspect import inspect
+
+    found: list[Explanation] = []
+    failures: list[Failure] = []
+    for i, m in enumerate(measured):
+        path = Path(m.artifact)
+        try:
+            raw = measure(path, m.threads, m.runtime, request.cores)
+            layers = tuple(Layer(**row) for row in raw["layers"])
+            precision = inspect(path).precision
+        except EdgenetError as e:
+            failures.append(Failure("explain", m.artifact, str(e), _REMEDY))
+            continue
+        finally:
+            if progress is not None:
+                progress(i + 1, len(measured))
+        found.append(
+            Explanation(
+                artifact=m.artifact,
+                device=m.device,
+                runtime=m.runtime,
+                threads=m.threads,
+                precision=precision,
+                median_ms=m.median_ms,
+                fastest_ms=m.quantile_ms(0.0),
+                how=raw["how"],
+                layers=layers,
+                multiply_adds_per_s=raw["multiply_adds_per_s"],
+                copy_bytes=tuple(raw["copy_bytes"]),
+                copy_bytes_per_s=tuple(raw["copy_bytes_per_s"]),
+                artifact_sha256=m.artifact_sha256 or sha256_of(path),
+            )
+        )
+    info = local_info()
+    by_artifact = {m.artifact: m for m in measured}
+
+    def against(e: Explanation, base: Explanation) -> Comparison | None:
+        a, b = by_artifact[e.artifact], by_artifact[base.artifact]
+        return compare(a.samples_ns, a.rounds, b.samples_ns, b.rounds) if set(a.rounds) & set(b.rounds) else None
+
+    return explained(found, info["isa"], info["machine"], info["cpu_model"], against), failures
+
+
+def rows(e: Explanation) -> list[tuple[str, ...]]:
+    """Return the operators that cost most, one row each in the columns of `TITLES`, and one of all others."""
+    total = sum(x.time_us for x in e.layers) or 1.0
+    ordered = sorted(e.layers, key=lambda x: -x.time_us)
+    out: list[tuple[str, ...]] = [
+        (x.name, x.kind, x.kernel or MISSING, f"{x.time_us / 1e3:.3f}", percent(x.time_us / total),
+         f"{x.multiply_adds / 1e6:,.1f}" if x.multiply_adds else MISSING, percent(fraction(x, e), 0), bound(x, e))
+        for x in ordered[:MOST_LAYERS]
+    ]  # fmt: skip
+    if rest := ordered[MOST_LAYERS:]:
+        us, adds = sum(x.time_us for x in rest), sum(x.multiply_adds for x in rest)
+        others = f"{len(rest)} others"
+        out.append((others, "", "", f"{us / 1e3:.3f}", percent(us / total), f"{adds / 1e6:,.1f}", "", ""))
+    return out
+
+
+def new_sentences(explanations: Sequence[Explanation], e: Explanation) -> list[str]:
+    """Return the sentences of `e` that none before it says: those on the machine are the same for many files."""
+    before = [x.sentences for x in explanations[: explanations.index(e)]]
+    return [s for s in e.sentences if not any(s in said for said in before)]
+
+
+def keep(explanations: Sequence[Explanation], out: Path) -> Results:
+    """Put explanations of files of a run into its results.json; return all results.
+
+    Raises:
+        InputError: `out` is no folder of a run, or has none of these files.
+    """
+    from edgenet.outfolder import exclusive
+
+    if not out.is_dir():
+        raise InputError(f"no folder {out}: --out is the folder of the run that made the files")
+    with exclusive(out):
+        results = Results.load(out)
+        ids = {a.sha256: a.id for a in results.artifacts}
+        ours = [replace(e, artifact=ids[e.artifact_sha256]) for e in explanations if e.artifact_sha256 in ids]
+        if not ours:
+            raise InputError(f"the run in {out} made none of these files: give --out the folder of their run")
+        for e in ours:
+            results.put(e)
+        results.save(out)
+    return results
