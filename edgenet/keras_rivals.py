@@ -1,9 +1,10 @@
-"""Networks of tf_keras.applications, and rows away from them, counted without weights and turned into a graph with random ones.
+"""Networks of tf_keras.applications and rows away from them: counted without weights, built with random ones.
 
 Counting builds the model inside a TensorFlow graph, where a variable is a name and a shape: nothing is allocated.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +33,9 @@ class KerasNetwork:
     @cached_property
     def _layers(self) -> list[tuple[int, int]]:
         """(parameters, multiply-adds) of each layer with weights."""
-        with tensorflow().Graph().as_default():
+        with tensorflow().Graph().as_default(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the call is deprecated, and building without it takes twice as long
+            keras().backend.set_learning_phase(0)
             model = self._model()
             return [_count(layer) for layer in model.layers if layer.weights]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgenet import paper_data
 from edgenet.amoebanet import amoebanet
 from edgenet.baselines import mobilenet_v1, mobilenet_v2, resnet
+from edgenet.blueprint import Blueprint
 from edgenet.errors import InputError
 from edgenet.keras_rivals import KerasNetwork
 from edgenet.zoo import LITE_MEAN, LITE_STD
@@ -84,6 +85,10 @@ def _resnet(layers: int, late_stride: bool) -> Callable[[str, int], Drawn]:
     return lambda name, px: resnet(layers, resolution_px=px, late_stride=late_stride, name=name)
 
 
+def _mobilenet(function: Callable[..., Blueprint]) -> Callable[[str, int], Drawn]:
+    return lambda name, px: function(resolution_px=px, name=name)
+
+
 def _amoebanet(cells: str, normal_cells: int, filters: int) -> Callable[[str, int], Drawn]:
     return lambda name, px: amoebanet(cells, normal_cells, filters, px, name)
 
@@ -103,8 +108,8 @@ RIVALS: dict[str, Rival] = {r.name: r for r in (
     Rival("amoebanet-b",         "GPipe",               480, _amoebanet("AmoebaNet-B", 18, 512),
           "GPipe's: 18 normal cells, 512 filters; its 2.2 GB of weights exceed a .tflite or an .onnx file"),
     Rival("amoebanet-c",         "AmoebaNet-C",         331, _amoebanet("AmoebaNet-C", 18, 228)),
-    Rival("mobilenet-v1",        None,                  224, lambda name, px: mobilenet_v1(resolution_px=px, name=name)),
-    Rival("mobilenet-v2",        None,                  224, lambda name, px: mobilenet_v2(resolution_px=px, name=name)),
+    Rival("mobilenet-v1",        None,                  224, _mobilenet(mobilenet_v1)),
+    Rival("mobilenet-v2",        None,                  224, _mobilenet(mobilenet_v2)),
     Rival("mobilenet-v3-large",  None,                  224, _keras(lambda a, **o: a.MobileNetV3Large(**o))),
     Rival("mobilenet-v3-small",  None,                  224, _keras(lambda a, **o: a.MobileNetV3Small(**o))),
 )}
