@@ -203,18 +203,11 @@ class Blueprint:
 
     def _weights(self, shape: tuple[int, ...], fan_in: int, power: float) -> str:
         """Name weights that make the mean square of the output 1."""
-        deviation = np.float32(1 / math.sqrt(fan_in * power))
-
-        def draw(rng: np.random.Generator) -> np.ndarray:
-            w = rng.standard_normal(shape, np.float32)
-            w *= deviation
-            return w
-
-        return self._drawn("weights", draw, shape)
+        deviation = 1 / math.sqrt(fan_in * power)
+        return self._drawn("weights", lambda rng: _normal(rng, shape, deviation), shape)
 
     def _bias(self, n: int) -> str:
-        deviation = np.float32(_BIAS_DEVIATION)
-        return self._drawn("bias", lambda rng: rng.standard_normal(n, np.float32) * deviation, (n,))
+        return self._drawn("bias", lambda rng: _normal(rng, (n,), _BIAS_DEVIATION), (n,))
 
     def _constant(self, name: str, data: np.ndarray) -> str:
         name = f"{name}_{len(self._tensors)}"
@@ -243,6 +236,12 @@ class Blueprint:
         self._tensors[name] = Tensor(name, out.shape, "float32")
         self._ops.append(Op(kind, inputs, (name,), options, options_type))
         return out
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> np.ndarray:
+    drawn = rng.standard_normal(shape, np.float32)
+    drawn *= np.float32(deviation)
+    return drawn
 
 
 def _strided(size: tuple[int, ...], strides: tuple[int, int]) -> tuple[int, ...]:

@@ -31,8 +31,8 @@ class KerasNetwork:
     build: Callable[..., Any]
 
     @cached_property
-    def _layers(self) -> list[tuple[int, int]]:
-        """(parameters, multiply-adds) of each layer with weights."""
+    def _layers(self) -> list[tuple[int, int, int]]:
+        """(parameters, multiply-adds, moving statistics) of each layer with weights."""
         with tensorflow().Graph().as_default(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the call is deprecated, and building without it takes twice as long
             keras().backend.set_learning_phase(0)
@@ -42,12 +42,17 @@ class KerasNetwork:
     @property
     def parameters(self) -> int:
         """The numbers that are trained, batch norm's scale and shift among them, not its moving statistics."""
-        return sum(parameters for parameters, _ in self._layers)
+        return sum(parameters for parameters, _, _ in self._layers)
 
     @property
     def multiply_adds(self) -> int:
         """Of one picture: convolutions and the last layer, padding counted."""
-        return sum(madds for _, madds in self._layers)
+        return sum(madds for _, madds, _ in self._layers)
+
+    @property
+    def moving_statistics(self) -> int:
+        """Batch norm's means and variances, which some authors count as parameters."""
+        return sum(statistics for _, _, statistics in self._layers)
 
     def graph(self, seed: int = 0) -> Graph:
         """Return the float graph with the initialiser's weights and batch norm's statistics of made pictures.
@@ -73,9 +78,10 @@ class KerasNetwork:
         return self.build(keras().applications, weights=None, input_shape=(px, px, 3))
 
 
-def _count(layer: Any) -> tuple[int, int]:
+def _count(layer: Any) -> tuple[int, int, int]:
     """Every number of a kernel is multiplied once for each pixel that comes out; scales and biases are added."""
     parameters = sum(math.prod(w.shape) for w in layer.trainable_weights)
     pixels = math.prod(layer.output_shape[1:-1])  # 1 for a dense layer
     kernels = sum(math.prod(w.shape) for w in layer.trainable_weights if len(w.shape) > 1)
-    return parameters, kernels * pixels
+    statistics = sum(math.prod(w.shape) for w in layer.non_trainable_weights)
+    return parameters, kernels * pixels, statistics

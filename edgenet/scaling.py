@@ -27,7 +27,7 @@ class Coefficients:
     gamma: float  # resolution
 
     def __post_init__(self) -> None:
-        if not min(self.alpha, self.beta, self.gamma) >= 1:
+        if not all(v >= 1 for v in (self.alpha, self.beta, self.gamma)):
             raise InputError(f"alpha {self.alpha}, beta {self.beta}, gamma {self.gamma}: each must be at least 1")
 
     @property
