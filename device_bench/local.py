@@ -121,6 +121,8 @@ def _bench(
     plan, threads, runtime = request.plan, request.threads, request.runtime
     picture = example_picture() if request.pixels is None else request.pixels
     info = local_info()
+    if request.cores:
+        info["pinned_cores"] = list(request.cores)
     failures: dict[str, EdgenetError] = {}
     done, total = 0, len(artifacts) * (2 + plan.max_rounds)
 
@@ -134,7 +136,9 @@ def _bench(
         workers: dict[str, Worker] = {}
         for id, path in artifacts:
             try:
-                worker = stack.enter_context(Worker(path, threads, runtime, timeout_s=plan.max_time_s + 120))
+                worker = stack.enter_context(
+                    Worker(path, threads, runtime, cores=request.cores, timeout_s=plan.max_time_s + 120)
+                )
                 worker.set_input(_network_input(picture, worker.info))
                 workers[id] = worker
             except EdgenetError as e:

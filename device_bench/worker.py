@@ -72,7 +72,8 @@ class Worker:
     Args:
         path: the model file.
         threads: threads of one inference when timed; `predict` uses as many for a batch.
-        runtime: litert, onnxruntime or openvino; None takes the format's own.
+        runtime: litert, onnxruntime, openvino or, on this machine, tensorflow; None takes the format's own.
+        cores: keep the child on these, none for the system's choice; not with `command`.
         command: starts runner.py some other way, on a board say; `path` is then a path there.
         name: what to call the file in messages; None takes `path`.
         explain: is told the exit status of a child that ended and what it printed, and returns why, in words, or None.
@@ -90,6 +91,7 @@ class Worker:
         threads: int = 1,
         runtime: str | None = None,
         *,
+        cores: Sequence[int] = (),
         command: Sequence[str] | None = None,
         name: str | None = None,
         explain: Callable[[int, str], str | None] = lambda status, said: None,
@@ -104,7 +106,10 @@ class Worker:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         if command is None:
             path = Path(path).resolve()
-            command = [sys.executable, runner.__file__, "--runtime", runtime_module.__file__]
+            module = "tensorflow_runtime.py" if runtime == "tensorflow" else "runtime.py"
+            command = [sys.executable, runner.__file__, "--runtime", str(Path(runtime_module.__file__).parent / module)]
+            if cores:
+                command += ["--cores", ",".join(map(str, cores))]
             if threading.current_thread() is threading.main_thread():  # the kernel watches the thread, not the process
                 command += ["--parent", str(os.getpid())]
         try:
