@@ -1,0 +1,182 @@
+"""The networks that the EfficientNet paper compares with, one row each: counted, and built with random weights.
+
+Tan and Le, https://arxiv.org/abs/1905.11946, table 2. What tf_keras.applications has is taken from there; ResNet and
+MobileNetV1 and V2, which are scaled too, are drawn by baselines.py, AmoebaNet by amoebanet.py.
+Weights are random: what is measured of these networks is latency, never accuracy.
+"""
+
+import difflib
+import hashlib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgenet import paper_data
+from edgenet.amoebanet import amoebanet
+from edgenet.baselines import mobilenet_v1, mobilenet_v2, resnet
+from edgenet.errors import InputError
+from edgenet.keras_rivals import KerasNetwork
+from edgenet.zoo import LITE_MEAN, LITE_STD
+
+if TYPE_CHECKING:
+    from edgenet.export.graph import Graph
+    from edgenet.export.network import Network
+
+
+class Drawn(Protocol):
+    """A network without weights: a Blueprint, or a model of Keras."""
+
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def multiply_adds(self) -> int: ...
+    def graph(self, seed: int = 0) -> "Graph": ...
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A network: what it is called in table 2 of the paper, its input, and how it is built.
+
+    `draw` takes (name, resolution_px). `paper_name` None: the network is not in table 2. `note` says what a reader of
+    its figures has to know. The published figures are those of table 2, None where it prints none.
+    """
+
+    name: str
+    paper_name: str | None
+    resolution_px: int
+    draw: Callable[[str, int], Drawn]
+    note: str = ""
+
+    @property
+    def params_millions(self) -> float | None:
+        return self._published("params_millions")
+
+    @property
+    def flops_billions(self) -> float | None:
+        """Multiply-adds, which the paper calls FLOPS."""
+        return self._published("flops_billions")
+
+    @property
+    def top1_percent(self) -> float | None:
+        return self._published("top1_percent")
+
+    def _published(self, column: str) -> float | None:
+        rows = [row for row in paper_data.table("2") if row["model"] == self.paper_name]
+        value = rows[0][column] if rows else None
+        return value if isinstance(value, float) else None
+
+
+def _keras(function: Callable[..., Any]) -> Callable[[str, int], Drawn]:
+    return lambda name, px: KerasNetwork(name, px, function)
+
+
+def _densenet(*blocks: int) -> Callable[[str, int], Drawn]:
+    def build(_: Any, **options: Any) -> Any:
+        # The function that makes a DenseNet of any blocks is not among what Keras names as public.
+        return importlib.import_module("tf_keras.src.applications.densenet").DenseNet(list(blocks), **options)
+
+    return _keras(build)
+
+
+def _resnet(layers: int, late_stride: bool) -> Callable[[str, int], Drawn]:
+    return lambda name, px: resnet(layers, resolution_px=px, late_stride=late_stride, name=name)
+
+
+def _amoebanet(cells: str, normal_cells: int, filters: int) -> Callable[[str, int], Drawn]:
+    return lambda name, px: amoebanet(cells, normal_cells, filters, px, name)
+
+
+# fmt: off
+RIVALS: dict[str, Rival] = {r.name: r for r in (
+    #      name                  in table 2              px  built by
+    Rival("resnet-50",           "ResNet-50",           224, _resnet(50, late_stride=True)),
+    Rival("resnet-152",          "ResNet-152",          224, _resnet(152, late_stride=False)),
+    Rival("densenet-169",        "DenseNet-169",        224, _densenet(6, 12, 32, 32)),
+    Rival("densenet-264",        "DenseNet-264",        224, _densenet(6, 12, 64, 48)),
+    Rival("inception-v3",        "Inception-v3",        299, _keras(lambda a, **o: a.InceptionV3(**o))),
+    Rival("inception-resnet-v2", "Inception-resnet-v2", 299, _keras(lambda a, **o: a.InceptionResNetV2(**o))),
+    Rival("xception",            "Xception",            299, _keras(lambda a, **o: a.Xception(**o))),
+    Rival("nasnet-a-large",      "NASNet-A",            331, _keras(lambda a, **o: a.NASNetLarge(**o))),
+    Rival("amoebanet-a",         "AmoebaNet-A",         331, _amoebanet("AmoebaNet-A", 18, 190)),
+    Rival("amoebanet-b",         "GPipe",               480, _amoebanet("AmoebaNet-B", 18, 512),
+          "GPipe's: 18 normal cells, 512 filters; its 2.2 GB of weights exceed a .tflite or an .onnx file"),
+    Rival("amoebanet-c",         "AmoebaNet-C",         331, _amoebanet("AmoebaNet-C", 18, 228)),
+    Rival("mobilenet-v1",        None,                  224, lambda name, px: mobilenet_v1(resolution_px=px, name=name)),
+    Rival("mobilenet-v2",        None,                  224, lambda name, px: mobilenet_v2(resolution_px=px, name=name)),
+    Rival("mobilenet-v3-large",  None,                  224, _keras(lambda a, **o: a.MobileNetV3Large(**o))),
+    Rival("mobilenet-v3-small",  None,                  224, _keras(lambda a, **o: a.MobileNetV3Small(**o))),
+)}
+# fmt: on
+NAMES = tuple(RIVALS)
+QUOTED = ("Inception-v4", "ResNeXt-101", "PolyNet", "SENet", "PNASNet")  # of table 2: not built, only quoted
+
+
+def spec(name: str) -> Rival:
+    """Return the row called `name`.
+
+    Raises:
+        InputError: no such network; the message names the nearest and lists the valid ones.
+    """
+    if name in RIVALS:
+        return RIVALS[name]
+    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise InputError(f"unknown network '{name}'{hint} (valid: {', '.join(NAMES)})")
+
+
+@cache
+def _drawn(name: str) -> Drawn:
+    row = spec(name)
+    return row.draw(row.name, row.resolution_px)
+
+
+def parameters(name: str) -> int:
+    """Return the numbers that are trained, batch norm's scale and shift among them; no weight is made.
+
+    Raises:
+        InputError: no such network.
+        MissingDependency: tf-keras, which some networks come from, is not installed.
+    """
+    return _drawn(name).parameters
+
+
+def multiply_adds(name: str) -> int:
+    """Return the multiply-adds of one picture: convolutions and the last layer. Raises as `parameters`."""
+    return _drawn(name).multiply_adds
+
+
+def graph(name: str, seed: int = 0) -> "Graph":
+    """Return the float graph with random weights, (1, H, W, 3) normalised to (1, 1000) probabilities.
+
+    It is as large as its weights: 2.2 GB for amoebanet-b.
+
+    Raises:
+        InputError, MissingDependency: as `parameters`.
+    """
+    from edgenet.export.network import canonical_names
+
+    return canonical_names(_drawn(name).graph(seed))
+
+
+def network_of(name: str, seed: int = 0) -> "Network":
+    """Return the network as `export_graph` takes it. Raises as `graph`."""
+    from edgenet.export.network import Network, classes_of
+    from edgenet.images import Preprocessing
+
+    row = spec(name)
+    built = graph(name, seed)
+    ids, names = classes_of(built.tensors[built.outputs[0]].shape[-1])
+    preprocessing = Preprocessing(row.resolution_px, LITE_MEAN, LITE_STD)
+    return Network(name, built, preprocessing, ids, names, "random", fingerprint(built))
+
+
+def fingerprint(graph: "Graph") -> str:
+    """Return the sha256 of operators and weights, also of a graph that no .tflite file holds."""
+    digest = hashlib.sha256(repr((graph.ops, graph.inputs, graph.outputs)).encode())
+    for name, tensor in graph.tensors.items():
+        digest.update(f"{name} {tensor.shape} {tensor.dtype}".encode())
+        if tensor.data is not None:
+            digest.update(tensor.data.tobytes())
+    return digest.hexdigest()
