@@ -251,11 +251,12 @@ def _earlier(out: Path) -> Results:
     return Results.load(out) if (out / RESULTS_FILE).exists() else Results()
 
 
-def _context(job: Job, images: _Images) -> dict[str, Any]:
+def machine_context(command: str) -> dict[str, Any]:
+    """Return what results.json says of every run: when, where, with which versions."""
     from edgenet.device_bench import local_info
 
     machine = local_info()
-    context: dict[str, Any] = {
+    return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
         "cpu_model": machine["cpu_model"],
@@ -263,9 +264,12 @@ def _context(job: Job, images: _Images) -> dict[str, Any]:
         "cores": machine["cores"],
         "edgenet_version": __version__,
         "versions": versions("tensorflow", "tf-keras", "ai-edge-litert", "onnxruntime", "openvino", "numpy", "Pillow"),
-        "target": target(job.target).name,
-        "command": job.command,
+        "command": command,
     }
+
+
+def _context(job: Job, images: _Images) -> dict[str, Any]:
+    context = {**machine_context(job.command), "target": target(job.target).name}
     if images.calibration is not None and images.evaluation is not None:
         context["images"] = {
             "root": images.evaluation.root,
