@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from edgenet import paper_data, rivals, zoo
 from edgenet.baselines import mobilenet_v1, mobilenet_v2, resnet
+from edgenet.blueprint import Blueprint
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export import FORMATS, Source, export_graph, find_source, versions
 from edgenet.export.savedmodel import SUFFIX, to_saved_model
@@ -67,8 +68,9 @@ def _scaled(name: str, width: float, depth: float, px: int) -> Counts:
     if name == "EfficientNet-B0":
         row = replace(zoo.spec("efficientnet-b0"), width=width, depth=depth, resolution_px=px)
         return Counts(zoo.parameters(row), zoo.multiply_adds(row))
-    draw = {"MobileNetV1": mobilenet_v1, "MobileNetV2": mobilenet_v2, "ResNet-50": partial(resnet, 50)}[name]
-    net = draw(width=width, depth=depth, resolution_px=px)
+    draws: dict[str, Callable[..., Blueprint]]
+    draws = {"MobileNetV1": mobilenet_v1, "MobileNetV2": mobilenet_v2, "ResNet-50": partial(resnet, 50)}
+    net = draws[name](width=width, depth=depth, resolution_px=px)
     return Counts(net.parameters, net.multiply_adds)
 
 
@@ -79,9 +81,26 @@ def published_name(name: str) -> str:
     return rivals.spec(name).paper_name or name
 
 
-def file_id(name: str, format: str, precision: str) -> str:
-    """Return the id of the artifact that `write` makes."""
-    return f"{name}_{precision}{SUFFIX if format == SAVED_MODEL else FORMATS[format].suffix}"
+def count_all(names: Sequence[str]) -> tuple[dict[str, Counts], dict[str, str]]:
+    """Count networks in a child process: (by name, why not by name)."""
+    return in_child(_count_all, tuple(names))
+
+
+def _count_all(names: Sequence[str]) -> tuple[dict[str, Counts], dict[str, str]]:
+    found: dict[str, Counts] = {}
+    problems: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = counts(name)
+        except EdgenetError as e:
+            problems[name] = str(e)
+    return found, problems
+
+
+def file_id(name: str, format: str, precision: str, group: str = "") -> str:
+    """Return the id of the artifact that `write` makes; `group` tells files apart that are timed against others."""
+    suffix = SUFFIX if format == SAVED_MODEL else FORMATS[format].suffix
+    return f"{group}/{name}_{precision}{suffix}" if group else f"{name}_{precision}{suffix}"
 
 
 def too_large(name: str, format: str, available_bytes: int | None) -> str:

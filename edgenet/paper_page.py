@@ -11,10 +11,10 @@ from pathlib import Path
 
 from edgenet import plots, tables
 from edgenet.page import escape, figure, listed, section
+from edgenet.paper import LADDER
 from edgenet.paper_data import table as published
 from edgenet.paper_networks import file_id, published_name
 from edgenet.paper_tables import (
-    LADDER,
     RUNTIME_NAMES,
     Cell,
     Speedup,
@@ -39,8 +39,8 @@ _RANDOM = (
     "and what is timed computes a photograph."
 )
 _KINDS = (
-    "Measured: timed, or scored on pictures, in this run. Computed: counted from the layers, or estimated by a compiler. "
-    "Quoted: as it was published."
+    "Measured: timed, or scored on pictures, in this run. Computed: counted from the layers, or estimated by a "
+    "compiler. Quoted: as it was published."
 )
 
 
@@ -80,7 +80,7 @@ def page(results: Results, found: Sequence[Table]) -> str:
     css = resources.files("edgenet.data").joinpath("report.css").read_text(encoding="utf-8")
     body = _head(results) + _speedup_section(results)
     for t in found:
-        body += _section(t, _FIGURES.get(t.id, lambda r: "")(results))
+        body += _section(t, _FIGURES[t.id](results) if t.id in _FIGURES else "")
     title = escape(headline(results))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -197,16 +197,16 @@ def _against_latency(results: Results) -> str:
     return drawn
 
 
+_FIGURE_1 = _against_counts(
+    "parameters", 1e6, "params_millions", "parameters, millions", "Figure 1 of the paper: accuracy against parameters."
+)
+_FIGURE_5 = _against_counts(
+    "multiply_adds", 1e9, "flops_billions", "multiply-adds, billions", "Figure 5 of the paper: accuracy against FLOPS."
+)
 _FIGURES: dict[str, Callable[[Results], str]] = {
-    "table2": lambda results: "".join(draw(results) for draw in _COUNTED),
+    "table2": lambda results: _FIGURE_1(results) + _FIGURE_5(results),
     "ladder": _against_latency,
 }
-_COUNTED = (
-    _against_counts("parameters", 1e6, "params_millions", "parameters, millions",
-                    "Figure 1 of the paper: accuracy against parameters."),
-    _against_counts("multiply_adds", 1e9, "flops_billions", "multiply-adds, billions",
-                    "Figure 5 of the paper: accuracy against FLOPS."),
-)  # fmt: skip
 
 
 def _provenance(results: Results) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from edgenet import paper_data, rivals
 from edgenet.device_bench.timing import Comparison, compare, median_interval_by_round
 from edgenet.errors import InputError
-from edgenet.paper import LADDER, PAIRS, RUNTIMES, paper_of
+from edgenet.paper import LADDER, PAIRS, RUNTIMES, TABLE4, paper_of
 from edgenet.paper_networks import file_id, published_name, scaled_key
 from edgenet.results import Estimate, Evaluation, Measurement, Results
 from edgenet.text import MISSING, number, times
@@ -151,7 +151,7 @@ def speedups(results: Results) -> list[Speedup]:
 
 def pinned(results: Results, name: str, runtime: str) -> Measurement | None:
     """Return the measurement of a network's float32 file on one core of this machine."""
-    id = file_id(name, RUNTIMES[runtime], "float32")
+    id = file_id(name, RUNTIMES[runtime], "float32", TABLE4)
     return measurement(results, id, "local", 1, runtime)
 
 
@@ -189,7 +189,7 @@ def _ms(ms: float) -> str:
 
 
 def _why(results: Results, name: str, runtime: str) -> Cell:
-    id = file_id(name, RUNTIMES[runtime], "float32")
+    id = file_id(name, RUNTIMES[runtime], "float32", TABLE4)
     for f in results.failures:
         if f.what == id or f.what.startswith(f"{id} in "):
             return Cell("does not fit" if f.stage == "fit" else "failed", note=f.why)

@@ -72,12 +72,12 @@ def _function(tf: Any, graph: Graph, op: Op) -> Callable[[list[Any]], Any]:
     fused = int(op.options.get("fusedActivationFunction", 0) or 0)
     if fused not in _ACTIVATIONS:
         raise InputError(f"{op.outputs[0]} ({op.kind}): its fused activation is neither relu nor relu6")
-    activation = {None: lambda y: y, "relu": tf.nn.relu, "relu6": tf.nn.relu6}[_ACTIVATIONS[fused]]
+    activation = {None: tf.identity, "relu": tf.nn.relu, "relu6": tf.nn.relu6}[_ACTIVATIONS[fused]]
     if op.kind in _WEIGHTED:
         return _weighted(tf, graph, op, activation)
     constants = {i: graph.constant(n) for i, n in enumerate(op.inputs) if n and graph.constant(n) is not None}
     shape = list(graph.tensors[op.outputs[0]].shape)
-    functions = {
+    functions: dict[str, Callable[[Any, list[Any], Any], Any]] = {
         **FUNCTIONS,
         "SLICE": lambda tf, x, o: tf.slice(x[0], x[1], x[2]),
         **{kind: lambda tf, x, o: tf.reshape(x[0], shape) for kind in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")},
