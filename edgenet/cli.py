@@ -380,6 +380,39 @@ def _write_report(results: "Results", folder: Path) -> None:
 
 
 @main.command()
+@out_option
+@click.option("--table", "tables", multiple=True, metavar="T", help="2, 3, 4, 5, 7, lite or ladder; all by default.")
+@click.option("--quick", is_flag=True, help="Table 4 without GPipe's network, in minutes.")
+@images_option
+@device_option
+@json_option
+def paper(out: Path | None, quick: bool, images: str | None, as_json: bool, **lists: tuple[str, ...]) -> None:
+    """Measure the EfficientNet paper's comparison again, beside what it printed.
+
+    Killed at any moment, the same command goes on and redoes only what was cut.
+
+    \b
+    edgenet paper --out OUT --quick
+    """
+    from edgenet.options import paper_job
+    from edgenet.paper import run as run_job
+    from edgenet.paper_page import PAGE_FILE, headline
+
+    job = paper_job(out, quick, images, lists["tables"], lists["devices"])
+    with _progress() as progress:
+        results = run_job(job, progress, lambda line: click.echo(line, err=True))
+    if as_json:
+        _print_json(results.to_json())
+    else:
+        click.echo(f"{headline(results)}\n\nThe page: {job.out / PAGE_FILE}")
+        for f in results.failures:
+            if f.stage == "fit":  # known before anything ran, and a row of the page
+                click.echo(f"Note: {f.what} was not measured: {f.why}")
+    results.failures = [f for f in results.failures if f.stage != "fit"]
+    _print_failures(results)
+
+
+@main.command()
 @json_option
 def models(as_json: bool) -> None:
     """List the model zoo, with published figures."""

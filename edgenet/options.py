@@ -11,6 +11,7 @@ import click
 from edgenet.errors import InputError
 
 if TYPE_CHECKING:
+    from edgenet.paper import PaperJob
     from edgenet.pipeline import Job
 
 Command = Callable[..., Any]
@@ -124,3 +125,16 @@ def job_of(model: str, asked: dict[str, Any]) -> "Job":
         names = {"all": CORRECTIONS, "none": ()}
         given["corrections"] = names.get(given["corrections"], tuple(given["corrections"].split(",")))
     return Job(**given, command=shlex.join(["edgenet", *sys.argv[1:]]))
+
+
+def paper_job(
+    out: Path | None, quick: bool, images: str | None, tables: tuple[str, ...], devices: tuple[str, ...]
+) -> "PaperJob":
+    """Put together what `edgenet paper` was asked for. Raises InputError."""
+    from edgenet.paper import PaperJob
+
+    if out is None:
+        raise InputError("--out is missing: give a folder for what is measured, e.g. --out OUT")
+    given: dict[str, Any] = {"images": images, "devices": devices, "tables": tables}
+    given = {name: value for name, value in given.items() if value not in (None, ())}
+    return PaperJob(out, quick=quick, **given, command=shlex.join(["edgenet", *sys.argv[1:]]))

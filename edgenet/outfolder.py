@@ -73,14 +73,12 @@ def refuse_another_command(results: Results, out: Path, kind: str) -> None:
         raise InputError(f"--out {out} is of another command: one folder is for one, choose another --out")
 
 
-def context_of(
-    command: str, target_name: str, calibration: ImageSet | None, evaluation: ImageSet | None
-) -> dict[str, Any]:
-    """Return results.json's "context": when, where, with what and on which pictures."""
+def machine_context(command: str) -> dict[str, Any]:
+    """Return what results.json's "context" says of every command: when, where, with which versions."""
     from edgenet.device_bench import local_info
 
     machine = local_info()
-    context: dict[str, Any] = {
+    return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
         "cpu_model": machine["cpu_model"],
@@ -88,9 +86,15 @@ def context_of(
         "cores": machine["cores"],
         "edgenet_version": __version__,
         "versions": versions("tensorflow", "tf-keras", "ai-edge-litert", "onnxruntime", "openvino", "numpy", "Pillow"),
-        "target": target(target_name).name,
         "command": command,
     }
+
+
+def context_of(
+    command: str, target_name: str, calibration: ImageSet | None, evaluation: ImageSet | None
+) -> dict[str, Any]:
+    """Return results.json's "context" of a command that makes files: `machine_context`, for what, on which pictures."""
+    context = {**machine_context(command), "target": target(target_name).name}
     if evaluation is not None:
         context["images"] = {
             "root": evaluation.root,

@@ -93,8 +93,9 @@ def tick_text(values: Sequence[float]) -> list[str]:
 
 
 def scatter(points: Sequence[Point], width_px: int, height_px: int, y_label: str, limit: float | None,
-            limit_label: str, alt: str) -> str:  # fmt: skip
-    """Return latency across, accuracy up, file size as area; bars are intervals, the dashed line is the limit.
+            limit_label: str, alt: str, x_label: str = "median latency, ms") -> str:  # fmt: skip
+    """Return latency, or what `x_label` names, across, accuracy up, file size as area; bars are intervals, the dashed
+    line is the limit.
 
     On a phone many files are numbered by latency, with a key below the plot, which adds to its height.
     """
@@ -132,7 +133,7 @@ def scatter(points: Sequence[Point], width_px: int, height_px: int, y_label: str
         out.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{bottom + 18:.0f}">{text}</text>')
     out.append(f'<path class="axis" d="M{left:.0f} {bottom:.0f}H{right:.0f}"/>')
     out.append(f'<text class="axis-title" x="0" y="13">{html.escape(y_label)}</text>')
-    x_title = axis.title("median latency, ms")
+    x_title = axis.title(x_label)
     out.append(f'<text class="axis-title" text-anchor="end" x="{right:.0f}" y="{height_px - 6}">{x_title}</text>')
     taken: list[Box] = []
     for p, r in zip(points, radius, strict=True):

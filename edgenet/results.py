@@ -307,7 +307,7 @@ class Explanation:
 class Failure:
     """Something that was asked for and did not come about. The run went on."""
 
-    stage: str  # export | evaluate | bench | report
+    stage: str  # export | evaluate | bench | report | count | fit (known before: it cannot be held here)
     what: str  # the artifact or device concerned
     why: str
     remedy: str

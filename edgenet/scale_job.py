@@ -229,6 +229,7 @@ def scale(job: ScaleJob, progress: Callable[[str, int, int], None] = lambda what
                         shutil.copyfile(Path(folder) / artifact.path, tmp)
                     break
         progress("scale", _ATTEMPTS, _ATTEMPTS)
+    assert best is not None
     results = Results(context=_context(job, best, measured, final, met), artifacts=[artifact], measurements=[final])
     results.save(job.out)
     if not met:

@@ -20,6 +20,7 @@ class Bar:
     value: str
     note: str = ""
     kind: str = "other"
+    interval: tuple[float, float] | None = None  # (low, high) of `length`
 
 
 @dataclass(frozen=True)
@@ -108,19 +109,25 @@ def bars(items: Sequence[Bar], width_px: int, alt: str) -> str:
     left = 0.0 if narrow else min(520.0, longest * _CHAR_PX + 16)
     right = width_px - 16.0 - max((len(f"{b.value} {b.note}") for b in items), default=0) * _CHAR_PX
     row_px = 40 if narrow else 26
-    most = max((b.length for b in items), default=0.0) or 1.0
+    most = max((max(b.length, *(b.interval or ())) if b.interval else b.length for b in items), default=0.0) or 1.0
     out = []
     for i, b in enumerate(items):
         y = i * row_px + (row_px - 12 if narrow else row_px / 2)
         end = left + max((right - left) * b.length / most, 1.0)
+        whisker, after = "", end
+        if b.interval:
+            low, high = (left + (right - left) * v / most for v in b.interval)
+            ends = "".join(f"M{x:.1f} {y - 4:.1f}v8" for x in (low, high))
+            whisker = f'<path class="whisker" d="{ends}M{low:.1f} {y:.1f}H{high:.1f}"/>'
+            after = max(end, high)
         label = _shortened(b.label, int((width_px if narrow else left) / _CHAR_PX) - 1)
         at = (0, y - 12) if narrow else (0, y + 4)
         value = html.escape(f"{b.value} {b.note}".strip())
         out.append(
             f'<g class="hbar {b.kind}"><title>{html.escape(f"{b.label}: {b.value} {b.note}".strip())}</title>'
             f'<text class="label {b.kind}" x="{at[0]}" y="{at[1]:.1f}">{html.escape(label)}</text>'
-            f'<rect x="{left:.1f}" y="{y - 5:.1f}" width="{end - left:.1f}" height="10" rx="2"/>'
-            f'<text class="value {b.kind}" x="{end + 8:.1f}" y="{y + 4:.1f}">{value}</text></g>'
+            f'<rect x="{left:.1f}" y="{y - 5:.1f}" width="{end - left:.1f}" height="10" rx="2"/>{whisker}'
+            f'<text class="value {b.kind}" x="{after + 8:.1f}" y="{y + 4:.1f}">{value}</text></g>'
         )
     kind = "narrow" if narrow else "wide"
     height = row_px * len(items) + 4

@@ -1,0 +1,400 @@
+"""The comparison of the EfficientNet paper, measured on this machine and on others: what, in which order, and resumed.
+
+Tan and Le, https://arxiv.org/abs/1905.11946. Table 4 is timed as the paper did it (batch 1, one core, the mean of 20
+runs) and by our own rules (interleaved rounds, the median with an interval); then all variants in float32 and INT8.
+results.json is written after each measurement; the same command goes on after the last one.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenet import rivals, zoo
+from edgenet.device_bench.device import Request
+from edgenet.device_bench.devices import open_device, parse
+from edgenet.device_bench.timing import Plan
+from edgenet.errors import EdgenetError, InputError
+from edgenet.evaluate import Candidate, evaluate
+from edgenet.images import Preprocessing, imagenet_classes, open_images, split, stream
+from edgenet.outfolder import exclusive, machine_context
+from edgenet.paper_networks import SAVED_MODEL, count_all, counts, file_id, scaled_counts, too_large, write
+from edgenet.pipeline import Progress
+from edgenet.results import RESULTS_FILE, Artifact, Estimate, Failure, ImageSet, Measurement, Results
+
+TABLES = ("2", "3", "4", "5", "7", "lite", "ladder")
+QUICK_TABLES = ("4",)
+# Whom the paper timed against whom: the rival, and the EfficientNet that is as accurate.
+PAIRS = (("resnet-152", "efficientnet-b1"), ("amoebanet-b", "efficientnet-b7"))
+# Which file each runtime reads; TensorFlow is the paper's.
+RUNTIMES = {"tensorflow": SAVED_MODEL, "litert": "tflite", "openvino": "openvino", "onnxruntime": "onnx"}
+LADDER = tuple(name for name in zoo.MODELS if name.startswith("efficientnet-"))
+PAPER_RUNS = 20
+TABLE4 = "table4"
+# Ten rounds of two runs are the paper's 20 and, taken in turns, what our interval needs.
+PAPER_PLAN = Plan(min_runs=PAPER_RUNS, min_time_s=0, rounds=10, max_rounds=10, max_time_s=900)
+LADDER_PLAN = Plan(rounds=10, max_rounds=10, max_time_s=60)
+PHONE_THREADS = 4  # of the published Pixel 4 figures
+CALIBRATION_IMAGES = 100
+_QUICK_MADDS = 1e9  # the largest network that --quick times
+_EFFICIENCY = 0.4  # of what a core multiplies at best, that depthwise convolutions leave; for the time plan only
+_BUILD_S, _BUILD_S_PER_MILLION = 25.0, 0.8  # to write all files of a network; for the time plan only
+
+
+@dataclass(frozen=True)
+class PaperJob:
+    """What one command asks for. `tables` empty is all, or with `quick` table 4 without GPipe's network."""
+
+    out: Path
+    tables: tuple[str, ...] = ()
+    quick: bool = False
+    images: str = "sample"
+    devices: tuple[str, ...] = ("local",)
+    command: str = ""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return self.tables or (QUICK_TABLES if self.quick else TABLES)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One way to time files: `runtime` None is the device's own; `pinned` keeps it on one core."""
+
+    device: str
+    runtime: str | None
+    threads: int
+    pinned: bool
+
+    @property
+    def format(self) -> str:
+        return RUNTIMES[self.runtime] if self.runtime else "tflite"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Networks that are written once and timed against each other in every way of `benches`."""
+
+    networks: tuple[str, ...]
+    precisions: tuple[str, ...]
+    benches: tuple[Bench, ...]
+    plan: Plan
+    group: str = ""  # of the files' ids: what is timed against a rival is not what the ladder timed
+
+    @property
+    def title(self) -> str:
+        return " against ".join(self.networks)
+
+    def id(self, name: str, format: str, precision: str) -> str:
+        return file_id(name, format, precision, self.group)
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    calibration: ImageSet
+    evaluation: ImageSet
+    pixels: np.ndarray  # (H, W, 3) uint8, what is computed on while timing
+
+
+def run(job: PaperJob, progress: Progress = lambda *_: None, say: Callable[[str], None] = lambda _: None) -> Results:
+    """Do the job; OUT/results.json, paper.html, paper.md and paper.csv are there when it ends.
+
+    Args:
+        say: is told the time plan, line by line, before anything is measured.
+
+    Raises:
+        InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
+    """
+    from edgenet.paper_page import write_pages
+
+    _check(job)
+    pictures = _open(job.images)
+    with exclusive(job.out):
+        results = Results.load(job.out) if (job.out / RESULTS_FILE).exists() else Results()
+        _context(job, pictures, results)
+        planned = [s for s in steps(job) if _left(s, results, pictures)]
+        for line in time_plan(planned):
+            say(line)
+        _count(job, results)
+        for done, step in enumerate(planned):
+            progress("paper", done, len(planned))
+            _run(job, step, pictures, results)
+        progress("paper", len(planned), len(planned))
+        results.save(job.out)
+        write_pages(results, job.out)
+        return results
+
+
+def _check(job: PaperJob) -> None:
+    for name in job.tables:
+        if name not in TABLES:
+            raise InputError(f"there is no --table {name} (valid: {', '.join(TABLES)})")
+    for device in job.devices:
+        parse(device)
+    if job.out.exists() and not job.out.is_dir():
+        raise InputError(f"--out {job.out} is a file: give a folder, new or of an earlier run")
+
+
+def _open(images: str) -> _Pictures:
+    pictures = open_images(images, *imagenet_classes())
+    calibration, evaluation = split(pictures, CALIBRATION_IMAGES)
+    if not calibration or not evaluation:
+        raise InputError(f"{images} holds {len(pictures)} pictures: give two or more, or --images sample")
+    for chunk in stream(evaluation, Preprocessing(600, zoo.LITE_MEAN, zoo.LITE_STD), chunk=1, workers=1):
+        return _Pictures(calibration, evaluation, chunk.pixels[0])
+    raise InputError(f"{images} holds no picture that can be read")
+
+
+def _context(job: PaperJob, pictures: _Pictures, results: Results) -> None:
+    earlier = results.context.get("paper")
+    if results.artifacts and earlier is None:
+        raise InputError(f"--out {job.out} holds another run, not one of `edgenet paper`: choose another --out")
+    if earlier and earlier["images"] != pictures.evaluation.fingerprint:
+        raise InputError(f"--out {job.out} was measured on other images: give the same --images or another --out")
+    paper = {
+        "images": pictures.evaluation.fingerprint,
+        "counts": (earlier or {}).get("counts", {}),
+        "tables": sorted({*(earlier or {}).get("tables", ()), *job.wanted}, key=TABLES.index),
+        "quick": job.quick and (earlier or {}).get("quick", True),
+    }
+    results.context = {**machine_context(job.command), "paper": paper}
+    results.failures.clear()
+
+
+# ------------------------------------------------------------------------------------------------------------- the plan
+
+
+def steps(job: PaperJob) -> list[Step]:
+    """Return what is to be measured, in order: what the paper measured first, the cheapest first."""
+    found = []
+    if "4" in job.wanted:
+        pinned = tuple(Bench("local", runtime, 1, True) for runtime in RUNTIMES)
+        pairs = PAIRS[:1] if job.quick else PAIRS
+        found += [Step(pair, ("float32",), pinned, PAPER_PLAN, TABLE4) for pair in pairs]
+    for name in sorted(LADDER, key=lambda n: counts(n).multiply_adds):
+        lite = zoo.MODELS[name].lite
+        if job.quick and counts(name).multiply_adds > _QUICK_MADDS:
+            continue
+        benches = []
+        if "ladder" in job.wanted or (lite and "lite" in job.wanted):
+            benches += [Bench(d, "litert" if d == "local" else None, 1, d == "local") for d in job.devices]
+        if lite and "lite" in job.wanted:
+            benches += [Bench("local", "litert", min(PHONE_THREADS, os.cpu_count() or 1), False)]
+        if benches:
+            unique = tuple({(b.device, b.runtime, b.threads): b for b in benches}.values())
+            found.append(Step((name,), ("float32", "int8"), unique, LADDER_PLAN))
+    return found
+
+
+def time_plan(planned: Sequence[Step]) -> list[str]:
+    """Return what is left to do and about how long it takes, a line each, the sum last."""
+    if not planned:
+        return ["Everything is measured; only the pages are written anew."]
+    rate = _multiply_adds_a_second()
+    seconds = [_seconds(step, rate) for step in planned]
+    lines = [f"{about(s):>12}  {step.title}" for s, step in zip(seconds, planned, strict=True)]
+    return ["Time plan:", *lines, f"{about(sum(seconds)):>12}  in all; what is measured is kept if it is interrupted"]
+
+
+def about(seconds: float) -> str:
+    """Return a duration as one would say it."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _seconds(step: Step, rate: float) -> float:
+    spent = 0.0
+    for name in step.networks:
+        size = counts(name)
+        one = size.multiply_adds / (rate * _EFFICIENCY)
+        timed = max(step.plan.min_runs * one, step.plan.min_time_s)
+        a_file = min(timed, step.plan.max_time_s) + step.plan.rounds * max(one, 0.02) + step.plan.warmup_s
+        spent += len(step.benches) * len(step.precisions) * a_file
+        spent += _BUILD_S + _BUILD_S_PER_MILLION * size.parameters / 1e6
+    return spent
+
+
+def _multiply_adds_a_second(side: int = 768) -> float:
+    """Return what one core multiplies at best, measured: the product of two matrices."""
+    a = np.random.default_rng(0).standard_normal((side, side), np.float32)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - start)
+    return side**3 / best / (os.cpu_count() or 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- the work
+
+
+def _count(job: PaperJob, results: Results) -> None:
+    """Count the networks of the tables that are wanted, and the scaled ones of tables 3 and 7."""
+    known = results.context["paper"]["counts"]
+    networks = {name for pair in PAIRS for name in pair if "4" in job.wanted}
+    if "2" in job.wanted:
+        networks |= {*rivals.NAMES, *LADDER}
+    if "lite" in job.wanted or "ladder" in job.wanted:
+        networks |= set(LADDER)
+    if missing := sorted(networks - set(known)):
+        found, problems = count_all(missing)
+        known.update({name: asdict(count) for name, count in found.items()})
+        for name, why in problems.items():
+            results.put(Failure("count", name, why, "see docs/paper.md"))
+    for table in ("3", "7"):
+        if table in job.wanted:
+            known.update({key: asdict(found) for key, found in scaled_counts(table).items()})
+    results.save(job.out)
+
+
+def _ids(step: Step, bench: Bench) -> list[str]:
+    """The files that can exist at all of what is timed together."""
+    free = _available_bytes()
+    names = [n for n in step.networks if not too_large(n, bench.format, free)]
+    return [step.id(n, bench.format, p) for n in names for p in step.precisions]
+
+
+def _is_measured(step: Step, bench: Bench, results: Results) -> bool:
+    found = {
+        m.artifact
+        for m in results.measurements
+        if (m.device, m.threads) == (bench.device, bench.threads) and bench.runtime in (None, m.runtime)
+    }
+    found |= {e.artifact for e in results.estimates if e.device == bench.device}
+    return set(_ids(step, bench)) <= found
+
+
+def _unevaluated(step: Step, results: Results, pictures: _Pictures) -> bool:
+    """Whether accuracy can be measured of the step's network, and was not."""
+    if pictures.evaluation.n_labelled == 0 or "int8" not in step.precisions:
+        return False
+    found = {e.artifact for e in results.evaluations}
+    ids = [file_id(step.networks[0], "tflite", p) for p in step.precisions]
+    made = [a for a in results.artifacts if a.id in ids]
+    return not made or any(a.weights != "random" and a.id not in found for a in made)
+
+
+def _left(step: Step, results: Results, pictures: _Pictures) -> bool:
+    """Whether something of a step is to be done; what cannot fit is said here, because no work is needed for that."""
+    for name in step.networks:
+        for format in dict.fromkeys(b.format for b in step.benches):
+            if why := too_large(name, format, _available_bytes()):
+                for precision in step.precisions:
+                    what = step.id(name, format, precision)
+                    results.put(Failure("fit", what, why, "the other runtimes hold it, or a machine with more memory"))
+    return not all(_is_measured(step, b, results) for b in step.benches) or _unevaluated(step, results, pictures)
+
+
+def _run(job: PaperJob, step: Step, pictures: _Pictures, results: Results) -> None:
+    benches = [b for b in step.benches if not _is_measured(step, b, results)]
+    accuracy = _unevaluated(step, results, pictures)
+    wanted = dict.fromkeys(id for b in benches for id in _ids(step, b))
+    if accuracy:
+        wanted |= dict.fromkeys(file_id(step.networks[0], "tflite", p) for p in step.precisions)
+    folder = job.out / "files" / step.group
+    made = _write(step, tuple(wanted), folder, pictures, results)
+    results.save(job.out)
+    for bench in benches:
+        files = [(a.id, job.out / a.path) for a in made if a.id in _ids(step, bench)]
+        if files:
+            _time(bench, step.plan, files, pictures, results)
+            results.save(job.out)
+    if accuracy:
+        _evaluate([a for a in made if a.format == "tflite" and a.weights != "random"], job.out, pictures, results)
+        results.save(job.out)
+    for a in made:
+        if a.weights == "random":  # gigabytes that no one can use
+            _remove(job.out / a.path)
+
+
+def _write(step: Step, ids: Sequence[str], folder: Path, pictures: _Pictures, results: Results) -> list[Artifact]:
+    made: list[Artifact] = []
+    for name in step.networks:
+        formats = dict.fromkeys([*(b.format for b in step.benches), "tflite"])
+        files = [(f, p) for f in formats for p in step.precisions if step.id(name, f, p) in ids]
+        if not files:
+            continue
+        try:
+            artifacts, failures = write(name, files, folder, pictures.calibration)
+        except EdgenetError as e:
+            artifacts = []
+            failures = [Failure("export", step.id(name, f, p), str(e), "see docs/paper.md") for f, p in files]
+        inside = f"{step.group}/" if step.group else ""
+        made += [replace(a, id=f"{inside}{a.id}", path=f"files/{inside}{a.path}") for a in artifacts]
+        failures = [replace(f, what=f"{inside}{f.what.removeprefix(inside)}") for f in failures]
+        for failure in failures:
+            results.put(failure)
+    for a in made:
+        results.put(a)
+    return made
+
+
+def _time(bench: Bench, plan: Plan, files: Sequence[tuple[str, Path]], pictures: _Pictures, results: Results) -> None:
+    cores = _last_core() if bench.pinned else ()
+    request = Request(bench.threads, bench.runtime, cores=cores, plan=plan, pixels=pictures.pixels)
+    found: Sequence[Measurement | Estimate] = ()
+    try:
+        with open_device(bench.device) as device:
+            found, failures = device.bench(files, request)
+    except EdgenetError as e:
+        failures = [Failure("bench", bench.device, str(e), "see `edgenet devices`")]
+    for item in found:
+        results.put(item)
+    for failure in failures:
+        results.put(replace(failure, what=f"{failure.what} in {bench.runtime or bench.device}"))
+
+
+def _evaluate(artifacts: Sequence[Artifact], out: Path, pictures: _Pictures, results: Results) -> None:
+    if not artifacts:
+        return
+    evaluations, failures = evaluate(
+        [Candidate(a.id, out / a.path, a.sha256) for a in artifacts],
+        pictures.evaluation,
+        Preprocessing.from_json(artifacts[0].preprocessing),
+        reference=next((a.id for a in artifacts if a.precision == "float32"), None),
+    )
+    for evaluation in evaluations:
+        results.put(evaluation)
+    for failure in failures:
+        results.put(failure)
+
+
+def _last_core() -> tuple[int, ...]:
+    """The core to pin to: the last, because the first serves most interrupts; none where the system does not pin."""
+    return (max(os.sched_getaffinity(0)),) if hasattr(os, "sched_getaffinity") else ()
+
+
+def _available_bytes() -> int | None:
+    """Return the memory that programs can still get; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+        return
+    path.unlink(missing_ok=True)
+    if path.suffix == ".xml":
+        path.with_suffix(".bin").unlink(missing_ok=True)
+
+
+def paper_of(results: Results) -> dict[str, Any]:
+    """Return what a run of `edgenet paper` noted. Raises InputError where it was another command's."""
+    paper = results.context.get("paper")
+    if not isinstance(paper, dict):
+        raise InputError("these results are not of `edgenet paper`: give the --out folder of such a run")
+    return paper

@@ -1,0 +1,184 @@
+"""`edgenet paper`: what it measures, that it goes on where it was killed, and what does not fit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import paper_tiny
+import pytest
+
+from edgenet import paper, paper_networks
+from edgenet.device_bench.timing import Plan
+from edgenet.errors import DeviceError, InputError
+from edgenet.paper import LADDER, PAIRS, RUNTIMES, PaperJob, about, steps, time_plan
+from edgenet.paper_networks import counts, file_id, in_child, published_name, scaled_counts, too_large
+
+
+def run(*args: object, kill: int = 0) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PAPER_KILL": str(kill)}
+    command = [sys.executable, paper_tiny.__file__, "paper", *map(str, args)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+def measured(out: Path) -> dict[tuple[Any, ...], list[float]]:
+    found = json.loads((out / "results.json").read_text())["measurements"]
+    return {(m["artifact"], m["runtime"], m["threads"]): m["samples_ms"] for m in found}
+
+
+def test_a_run_that_was_killed_goes_on_and_measures_nothing_twice(tmp_path: Path, tiny_folder: Path) -> None:
+    out = tmp_path / "out"
+    assert run("--out", out, "--quick", "--images", tiny_folder, kill=2).returncode == -9
+    before = measured(out)
+    assert {runtime for _, runtime, _ in before} == {"litert"}
+    done = run("--out", out, "--quick", "--images", tiny_folder)
+    assert done.returncode == 0, done.stderr
+    after = measured(out)
+    assert {runtime for _, runtime, _ in after} == {"litert", "openvino", "onnxruntime"}
+    assert len(after) == 6
+    assert all(after[key] == samples for key, samples in before.items())
+    assert run("--out", out, "--quick", "--images", tiny_folder).returncode == 0
+    assert measured(out) == after
+
+
+def test_table_4_is_timed_as_the_paper_did_it_and_its_files_are_not_kept(tmp_path: Path, tiny_folder: Path) -> None:
+    out = tmp_path / "out"
+    done = run("--out", out, "--quick", "--images", tiny_folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("Time plan:")
+    results = json.loads((out / "results.json").read_text())
+    for m in results["measurements"]:
+        assert (m["n_runs"], m["threads"], len(m["device_info"]["pinned_cores"])) == (20, 1, 1)
+        assert len(set(m["rounds"])) == 10
+    assert results["context"]["paper"]["counts"]["efficientnet-b1"]["parameters"] == 7_794_184
+    assert [p.name for p in (out / "files" / "table4").iterdir()] == []
+    assert {p.name for p in out.iterdir()} == {"files", "results.json", "paper.html", "paper.md", "paper.csv"}
+
+
+def test_the_lite_table_measures_accuracy_where_weights_and_labels_are(tmp_path: Path, tiny_folder: Path) -> None:
+    out = tmp_path / "out"
+    done = run("--out", out, "--quick", "--table", "lite", "--images", tiny_folder)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((out / "results.json").read_text())
+    assert {e["artifact"] for e in results["evaluations"]} == {
+        "efficientnet-lite0_float32.tflite",
+        "efficientnet-lite0_int8.tflite",
+    }
+    assert all(e["top1"] is not None for e in results["evaluations"])
+    assert (out / "files" / "efficientnet-lite0_int8.tflite").exists()
+    assert not (out / "files" / "efficientnet-lite1_int8.tflite").exists(), "random weights are of no use to anyone"
+    assert {m["threads"] for m in results["measurements"]} == {1, min(4, os.cpu_count() or 1)}
+    again = run("--out", out, "--quick", "--table", "lite", "--images", tiny_folder)
+    assert "Everything is measured" in again.stderr
+
+
+def test_other_pictures_are_not_mixed_with_earlier_ones(tmp_path: Path, tiny_folder: Path) -> None:
+    out = tmp_path / "out"
+    assert run("--out", out, "--table", "5", "--images", tiny_folder).returncode == 0
+    done = run("--out", out, "--table", "5", "--images", "sample")
+    assert done.returncode == 2
+    assert "other images" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--table", "6"), "valid: 2, 3, 4, 5, 7, lite, ladder"),
+        (("--device", "toaster"), "unknown device"),
+        (("--images", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(args: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    done = run("--out", tmp_path / "out", *args)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_out_nothing_begins() -> None:
+    assert "--out is missing" in run("--quick").stderr
+
+
+def test_quick_leaves_out_gpipe_and_all_of_it_has_every_variant() -> None:
+    quick, whole = steps(PaperJob(Path("x"), quick=True)), steps(PaperJob(Path("x")))
+    assert [s.networks for s in quick] == [PAIRS[0]]
+    assert [s.networks for s in whole[:2]] == list(PAIRS)
+    assert {n for s in whole[2:] for n in s.networks} == set(LADDER)
+    assert {b.runtime for b in whole[0].benches} == set(RUNTIMES)
+
+
+def test_every_device_is_measured_on_and_only_this_machine_is_pinned() -> None:
+    job = PaperJob(Path("x"), tables=("ladder",), devices=("local", "adb:X"))
+    for step in steps(job):
+        assert [(b.device, b.pinned) for b in step.benches] == [("local", True), ("adb:X", False)]
+
+
+def test_a_network_of_two_gigabytes_is_no_flatbuffer_and_no_protobuf() -> None:
+    assert "2.2 GB" in too_large("amoebanet-b", "tflite", None)
+    assert "2.2 GB" in too_large("amoebanet-b", "onnx", None)
+    assert too_large("amoebanet-b", "openvino", None) == ""
+    assert "memory" in too_large("amoebanet-b", "openvino", 4 * 10**9)
+    assert too_large("efficientnet-b7", "tflite", 4 * 10**9) == ""
+
+
+def test_what_cannot_fit_is_noted_without_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgenet.results import Results
+
+    monkeypatch.setattr(paper, "_available_bytes", lambda: 10**9)
+    results = Results()
+    step = next(s for s in steps(PaperJob(Path("x"), tables=("4",))) if "amoebanet-b" in s.networks)
+    paper._left(step, results, None)  # type: ignore[arg-type]
+    said = {f.what: f.why for f in results.failures if f.stage == "fit"}
+    assert set(said) >= {file_id("amoebanet-b", f, "float32", "table4") for f in RUNTIMES.values()}
+    assert "memory" in said["table4/amoebanet-b_float32.xml"]
+
+
+def test_a_child_that_is_killed_is_an_error_and_not_the_end() -> None:
+    with pytest.raises(DeviceError, match="memory"):
+        in_child(os._exit, 9)
+
+
+def test_the_time_plan_names_every_step_and_their_sum() -> None:
+    planned = steps(PaperJob(Path("x")))
+    lines = time_plan(planned)
+    assert [s.title for s in planned] == [line[12:].strip() for line in lines[1:-1]]
+    assert "in all" in lines[-1]
+    assert [about(s) for s in (12.4, 600, 7200)] == ["12 s", "10 min", "2.0 h"]
+
+
+def test_the_paper_s_twenty_runs_are_in_rounds_enough_for_an_interval() -> None:
+    from edgenet.device_bench.timing import signed_rank_critical
+
+    plan: Plan = paper.PAPER_PLAN
+    assert plan.min_runs == paper.PAPER_RUNS == 20
+    assert plan.rounds == plan.max_rounds
+    assert signed_rank_critical(plan.rounds, 0.02) > 0
+
+
+def test_networks_are_called_as_in_the_paper() -> None:
+    assert [published_name(n) for pair in PAIRS for n in pair] == [
+        "ResNet-152", "EfficientNet-B1", "GPipe", "EfficientNet-B7",
+    ]  # fmt: skip
+
+
+def test_scaled_networks_are_counted_where_the_factors_are_printed() -> None:
+    seven = scaled_counts("7")
+    assert len(seven) == 5
+    assert seven["table 7: Compound Scale (d=1.4, w=1.2, r=1.3)"].multiply_adds == pytest.approx(1.8e9, rel=0.01)
+    assert seven["table 7: Baseline model (EfficientNet-B0)"] == counts("efficientnet-b0")
+    three = scaled_counts("3")
+    assert "table 3: MobileNetV2, compound" not in three
+    assert three["table 3: ResNet-50, resolution r=2"].multiply_adds == pytest.approx(16.4e9, rel=0.01)
+
+
+def test_a_network_that_cannot_be_counted_is_said_and_the_others_are() -> None:
+    found, problems = paper_networks._count_all(["efficientnet-b0", "nothing-net"])
+    assert (set(found), set(problems)) == ({"efficientnet-b0"}, {"nothing-net"})
+
+
+def test_results_of_another_command_are_not_taken_for_the_paper_s() -> None:
+    from edgenet.results import Results
+
+    with pytest.raises(InputError, match="edgenet paper"):
+        paper.paper_of(Results())
