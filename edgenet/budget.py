@@ -21,7 +21,7 @@ from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
 
 MAX_PICTURES = 1000  # that a step is measured on; the file that is kept is measured on all
 GROWTH = 2  # of the number of layers that are kept better, from step to step
-MOST_FLOAT = 0.5  # of the layers: with more of them in float a file is not int8 any more
+MOST_FLOAT = 0.9  # of the layers: with more of them in float a file is not int8 any more
 
 
 @dataclass(frozen=True)

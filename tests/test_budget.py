@@ -72,7 +72,7 @@ def test_a_budget_that_nothing_meets_tries_every_step_and_keeps_the_best(tiny_im
     n_layers = len(layers(making(tiny_images).network.graph))
     assert not found.met
     n = len(found.sensitivity)
-    assert len(found.steps) == 2 + len(list(_counts(n))) + len(list(_counts(n // 2)))
+    assert len(found.steps) == 2 + len(list(_counts(n))) + len(list(_counts(int(0.9 * n))))
     assert found.steps[-1].what.startswith("int8 weights and float32 activations with the")
     assert found.steps[-1].what.endswith("in float32")
     assert len(found.sensitivity) <= n_layers
