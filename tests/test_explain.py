@@ -278,13 +278,16 @@ def test_bench_explains_files_and_the_report_of_their_run_draws_it(
     assert "--explain" in done.stderr
 
 
-def test_keeping_explanations_in_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
-    e = profile(layer())
+def test_a_folder_that_is_not_of_the_files_is_refused_before_anything_is_timed(
+    edgenet: Edgenet, tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="no folder"):
-        explaining.keep([e], tmp_path / "nowhere")
+        explaining.check_run(tmp_path / "nowhere", [tiny_files["int8"]])
     Results().save(tmp_path)
-    with pytest.raises(InputError, match="made none of these files"):
-        explaining.keep([e], tmp_path)
+    done = edgenet("bench", tiny_files["int8"], "--explain", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "did not make" in done.stderr
+    assert done.stdout == ""
 
 
 def test_a_profile_that_fails_is_a_failure_and_the_others_go_on(
