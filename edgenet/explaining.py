@@ -34,9 +34,7 @@ def check_run(out: Path, files: Sequence[Path]) -> None:
     made = {a.sha256 for a in Results.load(out).artifacts}
     strange = [f for f in files if sha256_of(f) not in made]
     if strange:
-        raise InputError(
-            f"the run in {out} did not make {strange[0]}: --out is the folder of the run that made the files"
-        )
+        raise InputError(f"the run in {out} did not make {strange[0]}: give --out the folder of its run")
 
 
 def explain(

@@ -118,6 +118,8 @@ def test_the_words_name_operators_that_are_not_delegated_or_left_in_float_and_co
     assert "the operators come to 1.00 ms; the whole file takes 10.00 ms, and 9.00 in its fastest run." in text
     assert "What is missing is not in the operators" in text
     assert "What is missing" not in said(replace(e, median_ms=1.2))
+    assert "The profile was disturbed" in said(replace(e, median_ms=1.2, fastest_ms=0.7))
+    assert "The profile was disturbed" not in said(replace(e, median_ms=1.2, fastest_ms=0.9))
     assert "60% of the time goes into reference kernels" in said(
         profile(layer(us=60, kernel="ref_any"), layer(us=40, kernel="jit_avx2"))
     )
