@@ -179,7 +179,9 @@ def _coverage(e: Explanation) -> str:
         f"Timed by {e.how}, the operators come to {parts_ms:.2f} ms; the whole file takes {e.median_ms:.2f} ms, and "
         f"{e.fastest_ms:.2f} in its fastest run."
     )
-    if e.median_ms > (1 + _MUCH) * parts_ms:
+    if parts_ms > (1 + _MUCH) * e.fastest_ms:
+        text += " The profile was disturbed, so do not rely on it: profile again on a quiet machine."
+    elif e.median_ms > (1 + _MUCH) * parts_ms:
         text += " What is missing is not in the operators: other work on the machine, or what happens between them."
     return text
 

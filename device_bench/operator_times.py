@@ -372,7 +372,7 @@ def main() -> None:
         load(args.file, args.threads, args.runtime).close()  # what cannot be loaded is said as everywhere
         found = _PROFILERS[args.runtime](args.file, args.threads)
     except (EdgenetError, LoadError) as e:
-        sys.exit(str(e))
+        raise SystemExit(str(e)) from None
     rates = limits.copy_rates(args.threads)
     found |= {"runtime": args.runtime, "copy_bytes": list(limits.COPY_BYTES), "copy_bytes_per_s": rates}
     Path(args.out).write_text(json.dumps(found))

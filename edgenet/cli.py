@@ -190,6 +190,8 @@ def bench(
     check_files(artifacts)
     if explain:
         explaining.check(devices, request)
+        if out is not None:
+            explaining.check_run(out, artifacts)
     elif out is not None:
         raise InputError("bench --out goes with --explain: it draws the explanation in the report of a run")
     with _progress() as progress:

@@ -27,6 +27,16 @@ def check(devices: Sequence[str], request: Request) -> None:
         raise InputError(f"--explain cannot profile {request.runtime} (valid: {', '.join(PROFILED)})")
 
 
+def check_run(out: Path, files: Sequence[Path]) -> None:
+    """Raise InputError, before anything is timed, where `out` is not the folder of the run that made the files."""
+    if not out.is_dir():
+        raise InputError(f"no folder {out}: --out is the folder of the run that made the files")
+    made = {a.sha256 for a in Results.load(out).artifacts}
+    strange = [f for f in files if sha256_of(f) not in made]
+    if strange:
+        raise InputError(f"the run in {out} did not make {strange[0]}: give --out the folder of its run")
+
+
 def explain(
     measured: Sequence[Measurement], request: Request, progress: Callable[[int, int], None] | None = None
 ) -> tuple[list[Explanation], list[Failure]]:
@@ -101,22 +111,13 @@ def new_sentences(explanations: Sequence[Explanation], e: Explanation) -> list[s
 
 
 def keep(explanations: Sequence[Explanation], out: Path) -> Results:
-    """Put explanations of files of a run into its results.json; return all results.
-
-    Raises:
-        InputError: `out` is no folder of a run, or has none of these files.
-    """
+    """Put explanations of files of a run into its results.json; return all results. See `check_run`."""
     from edgenet.outfolder import exclusive
 
-    if not out.is_dir():
-        raise InputError(f"no folder {out}: --out is the folder of the run that made the files")
     with exclusive(out):
         results = Results.load(out)
         ids = {a.sha256: a.id for a in results.artifacts}
-        ours = [replace(e, artifact=ids[e.artifact_sha256]) for e in explanations if e.artifact_sha256 in ids]
-        if not ours:
-            raise InputError(f"the run in {out} made none of these files: give --out the folder of their run")
-        for e in ours:
-            results.put(e)
+        for e in explanations:
+            results.put(replace(e, artifact=ids[e.artifact_sha256]))
         results.save(out)
     return results

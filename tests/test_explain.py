@@ -118,6 +118,8 @@ def test_the_words_name_operators_that_are_not_delegated_or_left_in_float_and_co
     assert "the operators come to 1.00 ms; the whole file takes 10.00 ms, and 9.00 in its fastest run." in text
     assert "What is missing is not in the operators" in text
     assert "What is missing" not in said(replace(e, median_ms=1.2))
+    assert "The profile was disturbed" in said(replace(e, median_ms=1.2, fastest_ms=0.7))
+    assert "The profile was disturbed" not in said(replace(e, median_ms=1.2, fastest_ms=0.9))
     assert "60% of the time goes into reference kernels" in said(
         profile(layer(us=60, kernel="ref_any"), layer(us=40, kernel="jit_avx2"))
     )
@@ -278,13 +280,16 @@ def test_bench_explains_files_and_the_report_of_their_run_draws_it(
     assert "--explain" in done.stderr
 
 
-def test_keeping_explanations_in_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
-    e = profile(layer())
+def test_a_folder_that_is_not_of_the_files_is_refused_before_anything_is_timed(
+    edgenet: Edgenet, tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="no folder"):
-        explaining.keep([e], tmp_path / "nowhere")
+        explaining.check_run(tmp_path / "nowhere", [tiny_files["int8"]])
     Results().save(tmp_path)
-    with pytest.raises(InputError, match="made none of these files"):
-        explaining.keep([e], tmp_path)
+    done = edgenet("bench", tiny_files["int8"], "--explain", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "did not make" in done.stderr
+    assert done.stdout == ""
 
 
 def test_a_profile_that_fails_is_a_failure_and_the_others_go_on(
@@ -308,7 +313,7 @@ def test_a_profile_that_fails_is_a_failure_and_the_others_go_on(
 
 
 @pytest.mark.slow
-def test_lite0_in_int8_has_its_385_million_multiply_adds_in_operators_that_are_delegated(tmp_path: Path) -> None:
+def test_lite0_has_its_385_million_multiply_adds_in_operators_that_are_delegated(tmp_path: Path) -> None:
     from edgenet.export.network import find_source
     from edgenet.export.tflite import to_tflite
 
