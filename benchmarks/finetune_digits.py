@@ -53,7 +53,7 @@ def main() -> int:
         print(f"finetune: {100 * top1:.1f} % on the held-out fifth, {seconds:.0f} s", flush=True)
         qat_seconds = edgenet(
             "qat", tuned / "efficientnet-lite0-finetuned.tflite", "--images", digits, "--out", trained,
-            "--epochs", 5, "--augment", "crop",
+            "--epochs", 6, "--learning-rate", 0.002, "--train-images", 1000, "--augment", "crop",
         )  # fmt: skip
         evaluations = {e.artifact: e for e in Results.load(trained).evaluations}
         for e in evaluations.values():

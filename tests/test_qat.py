@@ -1,10 +1,6 @@
 """Training: what is trained is what is exported, a run that is cut ends as one that is not, the better file stays."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,7 @@ from edgenet.calibration.augment import Pictures, batches, load_pictures
 from edgenet.calibration.distill import distillation, divergence
 from edgenet.calibration.qat import Distillation, layer_bits, logits, start
 from edgenet.calibration.quantize import constant_weights
-from edgenet.calibration.strategy import check_strategy, open_strategy, policy
+from edgenet.calibration.strategy import open_strategy, policy
 from edgenet.calibration.trainable import FakeQuantized, fake_quantized, float_model, quantized_logits
 from edgenet.calibration.training import CHECKPOINT, LOGS, Settings, Training
 from edgenet.errors import InputError
@@ -279,124 +275,6 @@ def test_without_augmentation_a_batch_is_what_evaluation_sees(pictures: Pictures
     picked = order_of(len(pictures), 0, 0)[:8]
     np.testing.assert_allclose(x, normalise(centre(pictures)[picked], pictures.preprocessing), atol=1e-6)
     assert list(np.argmax(target, 1)) == list(pictures.labels[picked])
-
-
-@pytest.mark.parametrize(("name", "says"), [("gpu", "valid: auto, cpu"), ("multiworker", "needs TF_CONFIG")])
-def test_a_strategy_that_is_not_there_is_named(name: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(InputError, match=says):
-        check_strategy(name)
-
-
-def test_mirrored_without_a_gpu_is_refused() -> None:
-    with pytest.raises(InputError, match="sees none: use --strategy cpu"):
-        open_strategy("mirrored")
-
-
-_REPLICAS = """
-import sys; sys.path.insert(0, {tests!r})
-import numpy as np, tensorflow as tf, test_qat, tiny
-from pathlib import Path
-from edgenet.calibration import Recipe, SharedCalibration
-from edgenet.calibration.augment import load_pictures
-from edgenet.calibration.strategy import open_strategy
-from edgenet.images import load_pixels, open_images, split
-if {devices}:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * {devices})
-network = tiny.network()
-a, b = split(open_images({photos!r}, network.class_ids, network.class_names), 10)
-out = Path({out!r})
-shared = SharedCalibration(network, load_pixels(a, network.preprocessing), "", Recipe(corrections=()))
-pictures = load_pictures((b,), tiny.PREPROCESSING, out)
-saved, place = {{}}, open_strategy({strategy!r})  # one a process: two would share TensorFlow's collective keys
-for name, made in (
-    ("quantized", test_qat.training(shared, pictures, out / "quantized", place, epochs=2)[1]),
-    ("float", test_qat.labelled_training(network, pictures, out / "float", None, place)),
-):
-    if name == "quantized":  # broken, so that there is something to learn; not by much, lest all levels be clipped
-        kernel = next(v for v in made.trained if v.shape == (1, 1, 16, 96))
-        kernel.assign_add(np.random.default_rng(0).normal(0, 12, kernel.shape).astype(np.float32))
-        for average, v in zip(made.average, made.trained):
-            average.assign(v)
-    saved[f"{{name}}_before"] = np.concatenate([v.numpy().ravel() for v in made.average])
-    outcome = made.run()
-    saved[f"{{name}}_after"] = np.concatenate([v.numpy().ravel() for v in made.average])
-    saved[f"{{name}}_loss"] = [row["loss"] for row in outcome.curve[1:]]
-np.savez(out / "trained.npz", replicas=made.strategy.num_replicas_in_sync, **saved)
-"""
-
-
-class Replica:
-    """A training in a process of its own."""
-
-    def __init__(self, folder: Path, photos: Path, strategy: str, devices: int = 0, **env: str) -> None:
-        folder.mkdir()
-        self.folder, self.said = folder, open(folder / "said", "w+")  # noqa: SIM115
-        program = _REPLICAS.format(
-            tests=str(Path(__file__).parent), devices=devices, photos=str(photos), out=str(folder), strategy=strategy
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program], env={**os.environ, **env}, stdout=self.said, stderr=subprocess.STDOUT
-        )
-
-    def result(self) -> dict[str, np.ndarray]:
-        """Return what it saved. A pipe would block a process that says much while another one is waited for."""
-        try:
-            status = self.process.wait(timeout=300)
-        finally:
-            self.process.kill()
-            self.said.seek(0)
-            said = self.said.read()
-            self.said.close()
-        assert status == 0, said[-3000:]
-        with np.load(self.folder / "trained.npz") as stored:
-            return dict(stored)
-
-
-@pytest.fixture(scope="module")
-def of_one(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """What a single device trains."""
-    return Replica(tmp_path_factory.mktemp("one") / "one", tiny_folder, "cpu").result()
-
-
-def _equal_to_rounding(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
-    """Sums in another order turn a last bit, and in the quantized network a level, here and there."""
-    assert (int(one["replicas"]), int(other["replicas"])) == (1, 2)
-    for kind, least in (("quantized", 1.0), ("float", 0.1)):
-        moved = np.linalg.norm(one[f"{kind}_after"] - one[f"{kind}_before"])
-        apart = np.linalg.norm(one[f"{kind}_after"] - other[f"{kind}_after"])
-        assert moved > least
-        assert apart < 1e-3 * moved
-        np.testing.assert_allclose(other[f"{kind}_loss"], one[f"{kind}_loss"], rtol=1e-2)
-
-
-@pytest.mark.slow
-def test_two_devices_give_the_weights_of_one_to_rounding(
-    of_one: dict[str, np.ndarray], tiny_folder: Path, tmp_path: Path
-) -> None:
-    _equal_to_rounding(of_one, Replica(tmp_path / "two", tiny_folder, "mirrored", 2).result())
-
-
-@pytest.mark.slow
-def test_two_worker_processes_give_the_weights_of_one_to_rounding(
-    of_one: dict[str, np.ndarray], tiny_folder: Path, tmp_path: Path
-) -> None:
-    import socket
-
-    with socket.socket() as a, socket.socket() as b:  # both open at once, so that they differ
-        a.bind(("127.0.0.1", 0))
-        b.bind(("127.0.0.1", 0))
-        free = [f"127.0.0.1:{s.getsockname()[1]}" for s in (a, b)]
-    workers = []
-    for i in range(2):
-        config = json.dumps({"cluster": {"worker": free}, "task": {"type": "worker", "index": i}})
-        workers.append(Replica(tmp_path / f"w{i}", tiny_folder, "multiworker", TF_CONFIG=config))
-    results = [worker.result() for worker in workers]
-    for result in results:
-        _equal_to_rounding(of_one, result)
-    for name in results[0]:  # the workers themselves are in step, to the last bit
-        np.testing.assert_array_equal(results[0][name], results[1][name])
 
 
 # ------------------------------------------------------------------------------------------------------- the command
