@@ -49,7 +49,10 @@ def open_strategy(name: str = "auto") -> Any:
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except RuntimeError as e:  # it wants its collective operators set up before anything else of TensorFlow runs
-            raise InputError(f"--strategy multiworker cannot start in this process ({_first_line(e)})") from None
+            raise InputError(
+                f"--strategy multiworker starts before anything else of TensorFlow, and reading this model was first "
+                f"({_first_line(e)}): give it as a float .tflite, from edgenet export --precision float32"
+            ) from None
     gpus, cpus = (tf.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
     if name == "auto":
         name = "tpu" if os.environ.get("TPU_NAME") else "mirrored" if gpus else "cpu"

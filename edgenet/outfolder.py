@@ -30,7 +30,7 @@ def exclusive(out: Path) -> Iterator[None]:
     except OSError as e:
         raise InputError(f"cannot write to --out {out}: {e.strerror}; choose another folder") from None
     with handle:
-        for part in out.glob(".*.part*"):  # what a killed run left
+        for part in out.rglob(".*.part*"):  # what a killed run left
             part.unlink(missing_ok=True)
         try:
             yield

@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from test_qat import settings
+from test_qat import labelled_training, settings
 
 from edgenet import qat_job
-from edgenet.calibration.augment import Pictures, batches, load_pictures
+from edgenet.calibration.augment import Pictures, load_pictures
 from edgenet.calibration.qat import Distillation
 from edgenet.calibration.strategy import half_type, open_strategy, policy
-from edgenet.calibration.trainable import float_model
-from edgenet.calibration.training import Training
 from edgenet.errors import InputError
 from edgenet.export import Network
 from edgenet.frameworks import keras, tensorflow
@@ -27,27 +25,6 @@ HALVES = ("float16", "bfloat16")
 @pytest.fixture(scope="module")
 def pictures(tiny_images: tuple[ImageSet, ImageSet], tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     return load_pictures((tiny_images[1],), tiny.PREPROCESSING, tmp_path_factory.mktemp("pixels"))
-
-
-def labelled_training(network: Network, pictures: Pictures, folder: Path, half: str | None, **changes: Any) -> Training:
-    """Train the float network on labels, its layers computing in `half`."""
-    s, strategy = settings(epochs=2, learning_rate=0.005, **changes), open_strategy("cpu")
-    with strategy.scope(), policy(half):
-        model = float_model(network.graph)
-    model.trainable = True
-    tf = tensorflow()
-
-    def loss(z: Any, _: Any, target: Any) -> Any:
-        return -tf.reduce_sum(target * tf.nn.log_softmax(tf.cast(z, tf.float32)), -1)
-
-    def data(epoch: int) -> Any:
-        return batches(pictures, s.batch, s.seed, epoch, (), tiny.CLASSES)
-
-    def validate() -> dict[str, float]:
-        return {"loss": float(np.mean([np.mean(loss(model(x, training=False), x, y)) for x, y in data(0)]))}
-
-    steps = len(pictures) // s.batch
-    return Training(model, loss, data, steps, validate, s, folder, {}, strategy, half=half)
 
 
 @pytest.mark.parametrize("half", HALVES)

@@ -1,11 +1,6 @@
 """Training: what is trained is what is exported, a run that is cut ends as one that is not, the better file stays."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +15,12 @@ from edgenet.calibration.augment import Pictures, batches, load_pictures
 from edgenet.calibration.distill import distillation, divergence
 from edgenet.calibration.qat import Distillation, layer_bits, logits, start
 from edgenet.calibration.quantize import constant_weights
-from edgenet.calibration.strategy import check_strategy, open_strategy
+from edgenet.calibration.strategy import open_strategy, policy
 from edgenet.calibration.trainable import FakeQuantized, fake_quantized, float_model, quantized_logits
 from edgenet.calibration.training import CHECKPOINT, LOGS, Settings, Training
 from edgenet.errors import InputError
 from edgenet.export import Network
+from edgenet.frameworks import tensorflow
 from edgenet.images import load_pixels, normalise, open_images
 from edgenet.parts import divide
 from edgenet.results import ImageSet, Results
@@ -65,9 +61,9 @@ def settings(**changes: Any) -> Settings:
 
 
 def training(
-    shared: SharedCalibration, pictures: Pictures, folder: Path, strategy: str = "cpu", **changes: Any
+    shared: SharedCalibration, pictures: Pictures, folder: Path, strategy: Any = None, **changes: Any
 ) -> tuple[FakeQuantized, Training]:
-    s, place = settings(**changes), open_strategy(strategy)
+    s, place = settings(**changes), strategy or open_strategy("cpu")
     with place.scope():
         student, teacher = student_of(shared), float_model(shared.network.graph)
     x = normalise(pictures.pixels[:10, 16:36, 16:36], pictures.preprocessing)
@@ -81,6 +77,29 @@ def training(
 
     loss = distillation(teacher, 1.0, 0.0)
     return student, Training(student.model, loss, data, len(pictures) // s.batch, validate, s, folder, {}, place)
+
+
+def labelled_training(
+    network: Network, pictures: Pictures, folder: Path, half: str | None, strategy: Any = None
+) -> Training:
+    """Train the float network on labels, its layers computing in `half`."""
+    s, strategy = settings(epochs=2, learning_rate=0.005), strategy or open_strategy("cpu")
+    with strategy.scope(), policy(half):
+        model = float_model(network.graph)
+    model.trainable = True
+    tf = tensorflow()
+
+    def loss(z: Any, _: Any, target: Any) -> Any:
+        return -tf.reduce_sum(target * tf.nn.log_softmax(tf.cast(z, tf.float32)), -1)
+
+    def data(epoch: int) -> Any:
+        return batches(pictures, s.batch, s.seed, epoch, (), tiny.CLASSES)
+
+    def validate() -> dict[str, float]:
+        return {"loss": float(np.mean([np.mean(loss(model(x, training=False), x, y)) for x, y in data(0)]))}
+
+    steps = len(pictures) // s.batch
+    return Training(model, loss, data, steps, validate, s, folder, {}, strategy, half=half)
 
 
 def test_the_float_model_answers_as_the_graph_does(shared: SharedCalibration, x: np.ndarray) -> None:
@@ -196,8 +215,6 @@ def test_a_loss_that_is_no_number_stops_with_step_rate_and_advice(
 
 
 def test_tensorboard_gets_a_point_an_epoch(shared: SharedCalibration, pictures: Pictures, tmp_path: Path) -> None:
-    from edgenet.frameworks import tensorflow
-
     tf = tensorflow()
     outcome = training(shared, pictures, tmp_path, epochs=1)[1].run()
     logged: dict[str, dict[int, float]] = {}
@@ -258,83 +275,6 @@ def test_without_augmentation_a_batch_is_what_evaluation_sees(pictures: Pictures
     picked = order_of(len(pictures), 0, 0)[:8]
     np.testing.assert_allclose(x, normalise(centre(pictures)[picked], pictures.preprocessing), atol=1e-6)
     assert list(np.argmax(target, 1)) == list(pictures.labels[picked])
-
-
-@pytest.mark.parametrize(("name", "says"), [("gpu", "valid: auto, cpu"), ("multiworker", "needs TF_CONFIG")])
-def test_a_strategy_that_is_not_there_is_named(name: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(InputError, match=says):
-        check_strategy(name)
-
-
-def test_mirrored_without_a_gpu_is_refused() -> None:
-    with pytest.raises(InputError, match="sees none: use --strategy cpu"):
-        open_strategy("mirrored")
-
-
-_REPLICAS = """
-import sys; sys.path.insert(0, {tests!r})
-import numpy as np, tensorflow as tf, test_qat, tiny
-from pathlib import Path
-from edgenet.calibration import Recipe, SharedCalibration
-from edgenet.calibration.augment import load_pictures
-from edgenet.images import load_pixels, open_images, split
-if {devices}:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * {devices})
-network = tiny.network()
-a, b = split(open_images({photos!r}, network.class_ids, network.class_names), 10)
-out = Path({out!r})
-shared = SharedCalibration(network, load_pixels(a, network.preprocessing), "", Recipe(corrections=()))
-_, run = test_qat.training(shared, load_pictures((b,), tiny.PREPROCESSING, out), out, {strategy!r}, epochs=2)
-run.run()
-np.savez(out / "trained.npz", *[v.numpy() for v in run.average])
-"""
-
-
-def _in_a_process(folder: Path, photos: Path, strategy: str, devices: int = 0, **env: str) -> subprocess.Popen[str]:
-    folder.mkdir()
-    program = _REPLICAS.format(
-        tests=str(Path(__file__).parent), devices=devices, photos=str(photos), out=str(folder), strategy=strategy
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", program], env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
-    )  # fmt: skip
-
-
-def _trained(process: subprocess.Popen[str], folder: Path) -> Iterator[np.ndarray]:
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said[-3000:]
-    with np.load(folder / "trained.npz") as stored:
-        yield from [stored[name] for name in stored.files]
-
-
-@pytest.mark.slow
-def test_two_devices_give_the_weights_of_one_to_rounding(tiny_folder: Path, tmp_path: Path) -> None:
-    one = list(_trained(_in_a_process(tmp_path / "one", tiny_folder, "cpu"), tmp_path / "one"))
-    two = list(_trained(_in_a_process(tmp_path / "two", tiny_folder, "mirrored", 2), tmp_path / "two"))
-    for a, b in zip(one, two, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-3)  # in steps of the weights' grid; training moves them by 0.1
-
-
-@pytest.mark.slow
-def test_two_worker_processes_give_the_weights_of_one_to_rounding(tiny_folder: Path, tmp_path: Path) -> None:
-    import socket
-
-    free = []
-    for _ in range(2):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            free.append(f"127.0.0.1:{s.getsockname()[1]}")
-    one = list(_trained(_in_a_process(tmp_path / "one", tiny_folder, "cpu"), tmp_path / "one"))
-    workers = []
-    for i in range(2):
-        config = json.dumps({"cluster": {"worker": free}, "task": {"type": "worker", "index": i}})
-        workers.append(_in_a_process(tmp_path / f"w{i}", tiny_folder, "multiworker", TF_CONFIG=config))
-    for i, worker in enumerate(workers):
-        for a, b in zip(one, _trained(worker, tmp_path / f"w{i}"), strict=True):
-            np.testing.assert_allclose(a, b, atol=2e-3)
 
 
 # ------------------------------------------------------------------------------------------------------- the command
