@@ -199,7 +199,7 @@ def scale(job: ScaleJob, progress: Callable[[str, int, int], None] = lambda what
 
     of, budget_ms = FAMILIES[job.family], job.budget_ms
     measured: list[Point] = []
-    best = None
+    best = _point(of, 0.0, 1.0)
     with _timer(job) as timed:
 
         def export(net: Blueprint, folder: Path) -> Any:
