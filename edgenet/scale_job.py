@@ -30,12 +30,12 @@ _AIM = 0.02  # the search goes on until the network is as near as this
 _MOST_NETWORKS = 12
 _PHIS = np.arange(-12, 8.01, 0.1)  # a 4,000th of the baseline's multiply-adds to 256 times as many
 _PHI_END = 0.25  # networks so near to an end of phi are the smallest or the largest
-_TILTS = np.linspace(0.8, 1.25, 14)  # factors on the width alone
+_TILTS = np.linspace(0.8, 1.25, 16)  # factors on the width alone
 _TILT_REACH = 1.7  # times as fast or as slow as on the scale: more than any tilt makes of it
-_PHIS_TILTED = 4  # those nearest to the budget
+_PHIS_TILTED = 6  # those nearest to the budget
 _ATTEMPTS = 3  # at a network that is still within the budget when it is timed again
 _ENOUGH = 4  # networks, after which a search that promises nothing better ends
-_TILT_PRICE = 0.1  # what a network off the compound scale has to be nearer by to be chosen
+_TILT_PRICE = 0.2  # what a network off the compound scale has to be nearer by to be chosen
 _UNITS_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -199,7 +199,7 @@ def scale(job: ScaleJob, progress: Callable[[str, int, int], None] = lambda what
 
     of, budget_ms = FAMILIES[job.family], job.budget_ms
     measured: list[Point] = []
-    best = None
+    best = _point(of, 0.0, 1.0)
     with _timer(job) as timed:
 
         def export(net: Blueprint, folder: Path) -> Any:
