@@ -53,14 +53,15 @@ def amoebanet(cells: str, normal_cells: int, filters: int, resolution_px: int, n
 def _cell(net: Blueprint, cell: Cell, x: Feature, before: Feature | None, filters: int, stride: int = 1) -> Feature:
     states = [net.conv(net.relu(x), filters), _fitted(net, before, x, filters)]
     for pair in range(0, len(cell.operations), 2):
-        halves = []
-        for operation, state in zip(cell.operations[pair : pair + 2], cell.inputs[pair : pair + 2], strict=True):
-            halves.append(_operation(net, operation, states[state], filters, stride if state < 2 else 1))
-        states.append(net.add(*halves))
+        left, right = (
+            _operation(net, operation, states[state], filters, stride if state < 2 else 1)
+            for operation, state in zip(cell.operations[pair : pair + 2], cell.inputs[pair : pair + 2], strict=True)
+        )
+        states.append(net.add(left, right))
     size = states[-1].size
-    left = [s for s, used in zip(states, cell.used, strict=True) if not used]
+    unused = [s for s, used in zip(states, cell.used, strict=True) if not used]
     # A state that is not used comes out as it is: it has to be as small as the others then.
-    return net.concat([s if s.shape == states[-1].shape else _reduced(net, s, filters, s.size != size) for s in left])
+    return net.concat([s if s.shape == states[-1].shape else _reduced(net, s, filters, s.size != size) for s in unused])
 
 
 def _fitted(net: Blueprint, before: Feature | None, x: Feature, filters: int) -> Feature:

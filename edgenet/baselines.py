@@ -1,11 +1,20 @@
-"""ResNet, MobileNetV1 and MobileNetV2, which the paper scales and compares with: each drawn from a table of stages.
+"""ResNet, MobileNetV1, MobileNetV2 and EfficientNet, which are scaled: each drawn from a table of stages.
 
 ResNet: https://arxiv.org/abs/1512.03385. MobileNetV1: https://arxiv.org/abs/1704.04861, V2: https://arxiv.org/abs/1801.04381.
 Each takes a width, a depth and a resolution; 1, 1 and the network's own give the network as it was published.
+EfficientNet is described in zoo.py, and drawn here from the same rows, for networks that are not in it.
 """
 
 from edgenet.blueprint import RELU, RELU6, Blueprint, Feature
-from edgenet.zoo import round_filters, round_repeats
+from edgenet.zoo import (
+    ModelSpec,
+    head_filters,
+    round_filters,
+    round_repeats,
+    scaled_blocks,
+    squeeze_filters,
+    stem_filters,
+)
 
 RESNETS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # blocks of each stage, by depth
 _RESNET_FILTERS = (64, 128, 256, 512)
@@ -85,3 +94,25 @@ def _inverted_residual(net: Blueprint, x: Feature, expand_ratio: int, filters: i
     y = net.conv(x, x.channels * expand_ratio, activation=RELU6) if expand_ratio > 1 else x
     y = net.conv(net.depthwise(y, 3, stride, RELU6), filters)
     return net.add(y, x) if stride == 1 and filters == x.channels else y
+
+
+def efficientnet(spec: ModelSpec) -> Blueprint:
+    """Draw a row of the zoo, or one like it."""
+    net = Blueprint(spec.name, spec.resolution_px)
+
+    def active(x: Feature) -> Feature:
+        return x if spec.lite else net.silu(x)
+
+    fused = RELU6 if spec.lite else None
+    x = active(net.conv(net.image, stem_filters(spec), 3, 2, fused))
+    for block in scaled_blocks(spec):
+        y = x
+        if block.expand_ratio > 1:
+            y = active(net.conv(y, block.in_filters * block.expand_ratio, activation=fused))
+        y = active(net.depthwise(y, block.kernel, block.stride, fused))
+        if narrow := squeeze_filters(spec, block):
+            y = net.squeeze_excite(y, narrow)
+        y = net.conv(y, block.out_filters)
+        x = net.add(y, x) if block.skip else y
+    net.classifier(active(net.conv(x, head_filters(spec), activation=fused)), spec.classes)
+    return net

@@ -4,9 +4,9 @@ A `Blueprint` holds no weight, so that a network of two gigabytes is counted in 
 `graph` draws the weights and gives the hub's float graph (export/graph.py), which every format is written from. No
 converter is between, because TensorFlow's writes a flatbuffer, which holds no more than 2 GB.
 
-Weights are He's (https://arxiv.org/abs/1502.01852): normal, each layer scaled by the mean square of what it reads, which
-is followed through the network. So no activation dies out into denormals or grows without bound, and the latency is
-that of a trained network.
+Weights are He's (https://arxiv.org/abs/1502.01852): normal, each layer scaled by the mean square of what it reads,
+which is followed through the network. So no activation dies out into denormals or grows without bound, and the
+latency is that of a trained network.
 """
 
 import math
@@ -72,23 +72,19 @@ class Blueprint:
         activation: str | None = None,
         *,
         norm: bool = True,
-        gain: float = 1.0,
+        bias: bool = False,
     ) -> Feature:
-        """Convolve with "SAME" padding, then batch norm (folded into the bias) unless `norm` is False.
-
-        Args:
-            gain: of the weights; below 1 it keeps what is added again and again from growing.
-        """
+        """Convolve with "SAME" padding, then batch norm, folded; `norm` and `bias` say what is counted."""
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
         fan_in = height * width * x.channels
         strides = (stride, stride) if isinstance(stride, int) else stride
         size = _strided(x.size, strides)
-        w = self._weights((filters, height, width, x.channels), fan_in, x.power / gain**2)
+        w = self._weights((filters, height, width, x.channels), fan_in, x.power)
         inputs = (x.name, w, self._bias(filters))
-        self.parameters += fan_in * filters + (2 * filters if norm else 0)
+        self.parameters += fan_in * filters + (2 * filters if norm else 0) + (filters if bias else 0)
         self.multiply_adds += fan_in * filters * math.prod(size)
         options = {**_window(strides), "fusedActivationFunction": _FUSED[activation]}
-        return self._emit("CONV_2D", inputs, size, filters, options, "Conv2DOptions", gain**2, activation)
+        return self._emit("CONV_2D", inputs, size, filters, options, "Conv2DOptions", 1.0, activation)
 
     def depthwise(
         self,
@@ -132,6 +128,26 @@ class Blueprint:
             y = self._emit("RELU", (x.name,), x.size, x.channels, {}, "NONE")
             self._relus[x.name] = Feature(y.name, y.size, y.channels, x.power * (0.5 if x.centred else 1), False)
         return self._relus[x.name]
+
+    def silu(self, x: Feature) -> Feature:
+        """Return x * sigmoid(x)."""
+        return self.scaled(x, self._gate(x), power=0.36 * x.power, centred=False)
+
+    def squeeze_excite(self, x: Feature, filters: int, activation: str | None = None) -> Feature:
+        """Scale each channel by a gate made of all channels' averages; `activation` None inside it is SiLU."""
+        axes = self._constant("axes", np.array([1, 2], np.int32))
+        pooled = self._emit("MEAN", (x.name, axes), (1, 1), x.channels, {"keepDims": True}, "ReducerOptions", x.power)
+        few = self.conv(pooled, filters, activation=activation, norm=False, bias=True)
+        gate = self._gate(self.conv(few if activation else self.silu(few), x.channels, norm=False, bias=True))
+        return self.scaled(x, gate, power=0.29 * x.power, centred=x.centred)
+
+    def scaled(self, x: Feature, by: Feature, power: float, centred: bool) -> Feature:
+        """Return the product, of the shape of `x`; `power` and `centred` are what is expected of it."""
+        y = self._emit("MUL", (x.name, by.name), x.size, x.channels, {"fusedActivationFunction": 0}, "MulOptions")
+        return Feature(y.name, x.size, x.channels, power, centred)
+
+    def _gate(self, x: Feature) -> Feature:
+        return self._emit("LOGISTIC", (x.name,), x.size, x.channels, {}, "NONE")
 
     def pool(self, x: Feature, kind: str, kernel: int, stride: int = 1) -> Feature:
         """Take the "max" or the "average" of windows, with "SAME" padding that does not count."""
@@ -187,18 +203,11 @@ class Blueprint:
 
     def _weights(self, shape: tuple[int, ...], fan_in: int, power: float) -> str:
         """Name weights that make the mean square of the output 1."""
-        deviation = np.float32(1 / math.sqrt(fan_in * power))
-
-        def draw(rng: np.random.Generator) -> np.ndarray:
-            w = rng.standard_normal(shape, np.float32)
-            w *= deviation
-            return w
-
-        return self._drawn("weights", draw, shape)
+        deviation = 1 / math.sqrt(fan_in * power)
+        return self._drawn("weights", lambda rng: _normal(rng, shape, deviation), shape)
 
     def _bias(self, n: int) -> str:
-        deviation = np.float32(_BIAS_DEVIATION)
-        return self._drawn("bias", lambda rng: rng.standard_normal(n, np.float32) * deviation, (n,))
+        return self._drawn("bias", lambda rng: _normal(rng, (n,), _BIAS_DEVIATION), (n,))
 
     def _constant(self, name: str, data: np.ndarray) -> str:
         name = f"{name}_{len(self._tensors)}"
@@ -227,6 +236,12 @@ class Blueprint:
         self._tensors[name] = Tensor(name, out.shape, "float32")
         self._ops.append(Op(kind, inputs, (name,), options, options_type))
         return out
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> np.ndarray:
+    drawn = rng.standard_normal(shape, np.float32)
+    drawn *= np.float32(deviation)
+    return drawn
 
 
 def _strided(size: tuple[int, ...], strides: tuple[int, int]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ Exit status: 0 done; 1 a gate or budget failed; 2 the input or the arguments are
 import dataclasses
 import errno
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -233,6 +234,34 @@ def finetune(model: str, as_json: bool, **asked: Any) -> None:
     from edgenet.training_options import finetune_job
 
     _train(run_job, finetune_job(model, asked), as_json)
+
+
+@main.command("scale")
+@click.option("--device", metavar="D", help="Where to measure: local, adb:SERIAL, ...")
+@click.option("--budget", metavar="TIME", help="What one picture may take: 30ms.")
+@out_option
+@click.option("--family", metavar="F", help="What is scaled.  [default: efficientnet-lite]")
+@threads_option
+@json_option
+def scale_(as_json: bool, **asked: Any) -> None:
+    """Find the width, depth and resolution that fill a latency budget on a device, and export the network.
+
+    \b
+    edgenet scale --device local --budget 30ms --out OUT
+    """
+    from edgenet.scale_job import ScaleJob, lines, scale
+
+    given = {k: v for k, v in asked.items() if v is not None}
+    for name, example in (("device", "local"), ("budget", "30ms"), ("out", "OUT")):
+        if name not in given:
+            raise InputError(f"--{name} is missing: give --{name} {example}, say")
+    job = ScaleJob(**given, command=shlex.join(["edgenet", *sys.argv[1:]]))
+    with _progress() as progress:
+        results = scale(job, progress)
+    if as_json:
+        _print_json(results.to_json())
+    else:
+        _print_facts(lines(results))
 
 
 @main.command()

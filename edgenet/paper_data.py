@@ -53,7 +53,7 @@ def _cells() -> dict[str, Any]:
 
 
 def amoebanet_cell(name: str, kind: str) -> dict[str, tuple[Any, ...]]:
-    """Return "operations", "inputs" and "used" of the cell `kind`, "normal" or "reduction", of AmoebaNet-A, -B or -C."""
+    """Return "operations", "inputs" and "used" of a cell, "normal" or "reduction", of AmoebaNet-A, -B or -C."""
     return {key: tuple(value) for key, value in _cells()[name][kind].items()}
 
 

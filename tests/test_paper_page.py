@@ -18,7 +18,7 @@ from edgenet import paper_data
 from edgenet.device_bench.timing import compare
 from edgenet.errors import InputError
 from edgenet.paper import LADDER, RUNTIMES
-from edgenet.paper_networks import file_id
+from edgenet.paper_networks import file_id, scaled_counts
 from edgenet.paper_page import headline, write_pages
 from edgenet.paper_tables import speedups, tables
 from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results
@@ -37,6 +37,8 @@ def some_results() -> Results:
     """A whole run as results.json has it: GPipe's network in OpenVINO only, two devices, accuracy of Lite0."""
     counts = {"resnet-152": (60_192_808, 11_300_000_000), "efficientnet-b1": (7_794_184, 690_000_000),
               "efficientnet-b0": (5_288_548, 386_000_000)}  # fmt: skip
+    for table in ("3", "7"):
+        counts |= {k: (c.parameters, c.multiply_adds) for k, c in scaled_counts(table).items()}
     paper = {
         "tables": ["2", "3", "4", "5", "7", "lite", "ladder"], "quick": False, "images": "f" * 64,
         "counts": {n: {"parameters": p, "multiply_adds": m} for n, (p, m) in counts.items()},
