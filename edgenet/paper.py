@@ -120,6 +120,7 @@ def run(job: PaperJob, progress: Progress = lambda *_: None, say: Callable[[str]
         planned = [s for s in steps(job) if _left(s, results, pictures)]
         for line in time_plan(planned):
             say(line)
+        _tidy(job.out, results)
         _count(job, results)
         for done, step in enumerate(planned):
             progress("paper", done, len(planned))
@@ -312,9 +313,7 @@ def _run(job: PaperJob, step: Step, pictures: _Pictures, results: Results) -> No
     if accuracy:
         _evaluate([a for a in made if a.format == "tflite" and a.weights != "random"], job.out, pictures, results)
         results.save(job.out)
-    for a in made:
-        if a.weights == "random":  # gigabytes that no one can use
-            _remove(job.out / a.path)
+    _tidy(job.out, results)
 
 
 def _write(step: Step, ids: Sequence[str], folder: Path, pictures: _Pictures, results: Results) -> list[Artifact]:
@@ -381,6 +380,15 @@ def _available_bytes() -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _tidy(out: Path, results: Results) -> None:
+    """Delete the files with random weights, gigabytes that no one can use, and what a killed run left half written."""
+    for a in results.artifacts:
+        if a.weights == "random":
+            _remove(out / a.path)
+    for part in (out / "files").rglob(".*.part*"):
+        _remove(part)
 
 
 def _remove(path: Path) -> None:

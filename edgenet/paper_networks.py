@@ -5,23 +5,20 @@ where there is not enough memory the child is killed, not the run.
 """
 
 import multiprocessing
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgenet import paper_data, rivals, zoo
-from edgenet.baselines import mobilenet_v1, mobilenet_v2, resnet
-from edgenet.blueprint import Blueprint
+from edgenet import rivals, zoo
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export import FORMATS, Source, export_graph, find_source, versions
 from edgenet.export.savedmodel import SUFFIX, to_saved_model
 from edgenet.images import limit
 from edgenet.results import Artifact, Failure, ImageSet, sha256_of, size_of
+from edgenet.scaled_tables import ScaledRow, scaled_rows
 
 T = TypeVar("T")
 
@@ -46,32 +43,14 @@ def counts(name: str) -> Counts:
     return Counts(rivals.parameters(name), rivals.multiply_adds(name))
 
 
-def scaled_key(table: str, row: Mapping[str, str]) -> str:
-    """Return the name of a scaled network: its table's number and what the row calls it."""
-    return f"table {table}: {row['model']}" if table == "7" else f"table {table}: {row['baseline']}, {row['scaling']}"
+def scaled_key(table: str, row: ScaledRow) -> str:
+    """Return what results.json calls a network of table 3 or 7."""
+    return f"table {table}: {row.baseline}, {row.scaling}"
 
 
 def scaled_counts(table: str) -> dict[str, Counts]:
-    """Return the counts of the networks of table 3 or 7 by `scaled_key`; no row whose factors are not printed."""
-    found = {}
-    for row in paper_data.printed(table):
-        text = row["model"] if table == "7" else row["scaling"]
-        factors = {key: float(value) for key, value in re.findall(r"\b([dwr])=(\d+(?:\.\d+)?)", text)}
-        if factors or "baseline" in text.lower():
-            depth, width = factors.get("d", 1.0), factors.get("w", 1.0)
-            px = round(224 * factors.get("r", 1.0))  # all four networks are published at 224 px
-            found[scaled_key(table, row)] = _scaled(row.get("baseline", "EfficientNet-B0"), width, depth, px)
-    return found
-
-
-def _scaled(name: str, width: float, depth: float, px: int) -> Counts:
-    if name == "EfficientNet-B0":
-        row = replace(zoo.spec("efficientnet-b0"), width=width, depth=depth, resolution_px=px)
-        return Counts(zoo.parameters(row), zoo.multiply_adds(row))
-    draws: dict[str, Callable[..., Blueprint]]
-    draws = {"MobileNetV1": mobilenet_v1, "MobileNetV2": mobilenet_v2, "ResNet-50": partial(resnet, 50)}
-    net = draws[name](width=width, depth=depth, resolution_px=px)
-    return Counts(net.parameters, net.multiply_adds)
+    """Return the counts of the networks of table 3 or 7 by `scaled_key`."""
+    return {scaled_key(table, r): Counts(r.parameters, r.multiply_adds) for r in scaled_rows(table)}
 
 
 def published_name(name: str) -> str:

@@ -61,13 +61,13 @@ def write_pages(results: Results, out: Path) -> list[Path]:
 
 
 def headline(results: Results) -> str:
-    """Return the answer in a sentence: the speed-ups beside the paper's."""
+    """Return the answer in a sentence: each pair's best speed-up and its runtime, beside the paper's."""
     parts = []
     for network in dict.fromkeys(s.network for s in speedups(results)):
         best = max((s for s in speedups(results) if s.network == network), key=lambda s: s.ratio)
         parts.append(
-            f"{published_name(network)} is {times(best.ratio)} as fast as {published_name(best.rival)} "
-            f"(the paper: {published_speedup(network):g}×)"
+            f"{published_name(network)} is {times(best.ratio)} as fast as {published_name(best.rival)} in "
+            f"{RUNTIME_NAMES[best.runtime]} (the paper: {published_speedup(network):g}×)"
         )
     return "; ".join(parts) if parts else "EfficientNet's comparison, on this machine"
 

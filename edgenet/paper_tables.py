@@ -15,6 +15,7 @@ from edgenet.errors import InputError
 from edgenet.paper import LADDER, PAIRS, RUNTIMES, TABLE4, paper_of
 from edgenet.paper_networks import file_id, published_name, scaled_key
 from edgenet.results import Estimate, Evaluation, Measurement, Results
+from edgenet.scaled_tables import scaled_rows
 from edgenet.text import MISSING, number, times
 
 MEASURED, COMPUTED, QUOTED, NOTHING = "measured", "computed", "quoted", ""
@@ -228,35 +229,30 @@ def table2(results: Results) -> Table:
 
 
 def table3(results: Results) -> Table:
-    """Table 3: scaling other networks, as published, with the FLOPS counted where they were."""
-    known = paper_of(results)["counts"]
-    columns = ("Network", "Scaling", "Multiply-adds", "FLOPS, paper", "Top-1")
-    rows = tuple(
-        (Cell(r["baseline"]), Cell(r["scaling"]),
-         _counted(known.get(scaled_key("3", r)), "multiply_adds", 1e9, "B"),
-         _quoted(r["flops_billions"], "B"), _quoted(r["top1_percent"], "%"))
-        for r in paper_data.printed("3")
-    )  # fmt: skip
-    lead = (
-        "Compound scaling of MobileNet and ResNet. Accuracies are quoted: each is a training on ImageNet. Where the "
-        "paper does not print the factors of a compound scaling there is nothing to count."
-    )
-    return Table("table3", "Table 3: scaling other networks", lead, columns, rows)
+    """Table 3: scaling other networks, accuracy as published, FLOPS counted."""
+    lead = "Compound scaling of MobileNet and ResNet. Accuracies are quoted: each is a training on ImageNet."
+    return _scaled(results, "3", "Table 3: scaling other networks", lead)
 
 
 def table7(results: Results) -> Table:
     """Table 7: EfficientNet-B0 scaled in one way or in all, FLOPS counted."""
-    known = paper_of(results)["counts"]
-    columns = ("Network", "Parameters", "Multiply-adds", "FLOPS, paper", "Top-1")
-    rows = []
-    for r in paper_data.printed("7"):
-        count = known.get(scaled_key("7", r))
-        madds, params = _counted(count, "multiply_adds", 1e9, "B"), _counted(count, "parameters", 1e6, "M")
-        rows.append(
-            (Cell(r["model"]), params, madds, _quoted(r["flops_billions"], "B"), _quoted(r["top1_percent"], "%"))
-        )
     lead = "EfficientNet-B0 scaled by depth, width or resolution alone, or by all three. Accuracies are quoted."
-    return Table("table7", "Table 7: one dimension or three", lead, columns, tuple(rows))
+    return _scaled(results, "7", "Table 7: one dimension or three", lead)
+
+
+def _scaled(results: Results, number_: str, title: str, lead: str) -> Table:
+    known, rows = paper_of(results)["counts"], []
+    notes: dict[str, list[str]] = {}
+    for r in scaled_rows(number_):
+        count = known.get(scaled_key(number_, r))
+        label = Cell(r.scaling if number_ == "7" else r.baseline, note="" if number_ == "7" else r.scaling)
+        madds, params = _counted(count, "multiply_adds", 1e9, "B"), _counted(count, "parameters", 1e6, "M")
+        rows.append((label, params, madds, _quoted(r.flops_billions, "B"), _quoted(f"{r.top1_percent:.1f}", "%")))
+        if r.note:
+            notes.setdefault(r.note, []).append(" ".join(s for s in (label.text, label.note) if s))
+    columns = ("Network", "Parameters", "Multiply-adds", "FLOPS, paper", "Top-1")
+    said = tuple(f"{'; '.join(names)}: {note}." for note, names in notes.items())
+    return Table(f"table{number_}", title, lead, columns, tuple(rows), said)
 
 
 def table5(results: Results) -> Table:
