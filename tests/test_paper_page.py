@@ -1,6 +1,7 @@
 """The comparison's page: its numbers are those of results.json, each says where it comes from, nothing is loaded."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -19,7 +20,7 @@ from edgenet.device_bench.timing import compare
 from edgenet.errors import InputError
 from edgenet.paper import LADDER, RUNTIMES
 from edgenet.paper_networks import file_id, scaled_counts
-from edgenet.paper_page import headline, write_pages
+from edgenet.paper_page import doubt, headline, write_pages
 from edgenet.paper_tables import speedups, tables
 from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results
 
@@ -120,7 +121,7 @@ def test_a_speedup_is_the_ratio_round_by_round_with_its_interval() -> None:
 
 def test_the_headline_has_both_speedups_beside_the_paper_s() -> None:
     said = headline(some_results())
-    assert re.search(r"EfficientNet-B1 is 7\.\d\d× as fast as ResNet-152 in \w+ \(the paper: 5\.7×\)", said)
+    assert re.search(r"EfficientNet-B1 is 7\.\d\d× as fast as ResNet-152 in TensorFlow \(the paper: 5\.7×\)", said)
     assert re.search(r"EfficientNet-B7 is 7\.\d\d× as fast as GPipe in OpenVINO \(the paper: 6\.1×\)", said)
 
 
@@ -220,3 +221,14 @@ def test_the_page_does_not_scroll_sideways_in_a_browser(width_px: int, written: 
     assert scroll <= inner == width_px
     assert beyond == 0
     assert (wide > 0, narrow > 0) == ((False, True) if width_px == 390 else (True, False))
+
+
+def test_measurements_with_a_warning_are_said_on_top(tmp_path: Path) -> None:
+    results = some_results()
+    assert doubt(results) == ""
+    results.put(dataclasses.replace(results.measurements[0], warnings=("noisy: <x>", "cannot tell it from y")))
+    write_pages(results, tmp_path)
+    assert f"1 of {len(results.measurements)} measurements have a warning (noisy: <x>" in doubt(results)
+    page = (tmp_path / "paper.html").read_text()
+    assert page.index("have a warning (noisy: &lt;x&gt;") < page.index("<section")
+    assert "have a warning" in (tmp_path / "paper.md").read_text()
