@@ -22,7 +22,7 @@ FROM_KERAS = [n for n in rivals.NAMES if n not in DRAWN]
 IN_TABLE = [n for n in rivals.NAMES if rivals.spec(n).paper_name]
 
 PARAMETERS_DIFFER = {"densenet-264"}  # printed with the moving statistics of its batch norms
-MULTIPLY_ADDS_DIFFER = {"densenet-169", "densenet-264"}  # printed 4 % above what any counter finds
+MULTIPLY_ADDS_DIFFER = {"densenet-169", "densenet-264"}  # printed 4 % above the count
 
 
 def marked(names: list[str]) -> list[object]:
