@@ -93,7 +93,7 @@ def _amoebanet(cells: str, normal_cells: int, filters: int) -> Callable[[str, in
     return lambda name, px: amoebanet(cells, normal_cells, filters, px, name)
 
 
-_DENSENET_FLOPS = "counts 4 % fewer multiply-adds than the paper prints, here as with other counters"
+_DENSENET_FLOPS = "counts 4 % fewer multiply-adds than the paper prints; the reason is not known"
 
 # fmt: off
 RIVALS: dict[str, Rival] = {r.name: r for r in (

@@ -22,7 +22,7 @@ FROM_KERAS = [n for n in rivals.NAMES if n not in DRAWN]
 IN_TABLE = [n for n in rivals.NAMES if rivals.spec(n).paper_name]
 
 PARAMETERS_DIFFER = {"densenet-264"}  # printed with the moving statistics of its batch norms
-MULTIPLY_ADDS_DIFFER = {"densenet-169", "densenet-264"}  # printed 4 % above what any counter finds
+MULTIPLY_ADDS_DIFFER = {"densenet-169", "densenet-264"}  # printed 4 % above the count
 
 
 def marked(names: list[str]) -> list[object]:
@@ -97,7 +97,6 @@ def test_an_efficientnet_drawn_from_the_zoos_row_counts_as_the_zoo_does(spec: zo
         (mobilenet_v1(0.5, resolution_px=160), "MobileNet", {"alpha": 0.5}),
         (mobilenet_v2(), "MobileNetV2", {}),
         (mobilenet_v2(1.4), "MobileNetV2", {"alpha": 1.4}),
-        (resnet(50, late_stride=False), "ResNet50", {}),
         (resnet(152, late_stride=False), "ResNet152", {}),
     ],
 )
@@ -185,7 +184,7 @@ def test_gpipes_network_is_too_large_for_a_flatbuffer_and_that_is_said(monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet-152", "xception", "mobilenet-v3-small", "densenet-169"])
+@pytest.mark.parametrize("name", ["xception", "mobilenet-v3-small"])
 def test_a_rivals_activations_are_finite_and_none_is_denormal(name: str) -> None:
     graph = rivals.graph(name)
     *inside, output = activations(graph, every=5)
