@@ -1,14 +1,12 @@
-"""The command line: parse, call, print. The only place that prints or exits.
+"""The command line: parse, call, print (printing.py). The only place that exits; those two alone print.
 
 Exit status: 0 done; 1 a gate or budget failed; 2 the input or the arguments are wrong; 3 a device or runtime failed.
 """
 
 import dataclasses
 import errno
-import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +25,21 @@ from edgenet.options import (
     out_option,
     threads_option,
     what_options,
+)
+from edgenet.printing import (
+    Progress,
+    hold_to_budget,
+    io_text,
+    megabytes,
+    print_device_evaluations,
+    print_evaluations,
+    print_facts,
+    print_failures,
+    print_json,
+    print_run,
+    print_table,
+    print_trained,
+    train_and_print,
 )
 from edgenet.training_options import finetune_options, qat_options
 
@@ -86,9 +99,9 @@ def run(model: str, as_json: bool, **asked: Any) -> None:
     from edgenet.pipeline import run as run_job
 
     job = job_of(model, asked)
-    with _progress() as progress:
+    with Progress() as progress:
         results = run_job(job, progress)
-    _print_run(results, job.out, as_json)
+    print_run(results, job.out, as_json)
 
 
 @main.command()
@@ -104,15 +117,15 @@ def export(model: str, as_json: bool, **asked: Any) -> None:
     from edgenet.pipeline import run as run_job
 
     job = job_of(model, asked)
-    with _progress() as progress:
+    with Progress() as progress:
         results = run_job(job, progress, only_export=True)
     if as_json:
-        _print_json(results.to_json())
+        print_json(results.to_json())
     else:
-        _print_table(
+        print_table(
             ("file", "size", "input", "output"),
             [
-                (str(job.out / a.path), _megabytes(a.size_bytes), _io(a.inputs[0]), _io(a.outputs[0]))
+                (str(job.out / a.path), megabytes(a.size_bytes), io_text(a.inputs[0]), io_text(a.outputs[0]))
                 for a in results.artifacts
                 if a.precision in job.precisions
             ],
@@ -120,8 +133,8 @@ def export(model: str, as_json: bool, **asked: Any) -> None:
         for finding in results.context.get("calibration_findings", []):
             if finding["severity"] != "info":
                 click.echo(f"Warning: {finding['message']}; {finding['remedy']}")
-    _hold_to_budget(results)
-    _print_failures(results)
+    hold_to_budget(results)
+    print_failures(results)
 
 
 @main.command()
@@ -151,13 +164,13 @@ def evaluate(
         parse(device)
     if images is None:
         raise InputError("evaluating needs images: give --images DIR (a folder of photographs) or --images sample")
-    with _progress() as progress:
+    with Progress() as progress:
         results = evaluate_files(artifacts, images, reference, limit, progress, tuple(dict.fromkeys(devices)))
     if as_json:
-        _print_json(results.to_json())
+        print_json(results.to_json())
     elif results.evaluations:
-        (_print_device_evaluations if devices else _print_evaluations)(results)
-    _print_failures(results)
+        (print_device_evaluations if devices else print_evaluations)(results)
+    print_failures(results)
 
 
 @main.command()
@@ -194,7 +207,7 @@ def bench(
             explaining.check_run(out, artifacts)
     elif out is not None:
         raise InputError("bench --out goes with --explain: it draws the explanation in the report of a run")
-    with _progress() as progress:
+    with Progress() as progress:
         found, failures = bench_on(
             tuple(dict.fromkeys(devices)) or ("local",),
             [(str(p), p) for p in dict.fromkeys(artifacts)],
@@ -215,24 +228,24 @@ def bench(
     if out is not None and results.explanations:
         _write_report(explaining.keep(results.explanations, out), out)
     if as_json:
-        _print_json(results.to_json())
+        print_json(results.to_json())
     else:
         from edgenet import timing_text
 
         if measurements := results.measurements:
-            _print_table(timing_text.titles(measurements, request), timing_text.rows(measurements, request))
+            print_table(timing_text.titles(measurements, request), timing_text.rows(measurements, request))
             for note in timing_text.notes(measurements, request):
                 click.echo(f"Note: {note}")
         if results.estimates:
-            _print_table(timing_text.ESTIMATE_TITLES, timing_text.estimate_rows(results.estimates))
+            print_table(timing_text.ESTIMATE_TITLES, timing_text.estimate_rows(results.estimates))
             for note in timing_text.estimate_notes(results.estimates):
                 click.echo(f"Note: {note}")
         for e in results.explanations:
             click.echo(f"\n{e.artifact}")
-            _print_table(explaining.TITLES, explaining.rows(e))
+            print_table(explaining.TITLES, explaining.rows(e))
             for sentence in explaining.new_sentences(results.explanations, e):
                 click.echo(f"- {sentence}")
-    _print_failures(results)
+    print_failures(results)
 
 
 @main.command()
@@ -250,7 +263,7 @@ def qat(model: str, as_json: bool, **asked: Any) -> None:
     from edgenet.qat_job import qat as run_job
     from edgenet.training_options import qat_job
 
-    _train(run_job, qat_job(model, asked), as_json)
+    train_and_print(run_job, qat_job(model, asked), as_json)
 
 
 @main.command()
@@ -268,7 +281,7 @@ def finetune(model: str, as_json: bool, **asked: Any) -> None:
     from edgenet.finetune_job import finetune as run_job
     from edgenet.training_options import finetune_job
 
-    _train(run_job, finetune_job(model, asked), as_json)
+    train_and_print(run_job, finetune_job(model, asked), as_json)
 
 
 @main.command("scale")
@@ -291,12 +304,12 @@ def scale_(as_json: bool, **asked: Any) -> None:
         if name not in given:
             raise InputError(f"--{name} is missing: give --{name} {example}, say")
     job = ScaleJob(**given, command=shlex.join(["edgenet", *sys.argv[1:]]))
-    with _progress() as progress:
+    with Progress() as progress:
         results = scale(job, progress)
     if as_json:
-        _print_json(results.to_json())
+        print_json(results.to_json())
     else:
-        _print_facts(lines(results))
+        print_facts(lines(results))
 
 
 @main.command()
@@ -309,9 +322,9 @@ def inspect(artifact: Path, as_json: bool) -> None:
 
     found = inspect_file(artifact)
     if as_json:
-        _print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(found))
         return
-    _print_facts(lines(found))
+    print_facts(lines(found))
 
 
 @main.command()
@@ -347,7 +360,7 @@ def _verify_handoff(folder: Path, as_json: bool) -> None:
 
     checks = verify(folder)
     if as_json:
-        _print_json([dataclasses.asdict(c) for c in checks])
+        print_json([dataclasses.asdict(c) for c in checks])
     else:
         for c in checks:
             mark = "-" if c.ok is None else "ok" if c.ok else "FAILED"
@@ -367,9 +380,9 @@ def report(folder: Path, as_json: bool) -> None:
     results = Results.load(folder)
     _write_report(results, folder)
     if "training" in results.context:
-        _print_trained(results, folder, as_json)
+        print_trained(results, folder, as_json)
     else:
-        _print_run(results, folder, as_json)
+        print_run(results, folder, as_json)
 
 
 def _write_report(results: "Results", folder: Path) -> None:
@@ -401,17 +414,17 @@ def paper(out: Path | None, quick: bool, images: str | None, as_json: bool, **li
     from edgenet.paper_page import PAGE_FILE, headline
 
     job = paper_job(out, quick, images, lists["tables"], lists["devices"])
-    with _progress() as progress:
+    with Progress() as progress:
         results = run_job(job, progress, lambda line: click.echo(line, err=True))
     if as_json:
-        _print_json(results.to_json())
+        print_json(results.to_json())
     else:
         click.echo(f"{headline(results)}\n\nThe page: {job.out / PAGE_FILE}")
         for f in results.failures:
             if f.stage == "fit":  # known before anything ran, and a row of the page
                 click.echo(f"Note: {f.what} was not measured: {f.why}")
     results.failures = [f for f in results.failures if f.stage != "fit"]
-    _print_failures(results)
+    print_failures(results)
 
 
 @main.command()
@@ -424,11 +437,11 @@ def models(as_json: bool) -> None:
     if as_json:
         counted = {m.name: {"params": parameters(m), "madds": multiply_adds(m)} for m in MODELS.values()}
         packages = {name: package for name, (package, _) in PACKAGES.items()}
-        _print_json(
+        print_json(
             [{**dataclasses.asdict(m), **counted[m.name], "weights": packages.get(m.name)} for m in MODELS.values()]
         )
         return
-    _print_table(
+    print_table(
         ("model", "input px", "parameters", "published", "mult-adds", "published", "top-1", "INT8 top-1", "weights"),
         [
             (m.name, str(m.resolution_px), f"{parameters(m) / 1e6:.2f} M", f"{m.params_millions:.1f} M",
@@ -452,10 +465,10 @@ def devices(context: click.Context, as_json: bool) -> None:
 
     found = list_devices()
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         runtimes = [", ".join(f"{k} {v}" for k, v in d["runtimes"].items()) for d in found]
-        _print_table(
+        print_table(
             ("device", "runtimes", "what"), [(d["id"], r, d["name"]) for d, r in zip(found, runtimes, strict=True)]
         )
 
@@ -489,7 +502,7 @@ def prepare(device: str, wheels: Path | None, runtimes: tuple[str, ...], as_json
         raise InputError(f"'{device}' needs no preparing, or is no device (valid: ssh:[USER@]HOST[:PORT])")
     prepared = prepare_board(parse(address), runtimes, wheels, lambda text: click.echo(f"{text} ...", err=True))
     if as_json:
-        _print_json(dataclasses.asdict(prepared))
+        print_json(dataclasses.asdict(prepared))
         return
     packages = ", ".join(f"{name} {version}" for name, version in prepared.packages.items())
     what = "is ready" if prepared.done else "was ready, nothing was changed"
@@ -505,169 +518,11 @@ def doctor(as_json: bool) -> None:
 
     found = examine()
     if as_json:
-        _print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(found))
         return
-    _print_facts(lines_of(found))
+    print_facts(lines_of(found))
     click.echo()
     for problem in found.problems:
         click.echo(f"Problem: {problem.what}\n  Remedy: {problem.remedy}")
     if not found.problems:
         click.echo("No problems found.")
-
-
-# ------------------------------------------------------------------------------------------------------------ printing
-
-
-def _print_run(results: "Results", out: Path, as_json: bool) -> None:
-    if as_json:
-        _print_json(results.to_json())
-    else:
-        from edgenet.summary import summary_renderable
-
-        _console().print(summary_renderable(results))
-        click.echo(f"\nThe report: {out / 'report.html'}")
-    _hold_to_budget(results)
-    if results.failures:
-        sys.exit(3)
-
-
-def _train(run_job: Callable[..., "Results"], job: Any, as_json: bool) -> None:
-    with _progress() as progress:
-        results = run_job(job, progress, lambda line: click.echo(line, err=True))
-    _print_trained(results, job.out, as_json)
-
-
-def _print_trained(results: "Results", out: Path, as_json: bool) -> None:
-    from edgenet.training_page import verdict
-
-    if as_json:
-        _print_json(results.to_json())
-    else:
-        _print_evaluations(results)
-        click.echo(verdict(results.context["training"]))
-        click.echo(f"\nThe report: {out / 'report.html'}")
-    _print_failures(results)
-
-
-def _print_evaluations(results: "Results") -> None:
-    from edgenet.text import interval, number, percent, points
-
-    rows = []
-    for e in results.evaluations:
-        compared = e.agreement is not None
-        rows.append(
-            (e.artifact, str(e.n_images), percent(e.top1), interval(e.top1_ci95) if e.top1_ci95 else "—",
-             percent(e.top5), percent(e.agreement) if compared else "—", points(e.top1_drop),
-             f"{e.flips_fixed} / {e.flips_broken}" if e.flips_fixed is not None else "—",
-             number(e.mcnemar_p, 2), number(e.sqnr_db, 1))
-        )  # fmt: skip
-    _print_table(
-        ("file", "pictures", "top-1", "95 %", "top-5", "agreement", "lost", "fixed / broken", "McNemar p", "SQNR dB"),
-        rows,
-    )
-    for warning in dict.fromkeys(w for e in results.evaluations for w in e.warnings):
-        click.echo(f"Note: {warning}")
-
-
-def _print_device_evaluations(results: "Results") -> None:
-    from edgenet.text import percent
-
-    rows = [
-        (e.artifact, e.device, str(e.n_images), percent(e.top1), percent(e.agreement),
-         f"{e.outputs_differing} of {e.outputs_compared}",
-         "—" if e.largest_difference is None else f"{e.largest_difference:.2g}")
-        for e in results.evaluations
-    ]  # fmt: skip
-    _print_table(("file", "device", "pictures", "top-1", "as here", "outputs that differ", "by at most"), rows)
-    for e in results.evaluations:
-        click.echo(f"Note: {e.artifact} on {e.device}: {e.difference}")
-
-
-def _print_failures(results: "Results") -> None:
-    for f in results.failures:
-        click.echo(f"edgenet: {f.stage} {f.what} failed: {f.why}; {f.remedy}", err=True)
-    if results.failures:
-        sys.exit(3)
-
-
-def _hold_to_budget(results: "Results") -> None:
-    missed = [(format, s) for format, s in results.context.get("search", {}).items() if not s["met"]]
-    if missed:
-        format, s = missed[0]
-        raise GateFailed(f"no int8 file in {format} has {s['budget']}; {len(s['steps'])} were tried, the best was kept")
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=1, default=str))
-
-
-def _print_facts(rows: list[tuple[str, str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=False, padding=(0, 1))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value in rows:
-        table.add_row(Text(label), Text(value))
-    _console().print(table)
-
-
-def _print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    for i, title in enumerate(titles):
-        number = i > 0 and all(row[i][:1].isdigit() or row[i][:1] in "—-+−" for row in rows)
-        table.add_column(title, justify="right" if number else "left", no_wrap=0 < i < len(titles) - 1, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    _console().print(table)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
-
-
-class _progress:
-    """A progress bar on stderr while it is a terminal; called with (what, done, total)."""
-
-    def __enter__(self) -> Callable[[str, int, int], None]:
-        self.bar: Any = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self.bar = Progress(
-                TextColumn("{task.description:>10}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self.bar.start()
-            self.tasks: dict[str, Any] = {}
-        return self.show
-
-    def show(self, what: str, done: int, total: int) -> None:
-        if self.bar is not None:
-            if what not in self.tasks:
-                self.tasks[what] = self.bar.add_task(what, total=total)
-            self.bar.update(self.tasks[what], completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.2f} MB"
-
-
-def _io(t: Any) -> str:
-    return f"{t.name} {'x'.join(map(str, t.shape))} {t.dtype}"

@@ -97,7 +97,7 @@ def test_nothing_but_the_command_line_prints_or_exits() -> None:
     root = Path(cli.__file__).parents[1]
     for folder in ("edgenet", "export", "calibration", "device_bench"):
         for path in (root / folder).glob("*.py"):
-            if path.name in ("cli.py", "runner.py", "describe.py"):
+            if path.name in ("cli.py", "printing.py", "runner.py", "describe.py"):
                 continue
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call):

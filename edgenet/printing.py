@@ -1,0 +1,169 @@
+"""What the commands print: tables, facts, JSON and progress. With cli.py the only place that prints or exits."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgenet.errors import GateFailed
+
+if TYPE_CHECKING:
+    from edgenet.results import Results
+
+
+def print_run(results: "Results", out: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(results.to_json())
+    else:
+        from edgenet.summary import summary_renderable
+
+        console().print(summary_renderable(results))
+        click.echo(f"\nThe report: {out / 'report.html'}")
+    hold_to_budget(results)
+    if results.failures:
+        sys.exit(3)
+
+
+def train_and_print(run_job: Callable[..., "Results"], job: Any, as_json: bool) -> None:
+    with Progress() as progress:
+        results = run_job(job, progress, lambda line: click.echo(line, err=True))
+    print_trained(results, job.out, as_json)
+
+
+def print_trained(results: "Results", out: Path, as_json: bool) -> None:
+    from edgenet.training_page import verdict
+
+    if as_json:
+        print_json(results.to_json())
+    else:
+        print_evaluations(results)
+        click.echo(verdict(results.context["training"]))
+        click.echo(f"\nThe report: {out / 'report.html'}")
+    print_failures(results)
+
+
+def print_evaluations(results: "Results") -> None:
+    from edgenet.text import interval, number, percent, points
+
+    rows = []
+    for e in results.evaluations:
+        compared = e.agreement is not None
+        rows.append(
+            (e.artifact, str(e.n_images), percent(e.top1), interval(e.top1_ci95) if e.top1_ci95 else "—",
+             percent(e.top5), percent(e.agreement) if compared else "—", points(e.top1_drop),
+             f"{e.flips_fixed} / {e.flips_broken}" if e.flips_fixed is not None else "—",
+             number(e.mcnemar_p, 2), number(e.sqnr_db, 1))
+        )  # fmt: skip
+    print_table(
+        ("file", "pictures", "top-1", "95 %", "top-5", "agreement", "lost", "fixed / broken", "McNemar p", "SQNR dB"),
+        rows,
+    )
+    for warning in dict.fromkeys(w for e in results.evaluations for w in e.warnings):
+        click.echo(f"Note: {warning}")
+
+
+def print_device_evaluations(results: "Results") -> None:
+    from edgenet.text import percent
+
+    rows = [
+        (e.artifact, e.device, str(e.n_images), percent(e.top1), percent(e.agreement),
+         f"{e.outputs_differing} of {e.outputs_compared}",
+         "—" if e.largest_difference is None else f"{e.largest_difference:.2g}")
+        for e in results.evaluations
+    ]  # fmt: skip
+    print_table(("file", "device", "pictures", "top-1", "as here", "outputs that differ", "by at most"), rows)
+    for e in results.evaluations:
+        click.echo(f"Note: {e.artifact} on {e.device}: {e.difference}")
+
+
+def print_failures(results: "Results") -> None:
+    for f in results.failures:
+        click.echo(f"edgenet: {f.stage} {f.what} failed: {f.why}; {f.remedy}", err=True)
+    if results.failures:
+        sys.exit(3)
+
+
+def hold_to_budget(results: "Results") -> None:
+    missed = [(format, s) for format, s in results.context.get("search", {}).items() if not s["met"]]
+    if missed:
+        format, s = missed[0]
+        raise GateFailed(f"no int8 file in {format} has {s['budget']}; {len(s['steps'])} were tried, the best was kept")
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1, default=str))
+
+
+def print_facts(rows: list[tuple[str, str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(Text(label), Text(value))
+    console().print(table)
+
+
+def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    for i, title in enumerate(titles):
+        number = i > 0 and all(row[i][:1].isdigit() or row[i][:1] in "—-+−" for row in rows)
+        table.add_column(title, justify="right" if number else "left", no_wrap=0 < i < len(titles) - 1, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console().print(table)
+
+
+def console() -> Any:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+class Progress:
+    """A progress bar on stderr while it is a terminal; called with (what, done, total)."""
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self.bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self.bar = Progress(
+                TextColumn("{task.description:>10}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self.bar.start()
+            self.tasks: dict[str, Any] = {}
+        return self.show
+
+    def show(self, what: str, done: int, total: int) -> None:
+        if self.bar is not None:
+            if what not in self.tasks:
+                self.tasks[what] = self.bar.add_task(what, total=total)
+            self.bar.update(self.tasks[what], completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.2f} MB"
+
+
+def io_text(t: Any) -> str:
+    return f"{t.name} {'x'.join(map(str, t.shape))} {t.dtype}"
