@@ -31,6 +31,7 @@ EXTRAS = {
     "qat": "quantization-aware training",
     "weights": "pretrained weights of EfficientNet-Lite0, 1 and 2",
     "sample": "the sample photographs (--images sample)",
+    "tfds": "reading TensorFlow Datasets (--images tfds:NAME)",
     "ethos-u": "estimates for Ethos-U (ethos-u:CONFIG)",
     "android": "replaying a hand-over through MediaPipe (handoff --verify)",
 }
