@@ -65,7 +65,9 @@ def _accuracy_tile(t: Told, view: View, returned: Row | None) -> str:
         return tile("Accuracy", MISSING, "", None, "It was not measured.")
     if t.get("kind") == "finetune":
         n = counted(e.n_labelled, "picture")
-        return tile("Top-1", percent(e.top1), "", e.top1, f"Of {n} that were not trained on: {interval(e.top1_ci95)}.")
+        return tile(
+            "Top-1", percent(e.top1), "", e.top1, f"Of {n} that were not trained on; 95 %: {interval(e.top1_ci95)}."
+        )
     of = f"of {counted(e.n_images, 'picture')}"
     when, name = ("before", "Post-training int8") if t.get("kept") == "qat" else ("after", "The trained file")
     other = (t.get(when) or {}).get("agreement")
