@@ -1,5 +1,5 @@
 # make demo     sets up .venv and takes EfficientNet-Lite0 from weights to a report
-# make test     sets up the same and runs all tests
+# make test     sets up the same and runs the tests; make test-all those too that take minutes each
 # make check    what CI runs: lint, format, types, tests
 PYTHON ?= python3.11
 VENV := .venv
@@ -8,7 +8,7 @@ OUT ?= demo
 # Files of tests side by side: most tests wait for one core, or for a process.
 WORKERS ?= --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-fast check lint types setup clean
+.PHONY: demo test test-all test-fast check lint types setup clean
 
 setup: $(VENV)/.installed
 
@@ -26,10 +26,13 @@ demo: setup
 	@echo "Open $(OUT)/report.html"
 
 test: setup
+	$(BIN)/python -m pytest -m "not device and not long" $(WORKERS)
+
+test-all: setup
 	$(BIN)/python -m pytest -m "not device" $(WORKERS)
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not device and not slow" $(WORKERS)
+	$(BIN)/python -m pytest -m "not device and not slow and not long" $(WORKERS)
 
 lint: setup
 	$(BIN)/ruff check .

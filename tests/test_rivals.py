@@ -26,7 +26,7 @@ MULTIPLY_ADDS_DIFFER = {"densenet-169", "densenet-264"}  # printed 4 % above the
 
 
 def marked(names: list[str]) -> list[object]:
-    return [pytest.param(n, marks=pytest.mark.slow) if n in FROM_KERAS else n for n in names]
+    return [pytest.param(n, marks=pytest.mark.long) if n in FROM_KERAS else n for n in names]
 
 
 def activations(graph: Graph, every: int = 1) -> list[np.ndarray]:
@@ -55,7 +55,7 @@ def test_multiply_adds_are_those_of_table_2_within_3_percent(name: str) -> None:
     assert rivals.multiply_adds(name) / 1e9 == pytest.approx(published, rel=0.03)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(PARAMETERS_DIFFER | MULTIPLY_ADDS_DIFFER))
 def test_where_a_count_differs_from_table_2_the_row_says_why_and_it_is_as_said(name: str) -> None:
     row = rivals.spec(name)
@@ -89,7 +89,7 @@ def test_an_efficientnet_drawn_from_the_zoos_row_counts_as_the_zoo_does(spec: zo
     assert (net.parameters, net.multiply_adds) == (zoo.parameters(spec), zoo.multiply_adds(spec))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("drawn", "theirs", "options"),
     [
@@ -183,7 +183,7 @@ def test_gpipes_network_is_too_large_for_a_flatbuffer_and_that_is_said(monkeypat
         write_tflite(net.graph())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["xception", "mobilenet-v3-small"])
 def test_a_rivals_activations_are_finite_and_none_is_denormal(name: str) -> None:
     graph = rivals.graph(name)

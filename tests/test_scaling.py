@@ -231,7 +231,7 @@ def test_what_makes_no_sense_is_refused_in_one_line_and_nothing_is_written(tmp_p
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scale_on_this_machine_exits_0_only_within_5_percent_of_the_budget(tmp_path) -> None:
     done = CliRunner().invoke(
         cli.main, ["scale", "--device", "local", "--budget", "10ms", "--out", str(tmp_path), "--family", "mobilenet-v2"]

@@ -71,7 +71,7 @@ open_strategy("multiworker")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_after_other_work_of_tensorflow_are_told_what_to_do() -> None:
     config = json.dumps({"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 0}})
     done = subprocess.run(
@@ -164,14 +164,14 @@ def _equal_to_rounding(one: dict[str, np.ndarray], other: dict[str, np.ndarray])
         np.testing.assert_allclose(other[f"{kind}_loss"], one[f"{kind}_loss"], rtol=1e-2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_devices_give_the_weights_of_one_to_rounding(
     of_one: dict[str, np.ndarray], tiny_folder: Path, tmp_path: Path
 ) -> None:
     _equal_to_rounding(of_one, Replica(tmp_path / "two", tiny_folder, "mirrored", 2).result())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_worker_processes_give_the_weights_of_one_to_rounding(
     of_one: dict[str, np.ndarray], tiny_folder: Path, tmp_path: Path
 ) -> None:

@@ -170,7 +170,7 @@ def settled(out: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "images_per_s"} for row in curve]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_interrupted_terminated_and_killed_it_ends_at_the_file_of_a_run_that_was_not(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -203,7 +203,7 @@ def test_interrupted_terminated_and_killed_it_ends_at_the_file_of_a_run_that_was
         assert (out / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(photos: Path, tmp_path: Path) -> None:
     first = start(photos, tmp_path / "OUT", "--epochs", 1)
     stdout, stderr = first.communicate(timeout=120)
@@ -224,7 +224,7 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(phot
     assert "is of another run (epochs was 1, is 2): give the same command to go on, or another --out" in stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_loss_that_is_no_number_stops_with_step_rate_and_what_to_try(photos: Path, tmp_path: Path) -> None:
     # Every layer's sums are clipped, so no learning rate is enough; logits divided by this are infinite.
     process = start(photos, tmp_path / "OUT", "--temperature", 1e-39)
