@@ -304,8 +304,11 @@ def test_ctrl_c_ends_in_one_line_and_the_same_command_goes_on(
     tiny_folder: Path, tmp_path: Path, edgenet: Edgenet
 ) -> None:
     asked = ("run", "tiny", "--precision", "float32", "--calibration-images", 5, "--images", tiny_folder)
-    out = tmp_path / "OUT"
-    status, shown = on_a_terminal(*asked, "--out", out, until=b"export", send=signal.SIGINT)
+    for attempt in range(5):  # on a busy machine the run may end before the signal gets there
+        out = tmp_path / f"OUT{attempt}"
+        status, shown = on_a_terminal(*asked, "--out", out, until=b"export", send=signal.SIGINT)
+        if status != 0:
+            break
     assert status == 130, shown
     assert "interrupted" in shown
     assert "Traceback" not in shown

@@ -255,7 +255,7 @@ def test_crops_of_one_sample_photograph_stay_in_one_part(wanted: int) -> None:
     photographs = [{file.split("#")[0] for file in part.files} for part in (a, b)]
     assert not photographs[0] & photographs[1]
     assert len(a) + len(b) == len(images)
-    assert abs(len(a) - wanted) <= 12
+    assert abs(len(a) - wanted) <= 16  # crops of a photograph
     assert len(a) > 0
 
 
