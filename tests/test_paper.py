@@ -54,7 +54,7 @@ def test_table_4_is_timed_as_the_paper_did_it_and_its_files_are_not_kept(resumed
     out = resumed[1]
     results = json.loads((out / "results.json").read_text())
     for m in results["measurements"]:
-        assert (m["n_runs"], m["threads"], len(m["device_info"]["pinned_cores"])) == (20, 1, 1)
+        assert (m["n_runs"], m["threads"], len(m["device_info"]["pinned_to"])) == (20, 1, 1)
         assert len(set(m["rounds"])) == 10
     assert results["context"]["paper"]["counts"]["efficientnet-b1"]["parameters"] == 7_794_184
     assert [p.name for p in (out / "files" / "table4").iterdir()] == []

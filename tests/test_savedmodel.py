@@ -33,7 +33,7 @@ def test_tensorflow_is_timed_like_any_runtime_on_the_core_that_was_asked_for(sav
     with open_device("local") as device:
         found, failures = device.bench([("tiny", saved)], Request(runtime="tensorflow", cores=(0,), plan=plan))
     assert failures == []
-    assert (found[0].runtime, found[0].n_runs, found[0].device_info["pinned_cores"]) == ("tensorflow", 4, [0])  # type: ignore[union-attr]
+    assert (found[0].runtime, found[0].n_runs, found[0].device_info["pinned_to"]) == ("tensorflow", 4, [0])  # type: ignore[union-attr]
 
 
 @pytest.mark.slow
