@@ -72,7 +72,7 @@ class Worker:
     Args:
         path: the model file.
         threads: threads of one inference when timed; `predict` uses as many for a batch.
-        runtime: litert, onnxruntime or openvino; None takes the format's own.
+        runtime: litert, onnxruntime, openvino or, on this machine, tensorflow; None takes the format's own.
         delegate: cpu, gpu or npu, as `runtime.load` takes it; None is the CPU.
         cores: the cores to run on, none for all that this process may use; those of this machine only.
         command: starts runner.py some other way, on a board say; `path` is then a path there.
@@ -108,7 +108,8 @@ class Worker:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         if command is None:
             path = Path(path).resolve()
-            command = [sys.executable, runner.__file__, "--runtime", runtime_module.__file__]
+            module = "tensorflow_runtime.py" if runtime == "tensorflow" else "runtime.py"
+            command = [sys.executable, runner.__file__, "--runtime", str(Path(runtime_module.__file__).parent / module)]
             if threading.current_thread() is threading.main_thread():  # the kernel watches the thread, not the process
                 command += ["--parent", str(os.getpid())]
             if cores:

@@ -24,8 +24,10 @@ def import_runtime(path: str, runtime: str | None = None) -> str:
     return NAME
 
 
-def load(path: Any, threads: int = 1, runtime: str | None = None) -> Predictor:
+def load(path: Any, threads: int = 1, runtime: str | None = None, delegate: str | None = None) -> Predictor:
     """Load the SavedModel in the folder `path`. Raises LoadError."""
+    if delegate not in (None, "cpu"):
+        raise LoadError(f"{NAME} is timed on the CPU only, not on '{delegate}' (valid: cpu)")
     path = os.fspath(path)
     import_runtime(path, runtime)
     if not os.path.isdir(path):
