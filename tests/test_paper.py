@@ -61,6 +61,7 @@ def test_table_4_is_timed_as_the_paper_did_it_and_its_files_are_not_kept(resumed
     assert {p.name for p in out.iterdir()} == {"files", "results.json", "paper.html", "paper.md", "paper.csv"}
 
 
+@pytest.mark.long
 def test_the_lite_table_measures_accuracy_where_weights_and_labels_are(tmp_path: Path, tiny_folder: Path) -> None:
     out = tmp_path / "out"
     done = run("--out", out, "--quick", "--table", "lite", "--images", tiny_folder)
