@@ -538,7 +538,7 @@ def test_a_mobilenet_v2_of_keras_3_goes_the_whole_way(tmp_path: Path) -> None:
     assert_runs(tmp_path / "mobilenet_v2.keras", "tf", tmp_path / "OUT")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_resnet_50_of_tf_keras_goes_the_whole_way(tmp_path: Path) -> None:
     import tf_keras
 
