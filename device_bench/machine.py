@@ -197,6 +197,7 @@ def _stat_jiffies() -> tuple[int, int] | None:
 
 
 def cpu_model() -> str:
+    """Return the name of the processor or, where it has none, of the board or the architecture."""
     for line in (_read(_PROC / "cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("model name", "Hardware") and value.strip():

@@ -31,6 +31,8 @@ PATH = NamedPath(path_type=Path)
 
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return one decorator that adds all `options`, in their order in the help text."""
+
     def add(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)

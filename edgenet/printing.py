@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_run(results: "Results", out: Path, as_json: bool) -> None:
+    """Print the summary of a run and where its report is; exit with 1 for a missed budget, 3 for a failure."""
     if as_json:
         print_json(results.to_json())
     else:
@@ -28,12 +29,14 @@ def print_run(results: "Results", out: Path, as_json: bool) -> None:
 
 
 def train_and_print(run_job: Callable[..., "Results"], job: Any, as_json: bool) -> None:
+    """Run a training job under a progress bar and print what came of it."""
     with Progress() as progress:
         results = run_job(job, progress, lambda line: click.echo(line, err=True))
     print_trained(results, job.out, as_json)
 
 
 def print_trained(results: "Results", out: Path, as_json: bool) -> None:
+    """Print what a training gave and where its report is."""
     from edgenet.training_page import verdict
 
     if as_json:
@@ -46,6 +49,7 @@ def print_trained(results: "Results", out: Path, as_json: bool) -> None:
 
 
 def print_evaluations(results: "Results") -> None:
+    """Print accuracy and agreement, a file a row."""
     from edgenet.text import interval, number, percent, points
 
     rows = []
@@ -66,6 +70,7 @@ def print_evaluations(results: "Results") -> None:
 
 
 def print_device_evaluations(results: "Results") -> None:
+    """Print how a device's answers differ from this machine's, a file a row."""
     from edgenet.text import percent
 
     rows = [
@@ -80,6 +85,7 @@ def print_device_evaluations(results: "Results") -> None:
 
 
 def print_failures(results: "Results") -> None:
+    """Print each failure on stderr in a line; exit with 3 where there was one."""
     for f in results.failures:
         click.echo(f"edgenet: {f.stage} {f.what} failed: {f.why}; {f.remedy}", err=True)
     if results.failures:
@@ -87,6 +93,7 @@ def print_failures(results: "Results") -> None:
 
 
 def hold_to_budget(results: "Results") -> None:
+    """Raise GateFailed where a search ended outside its budget."""
     missed = [(format, s) for format, s in results.context.get("search", {}).items() if not s["met"]]
     if missed:
         format, s = missed[0]
@@ -94,10 +101,12 @@ def hold_to_budget(results: "Results") -> None:
 
 
 def print_json(value: Any) -> None:
+    """Print plain values as JSON on stdout."""
     click.echo(json.dumps(value, indent=1, default=str))
 
 
 def print_facts(rows: list[tuple[str, str]]) -> None:
+    """Print pairs of label and value."""
     from rich.table import Table
     from rich.text import Text
 
@@ -110,6 +119,7 @@ def print_facts(rows: list[tuple[str, str]]) -> None:
 
 
 def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table; columns of numbers stand to the right, the first and the last column fold."""
     from rich.table import Table
     from rich.text import Text
 
@@ -123,6 +133,7 @@ def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
 
 
 def console() -> Any:
+    """Return the console of stdout, 160 characters wide where it is no terminal."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -162,8 +173,10 @@ class Progress:
 
 
 def megabytes(size_bytes: int) -> str:
+    """Return a size as text, in megabytes of 10^6 bytes."""
     return f"{size_bytes / 1e6:.2f} MB"
 
 
 def io_text(t: Any) -> str:
+    """Return name, shape and type of an input or output."""
     return f"{t.name} {'x'.join(map(str, t.shape))} {t.dtype}"

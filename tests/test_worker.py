@@ -600,6 +600,7 @@ def test_a_process_at_work_is_found_by_its_name():
     child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         wait_for(lambda: any("python" in name for name in busy.busiest()))
+        assert busy.since()[0] != 0, "it used none of the machine's time"
     finally:
         child.kill()
         child.wait()
