@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -595,12 +596,32 @@ def test_what_changed_while_it_was_measured_is_told():
     assert machine.machine_warnings({**before, "other_processes_cores": 0}, 2, pinned_to=[1])[0].startswith("2 threads")
 
 
+def _write_proc(folder, busy, processes):
+    """Write the files of /proc that `machine.Busy` reads: jiffies of all cores, and (name, jiffies) by pid."""
+    (folder / "stat").write_text(f"cpu  {busy} 0 0 9999 0 0 0 0 0 0\n")
+    for pid, (name, jiffies) in processes.items():
+        (folder / str(pid)).mkdir(exist_ok=True)
+        (folder / str(pid) / "stat").write_text(f"{pid} ({name}) R 1 1 1 0 -1 0 0 0 0 0 {jiffies} 0 0 0 20 0\n")
+
+
+def test_what_others_used_is_what_all_used_less_ours(tmp_path, monkeypatch):
+    clock = iter([100.0, 102.0])
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    monkeypatch.setattr(machine, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    me, tick = os.getpid(), os.sysconf("SC_CLK_TCK")
+    _write_proc(tmp_path, 1000, {me: ("pytest", 10), 7: ("child", 0), 8: ("idle", 5), 9: ("my (gcc)", 50)})
+    busy = machine.Busy(lambda: [7])
+    used = {me: ("pytest", 10 + tick), 7: ("child", tick), 8: ("idle", 5), 9: ("my (gcc)", 50 + tick // 2)}
+    _write_proc(tmp_path, 1000 + 2 * tick + tick // 2, used)
+    assert busy.busiest() == ["my (gcc)"]
+    assert busy.since() == (0.25, 0.0)  # half a second of two
+
+
 def test_a_process_at_work_is_found_by_its_name():
     busy = machine.Busy(lambda: [])
     child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         wait_for(lambda: any("python" in name for name in busy.busiest()))
-        assert busy.since()[0] != 0, "it used none of the machine's time"
     finally:
         child.kill()
         child.wait()
