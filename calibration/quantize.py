@@ -49,6 +49,8 @@ INT8_KINDS = set(WEIGHT_AXIS) | SAME_SCALE | ONE_SCALE | set(FIXED_OUTPUT) | FRE
 INT16_KINDS = INT8_KINDS - {"HARD_SWISH", "PRELU", "GELU", "RELU_N1_TO_1", "GATHER", "MIRROR_PAD", "SPLIT"}
 
 INTEGER = {"int8": (-128, 127), "int16": (-32768, 32767), "uint8": (0, 255)}
+# Precisions of single operators that keep their weights as they are, or as good as that.
+UNROUNDED = ("float32", "float16")
 PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
 NEEDS_CALIBRATION = ("int8", "int16x8")
 # The converter's own threshold: smaller weights are not worth a hybrid kernel.
@@ -152,7 +154,7 @@ def quantize(
         calibration: ranges of every activation; int8 and int16x8 need it.
         weights: the integers to use, by the name of the operator's output; rounded to the nearest by default.
         exceptions: the precision of single operators, by the name of their output: "int8", "int16", "float32", or
-            "weight-only", which computes in float with the integers of its weights.
+            two that compute in float: "weight-only" with the integers of its weights, "float16" with weights in float16.
 
     Raises:
         InputError: unknown precision, or one that needs a calibration came without.
@@ -162,7 +164,7 @@ def quantize(
     if precision == "float32":
         return graph
     if precision == "float16":
-        return _with_stored_weights(graph, _half)
+        return _with_stored_weights(graph, lambda t, _: _half(t) if t.dtype == "float32" else None)
     weights = {**round_weights(graph, skip=weights or {}), **(weights or {})}
     if precision == "weight-only":
         graph = _with_corrected_biases(graph, weights)
@@ -176,9 +178,8 @@ def quantize(
     ).run()
 
 
-def _half(t: Tensor, _: Weight | None) -> Tensor | None:
-    if t.dtype != "float32" or t.data is None:
-        return None
+def _half(t: Tensor) -> Tensor:
+    assert t.data is not None
     limit = np.finfo(np.float16).max
     return replace(t, name=f"{t.name}_float16", dtype="float16", data=np.clip(t.data, -limit, limit).astype(np.float16))
 
@@ -280,19 +281,19 @@ class _Quantizer:
             for n in op.inputs
         )
         out = op.outputs[0]
-        if self.exceptions.get(out) == "weight-only" and out in self.weights:
+        if constant_weights(self.graph, op) is not None and self.exceptions.get(out) in ("weight-only", "float16"):
             inputs = self.stored_weights(op, inputs)
         self.emit(replace(op, inputs=inputs), "float32")
 
     def stored_weights(self, op: Op, inputs: tuple[str | None, ...]) -> tuple[str | None, ...]:
-        """Keep the integers of an operator that computes in float, dequantized once, and the bias that they want."""
-        out, w = op.outputs[0], self.weights[op.outputs[0]]
-        float_weights = self.graph.tensors[str(op.inputs[1])]
+        """Keep the weights of an operator that computes in float smaller, and the bias that rounded ones want."""
+        out, t = op.outputs[0], self.graph.tensors[str(op.inputs[1])]
+        w = self.weights[out] if self.exceptions[out] == "weight-only" else None
         stored, real = f"{out}_weights", f"{out}_weights_real"
-        self.tensors[stored] = replace(_int8_constant(float_weights, w), name=stored)
-        self.tensors[real] = replace(float_weights, name=real, data=None)
+        self.tensors[stored] = replace(_half(t) if w is None else _int8_constant(t, w), name=stored)
+        self.tensors[real] = replace(t, name=real, data=None)
         self.ops.append(Op("DEQUANTIZE", (stored,), (real,), options_type="DequantizeOptions"))
-        if w.bias is None:
+        if w is None or w.bias is None:
             return (inputs[0], real, *inputs[2:])
         self.tensors[f"{out}_bias"] = Tensor(f"{out}_bias", w.bias.shape, "float32", w.bias)
         return (inputs[0], real, f"{out}_bias")

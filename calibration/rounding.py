@@ -19,6 +19,7 @@ import numpy as np
 
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import (
+    UNROUNDED,
     WEIGHT_AXIS,
     Weight,
     adds_in_pairs,
@@ -72,7 +73,7 @@ def round_with_feedback(
     images: int = 24,
     threads: int | None = None,
 ) -> dict[str, Weight]:
-    """Return the weights of every operator that has some, by the name of its output, for `quantize(weights=...)`.
+    """Return the weights of every operator that rounds some, by the name of its output, for `quantize(weights=...)`.
 
     Args:
         graph: float operators.
@@ -103,7 +104,7 @@ def round_with_feedback(
     weights = {}
     for op in graph.ops:
         w = constant_weights(graph, op)
-        if w is not None:
+        if w is not None and (exceptions or {}).get(op.outputs[0]) not in UNROUNDED:
             moments = run.moments(op, w)
             own = bits.get(op.outputs[0], 8) if isinstance(bits, Mapping) else bits
             weights[op.outputs[0]] = _layer(

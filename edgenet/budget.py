@@ -21,7 +21,6 @@ from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
 
 MAX_PICTURES = 1000  # that a step is measured on; the file that is kept is measured on all
 GROWTH = 2  # of the number of layers that are kept better, from step to step
-MOST_FLOAT = 0.9  # of the layers: with more of them in float a file is not int8 any more
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def search(
         if not found:
             rest: dict[str, str] = {}  # what the ladder before ended with
             for kept, ranked in _ladders(making, making.shared(corrected), making.bits(format, "int8"), progress):
-                for k in _counts(int(MOST_FLOAT * len(ranked)) if kept == "float32" else len(ranked)):
+                for k in _almost_all(len(ranked)) if kept == "float16" else _counts(len(ranked)):
                     exceptions = {**rest, **{op: kept for layer, _ in ranked[:k] for op in layer}}
                     what = _mixed(k, len(ranked), kept, next(iter(rest.values()), "int8"))
                     found = attempt(Variant(corrected, exceptions), what, _missed(steps[-1], budget))
@@ -169,7 +168,7 @@ def _ladders(
     """Yield what layers are kept in, better each time, with the layers as that is most needed, worst first."""
     inputs = [x for x, _ in zip(shared.inputs(), range(PICTURES // 2), strict=False)]
     better = "int16" if making.target.accelerator and "int16" in making.target.activation_types else "weight-only"
-    for kept, without in ((better, None), ("float32", better)):
+    for kept, without in ((better, None), ("float16", better)):
         yield kept, sensitivity(
             shared.graph, inputs, shared.calibration, shared.weights("int8", bits), groups=layers(shared.graph),
             alone=without, progress=lambda done, total: progress("sensitivity", done, total),
@@ -190,8 +189,17 @@ def _counts(n: int) -> Iterator[int]:
     yield n
 
 
+def _almost_all(n: int) -> Iterator[int]:
+    """Yield 1, 2, 4, 8, ... up to half of n, then halve what is left, up to n - 1: the last layer stays in int8."""
+    k = 1
+    while k < n:
+        yield k
+        k += max(1, min(k, (n - k) // 2))
+
+
 def _named(precision: str) -> str:
-    return {"weight-only": "int8 weights and float32 activations"}.get(precision, precision)
+    words = {"weight-only": "int8 weights and float32 activations", "float16": "float16 weights"}
+    return words.get(precision, precision)
 
 
 def _missed(step: Step, budget: Budget) -> str:

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from conftest import Edgenet
 
-from edgenet.budget import Budget, _counts, search
+from edgenet.budget import Budget, _almost_all, _counts, search
 from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.sensitivity import layers, sensitivity
@@ -59,6 +59,12 @@ def test_the_number_of_layers_doubles_and_ends_with_all() -> None:
     assert list(_counts(1)) == [1]
 
 
+def test_float16_comes_to_all_layers_but_one() -> None:
+    assert list(_almost_all(82)) == [1, 2, 4, 8, 16, 32, 57, 69, 75, 78, 80, 81]
+    assert list(_almost_all(2)) == [1]
+    assert list(_almost_all(1)) == []
+
+
 def test_the_first_file_within_the_budget_ends_the_search(tiny_images: Images) -> None:
     found = search(making(tiny_images), "tflite", tiny_images[1], Budget(max_drop_points=50))
     assert found.met
@@ -72,9 +78,9 @@ def test_a_budget_that_nothing_meets_tries_every_step_and_keeps_the_best(tiny_im
     n_layers = len(layers(making(tiny_images).network.graph))
     assert not found.met
     n = len(found.sensitivity)
-    assert len(found.steps) == 2 + len(list(_counts(n))) + len(list(_counts(int(0.9 * n))))
+    assert len(found.steps) == 2 + len(list(_counts(n))) + len(list(_almost_all(n)))
     assert found.steps[-1].what.startswith("int8 weights and float32 activations with the")
-    assert found.steps[-1].what.endswith("in float32")
+    assert found.steps[-1].what.endswith("in float16 weights")
     assert len(found.sensitivity) <= n_layers
     best = max(found.steps, key=lambda s: s.sqnr_db or 0)
     assert dict(found.variant.exceptions) == best.exceptions
