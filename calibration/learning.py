@@ -23,6 +23,7 @@ import numpy as np
 
 from edgenet.errors import MissingDependency
 from edgenet.frameworks import keras, quiet, tensorflow
+from edgenet.targets import PAIR_LIMIT
 
 MOST_MOVED = 1.0  # in the natural logarithm of a scale: further off, calibration was wrong or the learning rate is
 Step = Callable[[], Any]
@@ -116,6 +117,13 @@ def _exact_mean(tf: Any, x: list[Any], options: Mapping[str, Any], links: Links)
     return sums * (links.inputs[0]() / (links.output() * np.float32(n)))
 
 
+def _shared_pairs(tf: Any, q: Any) -> Any:
+    """`quantize.share_pairs` in Keras' layout, where the inputs are the axis before the last."""
+    first, second = q[..., ::2, :], q[..., 1::2, :]
+    room = PAIR_LIMIT - tf.abs(first)
+    return tf.reshape(tf.stack([first, tf.clip_by_value(second, -room, room)], axis=-2), tf.shape(q))
+
+
 @cache
 def kit() -> dict[str, Any]:
     """Return the classes that subclass Keras' and tensorflow-model-optimization's, made when first asked for."""
@@ -191,7 +199,7 @@ def kit() -> dict[str, Any]:
         """Weights in steps of their scale, one scale per output channel, symmetric."""
 
         def __init__(self, config: "Config") -> None:
-            self.config, self.limit = config, float(2 ** (config.bits - 1) - 1)
+            self.config, self.limit = config, 127.0 if config.in_pairs else float(2 ** (config.bits - 1) - 1)
 
         def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
             shape = tensor_shape[-2:] if name == "depthwise_kernel" else tensor_shape[-1:]
@@ -213,7 +221,8 @@ def kit() -> dict[str, Any]:
             if "moved" in weights:
                 v = v / ratio_of(weights["moved"])
             v = tf.clip_by_value(v, -self.limit, self.limit)
-            v = v + tf.stop_gradient(tf.round(v) - v)
+            q = tf.round(v)
+            v = v + tf.stop_gradient((_shared_pairs(tf, q) if self.config.in_pairs else q) - v)
             return tf.cast(v * self.per_channel() if training else v, inputs.dtype)
 
         def get_config(self) -> dict[str, Any]:
@@ -237,8 +246,9 @@ def kit() -> dict[str, Any]:
     class Config(api.QuantizeConfig):  # type: ignore[misc, name-defined]
         """Which variables of a layer are quantized and how."""
 
-        def __init__(self, bits: int, rounds: bool, learn_range: bool, learn_scale: bool) -> None:
+        def __init__(self, bits: int, rounds: bool, learn_range: bool, learn_scale: bool, in_pairs: bool) -> None:
             self.bits, self.rounds, self.learn_range, self.learn_scale = bits, rounds, learn_range, learn_scale
+            self.in_pairs = in_pairs
             self.links = Links()
             self.factor: Step | None = None
 
@@ -263,7 +273,7 @@ def kit() -> dict[str, Any]:
             return [Levels(self)] if self.rounds else []
 
         def get_config(self) -> dict[str, Any]:
-            return {n: getattr(self, n) for n in ("bits", "rounds", "learn_range", "learn_scale")}
+            return {n: getattr(self, n) for n in ("bits", "rounds", "learn_range", "learn_scale", "in_pairs")}
 
     class Scheme(api.QuantizeScheme):  # type: ignore[misc, name-defined]
         """Nothing but what is annotated: the graph says what is quantized, and batch norm is folded already."""

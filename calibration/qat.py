@@ -26,6 +26,7 @@ from edgenet.export.graph import Graph
 from edgenet.frameworks import tensorflow
 from edgenet.images import normalise
 from edgenet.results import Calibration
+from edgenet.targets import SAFE_BITS
 
 WEIGHT_BITS = (4, 7, 8)
 MOST_DIFFERENCE = 0.005  # between simulated and integer arithmetic, in agreement
@@ -132,8 +133,9 @@ def train(
     latent = dict(_float_weights(shared.graph))
     with strategy.scope():
         student = fake_quantized(
-            before, latent, bits, learn_ranges=distill.learn_ranges, learn_scales=distill.learn_scales
-        )
+            before, latent, bits, in_pairs=set(bits.values()) == {SAFE_BITS},  # as SharedCalibration.weights rounds
+            learn_ranges=distill.learn_ranges, learn_scales=distill.learn_scales,
+        )  # fmt: skip
         # The student's sums of integers need float32's 24 bits, so that it answers as the file; the teacher's do not.
         with policy(half_type(distill.mixed_precision, strategy)):
             teacher = float_model(shared.network.graph)

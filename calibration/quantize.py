@@ -118,6 +118,13 @@ def pair_scale(w: np.ndarray) -> np.ndarray:
     return np.maximum(np.maximum(pairs / (PAIR_LIMIT - 1), np.abs(w).max(-1) / 127), 1e-10).astype(np.float32)
 
 
+def share_pairs(q: np.ndarray) -> np.ndarray:
+    """Return rounded weights, (..., T), of whose pairs the second is held to what the first leaves of PAIR_LIMIT."""
+    out, room = q.copy(), PAIR_LIMIT - np.abs(q[..., ::2])
+    out[..., 1::2] = np.clip(q[..., 1::2], -room, room)
+    return out
+
+
 def round_weights(
     graph: Graph, bits: int = 8, per_channel: bool = True, skip: Container[str] = ()
 ) -> dict[str, Weight]:
@@ -153,8 +160,8 @@ def quantize(
         precision: one of PRECISIONS.
         calibration: ranges of every activation; int8 and int16x8 need it.
         weights: the integers to use, by the name of the operator's output; rounded to the nearest by default.
-        exceptions: the precision of single operators, by the name of their output: "int8", "int16", "float32", or
-            two that compute in float: "weight-only" with the integers of its weights, "float16" with weights in float16.
+        exceptions: the precision of single operators, by the name of their output: "int8", "int16", "float32", or two
+            that compute in float: "weight-only" with the integers of its weights, "float16" with weights in float16.
 
     Raises:
         InputError: unknown precision, or one that needs a calibration came without.

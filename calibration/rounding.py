@@ -26,6 +26,7 @@ from edgenet.calibration.quantize import (
     constant_weights,
     pair_scale,
     quantize,
+    share_pairs,
     weight_scale,
 )
 from edgenet.errors import InputError
@@ -353,7 +354,7 @@ def _layer(
     else:
         q = np.clip(np.rint(grouped / s[..., None]), -limit, limit)
         if in_pairs:
-            q[..., 1::2] = np.clip(q[..., 1::2], np.abs(q[..., ::2]) - PAIR_LIMIT, PAIR_LIMIT - np.abs(q[..., ::2]))
+            q = share_pairs(q)
     stored = op.inputs[2] if len(op.inputs) > 2 else None
     bias = None
     if bias_correction and stored is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgenet.calibration.learning import Links, Step, kit, ratio_of, tfmot
-from edgenet.calibration.quantize import FREE, INTEGER, WEIGHT_AXIS, Weight
+from edgenet.calibration.quantize import FREE, INTEGER, WEIGHT_AXIS, Weight, adds_in_pairs, share_pairs
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph, Op, Quantization
 from edgenet.frameworks import keras, quiet
@@ -60,6 +60,7 @@ class FakeQuantized:
     model: Any  # (N, H, W, 3) float32, normalised -> (N, classes) logits on the grid of the file's
     quantized: Graph
     bits: Mapping[str, int]
+    in_pairs: bool = False
 
     def trained(self, calibration: Calibration) -> tuple[dict[str, Weight], Calibration]:
         """Return the integers that the model has now and its ranges, for `quantize(graph, "int8", ...)`."""
@@ -76,7 +77,8 @@ class FakeQuantized:
                 ranges[name] = ((-128 - zero) * step, (127 - zero) * step)
             if op.kind in WEIGHT_AXIS:
                 step = 1.0 if q is None else float(steps.of(name)())
-                weights[name] = _read_weight(self.quantized, op, values, self.bits.get(name, 8), step)
+                pairs = self.in_pairs and _in_pairs(self.quantized, op)
+                weights[name] = _read_weight(self.quantized, op, values, self.bits.get(name, 8), pairs, step)
         return weights, replace(calibration, ranges=ranges, method=f"{calibration.method}+trained")
 
 
@@ -85,6 +87,7 @@ def fake_quantized(
     latent: Mapping[str, np.ndarray],
     bits: Mapping[str, int],
     *,
+    in_pairs: bool = False,
     learn_ranges: bool = True,
     learn_scales: bool = False,
 ) -> FakeQuantized:
@@ -94,6 +97,7 @@ def fake_quantized(
         quantized: from `quantize(graph, "int8", ...)`.
         latent: float weights by the operator's output: a weight starts as near to its own as its integer allows.
         bits: of each operator's weights, by the operator's output; 8 where it does not say.
+        in_pairs: two weights whose products a kernel adds first share PAIR_LIMIT, as `round_with_feedback` has it.
         learn_ranges: let the ranges of activations move, where no other scale hangs on them.
         learn_scales: let the scales of weights move.
 
@@ -109,7 +113,8 @@ def fake_quantized(
         rounds = quantized.tensors[out].quantization is not None and op.kind not in MOVES
         if not rounds and op.kind not in WEIGHT_AXIS:
             return layer
-        config = classes["Config"](bits.get(out, 8), rounds, out in free, learn_scales)
+        pairs = in_pairs and _in_pairs(quantized, op)
+        config = classes["Config"](bits.get(out, 8), rounds, out in free, learn_scales, pairs)
         return api.quantize_annotate_layer(layer, quantize_config=config)
 
     with quiet(), kit_scope(), api.quantize_scope():
@@ -120,7 +125,11 @@ def fake_quantized(
         if _layer_name(op.outputs[0]) in _names(model):
             _calibrate(model.get_layer(_layer_name(op.outputs[0])), quantized, op, latent)
             steps.link(op)
-    return FakeQuantized(model, quantized, dict(bits))
+    return FakeQuantized(model, quantized, dict(bits), in_pairs)
+
+
+def _in_pairs(graph: Graph, op: Op) -> bool:
+    return op.kind in WEIGHT_AXIS and adds_in_pairs(op.kind, graph.tensors[str(op.inputs[1])].shape)
 
 
 class _Steps:
@@ -185,14 +194,17 @@ def _calibrate(layer: Any, graph: Graph, op: Op, latent: Mapping[str, np.ndarray
             v.assign(np.asarray(values[_variable(v)], np.float32).reshape(v.shape))
 
 
-def _read_weight(graph: Graph, op: Op, values: Mapping[str, np.ndarray], bits: int, output_step: float) -> Weight:
+def _read_weight(
+    graph: Graph, op: Op, values: Mapping[str, np.ndarray], bits: int, pairs: bool, output_step: float
+) -> Weight:
     kernel = _kernel(op.kind)
     ratio = np.asarray(ratio_of(values[f"{kernel}_moved"])) if f"{kernel}_moved" in values else np.float32(1)
-    limit = 2 ** (bits - 1) - 1
+    limit = 127 if pairs else 2 ** (bits - 1) - 1
     integers = np.rint(np.clip(values[kernel] / ratio, -limit, limit))
     scales = np.broadcast_to(values[f"{kernel}_scale"] * ratio, integers.shape)
     axis, t = WEIGHT_AXIS[op.kind], graph.tensors[str(op.inputs[1])]
-    stored = _from_keras(op.kind, integers).astype(np.int8)
+    stored = _from_keras(op.kind, integers)
+    stored = (share_pairs(stored) if pairs else stored).astype(np.int8)
     per_channel = np.moveaxis(_from_keras(op.kind, scales), axis, 0).reshape(stored.shape[axis], -1)[:, 0]
     assert t.quantization is not None
     scale = per_channel[:1] if len(t.quantization.scale) == 1 else per_channel

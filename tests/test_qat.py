@@ -24,6 +24,7 @@ from edgenet.frameworks import tensorflow
 from edgenet.images import load_pixels, normalise, open_images
 from edgenet.parts import divide
 from edgenet.results import ImageSet, Results
+from edgenet.targets import PAIR_LIMIT, SAFE_BITS
 
 pytest.importorskip("tensorflow_model_optimization")
 
@@ -48,7 +49,7 @@ def student_of(shared: SharedCalibration, bits: int = 8, **learn: bool) -> FakeQ
     own = layer_bits(shared.graph, bits)
     graph = quantize(shared.graph, "int8", shared.calibration, weights=start(shared, own))
     latent = {op.outputs[0]: w for op in graph.ops if (w := _float(shared, op.outputs[0])) is not None}
-    return fake_quantized(graph, latent, own, **learn)
+    return fake_quantized(graph, latent, own, in_pairs=bits == SAFE_BITS, **learn)
 
 
 def _float(shared: SharedCalibration, name: str) -> np.ndarray | None:
@@ -107,7 +108,7 @@ def test_the_float_model_answers_as_the_graph_does(shared: SharedCalibration, x:
     np.testing.assert_allclose(ours, logits(shared.network.graph, "logits", x), atol=1e-4)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 7, 8])
 def test_before_training_the_simulation_answers_bit_by_bit_as_the_file(
     shared: SharedCalibration, x: np.ndarray, bits: int
 ) -> None:
@@ -117,8 +118,9 @@ def test_before_training_the_simulation_answers_bit_by_bit_as_the_file(
     np.testing.assert_allclose(simulated, stored, atol=1e-5)
 
 
-def test_an_untrained_model_gives_back_the_integers_that_it_was_made_from(shared: SharedCalibration) -> None:
-    student = student_of(shared)
+@pytest.mark.parametrize("bits", [7, 8])
+def test_an_untrained_model_gives_back_the_integers_that_it_was_made_from(shared: SharedCalibration, bits: int) -> None:
+    student = student_of(shared, bits)
     weights, calibration = student.trained(shared.calibration)
     again = quantize(shared.graph, "int8", calibration, weights=weights)
     for name, t in student.quantized.tensors.items():
@@ -143,6 +145,19 @@ def test_after_training_the_exported_integers_answer_as_the_simulation(
     assert (simulated.argmax(1) == stored.argmax(1)).mean() >= 0.995
     step = float(graph.tensors["logits"].quantization.scale[0]) if "logits" in graph.tensors else 0.1
     assert np.abs(simulated - stored).max() <= 2 * step
+
+
+def test_weights_that_share_seven_bits_share_them_after_training_too(shared: SharedCalibration, x: np.ndarray) -> None:
+    student = student_of(shared, SAFE_BITS)
+    for v in student.model.trainable_variables:  # as if it had learned wildly
+        v.assign_add(np.random.default_rng(0).normal(0, 40 if v.shape.rank > 1 else 0, v.shape).astype(np.float32))
+    weights, calibration = student.trained(shared.calibration)
+    pairs = np.abs(weights["head"].values.astype(int)).reshape(-1, 2)
+    assert pairs.sum(1).max() == PAIR_LIMIT
+    assert pairs.max() > 63 >= np.abs(weights["depthwise"].values).max()
+    graph = quantize(shared.graph, "int8", calibration, weights=weights)
+    simulated = np.asarray(student.model(x, training=False))
+    np.testing.assert_allclose(simulated, logits(graph, quantized_logits(graph), x), atol=1e-4)
 
 
 def test_with_four_bits_only_pointwise_convolutions_have_four(shared: SharedCalibration) -> None:
