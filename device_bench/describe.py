@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 # Instruction sets that decide how fast, or how exactly, INT8 and float kernels run: as Linux names them -> as we do.
-_ISA = {
+ISA = {
     "sse4_2": "sse4_2",
     "fma": "fma",
     "avx2": "avx2",
@@ -63,23 +63,23 @@ def describe(root: Path = Path("/")) -> dict[str, Any]:
     proc, cpus = root / "proc", root / "sys/devices/system/cpu"
     flags = _cpu_flags(proc)
     busy, stolen = _cpu_seconds(proc)
-    clocks = [_as_int(_read(f)) for f in cpus.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    clocks = [as_int(read(f)) for f in cpus.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
     return {
         "cpu_model": _cpu_model(root),
-        "isa": list(dict.fromkeys(ours for linux, ours in _ISA.items() if linux in flags)),
+        "isa": list(dict.fromkeys(ours for linux, ours in ISA.items() if linux in flags)),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "cores_total": os.cpu_count(),
-        "governor": _read(cpus / "cpu0/cpufreq/scaling_governor"),
-        "max_khz": _as_int(_read(cpus / "cpu0/cpufreq/cpuinfo_max_freq")),
+        "governor": read(cpus / "cpu0/cpufreq/scaling_governor"),
+        "max_khz": as_int(read(cpus / "cpu0/cpufreq/cpuinfo_max_freq")),
         "clock_khz": max((k for k in clocks if k), default=None),
         "temperature_c": _temperature_c(root / "sys/class/thermal"),
-        "throttled": _as_hex(_read(root / "sys/devices/platform/soc/soc:firmware/get_throttled")),
-        "memory_bytes": _memory_bytes(),
+        "throttled": _as_hex(read(root / "sys/devices/platform/soc/soc:firmware/get_throttled")),
+        "memory_bytes": memory_bytes(),
         "virtual": "hypervisor" in flags,
         "os": _os_name(root),
         "kernel": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
-        "load_average": _load_average(),
+        "load_average": load_average(),
         "python": platform.python_version(),
         "runtimes": runtimes(),
         "busy_s": busy,
@@ -103,7 +103,7 @@ def runtimes() -> dict[str, str]:
 
 def _cpu_model(root: Path) -> str:
     cores, chip = [], ""
-    for line in (_read(root / "proc/cpuinfo") or "").splitlines():
+    for line in (read(root / "proc/cpuinfo") or "").splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
         if key == "model name" and value and not value.startswith("ARMv"):
             return value
@@ -113,13 +113,13 @@ def _cpu_model(root: Path) -> str:
             core = _ARM_PARTS.get(int(value, 16) if value.startswith("0x") else 0)
             if core and core not in cores:
                 cores.append(core)
-    board = (_read(root / "proc/device-tree/model") or "").strip("\0 \n") or chip
+    board = (read(root / "proc/device-tree/model") or "").strip("\0 \n") or chip
     names = " + ".join(cores)
     return f"{board} ({names})" if board and names else board or names or platform.processor() or platform.machine()
 
 
 def _cpu_flags(proc: Path) -> set[str]:
-    for line in (_read(proc / "cpuinfo") or "").splitlines():
+    for line in (read(proc / "cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):
             return set(value.split())
@@ -127,7 +127,7 @@ def _cpu_flags(proc: Path) -> set[str]:
 
 
 def _cpu_seconds(proc: Path) -> tuple[float | None, float | None]:
-    line = (_read(proc / "stat") or "").partition("\n")[0].split()
+    line = (read(proc / "stat") or "").partition("\n")[0].split()
     if len(line) < 9 or line[0] != "cpu":
         return None, None
     user, nice, system, _idle, _iowait, irq, softirq, steal = (int(v) for v in line[1:9])
@@ -138,43 +138,47 @@ def _cpu_seconds(proc: Path) -> tuple[float | None, float | None]:
 def _temperature_c(thermal: Path) -> float | None:
     zones = []
     for zone in sorted(thermal.glob("thermal_zone*")):
-        millidegrees = _as_int(_read(zone / "temp"))
+        millidegrees = as_int(read(zone / "temp"))
         if millidegrees is not None:
-            kind = (_read(zone / "type") or "").lower()
+            kind = (read(zone / "type") or "").lower()
             zones.append((any(word in kind for word in _CPU_ZONES), millidegrees / 1000))
     return max(zones)[1] if zones else None  # of the CPU's zones, or else of all, the hottest
 
 
 def _os_name(root: Path) -> str:
-    for line in (_read(root / "etc/os-release") or "").splitlines():
+    for line in (read(root / "etc/os-release") or "").splitlines():
         key, _, value = line.partition("=")
         if key == "PRETTY_NAME":
             return value.strip("\"'")
     return f"{platform.system()} {platform.release()}"
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
+    """Return how much memory there is, None where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
 
 
-def _load_average() -> list[float] | None:
+def load_average() -> list[float] | None:
+    """Return the load of the last 1, 5 and 15 minutes, None where the system does not tell."""
     try:
         return [round(v, 2) for v in os.getloadavg()]
     except OSError:
         return None
 
 
-def _read(path: Path) -> str | None:
+def read(path: Path) -> str | None:
+    """Return what a small file of the system says, None where it is not there."""
     try:
         return path.read_text(errors="replace").strip()
     except OSError:
         return None
 
 
-def _as_int(text: str | None) -> int | None:
+def as_int(text: str | None) -> int | None:
+    """Return the whole number that a text is, None where it is none."""
     return int(text) if text and text.lstrip("-").isdigit() else None
 
 

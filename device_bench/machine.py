@@ -8,31 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edgenet.device_bench.describe import ISA, RUNTIME_PACKAGES, as_int, load_average, memory_bytes, read
+
 _PROC, _SYS_CPU = Path("/proc"), Path("/sys/devices/system/cpu")
-# Instruction sets that decide how fast, or how exactly, INT8 and float kernels run: as Linux names them -> as we do.
-_ISA = {
-    "sse4_2": "sse4_2",
-    "fma": "fma",
-    "avx2": "avx2",
-    "avx512f": "avx512f",
-    "avx_vnni": "avx_vnni",
-    "avx512_vnni": "avx512_vnni",
-    "avx512_bf16": "avx512_bf16",
-    "amx_int8": "amx_int8",
-    "amx_bf16": "amx_bf16",
-    "asimd": "neon",
-    "neon": "neon",
-    "asimdhp": "fp16",
-    "asimddp": "dotprod",
-    "i8mm": "i8mm",
-    "bf16": "bf16",
-    "sve": "sve",
-}
-_RUNTIME_PACKAGES = {
-    "litert": ("ai-edge-litert", "tflite-runtime"),
-    "onnxruntime": ("onnxruntime",),
-    "openvino": ("openvino",),
-}
 _THERMAL, _HWMON = Path("/sys/class/thermal"), Path("/sys/class/hwmon")
 _SOC, _DEVICE_TREE = Path("/sys/devices/soc0"), Path("/proc/device-tree")
 # How the sensors of processors are called: x86, Raspberry Pi and other boards, Android.
@@ -44,7 +22,7 @@ _OTHERS_AT_WORK = 0.10  # cores that other processes may use before it is worth 
 def runtimes() -> dict[str, str]:
     """Return the installed runtimes, name -> version."""
     found = {}
-    for name, packages in _RUNTIME_PACKAGES.items():
+    for name, packages in RUNTIME_PACKAGES.items():
         for package in packages:
             try:
                 found[name] = metadata.version(package)
@@ -62,8 +40,8 @@ def local_info() -> dict[str, Any]:
         "isa": _isa(),
         "cores": _cores(),
         "cores_total": os.cpu_count(),
-        "max_khz": _as_int(_read(_SYS_CPU / "cpu0/cpufreq/cpuinfo_max_freq")),
-        "memory_bytes": _memory_bytes(),
+        "max_khz": as_int(read(_SYS_CPU / "cpu0/cpufreq/cpuinfo_max_freq")),
+        "memory_bytes": memory_bytes(),
         "virtual": "hypervisor" in _cpu_flags(),
         "os": f"{platform.system()} {platform.release()}",
         "os_name": _os_name(),
@@ -76,10 +54,10 @@ def local_info() -> dict[str, Any]:
 def state() -> dict[str, Any]:
     """Return what may change while it is measured, recorded before and after."""
     return {
-        "governor": _read(_SYS_CPU / "cpu0/cpufreq/scaling_governor"),
+        "governor": read(_SYS_CPU / "cpu0/cpufreq/scaling_governor"),
         "mhz": _mhz(),
         "temperature_c": temperature_c(),
-        "load_average": _load_average(),
+        "load_average": load_average(),
         "runtimes": runtimes(),
     }
 
@@ -91,10 +69,10 @@ def pulse() -> dict[str, Any]:
 
 def temperature_c() -> float | None:
     """Return the temperature of the hottest sensor that is a processor's, in degrees Celsius."""
-    zones = [(_read(z / "type") or "", _as_int(_read(z / "temp"))) for z in sorted(_THERMAL.glob("thermal_zone*"))]
+    zones = [(read(z / "type") or "", as_int(read(z / "temp"))) for z in sorted(_THERMAL.glob("thermal_zone*"))]
     for chip in sorted(_HWMON.glob("hwmon*")):
-        name = _read(chip / "name") or ""
-        zones += [(name, _as_int(_read(t))) for t in sorted(chip.glob("temp*_input"))]
+        name = read(chip / "name") or ""
+        zones += [(name, as_int(read(t))) for t in sorted(chip.glob("temp*_input"))]
     found = [m / 1000 for name, m in zones if m and any(word in name.lower() for word in _CPU_SENSORS)]
     return round(max(found), 1) if found else None
 
@@ -169,7 +147,7 @@ def _jiffies_of_all() -> dict[int, tuple[str, int]]:
     """Return pid -> (name, jiffies used) of all processes that can be seen."""
     found = {}
     for path in _PROC.glob("[0-9]*/stat"):
-        text = _read(path)
+        text = read(path)
         if text and ")" in text:
             name = text[text.index("(") + 1 : text.rindex(")")]
             found[int(path.parent.name)] = (name, sum(int(v) for v in text.rpartition(")")[2].split()[11:13]))
@@ -180,7 +158,7 @@ def _own_and_children(pids: Iterable[int]) -> int:
     """Return the jiffies that this process and its children `pids` have used, those that ended too."""
     total = 0
     for pid in [os.getpid(), *pids]:
-        stat = _read(_PROC / str(pid) / "stat")
+        stat = read(_PROC / str(pid) / "stat")
         if stat:
             fields = [int(v) for v in stat.rpartition(")")[2].split()[11:15]]  # utime stime cutime cstime: proc(5)
             total += sum(fields if pid == os.getpid() else fields[:2])  # an ended child's time has moved to ours
@@ -189,7 +167,7 @@ def _own_and_children(pids: Iterable[int]) -> int:
 
 def _stat_jiffies() -> tuple[int, int] | None:
     """Return (busy, stolen) jiffies of all cores since boot."""
-    line = (_read(_PROC / "stat") or "").partition("\n")[0].split()
+    line = (read(_PROC / "stat") or "").partition("\n")[0].split()
     if len(line) < 9 or line[0] != "cpu":
         return None
     user, nice, system, _idle, _iowait, irq, softirq, steal = (int(v) for v in line[1:9])
@@ -198,17 +176,17 @@ def _stat_jiffies() -> tuple[int, int] | None:
 
 def cpu_model() -> str:
     """Return the name of the processor or, where it has none, of the board or the architecture."""
-    for line in (_read(_PROC / "cpuinfo") or "").splitlines():
+    for line in (read(_PROC / "cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("model name", "Hardware") and value.strip():
             return value.strip()
-    return (_read(_DEVICE_TREE / "model") or "").strip("\0 \n") or platform.processor() or platform.machine()
+    return (read(_DEVICE_TREE / "model") or "").strip("\0 \n") or platform.processor() or platform.machine()
 
 
 def _soc() -> str | None:
     """Return the system on chip, as a phone or a board tells it: "brcm,bcm2712", "SM8550"."""
-    named = [_read(_SOC / name) for name in ("machine", "soc_id")]
-    compatible = (_read(_DEVICE_TREE / "compatible") or "").strip("\0").split("\0")[-1]
+    named = [read(_SOC / name) for name in ("machine", "soc_id")]
+    compatible = (read(_DEVICE_TREE / "compatible") or "").strip("\0").split("\0")[-1]
     return next((text for text in (*named, compatible) if text), None)
 
 
@@ -221,16 +199,16 @@ def _os_name() -> str | None:
 
 def _mhz() -> float | None:
     """Return the fastest core's clock now."""
-    khz = [_as_int(_read(p)) for p in _SYS_CPU.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    khz = [as_int(read(p)) for p in _SYS_CPU.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
     mhz = [k / 1000 for k in khz if k]
     if not mhz:
-        lines = (line.partition(":") for line in (_read(_PROC / "cpuinfo") or "").splitlines())
+        lines = (line.partition(":") for line in (read(_PROC / "cpuinfo") or "").splitlines())
         mhz = [float(value) for key, _, value in lines if key.strip() == "cpu MHz"]
     return round(max(mhz), 1) if mhz else None
 
 
 def _cpu_flags() -> set[str]:
-    for line in (_read(_PROC / "cpuinfo") or "").splitlines():
+    for line in (read(_PROC / "cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):
             return set(value.split())
@@ -239,33 +217,8 @@ def _cpu_flags() -> set[str]:
 
 def _isa() -> list[str]:
     flags = _cpu_flags()
-    return list(dict.fromkeys(ours for linux, ours in _ISA.items() if linux in flags))
+    return list(dict.fromkeys(ours for linux, ours in ISA.items() if linux in flags))
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
-
-
-def _load_average() -> list[float] | None:
-    try:
-        return [round(v, 2) for v in os.getloadavg()]
-    except OSError:
-        return None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return None
-
-
-def _as_int(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgenet.device_bench.describe import ISA
+
 _MARK = "edgenet-section:"
 _PER_CORE = 'for f in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/{}; do echo "$f $(cat "$f")"; done'
 
@@ -38,9 +40,6 @@ STATE = {
     "saver": "settings get global low_power",
 }
 THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")  # Android's PowerManager
-# Arm's names of what decides how fast INT8 and float16 are, as Linux has them -> as edgenet has them.
-_ISA = {"asimd": "neon", "neon": "neon", "asimdhp": "fp16", "asimddp": "dotprod", "i8mm": "i8mm", "bf16": "bf16"}
-_ISA |= {"sve": "sve", "avx2": "avx2", "fma": "fma", "sse4_2": "sse4_2"}
 _HOT_BATTERY_C, _LOW_BATTERY = 40.0, 20
 
 
@@ -158,7 +157,7 @@ def _range(text: str) -> list[int]:
 
 def _isa(cpuinfo: str) -> list[str]:
     flags = {f for line in re.findall(r"^(?:Features|flags)\s*:(.*)$", cpuinfo, re.MULTILINE) for f in line.split()}
-    return list(dict.fromkeys(ours for linux, ours in _ISA.items() if linux in flags))
+    return list(dict.fromkeys(ours for linux, ours in ISA.items() if linux in flags))
 
 
 def _zones(text: str) -> dict[str, float]:

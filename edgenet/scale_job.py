@@ -6,9 +6,7 @@ over phi is a staircase; a step too high for the budget is bridged by making the
 """
 
 import dataclasses
-import datetime
 import math
-import platform
 import re
 import shutil
 import tempfile
@@ -22,6 +20,7 @@ import numpy as np
 
 from edgenet.blueprint import Blueprint
 from edgenet.errors import DeviceError, GateFailed, InputError
+from edgenet.outfolder import machine_context
 from edgenet.results import Failure, Measurement, Results, atomic_write
 from edgenet.scaling import EFFICIENTNET, FAMILIES, Family, Scale, compound, family, scaled_px
 
@@ -241,20 +240,8 @@ def scale(job: ScaleJob, progress: Callable[[str, int, int], None] = lambda what
 
 
 def _context(job: ScaleJob, best: Point, measured: list[Point], final: Measurement, met: bool) -> dict[str, Any]:
-    from edgenet import __version__
-    from edgenet.device_bench import local_info
-    from edgenet.export import versions
-
-    machine = local_info()
     return {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "host": platform.node(),
-        "cpu_model": machine["cpu_model"],
-        "isa": machine["isa"],
-        "cores": machine["cores"],
-        "edgenet_version": __version__,
-        "versions": versions("ai-edge-litert", "numpy"),
-        "command": job.command,
+        **machine_context(job.command),
         "scale": {
             "family": job.family,
             "device": job.device,

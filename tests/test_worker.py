@@ -529,7 +529,7 @@ def test_the_machine_is_described_in_plain_values():
     assert info["os_name"]
     assert set(info["runtimes"]) == {"litert", "onnxruntime", "openvino"}
     assert set(machine.state()) <= set(info)
-    assert set(info["isa"]) <= set(machine._ISA.values())
+    assert set(info["isa"]) <= set(machine.ISA.values())
 
 
 def test_arm_and_x86_features_are_read_from_cpuinfo(tmp_path, monkeypatch):
