@@ -1,7 +1,7 @@
 """How much each operator alone costs when it is quantized: what a budget gives back first."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -57,6 +57,15 @@ def sensitivity(
     return sorted(found, key=lambda f: f[1])
 
 
+def loudest(graph: Graph, inputs: Iterable[np.ndarray], n: int, threads: int | None = None) -> list[np.ndarray]:
+    """Return the n inputs with the largest logits: an SQNR over many pictures is theirs, where they differ much."""
+    kept: list[tuple[float, int, np.ndarray]] = []
+    run = Executor(graph, [graph.logits()], threads or os.cpu_count() or 1)
+    for i, x in enumerate(inputs):
+        kept = sorted([*kept, (-float(np.square(_centred(run(x)[0])).sum()), i, x)], key=lambda k: k[:2])[:n]
+    return [x for _, _, x in kept]
+
+
 def layers(graph: Graph) -> list[tuple[str, ...]]:
     """Return the operators' outputs layer by layer: what has weights, with the operators without any that follow it."""
     found: list[list[str]] = []
@@ -76,5 +85,9 @@ def sqnr_db(expected: np.ndarray, found: np.ndarray) -> float:
 def _logits(graph: Graph, pictures: Sequence[np.ndarray], threads: int | None) -> np.ndarray:
     """Return (N, classes), of mean zero a picture: a softmax forgets the mean."""
     run = Executor(graph, [graph.logits()], threads or os.cpu_count() or 1)
-    y = np.concatenate([run(x)[0].reshape(1, -1) for x in pictures]).astype(np.float64)
-    return y - y.mean(axis=1, keepdims=True)
+    return np.concatenate([_centred(run(x)[0]) for x in pictures])
+
+
+def _centred(logits: np.ndarray) -> np.ndarray:
+    y = logits.reshape(1, -1).astype(np.float64)
+    return y - y.mean()

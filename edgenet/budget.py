@@ -12,7 +12,7 @@ from typing import Any
 
 from edgenet import device_bench
 from edgenet.calibration import Recipe, SharedCalibration
-from edgenet.calibration.sensitivity import PICTURES, layers, sensitivity
+from edgenet.calibration.sensitivity import PICTURES, layers, loudest, sensitivity
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import limit
@@ -166,7 +166,7 @@ def _ladders(
     making: Making, shared: SharedCalibration, bits: int, progress: Callable[[str, int, int], None]
 ) -> Iterator[tuple[str, list[tuple[tuple[str, ...], float]]]]:
     """Yield what layers are kept in, better each time, with the layers as that is most needed, worst first."""
-    inputs = [x for x, _ in zip(shared.inputs(), range(PICTURES // 2), strict=False)]
+    inputs = loudest(shared.graph, shared.inputs(), PICTURES // 2)
     better = "int16" if making.target.accelerator and "int16" in making.target.activation_types else "weight-only"
     for kept, without in ((better, None), ("float16", better)):
         yield kept, sensitivity(

@@ -9,11 +9,11 @@ from layers import RELU6, Builder, bottleneck, pictures
 from edgenet.calibration import measure_ranges, quantize
 from edgenet.calibration.equalize import equalize
 from edgenet.calibration.execute import Executor
-from edgenet.calibration.quantize import adds_in_pairs, pair_scale, round_weights, weight_scale
+from edgenet.calibration.quantize import adds_in_pairs, constant_weights, pair_scale, round_weights, weight_scale
 from edgenet.calibration.ranges import choose_ranges, observe
 from edgenet.calibration.reference import saturated_share
 from edgenet.calibration.rounding import _Geometry, _round_with_feedback, round_with_feedback
-from edgenet.calibration.sensitivity import sensitivity, sqnr_db
+from edgenet.calibration.sensitivity import loudest, sensitivity, sqnr_db
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.results import Calibration
@@ -233,3 +233,27 @@ def test_the_sensitivity_of_each_layer_names_the_one_that_was_spoilt() -> None:
 def test_sqnr_is_ten_times_the_logarithm_of_the_ratio_of_powers() -> None:
     assert sqnr_db(np.array([3.0, 4.0]), np.array([3.0, 3.5])) == pytest.approx(20)
     assert sqnr_db(np.ones(2), np.ones(2)) == float("inf")
+
+
+def test_the_loudest_pictures_are_those_with_the_largest_logits() -> None:
+    b = Builder(1, 1, 1, 1)
+    graph = b.graph(b.conv("image", "y", np.array([1.0, -1.0]).reshape(2, 1, 1, 1), [0, 0]))
+    xs = [np.full((1, 1, 1, 1), v, np.float32) for v in (1, 5, 0.1, -3, 5, 2)]
+    assert [float(x.item()) for x in loudest(graph, iter(xs), 3, threads=1)] == [5, 5, -3]
+
+
+def test_a_layer_in_float_has_no_rounding_that_the_next_would_make_good() -> None:
+    graph, xs = bottleneck(), pictures(8)
+    *others, last = (op for op in graph.ops if constant_weights(graph, op) is not None)
+    c, every = calibration(graph, xs), {op.outputs[0]: "float16" for op in graph.ops if op.outputs != last.outputs}
+    weights = round_with_feedback(graph, xs, c, exceptions=every, reconstruction=False, feedback=False, threads=1)
+    assert list(weights) == [*last.outputs]
+    w, run = weights[last.outputs[0]], Executor(graph, last.inputs[:1], 1)
+    mean = np.mean([run(x)[0] for x in xs], axis=0).ravel()  # of the float network, as nothing before rounds
+    error = constant_weights(graph, last) - w.values * w.scale[:, None]
+    np.testing.assert_allclose(w.bias, graph.constant(last.inputs[2]) + error @ mean, atol=1e-5)
+    mixed = quantize(graph, "int8", c, weights=weights, exceptions={**every, last.outputs[0]: "weight-only"})
+    assert {mixed.tensors[f"{op.outputs[0]}_weights"].dtype for op in others} == {"float16"}
+    assert mixed.tensors[f"{last.outputs[0]}_weights"].dtype == "int8"
+    half = quantize(graph, "int8", c, exceptions={**every, last.outputs[0]: "float16"})
+    assert sqnr_db(outputs(graph, xs), outputs(half, xs)) > 55
