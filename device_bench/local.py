@@ -16,6 +16,7 @@ from edgenet.device_bench.rounds import bench_workers, check_unique
 from edgenet.device_bench.steadiness import cool_down
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import InputError
+from edgenet.export.runtime import openvino_devices
 from edgenet.results import Failure, Measurement
 
 _MAY_WARM_C, _COOL_DOWN_S = 10.0, 30.0  # a turn waits, so long at most, until it is no warmer than at the start by this
@@ -27,8 +28,9 @@ def open_device(address: str = "") -> "Local":
 
 
 def find() -> list[dict[str, Any]]:
-    """Return this machine, as `devices.list_devices` does."""
-    return [{"id": "local", "kind": "local", "name": cpu_model(), "runtimes": runtimes()}]
+    """Return this machine, as `devices.list_devices` does; `openvino`: what `--delegate` can name for its files."""
+    found = {"id": "local", "kind": "local", "name": cpu_model(), "runtimes": runtimes()}
+    return [{**found, "openvino": openvino_devices()} if "openvino" in found["runtimes"] else found]
 
 
 class Local:

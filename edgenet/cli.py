@@ -32,6 +32,7 @@ from edgenet.printing import (
     io_text,
     megabytes,
     print_device_evaluations,
+    print_devices,
     print_evaluations,
     print_facts,
     print_failures,
@@ -467,10 +468,7 @@ def devices(context: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        runtimes = [", ".join(f"{k} {v}" for k, v in d["runtimes"].items()) for d in found]
-        print_table(
-            ("device", "runtimes", "what"), [(d["id"], r, d["name"]) for d, r in zip(found, runtimes, strict=True)]
-        )
+        print_devices(found)
 
 
 @devices.command()

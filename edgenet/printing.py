@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,17 @@ def print_evaluations(results: "Results") -> None:
     )
     for warning in dict.fromkeys(w for e in results.evaluations for w in e.warnings):
         click.echo(f"Note: {warning}")
+
+
+def print_devices(found: Sequence[Mapping[str, Any]]) -> None:
+    """Print the devices that `list_devices` found; where OpenVINO finds more than a CPU, what `--delegate` can name."""
+
+    def runtime(device: Mapping[str, Any], name: str, version: str) -> str:
+        more = [d for d in device.get("openvino", ()) if d != "cpu"] if name == "openvino" else []
+        return f"{name} {version}" + (f" (--delegate {' or '.join(more)})" if more else "")
+
+    rows = [(d["id"], ", ".join(runtime(d, *r) for r in d["runtimes"].items()), d["name"]) for d in found]
+    print_table(("device", "runtimes", "what"), rows)
 
 
 def print_device_evaluations(results: "Results") -> None:

@@ -5,6 +5,7 @@ import pytest
 from edgenet.device_bench import devices, list_devices, open_device
 from edgenet.device_bench.devices import KINDS, Kind
 from edgenet.errors import DeviceError, InputError
+from edgenet.printing import print_devices
 
 
 def test_this_machine_is_a_device_with_its_runtimes():
@@ -15,6 +16,14 @@ def test_this_machine_is_a_device_with_its_runtimes():
     with open_device("local") as device:
         assert (device.id, device.kind) == ("local", "local")
         assert device.info()["cores"] >= 1
+
+
+def test_what_openvino_finds_beside_the_cpu_is_said(monkeypatch, capsys):
+    (local,) = (d for d in list_devices() if d["kind"] == "local")
+    assert "cpu" in local["openvino"]
+    monkeypatch.setattr("edgenet.device_bench.local.openvino_devices", lambda: ["cpu", "gpu", "npu"])
+    print_devices(list_devices())
+    assert "(--delegate gpu or npu)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_kind_whose_module_is_not_there_is_neither_listed_nor_opened(monkeypatch):
