@@ -2,6 +2,8 @@
 
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +18,6 @@ from edgenet.device_bench.rounds import bench_workers, check_unique
 from edgenet.device_bench.steadiness import cool_down
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import InputError
-from edgenet.export.runtime import openvino_devices
 from edgenet.results import Failure, Measurement
 
 _MAY_WARM_C, _COOL_DOWN_S = 10.0, 30.0  # a turn waits, so long at most, until it is no warmer than at the start by this
@@ -30,7 +31,14 @@ def open_device(address: str = "") -> "Local":
 def find() -> list[dict[str, Any]]:
     """Return this machine, as `devices.list_devices` does; `openvino`: what `--delegate` can name for its files."""
     found = {"id": "local", "kind": "local", "name": cpu_model(), "runtimes": runtimes()}
-    return [{**found, "openvino": openvino_devices()} if "openvino" in found["runtimes"] else found]
+    return [{**found, "openvino": _openvino_devices()} if "openvino" in found["runtimes"] else found]
+
+
+def _openvino_devices() -> list[str]:
+    """Return what OpenVINO finds here, asked in a process of its own: its drivers are not ours to load, or to crash."""
+    code = "from edgenet.export.runtime import openvino_devices; print(*openvino_devices())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    return said.stdout.split() if said.returncode == 0 else []
 
 
 class Local:

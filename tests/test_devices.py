@@ -21,7 +21,7 @@ def test_this_machine_is_a_device_with_its_runtimes():
 def test_what_openvino_finds_beside_the_cpu_is_said(monkeypatch, capsys):
     (local,) = (d for d in list_devices() if d["kind"] == "local")
     assert "cpu" in local["openvino"]
-    monkeypatch.setattr("edgenet.device_bench.local.openvino_devices", lambda: ["cpu", "gpu", "npu"])
+    monkeypatch.setattr("edgenet.device_bench.local._openvino_devices", lambda: ["cpu", "gpu", "npu"])
     print_devices(list_devices())
     assert "(--delegate gpu or npu)" in " ".join(capsys.readouterr().out.split())
 
