@@ -240,14 +240,19 @@ def on_a_terminal(*args: object, until: bytes = b"", send: int = 0, timeout_s: f
     """Run the command line with all three streams on a terminal; send a signal when `until` was shown."""
     main, side = pty.openpty()
     env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
-    process = subprocess.Popen(
-        [sys.executable, tiny.__file__, *map(str, args)],
-        stdin=side,
-        stdout=side,
-        stderr=side,
-        env=env,
-        start_new_session=True,
-    )
+    # A shell that starts tests in the background has them ignore ctrl-c, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, tiny.__file__, *map(str, args)],
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            env=env,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     os.close(side)
     shown, deadline = b"", time.monotonic() + timeout_s
     while time.monotonic() < deadline:
