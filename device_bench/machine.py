@@ -4,11 +4,10 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgenet.device_bench.describe import ISA, RUNTIME_PACKAGES, as_int, load_average, memory_bytes, read
+from edgenet.device_bench.describe import ISA, as_int, load_average, memory_bytes, read, runtimes
 
 _PROC, _SYS_CPU = Path("/proc"), Path("/sys/devices/system/cpu")
 _THERMAL, _HWMON = Path("/sys/class/thermal"), Path("/sys/class/hwmon")
@@ -17,19 +16,6 @@ _SOC, _DEVICE_TREE = Path("/sys/devices/soc0"), Path("/proc/device-tree")
 _CPU_SENSORS = ("x86_pkg", "coretemp", "k10temp", "zenpower", "cpu", "soc", "tsens")
 _HOT_C = 80.0  # boards throttle from here on
 _OTHERS_AT_WORK = 0.10  # cores that other processes may use before it is worth a warning
-
-
-def runtimes() -> dict[str, str]:
-    """Return the installed runtimes, name -> version."""
-    found = {}
-    for name, packages in RUNTIME_PACKAGES.items():
-        for package in packages:
-            try:
-                found[name] = metadata.version(package)
-                break
-            except metadata.PackageNotFoundError:
-                continue
-    return found
 
 
 def local_info() -> dict[str, Any]:

@@ -622,6 +622,7 @@ def test_a_process_at_work_is_found_by_its_name():
     child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         wait_for(lambda: any("python" in name for name in busy.busiest()))
+        assert len(busy.busiest(most=1)) == 1
     finally:
         child.kill()
         child.wait()
