@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from edgenet.device_bench import timing
+from edgenet.device_bench.describe import runtimes
 from edgenet.device_bench.device import Progress, Request
-from edgenet.device_bench.machine import Busy, cpu_model, local_info, pulse, runtimes, state, temperature_c
+from edgenet.device_bench.machine import Busy, cpu_model, local_info, pulse, state, temperature_c
 from edgenet.device_bench.rounds import bench_workers, check_unique
 from edgenet.device_bench.steadiness import cool_down
 from edgenet.device_bench.worker import Worker

@@ -236,6 +236,6 @@ def _is_integer(path: Path) -> bool:
 
 
 def _version_here(runtime: str) -> str | None:
-    from edgenet.device_bench.machine import runtimes
+    from edgenet.device_bench.describe import runtimes
 
     return runtimes().get(runtime)
