@@ -22,7 +22,7 @@ from edgenet.device_bench.rounds import bench_workers, busy_between, check_uniqu
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime as runtime_module
-from edgenet.results import Failure, Measurement
+from edgenet.results import Failure, Measurement, files_of
 
 PREPARED = "venv/edgenet.json"  # written when the environment there is complete
 _NOT_PREPARED = 90  # an exit status of ours
@@ -204,7 +204,7 @@ def model_bundle(path: Path, runtime: str | None) -> Bundle:
     """Return a model file, an OpenVINO .xml with its .bin, under a name that says nothing but its type.
 
     Raises:
-        InputError: it is not a file that `runtime` (None: any) reads.
+        InputError: it is not a file that `runtime` (None: any) reads, or one whose weights stand in an .onnx.data.
     """
     try:
         runtime_module.runtime_for(os.fspath(path), runtime)
@@ -213,6 +213,8 @@ def model_bundle(path: Path, runtime: str | None) -> Bundle:
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     suffix = path.suffix.lower()
+    if suffix == ".onnx" and len(parts := files_of(path)) > 1:  # it names the other, which cannot be called otherwise
+        raise InputError(f"{path} has its weights in {parts[1].name}: give an .xml or a .tflite file of the network")
     beside = [("model.bin", path.with_suffix(".bin"))] if suffix == ".xml" else []
     return bundle("models", [(f"model{suffix}", path), *beside])
 

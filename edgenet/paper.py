@@ -25,7 +25,7 @@ from edgenet.images import Preprocessing, imagenet_classes, open_images, split, 
 from edgenet.outfolder import exclusive, machine_context
 from edgenet.paper_networks import SAVED_MODEL, count_all, counts, file_id, scaled_counts, too_large, write
 from edgenet.pipeline import Progress
-from edgenet.results import RESULTS_FILE, Artifact, Estimate, Failure, ImageSet, Measurement, Results
+from edgenet.results import RESULTS_FILE, Artifact, Estimate, Failure, ImageSet, Measurement, Results, files_of
 
 TABLES = ("2", "3", "4", "5", "7", "lite", "ladder")
 QUICK_TABLES = ("4",)
@@ -395,9 +395,8 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
         return
-    path.unlink(missing_ok=True)
-    if path.suffix == ".xml":
-        path.with_suffix(".bin").unlink(missing_ok=True)
+    for file in files_of(path):
+        file.unlink(missing_ok=True)
 
 
 def paper_of(results: Results) -> dict[str, Any]:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 SAVED_MODEL = "savedmodel"
 _FEW_PICTURES = 8  # to calibrate weights that mean nothing
-_LARGEST_BYTES = {"tflite": 2**31 - 2**20, "onnx": 2**31 - 2**20}  # of a flatbuffer and of a protobuf
+_LARGEST_BYTES = {"tflite": 2**31 - 2**20}  # of a flatbuffer; ONNX and OpenVINO keep constants beside the model
 _COPIES = 3  # of the weights in memory while a file is written: the graph's, the writer's, the file's
 
 

@@ -420,12 +420,17 @@ def _build(cls: type[T], data: dict[str, Any]) -> T:
     return cls(**out)
 
 
+# Suffix of a model -> of the file beside it that may hold its weights: always OpenVINO's, and of an .onnx over 2 GB.
+WEIGHTS_BESIDE = {".xml": ".bin", ".onnx": ".onnx.data"}
+
+
 def files_of(path: Path) -> list[Path]:
-    """Return the files that a model is: itself, a folder's by name, or an OpenVINO .xml and the .bin beside it."""
+    """Return the files that a model is: a folder's by name, or the model's own and the one beside it with weights."""
     if path.is_dir():
         return [p for p in sorted(path.rglob("*")) if p.is_file()]
-    weights = path.with_suffix(".bin")
-    return [path, weights] if path.suffix == ".xml" and weights.is_file() else [path]
+    beside = WEIGHTS_BESIDE.get(path.suffix.lower())
+    weights = path.with_suffix(beside) if beside else path
+    return [path, weights] if beside and weights.is_file() else [path]
 
 
 def size_of(path: Path) -> int:

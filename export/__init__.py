@@ -29,13 +29,14 @@ class Format(NamedTuple):
     precisions: tuple[str, ...]
     packages: tuple[str, ...]  # whose versions decide the bytes
     layout: str  # of the input
-    beside: tuple[str, ...] = ()  # suffixes of the files that belong to it
+    beside: tuple[str, ...] = ()  # suffixes of the files that belong to it, where they are written
+    tells_beside: bool = False  # the file says what the one beside it is called
     fixed: bool = False  # one picture in, probabilities out, nothing else: what MediaPipe Tasks reads
 
 
 FORMATS: dict[str, Format] = {
     "tflite": Format(tflite.SUFFIX, tflite.to_tflite, tflite.PRECISIONS, ("ai-edge-litert",), "NHWC", fixed=True),
-    "onnx": Format(onnx.SUFFIX, onnx.to_onnx, onnx.PRECISIONS, ("onnx",), "NCHW"),
+    "onnx": Format(onnx.SUFFIX, onnx.to_onnx, onnx.PRECISIONS, ("onnx",), "NCHW", (onnx.BESIDE,), tells_beside=True),
     "openvino": Format(openvino.SUFFIX, openvino.to_openvino, openvino.PRECISIONS, ("openvino",), "NCHW", (".bin",)),
 }
 
@@ -97,7 +98,7 @@ def export_graph(
     # onnxruntime and OpenVINO do not tell what the integers of an output mean; the file does.
     about["output_scales"] = {t.name: [t.scale, t.zero_point] for t in outputs if t.scale is not None}
     with atomic_write(path) as tmp, _beside(tmp, path, kind.beside):
-        kind.write(network, whole, tmp, about, **own)
+        kind.write(network, whole, tmp, about, **own, **({"name": path.name} if kind.tells_beside else {}))
     return Artifact(
         id=path.name,
         model=network.name,
@@ -124,15 +125,19 @@ def _beside(tmp: Path, path: Path, suffixes: tuple[str, ...]) -> Iterator[None]:
 
     An older `path` goes first: if all ends between the renames, a file is missing, and none has another's weights.
     """
+    made = [(tmp.with_suffix(s), path.with_suffix(s)) for s in suffixes]
     try:
         yield
-        if suffixes:
+        if any(new.exists() or old.exists() for new, old in made):
             path.unlink(missing_ok=True)
-        for suffix in suffixes:
-            os.replace(tmp.with_suffix(suffix), path.with_suffix(suffix))
+        for new, old in made:
+            if new.exists():
+                os.replace(new, old)
+            else:
+                old.unlink(missing_ok=True)
     finally:
-        for suffix in suffixes:
-            tmp.with_suffix(suffix).unlink(missing_ok=True)
+        for new, _ in made:
+            new.unlink(missing_ok=True)
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -250,7 +250,7 @@ def write_tflite(
     s = schema()
     size = sum(t.data.nbytes for t in graph.tensors.values() if t.data is not None)
     if size > 2**31 - 2**20:
-        raise InputError(f"the weights are {size / 2**30:.1f} GiB and a .tflite file holds 2: use openvino")
+        raise InputError(f"the weights are {size / 2**30:.1f} GiB and a .tflite file holds 2: use openvino or onnx")
     m = s.ModelT()
     m.version, m.description, m.buffers = 3, description, [s.BufferT()]  # buffer 0 is empty by convention
     sub = s.SubGraphT()

@@ -15,7 +15,7 @@ from edgenet.export.inspect_onnx import read_onnx
 from edgenet.export.inspect_openvino import read_openvino
 from edgenet.export.inspect_tflite import read_tflite
 from edgenet.export.inspection import Facts, Inspection, WeightQuantization, conclude
-from edgenet.results import TensorInfo
+from edgenet.results import TensorInfo, size_of
 
 __all__ = ["Inspection", "inspect", "lines", "looks_like", "multiply_adds"]
 
@@ -61,10 +61,7 @@ def inspect(path: str | Path) -> Inspection:
     """
     path = Path(path)
     facts = _read(path)
-    size_bytes = path.stat().st_size
-    if path.suffix.lower() == ".xml" and (weights := path.with_suffix(".bin")).exists():
-        size_bytes += weights.stat().st_size
-    return conclude(str(path), size_bytes, facts)
+    return conclude(str(path), size_of(path), facts)
 
 
 def multiply_adds(path: str | Path) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from edgenet.errors import InputError, MissingDependency
 from edgenet.export.inspection import Facts, Operator, Weight, largest_pair, largest_q
 from edgenet.export.metadata import PARSE_ERRORS
-from edgenet.results import TensorInfo
+from edgenet.results import WEIGHTS_BESIDE, TensorInfo
 
 _CONVERT = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"}
 _VIEWS = {"DequantizeLinear", "Cast", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"}
@@ -159,9 +159,10 @@ def _facts(model: Any, onnx: Any, path: Path) -> Facts:
     operators += _nested(nodes)
     if unknown:
         warnings.append(f"the shapes of {len(unknown)} operators are not known: multiply-adds are a lower bound")
-    external = [t for t in g.constants.values() if t.data_location == onnx.TensorProto.EXTERNAL]
-    if external:
-        warnings.append(f"{len(external)} constants stand in another file beside it, which is not in its size")
+    own = path.with_suffix(WEIGHTS_BESIDE[".onnx"]).name
+    elsewhere = [t for t in g.constants.values() if _external(t).get("location", own) != own]
+    if elsewhere:
+        warnings.append(f"{len(elsewhere)} constants stand in another file beside it, which is not in its size")
     props = {p.key: p.value for p in model.metadata_props}
     edgenet = json.loads(props.pop("edgenet")) if "edgenet" in props else None
     if edgenet is not None and not isinstance(edgenet, dict):
@@ -437,8 +438,13 @@ def _info(g: _Graph, name: str) -> TensorInfo:
     return TensorInfo(name, shape, dtype, float(scale.ravel()[0]), int(zero.ravel()[0]))
 
 
+def _external(tensor: Any) -> dict[str, str]:
+    """Return where a constant stands that is not in the file: location, offset, length; empty for one that is."""
+    return {e.key: e.value for e in tensor.external_data}
+
+
 def _size(tensor: Any, onnx: Any) -> int:
-    """Return the bytes of a constant as it is stored in the file."""
+    """Return the bytes of a constant as it is stored, in the file or beside it."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        return 0
+        return int(_external(tensor).get("length", 0))
     return len(tensor.raw_data) or int(tensor.ByteSize())

@@ -14,9 +14,9 @@ from edgenet.calibration import Recipe, SharedCalibration, measure_ranges, quant
 from edgenet.calibration.execute import Executor
 from edgenet.errors import InputError
 from edgenet.export import IO_DTYPES, Network, export_graph, find_source, runtime
-from edgenet.export.graph import Graph, Op
+from edgenet.export.graph import Graph
 from edgenet.export.inspect import inspect
-from edgenet.export.onnx import PRECISIONS, to_onnx
+from edgenet.export.onnx import BESIDE, PRECISIONS, to_onnx
 from edgenet.images import load_pixels, normalise, open_images, split
 from edgenet.results import Artifact, Calibration, ImageSet, sha256_of
 
@@ -264,19 +264,38 @@ def test_a_shape_that_is_computed_is_refused(tiny_network: Network, tmp_path: Pa
         )
 
 
-def test_more_than_two_gigabytes_of_weights_are_refused_before_they_are_written(
-    tiny_network: Network, tmp_path: Path
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_constants_too_large_for_one_file_stand_in_one_beside_it(
+    precision: str,
+    tiny_network: Network,
+    tiny_calibration: Calibration,
+    tmp_path: Path,
+    pixels: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    graph = operators.CASES["a sigmoid"]
-    huge = replace(graph.tensors["image"], name="huge", data=np.broadcast_to(np.float32(0), (2**29,)))
-    op = Op("MUL", (graph.outputs[0], "huge"), graph.outputs)
-    with pytest.raises(InputError, match="GiB"):
-        to_onnx(
-            tiny_network,
-            replace(graph, ops=(*graph.ops, op), tensors={**graph.tensors, "huge": huge}),
-            tmp_path / "x.onnx",
-            ABOUT,
-        )
+    x = normalise(pixels, tiny.PREPROCESSING)
+    whole = written(tiny_network, tiny_calibration, tmp_path, precision)
+    path, beside = tmp_path / whole.path, (tmp_path / whole.path).with_suffix(BESIDE)
+    expected, known = runtime.load(path).predict(x), inspect(path)
+    assert not beside.exists()
+
+    monkeypatch.setattr("edgenet.export.onnx.LARGEST", 1000)
+    parted = written(tiny_network, tiny_calibration, tmp_path, precision)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, beside.name]
+    assert np.array_equal(runtime.load(path).predict(x), expected)
+    onnx.checker.check_model(str(path), full_check=True)
+    offsets = [int(e.value) for t in onnx.load(str(path), load_external_data=False).graph.initializer
+               for e in t.external_data if e.key == "offset"]  # fmt: skip
+    assert len(offsets) > 5
+    assert {o % 4096 for o in offsets} == {0}
+    found = inspect(path)
+    assert (found.precision, found.parameters, found.warnings) == (known.precision, known.parameters, known.warnings)
+    assert found.size_bytes == parted.size_bytes == path.stat().st_size + beside.stat().st_size
+
+    monkeypatch.undo()
+    again = written(tiny_network, tiny_calibration, tmp_path, precision)
+    assert again.sha256 == whole.sha256
+    assert not beside.exists()
 
 
 @pytest.mark.slow

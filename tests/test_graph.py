@@ -218,7 +218,7 @@ def test_more_than_two_gigabytes_of_weights_are_refused_before_they_are_packed(t
     huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (2**29, 1), (0, 0))  # 2 GiB that take four bytes
     g = tiny_network.graph
     tensors = {**g.tensors, "classifier_w": replace(g.tensors["classifier_w"], data=huge)}
-    with pytest.raises(InputError, match=r"2\.0 GiB.*use openvino"):
+    with pytest.raises(InputError, match=r"2\.0 GiB.*use openvino or onnx"):
         write_tflite(replace(g, tensors=tensors))
 
 

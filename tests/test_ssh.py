@@ -29,7 +29,7 @@ from edgenet.device_bench.device import Request
 from edgenet.device_bench.machine import machine_warnings
 from edgenet.device_bench.prepare import prepare
 from edgenet.device_bench.rounds import busy_between
-from edgenet.device_bench.ssh import Board, code_bundle, find, open_device
+from edgenet.device_bench.ssh import Board, code_bundle, find, model_bundle, open_device
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime
 
@@ -605,3 +605,10 @@ def serving(folder: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
         thread.join()
+
+
+def test_an_onnx_file_whose_weights_stand_beside_it_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    for name in ("net.onnx", "net.onnx.data"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"has its weights in net\.onnx\.data"):
+        model_bundle(tmp_path / "net.onnx", None)
