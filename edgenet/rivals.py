@@ -111,7 +111,7 @@ RIVALS: dict[str, Rival] = {r.name: r for r in (
     Rival("nasnet-a-large",      "NASNet-A",            331, _keras(lambda a, **o: a.NASNetLarge(**o))),
     Rival("amoebanet-a",         "AmoebaNet-A",         331, _amoebanet("AmoebaNet-A", 18, 190)),
     Rival("amoebanet-b",         "GPipe",               480, _amoebanet("AmoebaNet-B", 18, 512),
-          "GPipe's: 18 normal cells, 512 filters; its 2.2 GB of weights exceed a .tflite or an .onnx file"),
+          "GPipe's: 18 normal cells, 512 filters; its 2.2 GB of weights exceed a .tflite file"),
     Rival("amoebanet-c",         "AmoebaNet-C",         331, _amoebanet("AmoebaNet-C", 18, 228)),
     Rival("mobilenet-v1",        None,                  224, _mobilenet(mobilenet_v1)),
     Rival("mobilenet-v2",        None,                  224, _mobilenet(mobilenet_v2)),

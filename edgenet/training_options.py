@@ -21,7 +21,7 @@ def _number(name: str, kind: type, metavar: str, text: str) -> Callable[[Command
     return click.option(name, type=kind, metavar=metavar, help=text)
 
 
-def _common(epochs: int, rate: float) -> Callable[[Command], Command]:
+def _common(epochs: int, rate: str) -> Callable[[Command], Command]:
     return together(
         _number("--epochs", int, "N", f"Times that each picture is seen.  [default: {epochs}]"),
         _number("--batch", int, "N", "Pictures a step, over all devices.  [default: 16]"),
@@ -53,10 +53,10 @@ qat_options = together(
     _number("--labels-weight", float, "W", "Of the labels beside the float network's answers, 0 to 1.  [default: 0]"),
     click.option("--learn-ranges/--fixed-ranges", default=None, help="Whether activations' ranges learn."),
     click.option("--learn-scales/--fixed-scales", default=None, help="Whether the weights' scales learn."),
-    _common(20, 0.001),
+    _common(20, "0.0001, with 4 bits 0.001"),
 )
 finetune_options = together(
-    _number("--resolution", int, "PX", "Side of the input; the model's own by default."), _common(5, 0.0005)
+    _number("--resolution", int, "PX", "Side of the input; the model's own by default."), _common(5, "0.0005")
 )
 
 
@@ -74,7 +74,7 @@ def _settle(asked: dict[str, Any]) -> dict[str, Any]:
 def qat_job(model: str, asked: dict[str, Any]) -> "QatJob":
     """Return the job that the options ask for. Raises InputError."""
     from edgenet.export import FORMATS
-    from edgenet.qat_job import QatJob
+    from edgenet.qat_job import QatJob, settings_for
 
     given = _settle(asked)
     for name in ("formats", "allow"):
@@ -83,7 +83,8 @@ def qat_job(model: str, asked: dict[str, Any]) -> "QatJob":
     if "all" in given.get("formats", ()):
         given["formats"] = tuple(FORMATS)
     job = QatJob(model, given.pop("out"), given.pop("images"))
-    settings, distill = _part(job.settings, given), _part(job.distill, given)
+    settings = _part(settings_for(given.get("weight_bits")), given)
+    distill = _part(job.distill, given)
     return replace(job, settings=settings, distill=distill, command=_command(), **given)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -16,6 +17,7 @@ from conftest import Edgenet
 
 from edgenet.calibration.training import CHECKPOINT
 from edgenet.results import Artifact, Results
+from edgenet.training_options import qat_job
 
 pytest.importorskip("tensorflow_model_optimization")
 
@@ -107,6 +109,21 @@ def test_wrong_input_is_told_in_a_line_and_nothing_is_written(
     one_line(done.stderr, "")
     assert re.search(says, done.stderr), done.stderr
     assert not (tmp_path / "OUT").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "rate"),
+    [
+        ({}, 1e-4),
+        ({"weight_bits": 7}, 1e-4),
+        ({"weight_bits": 4}, 1e-3),
+        ({"weight_bits": 4, "learning_rate": 0.5}, 0.5),
+    ],
+)
+def test_the_learning_rate_hangs_on_the_bits_unless_it_is_given(asked: dict[str, Any], rate: float) -> None:
+    job = qat_job("tiny", {"images": "photos", "out": Path("OUT"), "epochs": None, **asked})
+    assert job.settings.learning_rate == rate
+    assert (job.settings.epochs, job.settings.batch) == (20, 16)
 
 
 @pytest.mark.parametrize(
