@@ -61,24 +61,18 @@ def write_pages(results: Results, out: Path) -> list[Path]:
 
 
 def headline(results: Results) -> str:
-    """Return the answer in a sentence: each pair's speed-up, its runtime and the others' range, beside the paper's."""
+    """Return the answer in a sentence: each pair's speed-up, from the least to the most of the runtimes."""
     parts = []
     for network in dict.fromkeys(s.network for s in speedups(results)):
-        # The paper's own runtime where it was measured, never the most flattering one.
-        s, *others = (s for s in speedups(results) if s.network == network)
-        elsewhere = " and ".join(f"{times(o.ratio)} in {RUNTIME_NAMES[o.runtime]}" for o in _extremes(others))
+        found = sorted((s for s in speedups(results) if s.network == network), key=lambda s: s.ratio)
+        least, most = found[0], found[-1]
+        many = len(found) > 1
         parts.append(
-            f"{published_name(network)} is {times(s.ratio)} as fast as {published_name(s.rival)} in "
-            f"{RUNTIME_NAMES[s.runtime]}{f', {elsewhere}' * bool(elsewhere)} (the paper: "
-            f"{published_speedup(network):g}×)"
+            f"{published_name(network)} is {f'{times(least.ratio)} to ' * many}{times(most.ratio)} as fast as "
+            f"{published_name(least.rival)} in {f'{len(found)} runtimes' if many else RUNTIME_NAMES[least.runtime]} "
+            f"(the paper: {published_speedup(network):g}×)"
         )
     return "; ".join(parts) if parts else "EfficientNet's comparison, on this machine"
-
-
-def _extremes(found: Sequence[Speedup]) -> list[Speedup]:
-    """Return the least and the most of some speed-ups, once where they are the same."""
-    ordered = sorted(found, key=lambda s: s.ratio)
-    return ordered[:1] + ordered[1:][-1:]
 
 
 def doubt(results: Results) -> str:

@@ -199,7 +199,7 @@ def _why(results: Results, name: str, runtime: str) -> Cell:
 
 _COUNTED_ABOVE = (
     "EfficientNet-B4 and B5: count 5 and 4 % more multiply-adds than the paper prints. Other counters find what this "
-    "one does, and the parameters agree to the printed digit, so the authors' way of counting differs; how is not known."
+    "one does, and the parameters agree to the printed digit, so the authors counted otherwise; how is not known."
 )
 
 
