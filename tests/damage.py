@@ -1,7 +1,10 @@
-"""Damaged copies of a file, for tests of what reads it."""
+"""Changed copies of a file, damaged or with metadata, for tests of what reads it."""
 
 import random
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 from edgenet.errors import InputError
 from edgenet.export.inspect import inspect
@@ -33,3 +36,19 @@ def refusals(whole: bytes, path: Path, n: int, model: Path | None = None) -> int
         refused += bool(message)
         assert "\n" not in message
     return refused
+
+
+def with_metadata(model: bytes, entries: dict[str, bytes]) -> bytes:
+    """Return a .tflite `model` with metadata buffers more, by name."""
+    flatbuffers = pytest.importorskip("flatbuffers")
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    tree = schema.ModelT.InitFromPackedBuf(model, 0)
+    for name, content in entries.items():
+        buffer, entry = schema.BufferT(), schema.MetadataT()
+        buffer.data = np.frombuffer(content, np.uint8)
+        entry.name, entry.buffer = name, len(tree.buffers)
+        tree.buffers.append(buffer)
+        tree.metadata = [*(tree.metadata or []), entry]
+    b = flatbuffers.Builder(len(model))
+    b.Finish(tree.Pack(b), b"TFL3")
+    return bytes(b.Output())

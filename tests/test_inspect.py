@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import refusals
+from damage import refusals, with_metadata
 
 from edgenet.errors import InputError
 from edgenet.export.inspect import inspect, lines, looks_like, multiply_adds
@@ -27,22 +27,6 @@ def _weights():
     shapes = {"conv": (3, 3, 3, 16), "depthwise": (3, 3, 16, 1), "pointwise": (1, 1, 16, 80), "dense": (80, 16)}
     values = {k: rng.normal(0, 0.2, s).astype(np.float32) for k, s in shapes.items()}
     return values | {k: rng.normal(0, 0.2, n).astype(np.float32) for k, n in (("bias", 16), ("bias2", 80))}
-
-
-def _attach(model: bytes, entries: dict[str, bytes]) -> bytes:
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    tree = schema.ModelT.InitFromPackedBuf(model, 0)
-    for name, content in entries.items():
-        buffer, entry = schema.BufferT(), schema.MetadataT()
-        buffer.data = np.frombuffer(content, np.uint8)
-        entry.name, entry.buffer = name, len(tree.buffers)
-        tree.buffers.append(buffer)
-        tree.metadata = [*(tree.metadata or []), entry]
-    b = flatbuffers.Builder(len(model))
-    b.Finish(tree.Pack(b), b"TFL3")
-    return bytes(b.Output())
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +200,9 @@ def test_metadata_labels_normalization_and_provenance_are_shown(tflite, tmp_path
                           mean=[127.0] * 3, std=[128.0] * 3)  # fmt: skip
     about = {"model": "tiny", "precision": "float32", "preprocessing": {"resolution_px": 16}}
     path = tmp_path / "tiny.tflite"
-    model = _attach(tflite["float32"].read_bytes(), {"TFLITE_METADATA": meta, "edgenet": json.dumps(about).encode()})
+    model = with_metadata(
+        tflite["float32"].read_bytes(), {"TFLITE_METADATA": meta, "edgenet": json.dumps(about).encode()}
+    )
     path.write_bytes(append_files(model, {"labels.txt": "\n".join(f"class {i}" for i in range(16)).encode()}))
     i = inspect(path)
     assert (i.name, i.metadata["author"], i.metadata["version"], i.metadata["labels"]) == ("Tiny", "Ada", "3", 16)
@@ -232,7 +218,7 @@ def test_metadata_labels_normalization_and_provenance_are_shown(tflite, tmp_path
 
 def test_labels_that_do_not_fit_the_output_or_are_not_there_are_warned_of(tflite, tmp_path):
     meta = build_metadata(name="n", description="d", version="1", author="a", license="l", mean=[0.0], std=[1.0])
-    model = _attach(tflite["float32"].read_bytes(), {"TFLITE_METADATA": meta})
+    model = with_metadata(tflite["float32"].read_bytes(), {"TFLITE_METADATA": meta})
     path = tmp_path / "a.tflite"
     path.write_bytes(append_files(model, {"labels.txt": b"cat\ndog\n"}))
     assert "2 labels for 16 outputs" in inspect(path).warnings
@@ -298,7 +284,9 @@ def test_a_real_zip_and_a_safetensors_file_are_recognised(tmp_path):
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_a_damaged_tflite_file_is_an_input_error_or_a_valid_answer(tflite, tmp_path, precision):
     meta = build_metadata(name="n", description="d", version="1", author="a", license="l", mean=[0.0], std=[1.0])
-    whole = append_files(_attach(tflite[precision].read_bytes(), {"TFLITE_METADATA": meta}), {"labels.txt": b"a\nb\n"})
+    whole = append_files(
+        with_metadata(tflite[precision].read_bytes(), {"TFLITE_METADATA": meta}), {"labels.txt": b"a\nb\n"}
+    )
     refused = refusals(whole, tmp_path / "a.tflite", n=300)
     assert refused > 50
 

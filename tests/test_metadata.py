@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import with_metadata
 
 from edgenet.errors import InputError
 from edgenet.export.metadata import (
@@ -28,22 +29,6 @@ ARGUMENTS = {
 }  # fmt: skip
 
 
-def _attach(model: bytes, name: str, content: bytes) -> bytes:
-    """Return a .tflite `model` with a metadata buffer more."""
-    import flatbuffers
-
-    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
-    tree = schema.ModelT.InitFromPackedBuf(model, 0)
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(content, np.uint8)
-    entry.name, entry.buffer = name, len(tree.buffers)
-    tree.buffers.append(buffer)
-    tree.metadata = [*(tree.metadata or []), entry]
-    b = flatbuffers.Builder(len(model))
-    b.Finish(tree.Pack(b), b"TFL3")
-    return bytes(b.Output())
-
-
 @pytest.fixture
 def model() -> bytes:
     """A .tflite file with nothing in it but a buffer."""
@@ -58,7 +43,7 @@ def model() -> bytes:
 
 
 def test_every_field_comes_back(model):
-    m = read_metadata(_attach(model, BUFFER_NAME, build_metadata(**ARGUMENTS)))
+    m = read_metadata(with_metadata(model, {BUFFER_NAME: build_metadata(**ARGUMENTS)}))
     assert {k: m[k] for k in ("name", "description", "version", "author", "license", "min_parser_version")} == {
         "name": "Tiny", "description": "a tiny network", "version": "0.1.0", "author": "Ada", "license": "Apache-2.0",
         "min_parser_version": "1.0.0",
@@ -139,7 +124,7 @@ def test_a_model_without_any_says_so(model):
 
 
 def test_other_buffers_are_read_by_name(model):
-    two = _attach(_attach(model, "edgenet", b'{"a": 1}'), BUFFER_NAME, build_metadata(**ARGUMENTS))
+    two = with_metadata(model, {"edgenet": b'{"a": 1}', BUFFER_NAME: build_metadata(**ARGUMENTS)})
     assert read_buffers(two)["edgenet"] == b'{"a": 1}'
     assert read_metadata(two)["name"] == "Tiny"
 
@@ -152,7 +137,7 @@ def test_what_is_no_tflite_file_is_refused():
 
 
 def test_damaged_metadata_and_archives_are_input_errors_or_valid_answers(model):
-    whole = append_files(_attach(model, BUFFER_NAME, build_metadata(**ARGUMENTS)), {"labels.txt": LABELS})
+    whole = append_files(with_metadata(model, {BUFFER_NAME: build_metadata(**ARGUMENTS)}), {"labels.txt": LABELS})
     rng = random.Random(0)
     refused = 0
     for k in range(1000):
@@ -202,7 +187,7 @@ def classifiers() -> dict[str, bytes]:
 def _packed(model: bytes, kind: str) -> bytes:
     arguments = {**ARGUMENTS, "mean": (127.0,) * 3, "std": (128.0,) * 3}
     meta = build_metadata(**arguments, float_input=kind in ("float32", "integer"))
-    return append_files(_attach(model, BUFFER_NAME, meta), {"labels.txt": LABELS})
+    return append_files(with_metadata(model, {BUFFER_NAME: meta}), {"labels.txt": LABELS})
 
 
 def _classify(model: bytes, pixels: np.ndarray) -> dict[str, float]:

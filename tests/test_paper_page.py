@@ -7,13 +7,13 @@ import json
 import re
 import shutil
 import statistics
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_report import _PROBE, Page
+from browser import layout, needs_chromium
+from test_report import Page
 
 from edgenet import paper_data
 from edgenet.device_bench.timing import compare
@@ -24,7 +24,6 @@ from edgenet.paper_page import doubt, headline, write_pages
 from edgenet.paper_tables import speedups, tables
 from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results
 
-CHROMIUM = shutil.which("chromium")
 PHONE = "adb:<b>&"
 
 
@@ -208,24 +207,14 @@ def test_other_results_are_refused(tmp_path: Path) -> None:
         write_pages(Results(), tmp_path)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@needs_chromium
 @pytest.mark.parametrize("width_px", [390, 1280])
 def test_the_page_does_not_scroll_sideways_in_a_browser(width_px: int, written: Path, tmp_path: Path) -> None:
     shutil.copy(written / "paper.html", tmp_path)
-    (tmp_path / "frame.html").write_text(
-        f'{_PROBE}<iframe src="paper.html" style="border:0;width:{width_px}px;height:900px" onload="probe(this)">'
-    )
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-               f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000", "--virtual-time-budget=3000",
-               "--dump-dom", (tmp_path / "frame.html").as_uri()]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
-    found = re.search(r"<title>(\d+) (\d+) (\d+) (\d+) (\d+) (\w+)</title>", dom)
-    assert found, dom[:300]
-    scroll, inner, wide, narrow, beyond = map(int, found.groups()[:5])
-    assert scroll <= inner == width_px
-    assert beyond == 0
-    assert (wide > 0, narrow > 0) == ((False, True) if width_px == 390 else (True, False))
+    found = layout(tmp_path / "paper.html", width_px)
+    assert found.scroll_width_px <= found.width_px == width_px
+    assert found.sticking_out == 0
+    assert (found.wide_plots > 0, found.narrow_plots > 0) == (width_px == 1280, width_px == 390)
 
 
 def test_measurements_with_a_warning_are_said_on_top(tmp_path: Path) -> None:

@@ -2,14 +2,13 @@
 
 import html.parser
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import layout, needs_chromium
 from hand_built import FILES, NAMES, a_measurement, changed, partial_results, some_flips, some_results
 
 from edgenet import report, text
@@ -18,7 +17,6 @@ from edgenet.report import write_report
 from edgenet.results import Estimate, Failure, Flip, LeftOperators, Results
 from edgenet.summary import recommend, summary_lines
 
-CHROMIUM = shutil.which("chromium")
 NBSP = text.NBSP
 
 
@@ -320,19 +318,8 @@ def test_the_terminal_says_the_same_as_the_page(tmp_path: Path) -> None:
 
 # --- in a browser ---------------------------------------------------------------------------------------------------
 
-_PROBE = """<script>
-function probe(frame) {
-  const root = frame.contentDocument.documentElement, view = frame.contentWindow;
-  const shown = (s) => [...root.querySelectorAll(s)].filter(e => view.getComputedStyle(e).display !== "none").length;
-  const wide = [...root.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > view.innerWidth + 1
-    && !e.closest(".scroll") && !e.closest("svg")).length;
-  document.title = [root.scrollWidth, view.innerWidth, shown("svg.wide"), shown("svg.narrow"), wide,
-    root.querySelector("h1").getBoundingClientRect().top < 200].join(" ");
-}
-</script>"""
 
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@needs_chromium
 @pytest.mark.parametrize(("width_px", "plots_shown"), [(390, (0, 2)), (1280, (2, 0))])
 def test_the_page_does_not_scroll_sideways_in_a_browser(
     width_px: int, plots_shown: tuple[int, int], tmp_path: Path
@@ -340,23 +327,11 @@ def test_the_page_does_not_scroll_sideways_in_a_browser(
     results = some_results()
     results.put(Failure("export", "w" * 120, "x" * 200, "y" * 200))
     write_report(results, tmp_path, ["a_class_name_that_is_long_and_has_no_space" * 3] * 1000)
-    # A window of headless Chromium cannot be as narrow as a phone; a frame in it can.
-    (tmp_path / "frame.html").write_text(
-        f'{_PROBE}<iframe src="report.html" style="border:0;width:{width_px}px;height:900px" onload="probe(this)">'
-    )
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-               f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000", "--virtual-time-budget=3000",
-               "--dump-dom", (tmp_path / "frame.html").as_uri()]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
-    match = re.search(r"<title>(\d+) (\d+) (\d+) (\d+) (\d+) (\w+)</title>", dom)
-    assert match, dom[:500]
-    scroll_width, inner_width, wide, narrow, sticking_out, answer_on_top = match.groups()
-    assert int(inner_width) == width_px
-    assert int(scroll_width) <= width_px
-    assert (int(wide), int(narrow)) == plots_shown
-    assert int(sticking_out) == 0
-    assert answer_on_top == "true"
+    found = layout(tmp_path / "report.html", width_px)
+    assert found.scroll_width_px <= found.width_px == width_px
+    assert (found.wide_plots, found.narrow_plots) == plots_shown
+    assert found.sticking_out == 0
+    assert found.answer_on_top
 
 
 def test_estimates_have_a_table_that_says_what_they_are(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 import itertools
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import _PROBE, CHROMIUM, some_results
+from browser import layout, needs_chromium
+from test_report import some_results
 
 from edgenet import curve_plots
 from edgenet.report import write_report
@@ -157,23 +157,14 @@ def test_a_percentage_has_no_tick_above_a_hundred() -> None:
     assert max(float(t) for t in re.findall(r'text-anchor="end"[^>]*>([\d.]+)<', svg)) == 100
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-@pytest.mark.parametrize(("width_px", "plots_shown"), [(390, ("0", "3")), (1280, ("3", "0"))])
+@needs_chromium
+@pytest.mark.parametrize(("width_px", "plots_shown"), [(390, (0, 3)), (1280, (3, 0))])
 def test_the_page_does_not_scroll_sideways_and_shows_the_curve_of_its_width(
-    width_px: int, plots_shown: tuple[str, str], tmp_path: Path
+    width_px: int, plots_shown: tuple[int, int], tmp_path: Path
 ) -> None:
     page_of(a_training(why="w" * 200), tmp_path)
-    (tmp_path / "frame.html").write_text(
-        f'{_PROBE}<iframe src="report.html" style="border:0;width:{width_px}px;height:900px" onload="probe(this)">'
-    )
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-               f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000", "--virtual-time-budget=3000",
-               "--dump-dom", (tmp_path / "frame.html").as_uri()]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
-    match = re.search(r"<title>(\d+) (\d+) (\d+) (\d+) (\d+) (\w+)</title>", dom)
-    assert match, dom[:500]
-    scroll_width, inner_width, wide, narrow, sticking_out, answer_on_top = match.groups()
-    assert int(scroll_width) <= int(inner_width) == width_px
-    assert (wide, narrow) == plots_shown
-    assert (sticking_out, answer_on_top) == ("0", "true")
+    found = layout(tmp_path / "report.html", width_px)
+    assert found.scroll_width_px <= found.width_px == width_px
+    assert (found.wide_plots, found.narrow_plots) == plots_shown
+    assert found.sticking_out == 0
+    assert found.answer_on_top
