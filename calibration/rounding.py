@@ -337,9 +337,7 @@ def _layer(
     axis, limit = WEIGHT_AXIS[op.kind], 2 ** (bits - 1) - 1
     channels = w.shape[axis]
     rows = np.moveaxis(w, axis, 0).reshape(channels, -1).astype(np.float64)  # (C, T)
-    depthwise = op.kind == "DEPTHWISE_CONV_2D"
-    multiplier = channels // len(m.mean) if depthwise else channels  # output channels of a group
-    grouped = rows.reshape(len(m.mean), multiplier, -1)  # (G, R, T)
+    grouped = rows.reshape(len(m.mean), channels // len(m.mean), -1)  # (G, R, T)
     target = np.einsum("grt,gt->gr", grouped, m.float_mean)
     if reconstruction:
         grouped = _towards_float(grouped, m)

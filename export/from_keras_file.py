@@ -25,6 +25,7 @@ from edgenet.results import sha256_of
 _TRUSTED = re.compile(
     r"^(keras|tf_keras)(\.src)?(\.(layers|models|engine|initializers|regularizers|constraints|activations|ops|"
     r"dtype_policies|mixed_precision|backend\.common)(\..+)?)?$"
+    r"|^tensorflow\.python\.ops\.init_ops(_v2)?$"  # initializers that tf-keras borrows
 )
 _PASSES = {
     "Activation", "Softmax", "ReLU", "Dropout", "Flatten", "Reshape", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
@@ -114,7 +115,7 @@ def refuse_code(path: Path, config: Any) -> None:
                 "into it and save that"
             )
         module, registered = item.get("module"), item.get("registered_name")
-        if kind == "LayerScale" and re.match(r"^keras(\.src)?\.applications\.\w+$", str(module)):
+        if kind == "LayerScale" and re.match(r"^(tf_)?keras(\.src)?\.applications\.\w+$", str(module)):
             continue  # ConvNeXt's own layer
         foreign = "module" in item and not (isinstance(module, str) and _TRUSTED.match(module))
         if foreign or (isinstance(registered, str) and ">" in registered):
@@ -224,7 +225,10 @@ def _load(path: Path, version: str) -> Any:
             if unknown := re.search(r"Unknown (\w+):? '?(?:\w+>)?(\w+)'?", str(e)):
                 raise InputError(_custom(path, f"{unknown[1]} {unknown[2]}")) from None
             reasons.append(f"{name}: {_one_line(e)}")
-    raise InputError(f"{path}, saved by Keras {version}, cannot be loaded. {'; '.join(reasons)}")
+    raise InputError(
+        f"{path}, saved by Keras {version}, cannot be loaded: save it as a SavedModel (model.export) or as ONNX. "
+        f"{'; '.join(reasons)}"
+    )
 
 
 def _load_with(module: Any, path: Path) -> Any:

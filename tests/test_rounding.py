@@ -63,6 +63,31 @@ def test_more_inputs_than_a_block_are_rounded_as_in_one_block() -> None:
     np.testing.assert_array_equal(_round_with_feedback(*arguments, block=16), _round_with_feedback(*arguments))
 
 
+@pytest.mark.parametrize("bits", [8, 7])
+def test_a_grouped_convolution_is_rounded_as_its_groups_would_be_apart(bits: int) -> None:
+    rng = np.random.default_rng(0)
+    w, bias, xs = (
+        rng.normal(size=(6, 3, 3, 2)),
+        rng.normal(size=6),
+        list(rng.normal(size=(4, 1, 9, 9, 6)).astype(np.float32)),
+    )
+    whole = Builder(1, 9, 9, 6)
+    graph = whole.graph(whole.conv("image", "y", w, bias))
+    found = round_with_feedback(graph, xs, calibration(graph, xs), bits=bits, in_pairs=bits == 7)["y"]
+    ranges = dict(calibration(graph, xs).ranges)
+    for g in range(3):
+        part = Builder(1, 9, 9, 2)
+        own = part.graph(part.conv("image", "y", w[2 * g : 2 * g + 2], bias[2 * g : 2 * g + 2]))
+        apart = round_with_feedback(
+            own, [x[..., 2 * g : 2 * g + 2] for x in xs], Calibration(ranges, "min-max", "", 4, ""), bits=bits
+        )["y"]
+        np.testing.assert_array_equal(found.values[2 * g : 2 * g + 2], apart.values)
+        np.testing.assert_array_equal(found.scale[2 * g : 2 * g + 2], apart.scale)
+        assert found.bias is not None
+        assert apart.bias is not None
+        np.testing.assert_allclose(found.bias[2 * g : 2 * g + 2], apart.bias, atol=1e-5)
+
+
 def test_integers_stay_within_the_bits() -> None:
     q = _round_with_feedback(np.array([[[200.0, -300.0]]]), np.ones((1, 1)), np.eye(2)[None], 63)
     np.testing.assert_array_equal(q, [[[63, -63]]])
