@@ -13,7 +13,7 @@ from edgenet import qat_job
 from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.calibration.augment import Pictures, batches, load_pictures
 from edgenet.calibration.distill import distillation, divergence
-from edgenet.calibration.qat import Distillation, layer_bits, logits, start
+from edgenet.calibration.qat import Distillation, _apart, layer_bits, logits, start
 from edgenet.calibration.quantize import constant_weights
 from edgenet.calibration.strategy import open_strategy, policy
 from edgenet.calibration.trainable import FakeQuantized, fake_quantized, float_model, quantized_logits
@@ -372,3 +372,13 @@ def test_an_out_folder_of_another_command_is_refused(
     Results(artifacts=[a]).save(out)
     with pytest.raises(InputError, match="of another command"):
         qat_job.qat(job(many, out))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "n", "apart"),
+    [(1.0, 44 / 45, 45, False), (1.0, 43 / 45, 45, True), (0.99, 0.986, 1000, False), (0.99, 0.984, 1000, True)],
+)
+def test_one_picture_of_few_is_no_difference_between_simulation_and_file(
+    a: float, b: float, n: int, apart: bool
+) -> None:
+    assert _apart(a, b, n) is apart
