@@ -76,9 +76,10 @@ class FakeQuantized:
                 step, zero = float(steps.of(name)()), int(q.zero_point[0])
                 ranges[name] = ((-128 - zero) * step, (127 - zero) * step)
             if op.kind in WEIGHT_AXIS:
-                step = 1.0 if q is None else float(steps.of(name)())
                 pairs = self.in_pairs and _in_pairs(self.quantized, op)
-                weights[name] = _read_weight(self.quantized, op, values, self.bits.get(name, 8), pairs, step)
+                factor = np.asarray(self.model.get_layer(_layer_name(name)).quantize_config.factor())
+                fed = float(steps.of(str(op.inputs[0]))())
+                weights[name] = _read_weight(self.quantized, op, values, self.bits.get(name, 8), pairs, factor, fed)
         return weights, replace(calibration, ranges=ranges, method=f"{calibration.method}+trained")
 
 
@@ -195,8 +196,9 @@ def _calibrate(layer: Any, graph: Graph, op: Op, latent: Mapping[str, np.ndarray
 
 
 def _read_weight(
-    graph: Graph, op: Op, values: Mapping[str, np.ndarray], bits: int, pairs: bool, output_step: float
+    graph: Graph, op: Op, values: Mapping[str, np.ndarray], bits: int, pairs: bool, factor: np.ndarray, fed: float
 ) -> Weight:
+    """Return what a layer has learned. factor: (C,) from its sums to the output's levels; fed: the input's step."""
     kernel = _kernel(op.kind)
     ratio = np.asarray(ratio_of(values[f"{kernel}_moved"])) if f"{kernel}_moved" in values else np.float32(1)
     limit = 127 if pairs else 2 ** (bits - 1) - 1
@@ -208,7 +210,12 @@ def _read_weight(
     per_channel = np.moveaxis(_from_keras(op.kind, scales), axis, 0).reshape(stored.shape[axis], -1)[:, 0]
     assert t.quantization is not None
     scale = per_channel[:1] if len(t.quantization.scale) == 1 else per_channel
-    bias = (values["bias"] * np.float64(output_step)).astype(np.float32) if "bias" in values else None
+    bias = None
+    if (
+        "bias" in values
+    ):  # the very integer that the simulation adds, since one that is rounded otherwise moves all after
+        added = np.rint(values["bias"] / factor).astype(np.float64)
+        bias = (added * (np.float64(fed) * scale)).astype(np.float32)
     return Weight(np.ascontiguousarray(stored), scale.astype(np.float32), axis, bias)
 
 
