@@ -147,6 +147,23 @@ def test_after_training_the_exported_integers_answer_as_the_simulation(
     assert np.abs(simulated - stored).max() <= 2 * step
 
 
+def test_a_trained_bias_is_exported_as_the_integer_that_the_simulation_adds(shared: SharedCalibration) -> None:
+    student, rng = student_of(shared, learn_ranges=False), np.random.default_rng(0)
+    added = {}
+    for layer in student.model.layers:
+        for v in layer.weights:
+            if v.name.endswith("bias:0"):
+                v.assign(rng.uniform(-3000, 3000, v.shape))  # steps of the output: millions of the sums' own
+                added[layer.name] = np.rint(np.asarray(v) / np.asarray(layer.quantize_config.factor()))
+    weights, calibration = student.trained(shared.calibration)
+    graph = quantize(shared.graph, "int8", calibration, weights=weights)
+    stored = {name: graph.tensors[f"{name}_bias"].data for name in added}
+    assert len(stored) > 2
+    for name, expected in added.items():
+        assert np.abs(expected).max() < 2**23  # what float32 holds with room for the rounding
+        np.testing.assert_array_equal(stored[name], expected)
+
+
 def test_weights_that_share_seven_bits_share_them_after_training_too(shared: SharedCalibration, x: np.ndarray) -> None:
     student = student_of(shared, SAFE_BITS)
     for v in student.model.trainable_variables:  # as if it had learned wildly
