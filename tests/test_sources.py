@@ -23,6 +23,7 @@ from edgenet.calibration.execute import Executor
 from edgenet.errors import InputError
 from edgenet.export import export_graph, find_source, metadata
 from edgenet.export.classifier import as_classifier, rgb_input
+from edgenet.export.from_keras_file import refuse_code
 from edgenet.export.graph import Graph, write_tflite
 from edgenet.export.labels import labels_in, read_labels
 from edgenet.images import Preprocessing, normalise
@@ -321,6 +322,15 @@ def with_module(module: str, name: str) -> dict[str, Any]:
     return {"module": "keras", "class_name": "Sequential", "config": {"layers": [layer]}, "registered_name": None}
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("tensorflow.python.ops.init_ops_v2", "Constant"), ("keras.src.applications.convnext", "LayerScale"),
+     ("tf_keras.src.applications.convnext", "LayerScale"), ("tf_keras.src.layers.core.dense", "Dense")],
+)  # fmt: skip
+def test_what_keras_itself_writes_into_a_file_is_not_foreign(module: str, name: str) -> None:
+    refuse_code(Path("a.keras"), with_module(module, name))
+
+
 POLICY = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "mixed_float16"}, "registered_name": None}
 MIXED = with_module("keras.layers", "Conv2D") | {"dtype": POLICY}
 
@@ -333,6 +343,11 @@ MIXED = with_module("keras.layers", "Conv2D") | {"dtype": POLICY}
         ("a.pkl", pickle.dumps(Bomb()), "a pickle, which edgenet never runs"),
         ("a.h5", pickle.dumps(Bomb()), "looks like a pickle"),
         ("a.keras", keras_zip(with_module("os", "system")), "custom class or function system 'x' of os"),
+        (
+            "a.keras",
+            keras_zip(with_module("tensorflow.python.ops.io_ops", "read_file")),
+            "custom class .* read_file 'x'",
+        ),
         ("a.keras", keras_zip(with_module("keras.utils", "get_file")), "custom class .* get_file 'x' of keras.utils"),
         ("a.keras", keras_zip(with_module("keras.layers", "Lambda")), "the layer Lambda 'x'"),
         ("a.keras", keras_zip(with_module("keras.layers", "__lambda__")), "the layer __lambda__"),
