@@ -211,9 +211,8 @@ def _read_weight(
     assert t.quantization is not None
     scale = per_channel[:1] if len(t.quantization.scale) == 1 else per_channel
     bias = None
-    if (
-        "bias" in values
-    ):  # the very integer that the simulation adds, since one that is rounded otherwise moves all after
+    if "bias" in values:
+        # The very integer that the simulation adds: one that is rounded otherwise moves all that comes after.
         added = np.rint(values["bias"] / factor).astype(np.float64)
         bias = (added * (np.float64(fed) * scale)).astype(np.float32)
     return Weight(np.ascontiguousarray(stored), scale.astype(np.float32), axis, bias)

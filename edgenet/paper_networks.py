@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from edgenet import rivals, zoo
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export import FORMATS, Source, export_graph, find_source, versions
+from edgenet.export.graph import LARGEST_BYTES
 from edgenet.export.savedmodel import SUFFIX, to_saved_model
 from edgenet.images import limit
 from edgenet.results import Artifact, Failure, ImageSet, sha256_of, size_of
@@ -24,7 +25,7 @@ T = TypeVar("T")
 
 SAVED_MODEL = "savedmodel"
 _FEW_PICTURES = 8  # to calibrate weights that mean nothing
-_LARGEST_BYTES = {"tflite": 2**31 - 2**20}  # of a flatbuffer; ONNX and OpenVINO keep constants beside the model
+_LARGEST_BYTES = {"tflite": LARGEST_BYTES}  # ONNX and OpenVINO keep constants in a file beside the model
 _COPIES = 3  # of the weights in memory while a file is written: the graph's, the writer's, the file's
 
 

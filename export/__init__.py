@@ -14,7 +14,7 @@ from edgenet.export.graph import Graph
 from edgenet.export.interface import IO_DTYPES, with_io, with_logits
 from edgenet.export.nchw import stored
 from edgenet.export.network import OUTPUT, Network, Source, canonical_names, find_source
-from edgenet.results import Artifact, Calibration, TensorInfo, atomic_write, sha256_of, size_of
+from edgenet.results import WEIGHTS_BESIDE, Artifact, Calibration, TensorInfo, atomic_write, sha256_of, size_of
 
 __all__ = ["FORMATS", "IO_DTYPES", "Format", "Network", "Source", "export_graph", "find_source", "versions"]
 
@@ -29,15 +29,14 @@ class Format(NamedTuple):
     precisions: tuple[str, ...]
     packages: tuple[str, ...]  # whose versions decide the bytes
     layout: str  # of the input
-    beside: tuple[str, ...] = ()  # suffixes of the files that belong to it, where they are written
-    tells_beside: bool = False  # the file says what the one beside it is called
+    tells_beside: bool = False  # the file says what the one with its weights is called (WEIGHTS_BESIDE)
     fixed: bool = False  # one picture in, probabilities out, nothing else: what MediaPipe Tasks reads
 
 
 FORMATS: dict[str, Format] = {
     "tflite": Format(tflite.SUFFIX, tflite.to_tflite, tflite.PRECISIONS, ("ai-edge-litert",), "NHWC", fixed=True),
-    "onnx": Format(onnx.SUFFIX, onnx.to_onnx, onnx.PRECISIONS, ("onnx",), "NCHW", (onnx.BESIDE,), tells_beside=True),
-    "openvino": Format(openvino.SUFFIX, openvino.to_openvino, openvino.PRECISIONS, ("openvino",), "NCHW", (".bin",)),
+    "onnx": Format(onnx.SUFFIX, onnx.to_onnx, onnx.PRECISIONS, ("onnx",), "NCHW", tells_beside=True),
+    "openvino": Format(openvino.SUFFIX, openvino.to_openvino, openvino.PRECISIONS, ("openvino",), "NCHW"),
 }
 
 
@@ -97,7 +96,7 @@ def export_graph(
     outputs = [_info(whole, n, kind.layout, **own) for n in whole.outputs]
     # onnxruntime and OpenVINO do not tell what the integers of an output mean; the file does.
     about["output_scales"] = {t.name: [t.scale, t.zero_point] for t in outputs if t.scale is not None}
-    with atomic_write(path) as tmp, _beside(tmp, path, kind.beside):
+    with atomic_write(path) as tmp, _beside(tmp, path):
         kind.write(network, whole, tmp, about, **own, **({"name": path.name} if kind.tells_beside else {}))
     return Artifact(
         id=path.name,
@@ -120,24 +119,26 @@ def export_graph(
 
 
 @contextmanager
-def _beside(tmp: Path, path: Path, suffixes: tuple[str, ...]) -> Iterator[None]:
-    """Put what was written beside `tmp` beside `path` when the block ends well, else delete it.
+def _beside(tmp: Path, path: Path) -> Iterator[None]:
+    """Put the weights that were written beside `tmp` beside `path` when the block ends well, else delete them.
 
     An older `path` goes first: if all ends between the renames, a file is missing, and none has another's weights.
     """
-    made = [(tmp.with_suffix(s), path.with_suffix(s)) for s in suffixes]
+    suffix = WEIGHTS_BESIDE.get(path.suffix)
+    if suffix is None:
+        yield
+        return
+    new, old = tmp.with_suffix(suffix), path.with_suffix(suffix)
     try:
         yield
-        if any(new.exists() or old.exists() for new, old in made):
+        if new.exists():
             path.unlink(missing_ok=True)
-        for new, old in made:
-            if new.exists():
-                os.replace(new, old)
-            else:
-                old.unlink(missing_ok=True)
+            os.replace(new, old)
+        elif old.exists():  # of a larger file that stood here
+            path.unlink(missing_ok=True)
+            old.unlink()
     finally:
-        for new, _ in made:
-            new.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
 
 
 def versions(*packages: str) -> dict[str, str]:

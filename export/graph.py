@@ -127,6 +127,7 @@ def _names(enum: type) -> dict[int, str]:
 
 
 # TFLite's tensor types that NumPy has too.
+LARGEST_BYTES = 2**31 - 2**20  # of constants in a flatbuffer or a protobuf, which cannot exceed 2 GiB
 _DTYPES = {
     "FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "UINT8": "uint8", "INT64": "int64", "BOOL": "bool",
     "INT16": "int16", "INT8": "int8", "FLOAT64": "float64", "UINT32": "uint32", "UINT16": "uint16", "UINT64": "uint64",
@@ -249,7 +250,7 @@ def write_tflite(
 
     s = schema()
     size = sum(t.data.nbytes for t in graph.tensors.values() if t.data is not None)
-    if size > 2**31 - 2**20:
+    if size > LARGEST_BYTES:
         raise InputError(f"the weights are {size / 2**30:.1f} GiB and a .tflite file holds 2: use openvino or onnx")
     m = s.ModelT()
     m.version, m.description, m.buffers = 3, description, [s.BufferT()]  # buffer 0 is empty by convention

@@ -10,20 +10,19 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from edgenet.errors import InputError, MissingDependency
-from edgenet.export.graph import Graph, Op, Quantization, Tensor
+from edgenet.export.constants import Store, beside, inline
+from edgenet.export.graph import LARGEST_BYTES, Graph, Op, Quantization, Tensor
 from edgenet.export.nchw import real_numbers, to_nchw
 from edgenet.export.network import Network
+from edgenet.results import WEIGHTS_BESIDE
 
 SUFFIX = ".onnx"
-BESIDE = ".onnx.data"  # of the file that holds the constants of a network too large for one
-LARGEST = 2**31 - 2**20  # bytes of constants in a protobuf, which cannot exceed 2 GiB
-_ALIGNMENT = 4096  # of constants in a file of their own, as the specification advises, so that they can be mapped
-_KEPT_BYTES = 1024  # smaller constants stay: axes and shapes are needed to read the graph
+BESIDE = WEIGHTS_BESIDE[SUFFIX]  # of the file that holds the constants of a network too large for one
 PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
 OPSET = 21  # the first with 16-bit QuantizeLinear; onnxruntime 1.20 and later read it
 IR_VERSION = 10
@@ -34,7 +33,7 @@ def to_onnx(
 ) -> Path:
     """Write `graph`, a quantized form of `network`, to `path`, which ends in .onnx.
 
-    Constants of more than LARGEST bytes go to a file beside it, which ends in .onnx.data (ONNX's external data,
+    Constants of more than LARGEST_BYTES go to a file beside it, which ends in .onnx.data (ONNX's external data,
     https://onnx.ai/onnx/repo-docs/ExternalData.html).
 
     Args:
@@ -54,10 +53,10 @@ def to_onnx(
         raise MissingDependency("onnx", "onnx", "writing an .onnx file") from None
     size = sum(t.data.nbytes for t in graph.tensors.values() if t.data is not None)
     with contextlib.ExitStack() as stack:
-        store: Callable[[str, np.ndarray], Any] = _Inline(onnx)
-        if size > LARGEST:
+        store = inline(onnx)
+        if size > LARGEST_BYTES:
             file = stack.enter_context(open(path.with_suffix(BESIDE), "wb"))
-            store = _Beside(onnx, file, Path(name or path.name).with_suffix(BESIDE).name)
+            store = beside(onnx, file, Path(name or path.name).with_suffix(BESIDE).name)
         model = _Writer(onnx, to_nchw(graph), batch, store).model(network.name)
     model.producer_name, model.producer_version = "edgenet", str(about["edgenet_version"])
     properties = {"edgenet": json.dumps(about, sort_keys=True), "labels": "\n".join(network.class_names)}
@@ -66,43 +65,10 @@ def to_onnx(
     return path
 
 
-class _Inline:
-    """Makes constants that stand in the model's own file."""
-
-    def __init__(self, onnx: Any) -> None:
-        self.onnx = onnx
-
-    def __call__(self, name: str, data: np.ndarray) -> Any:
-        return self.onnx.numpy_helper.from_array(np.array(data, order="C"), name)
-
-
-class _Beside(_Inline):
-    """Makes constants that stand in `file`, which lies beside the model's and is called `location`."""
-
-    def __init__(self, onnx: Any, file: BinaryIO, location: str) -> None:
-        super().__init__(onnx)
-        self.file, self.location = file, location
-
-    def __call__(self, name: str, data: np.ndarray) -> Any:
-        if data.nbytes < _KEPT_BYTES:
-            return super().__call__(name, data)
-        self.file.write(bytes(-self.file.tell() % _ALIGNMENT))
-        t = self.onnx.TensorProto(
-            name=name,
-            dims=data.shape,
-            data_type=self.onnx.helper.np_dtype_to_tensor_dtype(data.dtype),
-            data_location=self.onnx.TensorProto.EXTERNAL,
-        )
-        place = {"location": self.location, "offset": self.file.tell(), "length": data.nbytes}
-        t.external_data.extend(self.onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in place.items())
-        self.file.write(np.ascontiguousarray(data, data.dtype.newbyteorder("<")).data)
-        return t
-
-
 class _Writer:
     """Collects nodes and initializers. A value is called as its tensor; dequantized, it ends in `_dequantized`."""
 
-    def __init__(self, onnx: Any, graph: Graph, batch: int | None, store: Callable[[str, np.ndarray], Any]) -> None:
+    def __init__(self, onnx: Any, graph: Graph, batch: int | None, store: Store) -> None:
         self.onnx, self.graph, self.batch, self.store = onnx, graph, batch, store
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}

@@ -279,7 +279,7 @@ def test_constants_too_large_for_one_file_stand_in_one_beside_it(
     expected, known = runtime.load(path).predict(x), inspect(path)
     assert not beside.exists()
 
-    monkeypatch.setattr("edgenet.export.onnx.LARGEST", 1000)
+    monkeypatch.setattr("edgenet.export.onnx.LARGEST_BYTES", 1000)
     parted = written(tiny_network, tiny_calibration, tmp_path, precision)
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, beside.name]
     assert np.array_equal(runtime.load(path).predict(x), expected)

@@ -329,6 +329,8 @@ def with_module(module: str, name: str) -> dict[str, Any]:
 )  # fmt: skip
 def test_what_keras_itself_writes_into_a_file_is_not_foreign(module: str, name: str) -> None:
     refuse_code(Path("a.keras"), with_module(module, name))
+    with pytest.raises(InputError, match=f"custom class or function {name} 'x' of elsewhere"):
+        refuse_code(Path("a.keras"), with_module(f"elsewhere.{module}", name))
 
 
 POLICY = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "mixed_float16"}, "registered_name": None}
