@@ -11,6 +11,7 @@ from edgenet.calibration.equalize import equalize
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
 from edgenet.calibration.ranges import METHODS, Observation, choose_ranges, observe
 from edgenet.calibration.rounding import round_with_feedback
+from edgenet.calibration.spare import use_spare_channels
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.interface import pixel_quantization
@@ -19,10 +20,12 @@ from edgenet.images import Pixels, normalise
 from edgenet.results import Calibration
 from edgenet.targets import SAFE_BITS
 
-CORRECTIONS = ("equalization", "reconstruction", "feedback", "bias-correction")
+CORRECTIONS = ("equalization", "spare-channels", "reconstruction", "feedback", "bias-correction")
 RANGE_METHODS = (*METHODS, "auto")
 GOLDEN = (5**0.5 - 1) / 2
+CHANGES_GRAPH = {"equalization", "spare-channels"}  # the others change integers
 EQUALIZATION_PICTURES = 32  # ranges of channels against each other need fewer than the ranges themselves
+SPARE_PICTURES = 8  # to see which channels of the first layer suffer; each has thousands of positions
 
 
 def _spread(n: int) -> np.ndarray:
@@ -72,11 +75,20 @@ class SharedCalibration:
 
     @cached_property
     def graph(self) -> Graph:
-        """The float graph that is quantized: the network's, its channels equalised where that is asked for."""
-        if "equalization" not in self.recipe.corrections or self.pixels is None:
-            return self.network.graph
-        some = itertools.islice(self.inputs(), EQUALIZATION_PICTURES)
-        return equalize(self.network.graph, observe(self.network.graph, some))
+        """The float graph that is quantized: the network's, changed as the recipe says, of the same function."""
+        graph = self.network.graph
+        if self.pixels is None:
+            return graph
+        if "equalization" in self.recipe.corrections:
+            graph = equalize(graph, observe(graph, itertools.islice(self.inputs(), EQUALIZATION_PICTURES)))
+        if "spare-channels" in self.recipe.corrections:
+            shown = itertools.islice(self.inputs(), SPARE_PICTURES)
+            darkest, brightest = (
+                normalise(np.full((1, 1, 1, 3), value, np.uint8), self.network.preprocessing).ravel()
+                for value in (0, 255)
+            )
+            graph = use_spare_channels(graph, darkest, brightest, shown)
+        return graph
 
     @cached_property
     def observations(self) -> dict[str, Observation]:
@@ -98,7 +110,7 @@ class SharedCalibration:
 
     def weights(self, precision: str, bits: int = 8, exceptions: Mapping[str, str] | None = None) -> dict[str, Weight]:
         """Return the integers of every layer's weights for this precision, corrected as the recipe says."""
-        corrections = set(self.recipe.corrections) - {"equalization"}
+        corrections = set(self.recipe.corrections) - CHANGES_GRAPH
         if self.pixels is None or not corrections:
             return round_weights(self.graph, bits)
         # One rounding serves int8, int16x8 and dynamic: the last two lose next to nothing by it, and it takes seconds.

@@ -19,7 +19,7 @@ options. Weights of convolutions are (out, in / groups, H, W). The options of th
 | RESIZE_BILINEAR, RESIZE_NEAREST_NEIGHBOR | `size` (H, W), and TFLite's own |
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +42,31 @@ def to_nchw(graph: Graph) -> Graph:
         InputError: an operator whose layout is not known here, or whose shapes or axes are computed.
     """
     return _Layout(graph).run()
+
+
+def left_in_float(graph: Graph, kinds: Collection[str]) -> Graph:
+    """Return `graph`, int8, with the outputs of `kinds` left unrounded where all that is read of them is real numbers.
+
+    For runtimes whose kernels of these operators take integers and give float32: to round that to 8 bits and turn it
+    back would only lose. The DEQUANTIZE behind is gone.
+    """
+    consumers, producers = graph.consumers(), graph.producers()
+    back = {
+        op.inputs[0]: op.outputs[0]
+        for op in graph.ops
+        if op.kind == "DEQUANTIZE"
+        and graph.tensors[str(op.inputs[0])].dtype == "int8"
+        and op.inputs[0] in producers
+        and graph.ops[producers[op.inputs[0]]].kind in kinds
+        and len(consumers[op.inputs[0]]) == 1
+        and op.inputs[0] not in graph.outputs
+    }
+    ops = [
+        replace(op, outputs=(back.get(op.outputs[0], op.outputs[0]), *op.outputs[1:]))
+        for op in graph.ops
+        if not (op.kind == "DEQUANTIZE" and op.inputs[0] in back)
+    ]
+    return replace(graph, ops=tuple(ops))
 
 
 def stored(shape: Sequence[int]) -> tuple[int, ...]:

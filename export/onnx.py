@@ -17,7 +17,7 @@ import numpy as np
 from edgenet.errors import InputError, MissingDependency
 from edgenet.export.constants import Store, beside, inline
 from edgenet.export.graph import LARGEST_BYTES, Graph, Op, Quantization, Tensor
-from edgenet.export.nchw import real_numbers, to_nchw
+from edgenet.export.nchw import left_in_float, real_numbers, to_nchw
 from edgenet.export.network import Network
 from edgenet.results import WEIGHTS_BESIDE
 
@@ -26,6 +26,7 @@ BESIDE = WEIGHTS_BESIDE[SUFFIX]  # of the file that holds the constants of a net
 PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
 OPSET = 21  # the first with 16-bit QuantizeLinear; onnxruntime 1.20 and later read it
 IR_VERSION = 10
+_FLOAT_RESULTS = {"FULLY_CONNECTED"}  # onnxruntime's kernel of QDQ operators that gives float32 from integers: QGemm
 
 
 def to_onnx(
@@ -57,7 +58,7 @@ def to_onnx(
         if size > LARGEST_BYTES:
             file = stack.enter_context(open(path.with_suffix(BESIDE), "wb"))
             store = beside(onnx, file, Path(name or path.name).with_suffix(BESIDE).name)
-        model = _Writer(onnx, to_nchw(graph), batch, store).model(network.name)
+        model = _Writer(onnx, to_nchw(left_in_float(graph, _FLOAT_RESULTS)), batch, store).model(network.name)
     model.producer_name, model.producer_version = "edgenet", str(about["edgenet_version"])
     properties = {"edgenet": json.dumps(about, sort_keys=True), "labels": "\n".join(network.class_names)}
     onnx.helper.set_model_props(model, properties)

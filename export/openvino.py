@@ -16,7 +16,7 @@ import numpy as np
 
 from edgenet.errors import MissingDependency
 from edgenet.export.graph import Graph, Op, Tensor
-from edgenet.export.nchw import real_numbers, to_nchw
+from edgenet.export.nchw import left_in_float, real_numbers, to_nchw
 from edgenet.export.network import Network
 
 SUFFIX = ".xml"
@@ -39,7 +39,7 @@ def to_openvino(network: Network, graph: Graph, path: Path, about: dict[str, Any
         from openvino import opset13
     except ImportError:
         raise MissingDependency("openvino", "openvino", "writing an OpenVINO IR") from None
-    writer = _Writer(ov, opset13, to_nchw(graph), batch)
+    writer = _Writer(ov, opset13, to_nchw(left_in_float(graph, _WEIGHTED)), batch)
     model = writer.model(network.name)
     model.set_rt_info(json.dumps(about, sort_keys=True), ["edgenet"])
     model.set_rt_info(json.dumps(network.class_names, ensure_ascii=False), ["labels"])
