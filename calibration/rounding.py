@@ -48,15 +48,16 @@ MAX_BYTES = 2**30  # for the activations that are kept at one time
 
 @dataclass(frozen=True)
 class _Moments:
-    """What a layer's input looks like: float network's and quantized one's. T taps times input channels, G groups.
+    """What a layer reads and makes, in the float network and in the quantized one.
 
-    A convolution and a dense layer have one group; a depthwise one has a group a channel.
+    G groups: one of a convolution or a dense layer, one a channel of a depthwise one. R outputs a group, T taps times
+    input channels a group.
     """
 
     mean: np.ndarray  # (G, T) of the quantized network's input
     float_mean: np.ndarray  # (G, T)
     covariance: np.ndarray  # (G, T, T)
-    cross: np.ndarray  # (G, T, T): float (rows) with quantized (columns)
+    cross: np.ndarray  # (G, R, T): covariance of the float network's output with the quantized one's input
 
 
 def round_with_feedback(
@@ -188,7 +189,7 @@ class _Streams:
         name = str(op.inputs[0])
         shape = self.graph.tensors[name].shape
         groups = shape[-1] if op.kind == "DEPTHWISE_CONV_2D" else shape[-1] // w.shape[-1]
-        geometry = _Geometry.of(op, w.shape, shape)
+        geometry, rows = _Geometry.of(op, w.shape, shape), _rows(op, w, groups)
         wanted = GROUP_SAMPLES if groups > 1 else max(SAMPLES, SAMPLES_PER_INPUT * geometry.taps * shape[-1])
         every = max(1, self.pictures * geometry.positions // wanted)
         mean, float_mean = (
@@ -206,7 +207,8 @@ class _Streams:
 
         def sums(pictures: np.ndarray) -> tuple[np.ndarray, ...]:
             x, xq = (np.concatenate(s, axis=1) for s in zip(*map(samples, pictures), strict=True))
-            found = np.array(x.shape[1]), xq.transpose(0, 2, 1) @ xq, x.transpose(0, 2, 1) @ xq
+            y = x @ rows.transpose(0, 2, 1)
+            found = np.array(x.shape[1]), xq.transpose(0, 2, 1) @ xq, y.transpose(0, 2, 1) @ xq
             return tuple(a.astype(np.float64) for a in found)
 
         # Of many small matrices one picture's fit the cache, and all pictures' would not.
@@ -225,6 +227,12 @@ def _both(a: Callable[[], T], b: Callable[[], T]) -> tuple[T, T]:
     with ThreadPoolExecutor(1) as pool:
         later = pool.submit(b)
         return a(), later.result()
+
+
+def _rows(op: Op, w: np.ndarray, groups: int) -> np.ndarray:
+    """Return the weights as (G, R, T)."""
+    axis = WEIGHT_AXIS[op.kind]
+    return np.moveaxis(w, axis, 0).reshape(groups, w.shape[axis] // groups, -1)
 
 
 def _grouped(patches: np.ndarray, groups: int) -> np.ndarray:
@@ -336,8 +344,7 @@ def _layer(
 ) -> Weight:
     axis, limit = WEIGHT_AXIS[op.kind], 2 ** (bits - 1) - 1
     channels = w.shape[axis]
-    rows = np.moveaxis(w, axis, 0).reshape(channels, -1).astype(np.float64)  # (C, T)
-    grouped = rows.reshape(len(m.mean), channels // len(m.mean), -1)  # (G, R, T)
+    grouped = _rows(op, w, len(m.mean)).astype(np.float64)
     target = np.einsum("grt,gt->gr", grouped, m.float_mean)
     if reconstruction:
         grouped = _towards_float(grouped, m)
@@ -366,12 +373,12 @@ def _layer(
 def _towards_float(w: np.ndarray, m: _Moments) -> np.ndarray:
     """Return the weights that give the float output from the quantized input, by least squares pulled towards `w`.
 
-    w: (G, R, T). Minimises |w x - v xq|^2 + pull |v - w|^2: v = w + w (cov(x, xq) - cov(xq)) (cov(xq) + pull)^-1.
+    w: (G, R, T). Minimises |w x - v xq|^2 + pull |v - w|^2: v = w + (cov(w x, xq) - w cov(xq)) (cov(xq) + pull)^-1.
     """
     size = m.covariance.shape[-1]
     pull = PULL * np.trace(m.covariance, axis1=1, axis2=2) / size + 1e-12
     regular = m.covariance + pull[:, None, None] * np.eye(size)
-    moved = np.linalg.solve(regular, (w @ (m.cross - m.covariance)).transpose(0, 2, 1))
+    moved = np.linalg.solve(regular, (m.cross - w @ m.covariance).transpose(0, 2, 1))
     return w + moved.transpose(0, 2, 1)
 
 
