@@ -37,6 +37,8 @@ from edgenet.printing import (
     print_facts,
     print_failures,
     print_json,
+    print_measurements,
+    print_models,
     print_run,
     print_table,
     print_trained,
@@ -231,21 +233,7 @@ def bench(
     if as_json:
         print_json(results.to_json())
     else:
-        from edgenet import timing_text
-
-        if measurements := results.measurements:
-            print_table(timing_text.titles(measurements, request), timing_text.rows(measurements, request))
-            for note in timing_text.notes(measurements, request):
-                click.echo(f"Note: {note}")
-        if results.estimates:
-            print_table(timing_text.ESTIMATE_TITLES, timing_text.estimate_rows(results.estimates))
-            for note in timing_text.estimate_notes(results.estimates):
-                click.echo(f"Note: {note}")
-        for e in results.explanations:
-            click.echo(f"\n{e.artifact}")
-            print_table(explaining.TITLES, explaining.rows(e))
-            for sentence in explaining.new_sentences(results.explanations, e):
-                click.echo(f"- {sentence}")
+        print_measurements(results, request)
     print_failures(results)
 
 
@@ -432,27 +420,7 @@ def paper(out: Path | None, quick: bool, images: str | None, as_json: bool, **li
 @json_option
 def models(as_json: bool) -> None:
     """List the model zoo, with published figures."""
-    from edgenet.weights import PACKAGES
-    from edgenet.zoo import MODELS, multiply_adds, parameters
-
-    if as_json:
-        counted = {m.name: {"params": parameters(m), "madds": multiply_adds(m)} for m in MODELS.values()}
-        packages = {name: package for name, (package, _) in PACKAGES.items()}
-        print_json(
-            [{**dataclasses.asdict(m), **counted[m.name], "weights": packages.get(m.name)} for m in MODELS.values()]
-        )
-        return
-    print_table(
-        ("model", "input px", "parameters", "published", "mult-adds", "published", "top-1", "INT8 top-1", "weights"),
-        [
-            (m.name, str(m.resolution_px), f"{parameters(m) / 1e6:.2f} M", f"{m.params_millions:.1f} M",
-             f"{multiply_adds(m) / 1e6:,.0f} M", f"{m.madds_millions:,.0f} M", f"{m.top1_percent} %",
-             f"{m.int8_top1_percent} %" if m.int8_top1_percent else "—", PACKAGES.get(m.name, ("--weights FILE",))[0])
-            for m in MODELS.values()
-        ],
-    )  # fmt: skip
-    click.echo("Parameters and multiply-adds are counted from the layers, beside the authors' figures; accuracies")
-    click.echo("are theirs, on ImageNet's validation set. Where multiply-adds differ, the authors counted otherwise.")
+    print_models(as_json)
 
 
 @main.group(invoke_without_command=True)

@@ -1,5 +1,6 @@
 """What the commands print: tables, facts, JSON and progress. With cli.py the only place that prints or exits."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ import click
 from edgenet.errors import GateFailed
 
 if TYPE_CHECKING:
+    from edgenet.device_bench import Request
     from edgenet.results import Results
 
 
@@ -67,6 +69,50 @@ def print_evaluations(results: "Results") -> None:
     )
     for warning in dict.fromkeys(w for e in results.evaluations for w in e.warnings):
         click.echo(f"Note: {warning}")
+
+
+def print_measurements(results: "Results", request: "Request") -> None:
+    """Print what was timed, estimated and explained."""
+    from edgenet import explaining, timing_text
+
+    if measurements := results.measurements:
+        print_table(timing_text.titles(measurements, request), timing_text.rows(measurements, request))
+        for note in timing_text.notes(measurements, request):
+            click.echo(f"Note: {note}")
+    if results.estimates:
+        print_table(timing_text.ESTIMATE_TITLES, timing_text.estimate_rows(results.estimates))
+        for note in timing_text.estimate_notes(results.estimates):
+            click.echo(f"Note: {note}")
+    for e in results.explanations:
+        click.echo(f"\n{e.artifact}")
+        print_table(explaining.TITLES, explaining.rows(e))
+        for sentence in explaining.new_sentences(results.explanations, e):
+            click.echo(f"- {sentence}")
+
+
+def print_models(as_json: bool) -> None:
+    """Print the model zoo: what is counted from the layers beside what was published."""
+    from edgenet.weights import PACKAGES
+    from edgenet.zoo import MODELS, multiply_adds, parameters
+
+    packages = {name: package for name, (package, _) in PACKAGES.items()}
+    if as_json:
+        counted = {m.name: {"params": parameters(m), "madds": multiply_adds(m)} for m in MODELS.values()}
+        print_json(
+            [{**dataclasses.asdict(m), **counted[m.name], "weights": packages.get(m.name)} for m in MODELS.values()]
+        )
+        return
+    print_table(
+        ("model", "input px", "parameters", "published", "mult-adds", "published", "top-1", "INT8 top-1", "weights"),
+        [
+            (m.name, str(m.resolution_px), f"{parameters(m) / 1e6:.2f} M", f"{m.params_millions:.1f} M",
+             f"{multiply_adds(m) / 1e6:,.0f} M", f"{m.madds_millions:,.0f} M", f"{m.top1_percent} %",
+             f"{m.int8_top1_percent} %" if m.int8_top1_percent else "—", packages.get(m.name, "--weights FILE"))
+            for m in MODELS.values()
+        ],
+    )  # fmt: skip
+    click.echo("Parameters and multiply-adds are counted from the layers, beside the authors' figures; accuracies")
+    click.echo("are theirs, on ImageNet's validation set. Where multiply-adds differ, the authors counted otherwise.")
 
 
 def print_devices(found: Sequence[Mapping[str, Any]]) -> None:
