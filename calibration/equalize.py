@@ -27,7 +27,7 @@ def equalize(graph: Graph, observations: Mapping[str, Observation]) -> Graph:
 
     Args:
         graph: float operators.
-        observations: of every float activation, as `observe` gives them.
+        observations: of every activation of `equalizable`, as `observe` gives them.
 
     The ranges of the result are others: observe it again.
     """
@@ -59,20 +59,23 @@ def _rewrite(graph: Graph, tensors: dict[str, Tensor], op: Op, w: np.ndarray, sc
     return replace(op, inputs=(x, weights, stored))
 
 
-def _scales(graph: Graph, observations: Mapping[str, Observation]) -> dict[str, np.ndarray]:
-    """Return the factor of each channel, (C,), at least 1, of each activation that can be scaled."""
+def equalizable(graph: Graph) -> list[list[str]]:
+    """Return the activations whose channels can be scaled, in sets that must be scaled alike."""
     producers, consumers = graph.producers(), graph.consumers()
 
     def free(name: str) -> bool:
-        if name not in producers or name in graph.outputs or name not in observations:
+        if name not in producers or name in graph.outputs or graph.tensors[name].dtype != "float32":
             return False
         around = [graph.ops[producers[name]], *(graph.ops[i] for i in consumers[name])]
         return _linear(around[0]) and all(_passes(graph, op) or _absorbs(graph, op) for op in around)
 
+    return [group for group in _groups(graph) if all(map(free, group))]
+
+
+def _scales(graph: Graph, observations: Mapping[str, Observation]) -> dict[str, np.ndarray]:
+    """Return the factor of each channel, (C,), at least 1, of each activation that can be scaled."""
     out: dict[str, np.ndarray] = {}
-    for group in _groups(graph):
-        if not all(free(n) for n in group):
-            continue
+    for group in equalizable(graph):
         # The root mean square over the group: the widest of its activations has the largest error, and counts most.
         peaks = [np.maximum(-observations[n].low, observations[n].high).astype(np.float64) for n in group]
         width = np.sqrt(np.mean(np.square(peaks), axis=0))  # (C,)

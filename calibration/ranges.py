@@ -5,7 +5,7 @@ at zero; when a larger value comes, neighbours are merged, which is exact.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -82,17 +82,21 @@ class Observation:
         self.zeros += int(x.size - np.count_nonzero(x))
 
 
-def observe(graph: Graph, inputs: Iterable[np.ndarray], threads: int | None = None) -> dict[str, Observation]:
-    """Return what the pictures say of every float activation, by tensor name.
+def observe(
+    graph: Graph, inputs: Iterable[np.ndarray], threads: int | None = None, names: Collection[str] | None = None
+) -> dict[str, Observation]:
+    """Return what the pictures say of the float activations, by tensor name.
 
     Args:
         inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised. Read once, not kept.
+        names: of the activations, beside the inputs; all by default.
 
     Raises:
         InputError: an activation is not a finite number, or there was no picture.
     """
     fed = [n for n in graph.inputs if graph.tensors[n].dtype == "float32"]
-    names = [n for n in graph.activations() if n not in graph.inputs and graph.tensors[n].dtype == "float32"]
+    computed = [n for n in graph.activations() if n not in graph.inputs and graph.tensors[n].dtype == "float32"]
+    names = computed if names is None else [n for n in computed if n in names]
     threads = threads or os.cpu_count() or 1
     run = Executor(graph, names, threads)
     channels = {n: (graph.tensors[n].shape or (1,))[-1] for n in (*fed, *names)}

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from edgenet.calibration.equalize import equalize
+from edgenet.calibration.equalize import equalizable, equalize
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
 from edgenet.calibration.ranges import METHODS, Observation, choose_ranges, observe
 from edgenet.calibration.rounding import round_with_feedback
@@ -80,7 +80,9 @@ class SharedCalibration:
         if self.pixels is None:
             return graph
         if "equalization" in self.recipe.corrections:
-            graph = equalize(graph, observe(graph, itertools.islice(self.inputs(), EQUALIZATION_PICTURES)))
+            names = {n for group in equalizable(graph) for n in group}
+            shown = itertools.islice(self.inputs(), EQUALIZATION_PICTURES)
+            graph = equalize(graph, observe(graph, shown, names=names)) if names else graph
         if "spare-channels" in self.recipe.corrections:
             shown = itertools.islice(self.inputs(), SPARE_PICTURES)
             darkest, brightest = (

@@ -249,14 +249,15 @@ def write_tflite(
     import flatbuffers
 
     s = schema()
-    size = sum(t.data.nbytes for t in graph.tensors.values() if t.data is not None)
+    used = {n for op in graph.ops for n in (*op.inputs, *op.outputs) if n} | {*graph.inputs, *graph.outputs}
+    constants = [t.data for n, t in graph.tensors.items() if n in used and t.data is not None]
+    size = sum(data.nbytes for data in constants)
     if size > LARGEST_BYTES:
         raise InputError(f"the weights are {size / 2**30:.1f} GiB and a .tflite file holds 2: use openvino or onnx")
     m = s.ModelT()
     m.version, m.description, m.buffers = 3, description, [s.BufferT()]  # buffer 0 is empty by convention
     sub = s.SubGraphT()
     sub.name, m.subgraphs = graph.name, [sub]
-    used = {n for op in graph.ops for n in (*op.inputs, *op.outputs) if n} | {*graph.inputs, *graph.outputs}
     index = {name: i for i, name in enumerate(n for n in graph.tensors if n in used)}
     shared: dict[tuple[str, bytes], int] = {}
     sub.tensors = [_pack_tensor(s, m, graph.tensors[name], shared) for name in index]
