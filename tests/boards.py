@@ -1,7 +1,8 @@
 """A board for tests: a real sshd on loopback with keys of its own, a home folder of its own, and a PATH of its own.
 
 What stands on its PATH is what the board has: the tools that connection.py needs, and a Python or none. Wheels are
-made from the packages installed here, so that pip has something to install there without a network.
+made from the packages installed here, so that pip has something to install there without a network. A test module
+imports the fixture `keys` `as` itself, which tells ruff that pytest uses it.
 """
 
 import os
@@ -17,8 +18,14 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from edgenet.device_bench.connection import Connection, parse
+
 TOOLS = ("sh", "mkdir", "mktemp", "mv", "rm", "find", "touch", "tar", "sha256sum", "env", "cat")
 REAL_PYTHON = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+BATCH = np.random.default_rng(0).normal(0, 1, (5, 20, 20, 3)).astype(np.float32)  # pictures for the tiny network
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,18 @@ def missing() -> str:
 
 def sshd() -> str | None:
     return shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+
+
+needs_sshd = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return make_keys(tmp_path_factory.mktemp("keys"))
+
+
+def connection(b: FakeBoard) -> Connection:
+    return parse(b.id.removeprefix("ssh:"))
 
 
 def make_keys(folder: Path) -> Keys:

@@ -1,14 +1,9 @@
-"""benchmark_tool.py, benchmark_binary.py, phone.py: what logs of many versions say, and what they do not."""
+"""benchmark_tool.py: how the tool is called, what logs of many versions say, and what they do not."""
 
 import dataclasses
-import struct
-from pathlib import Path
 
 import pytest
-from adb_device import elf
 
-from edgenet.device_bench import phone
-from edgenet.device_bench.benchmark_binary import ABIS, CACHE, ENV, abi_of, find_binary
 from edgenet.device_bench.benchmark_tool import (
     DELEGATES,
     LogError,
@@ -18,7 +13,7 @@ from edgenet.device_bench.benchmark_tool import (
     parse,
     predict_arguments,
 )
-from edgenet.errors import DeviceError, InputError
+from edgenet.errors import DeviceError
 
 # Output of the tool, as published with its versions; shortened to the lines that matter.
 LOG_2019 = """\
@@ -385,6 +380,12 @@ def test_only_the_delegate_that_was_asked_for_counts() -> None:
     assert found.notes == ["GPU took 29 of 65 nodes"]
 
 
+def test_the_log_is_plain_values() -> None:
+    found = delegation(parse(LOG_2025), "cpu", 100).to_json()
+    assert all(isinstance(v, (str, int, dict, list, type(None))) for v in found.values())
+    assert dataclasses.asdict(parse(LOG_2025).runs)["p95_us"] == 904305
+
+
 # ------------------------------------------------------------------------------------------------------------ the call
 
 
@@ -397,109 +398,3 @@ def test_the_tool_is_called_with_what_the_plan_says() -> None:
     profile = set(arguments("/data/g", 4, "nnapi", runs=5, min_s=0.1, max_s=12.5, warmup_s=0.5, profile=True))
     assert profile - set(found) == {"--enable_op_profiling=true", "--report_peak_memory_footprint=true"}
     assert "--input_layer_shape=1,20,20,3" in predict_arguments("/data/g", (1, 20, 20, 3), "/a", "/b")
-
-
-# ---------------------------------------------------------------------------------------------------------- the binary
-
-
-@pytest.mark.parametrize("abi", ABIS)
-def test_the_abi_is_read_from_the_elf_header(abi: str, tmp_path: Path) -> None:
-    (tmp_path / "tool").write_bytes(elf(abi))
-    assert abi_of(tmp_path / "tool") == abi
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "no ELF header"),
-        (b"#!/bin/sh\necho", "no ELF header"),
-        (b"\x7fELF\x07" + bytes(30), "no ELF header"),
-        (b"\x7fELF\x01\x01" + bytes(12) + struct.pack("<H", 3), "32-bit program for ELF machine 3 "),
-        (b"\x7fELF\x02\x02" + bytes(12) + struct.pack(">H", 22), "64-bit program for ELF machine 22 "),
-    ],
-)
-def test_what_is_no_program_for_a_phone_is_refused(content: bytes, says: str, tmp_path: Path) -> None:
-    (tmp_path / "tool").write_bytes(content)
-    with pytest.raises(InputError, match=says):
-        abi_of(tmp_path / "tool")
-
-
-def test_the_binary_that_the_phone_prefers_is_taken_from_several(tmp_path: Path) -> None:
-    folder = tmp_path / "tools"
-    folder.mkdir()
-    for abi in ABIS:
-        (folder / abi).write_bytes(elf(abi))
-    (folder / "README").write_text("not a program")
-    for given in (str(folder), f"{folder / 'x86_64'}:{folder / 'armeabi-v7a'}:{folder / 'arm64-v8a'}"):
-        assert find_binary(["arm64-v8a", "armeabi-v7a"], {ENV: given}).abi == "arm64-v8a"
-        assert find_binary(["armeabi-v7a"], {ENV: given}).path == folder / "armeabi-v7a"
-    with pytest.raises(DeviceError, match=r"the phone runs riscv64 and .* is for"):
-        find_binary(["riscv64"], {ENV: str(folder)})
-    with pytest.raises(InputError, match="cannot read"):
-        find_binary(["arm64-v8a"], {ENV: str(tmp_path / "missing")})
-
-
-def test_a_download_is_taken_only_if_its_sha256_is_the_recorded_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(InputError, match=f"no benchmark_model: .* set {ENV}"):
-        find_binary(["arm64-v8a"], {})
-    tool = CACHE.expanduser() / "android_aarch64_benchmark_model"
-    tool.parent.mkdir(parents=True)
-    tool.write_bytes(elf("arm64-v8a"))
-    with pytest.raises(InputError, match=r"no android_aarch64_benchmark_model.sha256 says"):
-        find_binary(["arm64-v8a"], {})
-    record = tool.with_name(tool.name + ".sha256")
-    record.write_text("0" * 64 + "  android_aarch64_benchmark_model\n")
-    with pytest.raises(InputError, match=r"sha256 says 000000000000"):
-        find_binary(["arm64-v8a"], {})
-    digest = find_binary(["arm64-v8a"], {ENV: str(tool)}).sha256  # a file that the user names needs no record
-    record.write_text(f"{digest}  {tool.name}\n")
-    assert find_binary(["arm64-v8a"], {}) == find_binary(["arm64-v8a"], {ENV: str(tool)})
-
-
-# ----------------------------------------------------------------------------------------------------------- the phone
-
-
-@pytest.mark.parametrize(
-    ("threads", "expected"),
-    [(1, (7,)), (2, (4, 5, 6, 7)), (4, (4, 5, 6, 7)), (5, tuple(range(8))), (9, tuple(range(8)))],
-)
-def test_the_fastest_clusters_that_hold_all_threads_are_taken(threads: int, expected: tuple[int, ...]) -> None:
-    assert (
-        phone.big_cores({**dict.fromkeys(range(4), 1.8), **dict.fromkeys((4, 5, 6), 2.4), 7: 2.8}, threads) == expected
-    )  # type: ignore[dict-item]
-    assert phone.big_cores({}, threads) == ()
-
-
-def test_the_mask_is_hexadecimal() -> None:
-    assert (phone.mask((4, 5, 6, 7)), phone.mask((0,)), phone.mask((7,))) == ("f0", "1", "80")
-
-
-def test_a_phone_that_tells_nothing_has_none_everywhere() -> None:
-    for text in ("", "\x00garbage", "edgenet-section:battery\nCan't find service: battery\n"):
-        state, about = phone.state(phone.split(text)), phone.about(phone.split(text))
-        assert not [v for v in (*state.values(), *about.values()) if v]
-        assert phone.warnings(about, state, state) == []
-
-
-def test_what_slows_a_phone_down_is_said() -> None:
-    calm = phone.state({}) | {"cap_khz": {"7": 2_800_000}}
-    about = phone.about({}) | {"max_khz_by_core": {"0": 1_800_000, "7": 2_800_000}}
-    hot = calm | {"thermal_status": 2, "battery_c": 41.0, "battery_percent": 12, "battery_saver": True}
-    assert phone.warnings(about, calm, calm) == []
-    said = phone.warnings(about, calm, hot | {"cap_khz": {"7": 1_900_000}})
-    assert [w.split(":")[0] for w in said] == [
-        "the phone was throttling (thermal status 2, moderate)",
-        "the battery was at 41.0 °C",
-        "the battery is at 12 %",
-        "the battery saver is on, which slows the phone down",
-        "after it was measured, the clock of core 7 was capped at 1.90 of 2.80 GHz",
-    ]
-
-
-def test_the_log_is_plain_values() -> None:
-    found = delegation(parse(LOG_2025), "cpu", 100).to_json()
-    assert all(isinstance(v, (str, int, dict, list, type(None))) for v in found.values())
-    assert dataclasses.asdict(parse(LOG_2025).runs)["p95_us"] == 904305

@@ -1,13 +1,9 @@
-"""sources.py and what it reads with: own models come out as the float graph that Keras itself computes, and what is
-wrong with a file is said before TensorFlow is loaded.
-"""
+"""sources.py and what it reads with: what is no model is told and never run, .tflite and ONNX, and the whole way."""
 
 import io
 import json
 import os
 import pickle
-import subprocess
-import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -25,274 +21,14 @@ from edgenet.export import export_graph, find_source, metadata
 from edgenet.export.classifier import as_classifier, rgb_input
 from edgenet.export.from_keras_file import refuse_code
 from edgenet.export.graph import Graph, write_tflite
-from edgenet.export.labels import labels_in, read_labels
-from edgenet.images import Preprocessing, normalise
-from edgenet.preprocess import PRESETS, parse_preprocess
+from edgenet.export.labels import labels_in
+from edgenet.images import normalise
+from edgenet.preprocess import parse_preprocess
 
-PX, CLASSES = 32, 5
-
-
-# -------------------------------------------------------------------------------------------------------- preprocessing
+PX = 32
 
 
-def test_settings_say_what_becomes_of_a_pixel() -> None:
-    text = "mean=123.675,116.28,103.53 std=58.395,57.12,57.375 crop=16 order=bgr size=224 interpolation=nearest"
-    want = Preprocessing(224, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), 16, "nearest", "bgr")
-    assert parse_preprocess(text, 224) == parse_preprocess(text, None) == want
-
-
-def test_one_number_stands_for_three_channels() -> None:
-    assert parse_preprocess("mean=127.5 std=127.5", 96) == Preprocessing(96, (127.5,) * 3, (127.5,) * 3)
-
-
-@pytest.mark.parametrize(
-    ("preset", "of_0_and_255"),
-    [
-        ("tf", ([-1, -1, -1], [1, 1, 1])),
-        ("torch", ([-2.1179, -2.0357, -1.8044], [2.2489, 2.4286, 2.64])),
-        ("caffe", ([-103.939, -116.779, -123.68], [151.061, 138.221, 131.32])),
-        ("raw", ([0, 0, 0], [255, 255, 255])),
-        ("unit", ([0, 0, 0], [1, 1, 1])),
-        ("efficientnet", ([-2.1179, -2.0357, -1.8044], [2.2489, 2.4286, 2.64])),
-        ("lite", ([-0.9922] * 3, [1.0] * 3)),
-    ],
-)
-def test_a_preset_gives_the_published_range(preset: str, of_0_and_255: tuple[list[float], list[float]]) -> None:
-    preprocessing = parse_preprocess(preset, 2)
-    for pixel, want in zip((0, 255), of_0_and_255, strict=True):
-        got = normalise(np.full((1, 2, 2, 3), pixel, np.uint8), preprocessing)[0, 0, 0]
-        np.testing.assert_allclose(got, want, atol=1e-3)
-
-
-def test_settings_change_a_preset() -> None:
-    assert parse_preprocess("torch crop=0 size=256", None).crop_padding_px == 0
-    assert parse_preprocess("torch crop=0 size=256", None).mean == PRESETS["torch"]["mean"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "is empty: give a preset"),
-        ("imagenet", "preset 'imagenet' is not known .valid: tf, torch"),
-        ("crop=0 torch", "preset 'torch' comes first"),
-        ("mean=127", "std is missing"),
-        ("mean=1,2 std=1", "mean must be one number or three"),
-        ("mean=nan std=1", "mean must be one number or three"),
-        ("mean=0 std=0", "std > 0"),
-        ("tf scale=2", "unknown setting 'scale' .valid: mean, std, crop"),
-        ("tf crop=a", "crop must be a whole number"),
-        ("tf size=224 size=1", "'size' is given twice"),
-        ("tf size=224", "size=224, but the model takes 32 px"),
-        ("tf order=grb", "unknown channel order 'grb' .valid: rgb, bgr"),
-        ("tf interpolation=cubic", "unknown interpolation 'cubic'"),
-    ],
-)
-def test_a_wrong_preprocessing_is_told_by_its_word(text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message) as e:
-        parse_preprocess(text, 32)
-    assert "\n" not in str(e.value)
-
-
-def test_an_open_size_has_to_be_said() -> None:
-    with pytest.raises(InputError, match="leaves the size of its input open: say it"):
-        parse_preprocess("torch", None)
-
-
-# --------------------------------------------------------------------------------------------------------------- labels
-
-
-def test_labels_come_one_a_line_or_as_csv_or_with_wordnet_ids(tmp_path: Path) -> None:
-    file = tmp_path / "labels"
-    file.write_text("cat\nhot dog\n")
-    assert read_labels(file, 2) == (("cat", "hot dog"), ("cat", "hot dog"))
-    file.write_text('index,wnid,name\n0,n01440764,tench\n1,n01443537,"goldfish, small"\n')
-    assert read_labels(file, 2) == (("n01440764", "n01443537"), ("tench", "goldfish, small"))
-    file.write_text("n01440764 tench\nn01443537 goldfish\n")
-    assert read_labels(file, 2) == (("n01440764", "n01443537"), ("tench", "goldfish"))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"a\n", "has 1 names, the model 2 classes"),
-        (b"a\n\n", "has 1 names"),
-        (b"a\n\nb\n", "has 3 names"),
-        (b"\n\xff\xfe", "is no text file"),
-        (b"index,wnid,name\n1,a,b\n0,c,d\n", "rows out of order"),
-        (b"index,wnid,name\n0,a\n1,b\n", "the row '0,a'"),
-        (b" \nb", "the name of class 0 is empty"),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        read_labels(tmp_path / "labels.txt", 2)
-
-
-# ---------------------------------------------------------------------------------------------------- Keras, TensorFlow
-
-
-def small(keras: Any) -> Any:
-    """A network of the usual layers with batch norm that does something."""
-    layers, rng = keras.layers, np.random.default_rng(3)
-    image = layers.Input((PX, PX, 3))
-    x = layers.BatchNormalization(name="bn")(layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(image))
-    x = layers.Activation("swish")(layers.DepthwiseConv2D(3, padding="same")(layers.ReLU(6.0)(x)))
-    x = layers.Dropout(0.1)(layers.GlobalAveragePooling2D()(x))
-    model = keras.Model(image, layers.Dense(CLASSES, activation="softmax")(x))
-    model.get_layer("bn").set_weights([rng.uniform(0.5, 1.5, 8) for _ in range(4)])
-    return model
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """A folder of models of Keras 2 and 3 in every form, and what each Keras computes: {"k2": (pictures, outputs)}."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-    import tensorflow as tf
-    import tf_keras
-
-    folder = tmp_path_factory.mktemp("models")
-    computed = {}
-    x = np.random.default_rng(1).normal(size=(3, PX, PX, 3)).astype(np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name, k in (("k2", tf_keras), ("k3", keras)):
-            model = small(k)
-            computed[name] = (x, np.asarray(model(x, training=False)))
-            model.save(folder / f"{name}.keras")
-            model.save(folder / f"{name}.h5")
-            model.save_weights(folder / f"{name}.weights.h5")
-            (model.export if name == "k3" else model.save)(str(folder / f"{name}_saved"))
-            layers = k.layers
-            logits = [
-                layers.Input((None, None, 3)),
-                layers.Conv2D(4, 3),
-                layers.GlobalAveragePooling2D(),
-                layers.Dense(3),
-            ]
-            k.Sequential(logits).save(folder / f"{name}_open.keras")
-            code = [
-                layers.Input((8, 8, 3)),
-                layers.Lambda(lambda v: v * 2, name="double"),
-                layers.Flatten(),
-                layers.Dense(3),
-            ]
-            k.Sequential(code).save(folder / f"{name}_lambda.keras")
-            k.Sequential(code).save(folder / f"{name}_lambda.h5")
-            mine = type("Mine", (layers.Layer,), {"call": lambda self, v: v * 3})
-            custom = [layers.Input((8, 8, 3)), mine(name="own"), layers.Flatten(), layers.Dense(3)]
-            k.Sequential(custom).save(folder / f"{name}_custom.keras")
-            k.Sequential(custom).save(folder / f"{name}_custom.h5")
-            a, b = layers.Input((8, 8, 3), name="a"), layers.Input((8, 8, 3), name="b")
-            k.Model([a, b], layers.Dense(3)(layers.Flatten()(layers.Add()([a, b])))).save(folder / f"{name}_two.keras")
-            flat = layers.Flatten()(a)
-            k.Model(a, [layers.Dense(3)(flat), layers.Dense(2)(flat)]).save(folder / f"{name}_two.h5")
-            k.Sequential([layers.Input((8, 8, 1)), layers.Flatten(), layers.Dense(3)]).save(
-                folder / f"{name}_gray.keras"
-            )
-            k.Sequential([layers.Input((8, 6, 3)), layers.Flatten(), layers.Dense(3)]).save(folder / f"{name}_wide.h5")
-            k.Sequential([layers.Input((8, 8, 3)), layers.Flatten(), layers.Dense(1)]).save(
-                folder / f"{name}_one.keras"
-            )
-        module = tf.Module()
-        spec = tf.TensorSpec((None, 8, 8, 3), tf.float32)
-        det = tf.function(lambda image: tf.linalg.det(image[..., 0])[:, None] * tf.ones((1, 4)), input_signature=[spec])
-        tf.saved_model.save(
-            module, str(folder / "det_saved"), signatures={"serving_default": det.get_concrete_function()}
-        )
-        tf.saved_model.save(module, str(folder / "bare_saved"))
-    return folder, computed
-
-
-@pytest.mark.parametrize("form", [".keras", ".h5", "_saved"])
-@pytest.mark.parametrize("version", ["k2", "k3"])
-def test_a_keras_model_computes_what_keras_computes(version: str, form: str, saved: Any) -> None:
-    folder, computed = saved
-    source = find_source(str(folder / f"{version}{form}"), preprocess="tf")
-    assert (source.name, len(source.class_names)) == (f"{version}{form if form == '_saved' else ''}", CLASSES)
-    assert source.preprocessing == Preprocessing(PX, (127.5,) * 3, (127.5,) * 3, interpolation="bilinear")
-    network = source.network()
-    assert [op.kind for op in network.graph.ops] == [
-        "CONV_2D", "DEPTHWISE_CONV_2D", "LOGISTIC", "MUL", "MEAN", "FULLY_CONNECTED", "SOFTMAX",
-    ]  # fmt: skip
-    assert network.weights == f"{version}{form}"
-    pictures, outputs = computed[version]
-    run = Executor(network.graph, network.graph.outputs, 1)
-    for x, want in zip(pictures, outputs, strict=True):
-        np.testing.assert_allclose(run(x[None])[0][0], want, atol=1e-5)
-
-
-@pytest.mark.parametrize("version", ["k2", "k3"])
-def test_an_open_size_is_fixed_and_logits_get_a_softmax_that_is_told(version: str, saved: Any) -> None:
-    path = saved[0] / f"{version}_open.keras"
-    with pytest.raises(InputError, match="size of its input open"):
-        find_source(str(path), preprocess="tf")
-    network = find_source(str(path), preprocess="tf size=24").network()
-    assert network.graph.tensors["image"].shape == (1, 24, 24, 3)
-    assert network.graph.ops[-1].kind == "SOFTMAX"
-    assert network.weights == f"{version}_open.keras, a softmax added"
-
-
-WRONG = {
-    "k{}_lambda.keras": r"the layer Lambda 'double', Python code in a file, which edgenet never runs",
-    "k{}_lambda.h5": r"the layer Lambda 'double', Python code in a file",
-    "k{}_custom.keras": r"custom class or function Mine 'own'",
-    "k{}_two.keras": r"has 2 inputs \(a, b\); an image classifier has one",
-    "k{}_two.h5": r"has 2 outputs \(dense.*\); an image classifier has one",
-    "k{}_gray.keras": r"takes an input of \?x8x8x1; edgenet feeds colour pictures",
-    "k{}_wide.h5": r"takes pictures of 8 x 6; edgenet feeds squares",
-    "k{}_one.keras": r"gives 1 number a picture",
-    "k{}.weights.h5": r"holds weights only, no network: save the whole model",
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-@pytest.mark.parametrize("version", [2, 3])
-def test_a_keras_file_that_does_not_do_is_refused_without_loading_it(
-    name: str, version: int, saved: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from edgenet.export import from_keras_file
-
-    monkeypatch.setattr(from_keras_file, "_load", lambda *_: pytest.fail("loaded"))
-    with pytest.raises(InputError, match=WRONG[name]) as e:
-        find_source(str(saved[0] / name.format(version)), preprocess="tf")
-    assert "\n" not in str(e.value)
-
-
-@pytest.mark.parametrize("version", [2, 3])
-def test_a_custom_layer_in_h5_is_named(version: int, saved: Any) -> None:
-    with pytest.raises(InputError, match=r"has the custom layer Mine, which edgenet does not have"):
-        find_source(str(saved[0] / f"k{version}_custom.h5"), preprocess="tf").network()
-
-
-def test_an_operator_that_tflite_lacks_is_named(saved: Any) -> None:
-    source = find_source(str(saved[0] / "det_saved"), preprocess="tf")
-    with pytest.raises(InputError, match=r"has operators that TFLite does not have: MatrixDeterminant"):
-        source.network()
-
-
-def test_a_saved_model_without_a_signature_is_refused(saved: Any) -> None:
-    with pytest.raises(InputError, match=r"has no signature serving_default \(it has none\)"):
-        find_source(str(saved[0] / "bare_saved"), preprocess="tf")
-
-
-def test_looking_at_a_model_loads_no_framework(saved: Any) -> None:
-    names = ["k2.keras", "k3.h5", "k3_saved", "k2_saved"]
-    code = (
-        "import sys; from edgenet.export.network import find_source\n"
-        f"for n in {names!r}: print(len(find_source(n, preprocess='tf').class_ids))\n"
-        "print([m for m in ('tensorflow', 'keras', 'tf_keras') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=saved[0], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:-1] == [str(CLASSES)] * 4 + ["[]"]
-
-
-def test_a_model_goes_by_its_content_whatever_its_name_is(saved: Any, tmp_path: Path) -> None:
-    (tmp_path / "My model (v2).bin").write_bytes((saved[0] / "k3.keras").read_bytes())
-    source = find_source(str(tmp_path / "My model (v2).bin"), preprocess="tf")
-    assert source.name == "My_model_v2"
-    assert len(source.network().graph.ops) == 7
+# ---------------------------------------------------------------------------------------------------- what is no model
 
 
 class Bomb:
@@ -383,12 +119,6 @@ def test_paths_that_lead_nowhere_are_told(tmp_path: Path) -> None:
         find_source(str(tmp_path))
     with pytest.raises(InputError, match="unknown model 'efficientnet-lite9'"):
         find_source("efficientnet-lite9")
-
-
-def test_a_saved_model_that_is_cut_off_is_refused(saved: Any, tmp_path: Path) -> None:
-    (tmp_path / "saved_model.pb").write_bytes((saved[0] / "k2_saved" / "saved_model.pb").read_bytes()[:5000])
-    with pytest.raises(InputError, match=r"saved_model\.pb is damaged"):
-        find_source(str(tmp_path), preprocess="tf")
 
 
 def test_options_that_do_not_belong_are_refused(tmp_path: Path) -> None:

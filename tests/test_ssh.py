@@ -1,51 +1,35 @@
-"""device_bench/ssh.py, connection.py and prepare.py against a real sshd on loopback, and against what goes wrong there.
-
-The board (tests/boards.py) has keys, a home folder and a PATH of its own; its wheels are made from the packages here.
-"""
+"""ssh.py and connection.py against a real sshd on loopback: the work of a prepared board, and what breaks it off."""
 
 import contextlib
 import http.server
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import boards
 import numpy as np
 import pytest
-from boards import FakeBoard, Keys
+from boards import BATCH, FakeBoard, Keys, connection
+from boards import keys as keys
 from click.testing import CliRunner
 
 from edgenet.cli import main
-from edgenet.device_bench import Plan, Worker, describe, devices, runner
-from edgenet.device_bench.connection import CONFIG_VARIABLE, Connection, bundle, parse
+from edgenet.device_bench import Plan, Worker, describe
+from edgenet.device_bench.connection import CONFIG_VARIABLE, bundle, parse
 from edgenet.device_bench.device import Request
-from edgenet.device_bench.machine import machine_warnings
 from edgenet.device_bench.prepare import prepare
-from edgenet.device_bench.rounds import busy_between
-from edgenet.device_bench.ssh import Board, code_bundle, find, model_bundle, open_device
+from edgenet.device_bench.ssh import Board, code_bundle, model_bundle, open_device
 from edgenet.errors import DeviceError, InputError
-from edgenet.export import runtime
 
-pytestmark = pytest.mark.skipif(bool(boards.missing()), reason=boards.missing() or "-")
+pytestmark = boards.needs_sshd
 
-RNG = np.random.default_rng(0)
-BATCH = RNG.normal(0, 1, (5, 20, 20, 3)).astype(np.float32)
 QUICK = Request(plan=Plan(min_runs=10, min_time_s=0.05, rounds=3, max_rounds=3, max_time_s=10, warmup_s=0.2))
-FAILS = '#!/bin/sh\ncase "$*" in *"{words}"*) echo "{says}" >&2; exit 1;; esac\nexec {python} "$@"\n'
-
-NewBoard = Callable[..., FakeBoard]
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    return boards.make_keys(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
@@ -71,56 +55,6 @@ def device(board: FakeBoard, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]
     monkeypatch.setenv(CONFIG_VARIABLE, str(board.config))
     with open_device(board.id.removeprefix("ssh:")) as d:
         yield d
-
-
-@pytest.fixture
-def new_board(tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Iterator[NewBoard]:
-    """Start another board, and make it the one that is known."""
-    with contextlib.ExitStack() as stack:
-
-        def start(**options: object) -> FakeBoard:
-            b = stack.enter_context(boards.board(tmp_path / "board", keys, **options))  # type: ignore[arg-type]
-            monkeypatch.setenv(CONFIG_VARIABLE, str(b.config))
-            return b
-
-        yield start
-
-
-def connection(b: FakeBoard) -> Connection:
-    return parse(b.id.removeprefix("ssh:"))
-
-
-# --- addresses
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("pi@raspberrypi.local", Connection("raspberrypi.local", "pi")),
-        ("pi@10.0.0.7:2222", Connection("10.0.0.7", "pi", 2222)),
-        ("bench-board", Connection("bench-board")),
-        ("pi@[fe80::1%eth0]:22", Connection("fe80::1%eth0", "pi", 22)),
-    ],
-)
-def test_an_address_is_read_and_written_alike(address: str, expected: Connection) -> None:
-    assert parse(address) == expected
-    assert expected.id == f"ssh:{address}"
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["", "pi@", "@host", "-oProxyCommand=touch pwned", "pi@-oProxyCommand=x", "a b", "pi@host:0", "pi@host:65536",
-     "pi@host:x", "pi@host;reboot", "$(reboot)@host", "host\n", "fe80::1"],
-)  # fmt: skip
-def test_what_is_no_address_is_refused_before_ssh_sees_it(address: str) -> None:
-    with pytest.raises(InputError, match="is not an ssh address"):
-        open_device(address)
-
-
-def test_boards_are_not_searched_for_but_opened_by_their_name() -> None:
-    assert find() == []
-    with devices.open_device("ssh:pi@10.0.0.7:2222") as d:
-        assert (d.id, d.kind) == ("ssh:pi@10.0.0.7:2222", "ssh")
 
 
 # --- the work
@@ -216,6 +150,13 @@ def test_models_that_nobody_used_for_weeks_are_removed(board: FakeBoard, device:
     device.connection.carry([used])
     assert not (board.cache / old.folder).exists()
     assert (board.cache / used.folder / "model.onnx").exists()
+
+
+def test_an_onnx_file_whose_weights_stand_beside_it_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    for name in ("net.onnx", "net.onnx.data"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"has its weights in net\.onnx\.data"):
+        model_bundle(tmp_path / "net.onnx", None)
 
 
 def test_a_hostile_file_name_is_only_a_name(
@@ -377,10 +318,6 @@ def test_another_host_key_is_refused_and_so_is_an_unknown_one(
         device.info()
 
 
-def test_host_checking_is_never_touched(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "stricthostkeychecking" not in " ".join(Connection("a").command("true")).lower()
-
-
 def test_a_key_that_the_board_does_not_know_is_refused(board: FakeBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     config = board.write_config("stranger", "stranger", board.keys.public("host"))
     monkeypatch.setenv(CONFIG_VARIABLE, str(config))
@@ -396,77 +333,23 @@ def test_a_name_that_nobody_knows_and_a_closed_port_are_told(board: FakeBoard, m
         open_device("127.0.0.1:1").info()
 
 
-def test_an_error_in_the_configuration_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "config").write_text("Frobnicate yes\n")
-    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "config"))
-    with pytest.raises(DeviceError, match="your ssh configuration has an error"):
-        open_device("127.0.0.1").info()
-    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "nowhere"))
-    with pytest.raises(DeviceError, match="your ssh configuration has an error"):
-        open_device("127.0.0.1").info()
+# --- what else can be installed on it
 
 
-def test_a_missing_client_names_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DeviceError, match="apt install openssh-client"):
-        open_device("127.0.0.1").info()
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Serve a package index: a folder a project, whose listing by http.server is what pip reads."""
 
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
 
-# --- what goes wrong on the board
-
-
-def test_a_board_without_python_is_told_what_to_install(
-    new_board: NewBoard, tiny_files: dict[str, Path], edgenet
-) -> None:
-    b = new_board(python="")
-    with pytest.raises(DeviceError, match=r"has no Python: install Python 3\.9 or newer"):
-        prepare(connection(b))
-    done = edgenet("devices", "prepare", b.id)
-    assert done.returncode == 3
-    assert done.stderr.endswith("(apt install python3-venv)\n")
-    with pytest.raises(DeviceError, match=f"is not set up for edgenet yet: run `edgenet devices prepare {b.id}` once"):
-        Board(connection(b)).predict(tiny_files["int8"], BATCH)
-
-
-def test_a_board_with_an_old_python_only_is_told_so(new_board: NewBoard) -> None:
-    old = {"exe": "/usr/bin/python3", "version": [3, 7, 3], "machine": "armv7l", "bits": 32, "libc": "glibc"}
-    b = new_board(python=f"#!/bin/sh\necho '{json.dumps(old)}'\n")
-    with pytest.raises(DeviceError, match=r"has Python 3\.7\.3 only"):
-        prepare(connection(b))
-
-
-@pytest.mark.parametrize("said", ["/usr/bin/python3: No module named venv", "ensurepip is not available"])
-def test_a_python_without_venv_names_the_package(new_board: NewBoard, said: str) -> None:
-    b = new_board(python=FAILS.format(words="-m venv", says=said, python=boards.REAL_PYTHON))
-    with pytest.raises(DeviceError, match=r"no venv module: sudo apt install python3\.\d+-venv"):
-        prepare(connection(b))
-    assert not (b.cache / "venv").exists()
-
-
-def test_a_full_disk_is_told_with_what_is_needed(tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(home)], capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
-        with boards.board(tmp_path / "board", keys, home=home) as b:
-            monkeypatch.setenv(CONFIG_VARIABLE, str(b.config))
-            (tmp_path / "large").write_bytes(RNG.bytes(2_000_000))
-            with pytest.raises(DeviceError, match=r"its disk is full: 2\.0 MB are needed in ~/\.cache/edgenet"):
-                connection(b).carry([bundle("models", [("model.tflite", tmp_path / "large")])])
-            assert list(b.cache.iterdir()) == [b.cache / "models"]  # nothing half-sent is left
-            with pytest.raises(DeviceError, match="its disk is full"):
-                prepare(connection(b))
-    finally:
-        subprocess.run(["umount", "--lazy", str(home)], check=True)
-
-
-def test_a_folder_that_may_not_be_written_is_told(new_board: NewBoard, tmp_path: Path) -> None:
-    b = new_board()
-    (b.home / ".cache").write_text("a file stands where the folder should")
-    (tmp_path / "a").write_text("a")
-    with pytest.raises(DeviceError, match=r"cannot write to ~/\.cache/edgenet there: .*(Not a directory|File exists)"):
-        connection(b).carry([bundle("models", [("model.tflite", tmp_path / "a")])])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
 
 
 def test_wheels_for_another_processor_do_not_fit_and_are_named(device: Board, tmp_path: Path) -> None:
@@ -517,98 +400,3 @@ def test_a_runtime_is_added_from_the_boards_own_index_and_runs(
         path = tmp_path / export_graph(tiny_network, g, tmp_path, format="onnx", precision="float32").path
         with Board(connection(b)) as device, Worker(path) as here:
             assert np.array_equal(device.predict(path, BATCH), here.predict(BATCH))
-
-
-@pytest.mark.slow
-def test_a_runtime_that_crashes_there_gives_way_to_the_older_one(new_board: NewBoard, tmp_path: Path) -> None:
-    folder = tmp_path / "wheels"
-    crash = "import os\nos.abort()\n"
-    boards.make_wheel(folder, "numpy", "1.26.4", {"numpy/__init__.py": ""})
-    boards.make_wheel(
-        folder, "ai_edge_litert", "9.0", {"ai_edge_litert/__init__.py": "", "ai_edge_litert/interpreter.py": crash}
-    )
-    boards.make_wheel(
-        folder, "tflite_runtime", "2.14.0",
-        {"tflite_runtime/__init__.py": "", "tflite_runtime/interpreter.py": "class Interpreter: pass\n"},
-    )  # fmt: skip
-    done = prepare(connection(new_board()), wheels=folder)
-    assert done.packages == {"numpy": "1.26.4", "tflite-runtime": "2.14.0"}
-    assert done.done[-2:] == ("installing ai-edge-litert", "installing tflite-runtime")
-
-
-# --- the scripts by themselves
-
-
-def test_a_raspberry_pi_is_read_from_its_files(tmp_path: Path) -> None:
-    files = {
-        "proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd evtstrm crc32\nCPU part\t: 0xd08\nHardware\t: BCM2835\n",
-        "proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\0",
-        "proc/stat": "cpu  100 0 50 1000 5 0 0 0 0 0\n",
-        "etc/os-release": 'NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
-        "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
-        "sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "1800000\n",
-        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "600000\n",
-        "sys/devices/system/cpu/cpu3/cpufreq/scaling_cur_freq": "1500000\n",
-        "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
-        "sys/class/thermal/thermal_zone0/temp": "82770\n",
-        "sys/class/thermal/thermal_zone1/type": "battery\n",
-        "sys/class/thermal/thermal_zone1/temp": "90000\n",
-        "sys/devices/platform/soc/soc:firmware/get_throttled": "50005\n",
-    }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    info = describe.describe(tmp_path)
-    assert info["cpu_model"] == "Raspberry Pi 4 Model B Rev 1.4 (Cortex-A72)"
-    assert info["isa"] == ["neon"]
-    assert (info["governor"], info["max_khz"], info["clock_khz"]) == ("ondemand", 1800000, 1500000)
-    assert (info["temperature_c"], info["throttled"]) == (82.77, 0x50005)
-    assert info["os"] == "Debian GNU/Linux 12 (bookworm)"
-    hz = os.sysconf("SC_CLK_TCK")
-    assert (info["busy_s"], info["stolen_s"]) == (150 / hz, 0)
-    words = " ".join(machine_warnings({**info, "other_processes_cores": 0.5, "stolen_cores": 0.2}, 1))
-    for word in ("83 °C", "under-voltage", "throttled clock", "0.50 cores", "hypervisor", "governor is ondemand"):
-        assert word in words
-
-
-def test_what_a_system_does_not_tell_is_none(tmp_path: Path) -> None:
-    info = describe.describe(tmp_path)
-    for key in ("governor", "clock_khz", "temperature_c", "throttled", "busy_s"):
-        assert info[key] is None
-    assert busy_between(info, info, 0.0) == {"other_processes_cores": None, "stolen_cores": None}
-
-
-def test_what_others_used_is_what_is_left_of_the_busy_time() -> None:
-    before = {"busy_s": 10.0, "stolen_s": 1.0, "uptime_s": 100.0}
-    after = {"busy_s": 16.0, "stolen_s": 2.0, "uptime_s": 110.0}
-    assert busy_between(before, after, 5.0) == {"other_processes_cores": 0.1, "stolen_cores": 0.1}
-
-
-@pytest.mark.parametrize("script", [describe.__file__, runner.__file__, runtime.__file__], ids=lambda p: Path(p).name)
-def test_what_runs_on_boards_keeps_to_python_3_9(script: str) -> None:
-    import ast
-
-    assert ast.parse(Path(script).read_text(encoding="utf-8"), feature_version=(3, 9)).body
-
-
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Serve a package index: a folder a project, whose listing by http.server is what pip reads."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-def test_an_onnx_file_whose_weights_stand_beside_it_is_refused_before_it_is_sent(tmp_path: Path) -> None:
-    for name in ("net.onnx", "net.onnx.data"):
-        (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(InputError, match=r"has its weights in net\.onnx\.data"):
-        model_bundle(tmp_path / "net.onnx", None)
