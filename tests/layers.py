@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from edgenet.calibration.execute import Executor
 from edgenet.export.graph import Graph, Op, Tensor
 
 NONE, RELU, RELU6 = 0, 1, 3
@@ -90,3 +91,9 @@ def pictures(n: int, size: int = 12, seed: int = 1) -> list[np.ndarray]:
     coarse = rng.uniform(-1, 1, (n, size // 4, size // 4, 3))
     fine = coarse.repeat(4, axis=1).repeat(4, axis=2) + rng.normal(0, 0.1, (n, size, size, 3))
     return [x[None] for x in np.clip(fine, -1, 1).astype(np.float32)]
+
+
+def outputs(graph: Graph, xs: list[np.ndarray]) -> np.ndarray:
+    """Return what a graph of one output gives for each input, in LiteRT."""
+    run = Executor(graph, graph.outputs, 1)
+    return np.concatenate([run(x)[0] for x in xs])

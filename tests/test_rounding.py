@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from layers import RELU6, Builder, bottleneck, pictures
+from layers import RELU6, Builder, bottleneck, outputs, pictures
 
 from edgenet.calibration import measure_ranges, quantize
 from edgenet.calibration.equalize import equalize
@@ -21,11 +21,6 @@ from edgenet.results import Calibration
 
 def calibration(graph: Graph, xs: list[np.ndarray]) -> Calibration:
     return Calibration(measure_ranges(graph, xs, 1), "min-max", "", len(xs), "")
-
-
-def outputs(graph: Graph, xs: list[np.ndarray]) -> np.ndarray:
-    run = Executor(graph, graph.outputs, 1)
-    return np.concatenate([run(x)[0] for x in xs])
 
 
 def round_one(w: list[float], covariance: list[list[float]]) -> list[float]:

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layers import NONE, RELU6, Builder
-from test_rounding import outputs
+from layers import NONE, RELU6, Builder, outputs
 
 from edgenet.calibration.quantize import constant_weights
 from edgenet.calibration.spare import _share_out, use_spare_channels
