@@ -72,7 +72,7 @@ def round_with_feedback(
     bias_correction: bool = True,
     reconstruction: bool = True,
     in_pairs: bool = False,
-    images: int = 24,
+    images: int = 48,
     threads: int | None = None,
 ) -> dict[str, Weight]:
     """Return the weights of every operator that rounds some, by the name of its output, for `quantize(weights=...)`.
