@@ -85,7 +85,7 @@ def _noise(graph: Graph, chain: _Chain, inputs: Iterable[np.ndarray]) -> tuple[n
     before = Executor(graph, (first,), 1)
     after = Executor(Graph("after", graph.tensors, (chain.depthwise,), (first,), (middle,)), (middle,), 1)
     seen = [before(x)[0] for x in inputs]
-    step = max(float(y.max()) for y in seen) / STEPS
+    step = max(float(y.max()) for y in seen) / STEPS or 1.0  # where no channel fires at all, nothing is rounded
     power = np.zeros(graph.tensors[middle].shape[-1])
     for y in seen:
         moved = after(np.rint(y / step).astype(np.float32) * np.float32(step))[0] - after(y)[0]

@@ -91,6 +91,18 @@ def test_channels_that_do_not_suffer_get_no_copy() -> None:
     assert _share_out(np.zeros(3), np.array([2])) == {}
 
 
+def test_a_network_of_which_nothing_fires_is_left_as_it_is() -> None:
+    graph = network()
+    for name, value in (("first/w", 0.0), ("first/b", -1.0)):
+        data = graph.tensors[name].data
+        assert data is not None
+        data[:] = value
+    made = use_spare_channels(graph, BLACK, WHITE, greys())
+    for out in ("first", "middle", "y"):
+        for a, b in zip(weights_of(made, out), weights_of(graph, out), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize(
     "graph",
     [
