@@ -16,7 +16,8 @@ from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import constant_weights
 from edgenet.export.graph import Graph, Op, Tensor
 
-RELU, RELU6 = 1, 3  # of the schema's ActivationFunctionType
+NONE, RELU, RELU6 = 0, 1, 3  # of the schema's ActivationFunctionType
+BOUNDS = {NONE: (-np.inf, np.inf), RELU: (0.0, np.inf), RELU6: (0.0, 6.0)}
 STEPS = 255  # of an int8 activation
 
 
@@ -26,7 +27,7 @@ class _Chain:
 
     first: Op  # convolution of the input, C channels
     depthwise: Op
-    last: Op  # convolution that reads the C channels
+    last: Op  # pointwise convolution of the C channels
 
 
 def use_spare_channels(graph: Graph, low: np.ndarray, high: np.ndarray, inputs: Iterable[np.ndarray]) -> Graph:
@@ -37,7 +38,7 @@ def use_spare_channels(graph: Graph, low: np.ndarray, high: np.ndarray, inputs: 
         low, high: (C,) of each channel of the input: no picture goes beyond them.
         inputs: what the graph takes, one picture each, (1, H, W, 3) float32: they show which channels suffer most.
 
-    A graph that does not begin with a convolution, a depthwise one and a convolution, or that has no channel of which
+    A graph that does not begin with a convolution, a depthwise and a pointwise one, or that has no channel of which
     `low` and `high` prove that it is dead, is returned as it came.
     """
     chain = _chain(graph)
@@ -66,7 +67,9 @@ def _chain(graph: Graph) -> _Chain | None:
         ops.append(readers[0])
         name = readers[0].outputs[0]
     chain = _Chain(*ops)
-    return chain if chain.first.options["fusedActivationFunction"] in (RELU, RELU6) else None
+    first, middle = (op.options["fusedActivationFunction"] for op in (chain.first, chain.depthwise))
+    pointwise = graph.tensors[str(chain.last.inputs[1])].shape[1:3] == (1, 1)
+    return chain if first in (RELU, RELU6) and middle in BOUNDS and pointwise else None
 
 
 def _dead(graph: Graph, op: Op, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -114,7 +117,10 @@ def _share_out(noise: np.ndarray, dead: np.ndarray) -> dict[int, list[int]]:
 
 def _with_copies(graph: Graph, chain: _Chain, given: dict[int, list[int]], step: float) -> Graph:
     w, v, u = (np.array(constant_weights(graph, op)) for op in (chain.first, chain.depthwise, chain.last))
-    bias, after = (np.array(graph.constant(op.inputs[2])) for op in (chain.first, chain.depthwise))
+    bias, after, end = (np.array(graph.constant(op.inputs[2])) for op in (chain.first, chain.depthwise, chain.last))
+    dead = [spare for spares in given.values() for spare in spares]
+    still = np.clip(after[dead], *BOUNDS[chain.depthwise.options["fusedActivationFunction"]])
+    end += u[:, 0, 0, dead] @ still.astype(end.dtype)  # what a dead channel adds everywhere
     for c, spares in given.items():
         share = [c, *spares]
         offsets = ((np.arange(len(share)) + 0.5) / len(share) - 0.5) * step
@@ -124,8 +130,8 @@ def _with_copies(graph: Graph, chain: _Chain, given: dict[int, list[int]], step:
         u[..., share] = u[..., c, None] / len(share)
     tensors = dict(graph.tensors)
     new = {}
-    for op, arrays in ((chain.first, (w, bias)), (chain.depthwise, (v, after)), (chain.last, (u,))):
-        names = [f"{op.outputs[0]}_{what}_copied" for what in ("weights", "bias")][: len(arrays)]
+    for op, arrays in ((chain.first, (w, bias)), (chain.depthwise, (v, after)), (chain.last, (u, end))):
+        names = [f"{op.outputs[0]}_{what}_copied" for what in ("weights", "bias")]
         tensors.update({n: Tensor(n, a.shape, "float32", a) for n, a in zip(names, arrays, strict=True)})
-        new[op.outputs[0]] = replace(op, inputs=(op.inputs[0], *names, *op.inputs[1 + len(names) :]))
+        new[op.outputs[0]] = replace(op, inputs=(op.inputs[0], *names))
     return replace(graph, tensors=tensors, ops=tuple(new.get(op.outputs[0], op) for op in graph.ops))

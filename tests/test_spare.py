@@ -23,7 +23,7 @@ def network(dead_bias: float = -1.0, activation: int = RELU6, **changes: Any) ->
     filters = np.zeros((1, 1, 3, 3))
     filters[0, 0, :2, 0], filters[0, 0, 1, 1] = (-10, 10), 1
     b.depthwise("first", "middle", filters, [1.0, 0.0, 0.5], changes.get("then", NONE))
-    return b.graph(b.conv("middle", "y", [[[[1.0, 1.0, 0.0]]]], [0.25]))
+    return b.graph(b.conv("middle", "y", [[[[1.0, 1.0, 2.0]]]], [0.25]))
 
 
 def greys(n: int = 8, slope: float = 0.01) -> list[np.ndarray]:
@@ -53,7 +53,7 @@ def test_the_channel_that_suffers_most_is_copied_half_a_step_apart_by_hand() -> 
     np.testing.assert_allclose(bias, [1, 0, 1])  # the taps' sum is zero: nothing to take back
     w, bias = weights_of(made, "y")
     np.testing.assert_allclose(w.ravel(), [0.5, 1, 0.5])
-    np.testing.assert_allclose(bias, [0.25])
+    np.testing.assert_allclose(bias, [0.25 + 2 * 0.5])  # the dead channel's own 0.5 is read twice as strongly
 
 
 def test_the_offset_of_a_copy_is_taken_back_behind_the_depthwise_kernel() -> None:
@@ -63,6 +63,14 @@ def test_the_offset_of_a_copy_is_taken_back_behind_the_depthwise_kernel() -> Non
     filters[0, 0, 1, 0] = 14.0  # the taps' sum is 4
     _, bias = weights_of(use_spare_channels(graph, BLACK, WHITE, greys()), "middle")
     np.testing.assert_allclose(bias, [1 + 4 * STEP / 4, 0, 1 - 4 * STEP / 4], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("then", "constant"), [(NONE, -0.5), (RELU6, 0.0)])
+def test_what_a_dead_channel_added_everywhere_goes_into_the_bias(then: int, constant: float) -> None:
+    graph = network(then=then)
+    graph.tensors["middle/b"].data[2] = -0.5  # type: ignore[index]
+    _, bias = weights_of(use_spare_channels(graph, BLACK, WHITE, greys()), "y")
+    np.testing.assert_allclose(bias, [0.25 + 2 * constant])
 
 
 def test_the_function_stays_and_rounding_the_first_activation_makes_a_quarter_of_the_noise() -> None:
@@ -108,6 +116,7 @@ def test_a_network_of_which_nothing_fires_is_left_as_it_is() -> None:
     [
         pytest.param(network(dead_bias=-0.49), id="a picture could wake the channel"),
         pytest.param(network(activation=NONE), id="nothing keeps it at zero"),
+        pytest.param(network(then=4), id="a tanh in between"),
         pytest.param(network().with_outputs(["middle", "y"]), id="an output in between"),
     ],
 )
@@ -119,6 +128,15 @@ def test_a_network_that_begins_otherwise_is_left_alone() -> None:
     b = Builder(1, 8, 8, 1)
     b.conv("image", "first", [[[[3.0]]], [[[0.5]]]], [3.0, -1.0], RELU6)
     graph = b.graph(b.conv("first", "y", [[[[1.0, 1.0]]]], [0.0]))
+    assert use_spare_channels(graph, BLACK, WHITE, greys()) is graph
+
+
+def test_a_kernel_that_reads_neighbours_behind_the_depthwise_one_is_left_alone() -> None:
+    """Around the picture it would read zeros, and not what a dead channel adds elsewhere."""
+    b = Builder(1, 8, 8, 1)
+    b.conv("image", "first", [[[[3.0]]], [[[0.5]]]], [3.0, -1.0], RELU6)
+    b.depthwise("first", "middle", np.ones((1, 3, 3, 2)), [0.0, 0.5])
+    graph = b.graph(b.conv("middle", "y", np.ones((1, 3, 3, 2)), [0.0]))
     assert use_spare_channels(graph, BLACK, WHITE, greys()) is graph
 
 
