@@ -17,7 +17,7 @@ from edgenet.calibration.distill import distillation, divergence
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import Weight, constant_weights, quantize
 from edgenet.calibration.rounding import round_with_feedback
-from edgenet.calibration.shared import SharedCalibration
+from edgenet.calibration.shared import SharedCalibration, spread
 from edgenet.calibration.strategy import check_mixed, check_strategy, half_type, policy
 from edgenet.calibration.trainable import fake_quantized, float_model, quantized_logits
 from edgenet.calibration.training import Outcome, Progress, Settings, Training
@@ -30,6 +30,7 @@ from edgenet.targets import SAFE_BITS
 
 WEIGHT_BITS = (4, 7, 8)
 MOST_DIFFERENCE = 0.005  # between simulated and integer arithmetic, in agreement
+START_BYTES = 2**32  # of activations while the weights are rounded to start from; training takes more
 _CHUNK = 16
 
 
@@ -82,20 +83,26 @@ def layer_bits(graph: Graph, weight_bits: int, most: int = 8) -> dict[str, int]:
     return bits
 
 
-def start(shared: SharedCalibration, bits: Mapping[str, int]) -> dict[str, Weight]:
-    """Return the post-training weights with these bits, corrected as the calibration's recipe says."""
+def start(shared: SharedCalibration, bits: Mapping[str, int], pictures: Pictures) -> dict[str, Weight]:
+    """Return the post-training weights with these bits, corrected as the calibration's recipe says.
+
+    Where some layers have fewer bits than others, all pictures have a say in the rounding, not the calibration's alone:
+    the coarser the steps, the more there is to make good, and the more pictures that takes.
+    """
     one = set(bits.values())
     if len(one) == 1:
         return shared.weights("int8", one.pop())
     corrections = shared.recipe.corrections
     return round_with_feedback(
         shared.graph,
-        shared.inputs(),
+        (normalise(centre(pictures.subset([i])), pictures.preprocessing) for i in spread(len(pictures))),
         shared.calibration,
         bits=bits,
         feedback="feedback" in corrections,
         bias_correction="bias-correction" in corrections,
         reconstruction="reconstruction" in corrections,
+        images=len(pictures),
+        max_bytes=START_BYTES,
     )
 
 
@@ -128,7 +135,7 @@ def train(
         MissingDependency: tensorflow-model-optimization is not installed.
         EdgenetError: simulated and exported network differ, which would be a bug.
     """
-    weights = start(shared, bits)
+    weights = start(shared, bits, pictures)
     before = quantize(shared.graph, "int8", shared.calibration, weights=weights)
     latent = dict(_float_weights(shared.graph))
     with strategy.scope():

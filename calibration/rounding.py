@@ -36,8 +36,10 @@ from edgenet.targets import PAIR_LIMIT
 
 T = TypeVar("T")
 
-DAMPING = 0.01  # of the mean variance, added to each input's: GPTQ's own
-PULL = 30.0  # the same, for the step towards the float output, which would learn the pictures by heart with less
+DAMPING = 0.3  # of the mean variance, added to each input's: more than GPTQ's 0.01, since pictures are few
+PULL = 30.0  # the same, for the step towards the float output: where the search for each layer's own begins
+PULLS = (0.03, 0.3, 3.0, PULL, 300.0, 3000.0)
+PULL_ROWS = 128  # outputs that it is found from
 SAMPLES = 8192  # positions that a layer's covariance is taken from, at least
 SAMPLES_PER_INPUT = 8
 GROUP_SAMPLES = 512  # the same, where a channel has inputs of its own: a depthwise kernel has 9 or 25
@@ -56,8 +58,13 @@ class _Moments:
 
     mean: np.ndarray  # (G, T) of the quantized network's input
     float_mean: np.ndarray  # (G, T)
-    covariance: np.ndarray  # (G, T, T)
-    cross: np.ndarray  # (G, R, T): covariance of the float network's output with the quantized one's input
+    halves: np.ndarray  # (H, G, T, T): covariance over each half of the pictures; H is 1 where there is one picture
+    cross: np.ndarray  # (H, G, R, T): of the float network's output with the quantized one's input
+
+    @functools.cached_property
+    def covariance(self) -> np.ndarray:
+        """(G, T, T) over all pictures."""
+        return self.halves.mean(0)
 
 
 def round_with_feedback(
@@ -73,6 +80,7 @@ def round_with_feedback(
     reconstruction: bool = True,
     in_pairs: bool = False,
     images: int = 48,
+    max_bytes: int = MAX_BYTES,
     threads: int | None = None,
 ) -> dict[str, Weight]:
     """Return the weights of every operator that rounds some, by the name of its output, for `quantize(weights=...)`.
@@ -80,7 +88,7 @@ def round_with_feedback(
     Args:
         graph: float operators.
         inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised. The first `images` are used,
-            or fewer where the activations would need more than a gigabyte.
+            or fewer where the activations would need more than `max_bytes`.
         calibration: ranges of every activation.
         bits: of the weights, 2 to 8; or by the name of the operator's output, 8 where it does not say.
         precision: "int8" or "int16x8": what the activations are rounded to; "weight-only": not at all.
@@ -99,7 +107,7 @@ def round_with_feedback(
             raise InputError(f"weights can have 2 to 8 bits, not {b}")
     grid = _grid(graph, precision, calibration, exceptions)
     most = max(2 * 5 * int(np.prod(graph.tensors[n].shape)) for n in graph.activations())
-    pictures = [x for x, _ in zip(inputs, range(max(1, min(images, MAX_BYTES // most))), strict=False)]
+    pictures = [x for x, _ in zip(inputs, range(max(1, min(images, max_bytes // most))), strict=False)]
     if not pictures:
         raise InputError("no picture to calibrate with: give a folder of photographs with --images")
     run = _Streams(graph, grid, np.stack(pictures), threads or os.cpu_count() or 1)
@@ -214,8 +222,11 @@ class _Streams:
         # Of many small matrices one picture's fit the cache, and all pictures' would not.
         parts = np.array_split(np.arange(self.pictures), min(self.pictures, PARTS) if groups == 1 else self.pictures)
         with ThreadPoolExecutor(self.threads) as pool:
-            n, own, cross = functools.reduce(_add, pool.map(sums, parts))
-        return _Moments(mean, float_mean, own / n, cross / n)
+            found = list(pool.map(sums, parts))
+        middle = (len(found) + 1) // 2
+        halves = [functools.reduce(_add, half) for half in (found[:middle], found[middle:]) if half]
+        own, cross = (np.stack([s[i] / s[0] for s in halves]) for i in (1, 2))
+        return _Moments(mean, float_mean, own, cross)
 
 
 def _add(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -375,15 +386,52 @@ def _towards_float(w: np.ndarray, m: _Moments) -> np.ndarray:
 
     w: (G, R, T). Minimises |w x - v xq|^2 + pull |v - w|^2: v = w + (cov(w x, xq) - w cov(xq)) (cov(xq) + pull)^-1.
     """
-    size = m.covariance.shape[-1]
-    pull = PULL * np.trace(m.covariance, axis1=1, axis2=2) / size + 1e-12
-    regular = m.covariance + pull[:, None, None] * np.eye(size)
-    moved = np.linalg.solve(regular, (m.cross - w @ m.covariance).transpose(0, 2, 1))
-    return w + moved.transpose(0, 2, 1)
+    missing = m.cross - w @ m.halves
+    return w + _ridge(m.covariance, missing.mean(0), _pull(m.halves, missing))
+
+
+def _ridge(covariance: np.ndarray, missing: np.ndarray, pull: float) -> np.ndarray:
+    """Return missing (covariance + pull)^-1, (G, R, T); pull is in mean variances."""
+    size = covariance.shape[-1]
+    added = pull * np.trace(covariance, axis1=1, axis2=2) / size + 1e-12
+    regular = covariance + added[:, None, None] * np.eye(size, dtype=covariance.dtype)
+    return np.linalg.solve(regular, missing.transpose(0, 2, 1)).transpose(0, 2, 1)
+
+
+def _pull(halves: np.ndarray, missing: np.ndarray) -> float:
+    """Return the pull with which what one half of the pictures teaches does most good on the other half.
+
+    halves: (H, G, T, T). missing: (H, G, R, T). Too little and the weights learn the pictures by heart. It is half of
+    the best one of the halves, since both together say twice as much.
+    """
+    if len(halves) == 1:
+        return PULL
+    halves = halves.astype(np.float32)
+    missing = missing[:, :, :: -(-missing.shape[2] // PULL_ROWS)].astype(np.float32)
+
+    @functools.cache
+    def lost(i: int) -> float:
+        total = 0.0
+        for fit, held in ((0, 1), (1, 0)):
+            moved = _ridge(halves[fit], missing[fit], PULLS[i])
+            total += float(((moved @ halves[held] - 2 * missing[held]) * moved).sum(dtype=np.float64))
+        return total
+
+    best = PULLS.index(PULL)
+    way = 1 if lost(best + 1) < lost(best) else -1
+    while 0 <= best + way < len(PULLS) and lost(best + way) < lost(best):
+        best += way
+    return PULLS[best] / 2
 
 
 def _round_with_feedback(
-    w: np.ndarray, scale: np.ndarray, covariance: np.ndarray, limit: int, in_pairs: bool = False, block: int = 64
+    w: np.ndarray,
+    scale: np.ndarray,
+    covariance: np.ndarray,
+    limit: int,
+    in_pairs: bool = False,
+    block: int = 64,
+    damping: float = DAMPING,
 ) -> np.ndarray:
     """Return integers (G, R, T), rounded one input after another, the largest variance first.
 
@@ -394,10 +442,10 @@ def _round_with_feedback(
     variance = np.diagonal(covariance, axis1=1, axis2=2)  # (G, T)
     order = np.argsort(variance, axis=1, kind="stable")
     h = np.take_along_axis(np.take_along_axis(covariance, order[:, :, None], 1), order[:, None, :], 2)
-    damping = DAMPING * variance.mean(1) + 1e-12
+    added = damping * variance.mean(1) + 1e-12
     # With h = f f', the error |f' (w - v)|^2 of rounded weights v is a sum of one term an input, each of which depends
     # on the inputs after it only: they are fixed from the last to the first. This is GPTQ's order and result.
-    f = np.linalg.cholesky(h + damping[:, None, None] * np.eye(size))
+    f = np.linalg.cholesky(h + added[:, None, None] * np.eye(size))
     f /= np.diagonal(f, axis1=1, axis2=2)[:, None, :].copy()
     v = np.take_along_axis(w, order[:, None, :], 2).transpose(0, 2, 1).copy()  # (G, T, R)
     q, error = np.empty_like(v), np.empty_like(v)

@@ -28,7 +28,7 @@ EQUALIZATION_PICTURES = 32  # ranges of channels against each other need fewer t
 SPARE_PICTURES = 8  # to see which channels of the first layer suffer; each has thousands of positions
 
 
-def _spread(n: int) -> np.ndarray:
+def spread(n: int) -> np.ndarray:
     """Return 0 to n - 1 in an order whose every beginning is spread evenly: the ranks of i times the golden section."""
     order: np.ndarray = np.argsort(np.argsort(np.arange(n) * GOLDEN % 1))
     return order
@@ -70,7 +70,7 @@ class SharedCalibration:
         """
         if self.pixels is None:
             raise InputError("int8 needs images to calibrate with: give --images DIR (or sample)")
-        for i in _spread(len(self.pixels)):
+        for i in spread(len(self.pixels)):
             yield normalise(self.pixels[i][None], self.network.preprocessing)
 
     @cached_property

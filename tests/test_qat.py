@@ -47,9 +47,14 @@ def pictures(tiny_images: tuple[ImageSet, ImageSet], tmp_path_factory: pytest.Te
 
 def student_of(shared: SharedCalibration, bits: int = 8, **learn: bool) -> FakeQuantized:
     own = layer_bits(shared.graph, bits)
-    graph = quantize(shared.graph, "int8", shared.calibration, weights=start(shared, own))
+    graph = quantize(shared.graph, "int8", shared.calibration, weights=start(shared, own, calibrating(shared)))
     latent = {op.outputs[0]: w for op in graph.ops if (w := _float(shared, op.outputs[0])) is not None}
     return fake_quantized(graph, latent, own, in_pairs=bits == SAFE_BITS, **learn)
+
+
+def calibrating(shared: SharedCalibration) -> Pictures:
+    assert shared.pixels is not None
+    return Pictures(shared.pixels, np.full(len(shared.pixels), -1), shared.network.preprocessing)
 
 
 def _float(shared: SharedCalibration, name: str) -> np.ndarray | None:
@@ -180,8 +185,16 @@ def test_weights_that_share_seven_bits_share_them_after_training_too(shared: Sha
 def test_with_four_bits_only_pointwise_convolutions_have_four(shared: SharedCalibration) -> None:
     bits = layer_bits(shared.graph, 4, 7)
     assert bits == {"stem": 7, "expand": 4, "depthwise": 7, "project": 4, "head": 4, "logits": 7}
-    weights = start(shared, bits)
+    weights = start(shared, bits, calibrating(shared))
     assert np.abs(weights["expand"].values).max() <= 7 < np.abs(weights["depthwise"].values).max() <= 63
+
+
+def test_four_bits_start_from_what_all_pictures_say(shared: SharedCalibration, pictures: Pictures) -> None:
+    bits = layer_bits(shared.graph, 4)
+    few, all_of_them = (start(shared, bits, p)["head"].values for p in (pictures.subset([0, 1]), pictures))
+    assert (few != all_of_them).any()
+    eight = layer_bits(shared.graph, 8)
+    np.testing.assert_array_equal(start(shared, eight, pictures)["head"].values, shared.weights("int8")["head"].values)
 
 
 def test_training_brings_broken_weights_back(shared: SharedCalibration, pictures: Pictures, tmp_path: Path) -> None:

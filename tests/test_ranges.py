@@ -5,7 +5,7 @@ import pytest
 from layers import Builder, bottleneck, pictures
 
 from edgenet.calibration.ranges import BINS, METHODS, Observation, choose_ranges, measure_ranges, observe, squared_error
-from edgenet.calibration.shared import _spread
+from edgenet.calibration.shared import spread
 from edgenet.errors import InputError
 
 
@@ -146,7 +146,7 @@ def test_an_activation_that_is_not_finite_is_named() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 5, 100, 333])
 def test_wherever_one_stops_the_pictures_that_came_are_spread_over_all(n: int) -> None:
-    order = _spread(n)
+    order = spread(n)
     assert sorted(order) == list(range(n))
     for k in range(2, n + 1):
         ends = np.concatenate([[0], np.sort(order[:k]), [n - 1]])

@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 from layers import RELU6, Builder, bottleneck, outputs, pictures
 
-from edgenet.calibration import measure_ranges, quantize
+from edgenet.calibration import measure_ranges, quantize, rounding
 from edgenet.calibration.equalize import equalize
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import adds_in_pairs, constant_weights, pair_scale, round_weights, weight_scale
 from edgenet.calibration.ranges import choose_ranges, observe
 from edgenet.calibration.reference import saturated_share
-from edgenet.calibration.rounding import _Geometry, _round_with_feedback, round_with_feedback
+from edgenet.calibration.rounding import (
+    PULL,
+    PULLS,
+    _Geometry,
+    _pull,
+    _ridge,
+    _round_with_feedback,
+    round_with_feedback,
+)
 from edgenet.calibration.sensitivity import loudest, sensitivity, sqnr_db
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
@@ -41,7 +49,7 @@ def test_feedback_is_never_worse_than_nearest_and_near_the_best_of_all() -> None
     x = rng.normal(size=(500, 5)) @ rng.normal(size=(5, 5))
     h = np.cov(x.T)
     w = rng.uniform(-3, 3, (20, 5))
-    q = _round_with_feedback(w[None], np.ones((1, 20)), h[None], 127)[0]
+    q = _round_with_feedback(w[None], np.ones((1, 20)), h[None], 127, damping=0.01)[0]
 
     def cost(v: np.ndarray) -> np.ndarray:
         return np.einsum("...i,ij,...j->...", v, h, v)
@@ -59,7 +67,10 @@ def test_more_inputs_than_a_block_are_rounded_as_in_one_block() -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 7])
-def test_a_grouped_convolution_is_rounded_as_its_groups_would_be_apart(bits: int) -> None:
+def test_a_grouped_convolution_is_rounded_as_its_groups_would_be_apart(
+    bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounding, "_pull", lambda *_: PULL)  # which is found for a layer, not for a group
     rng = np.random.default_rng(0)
     w, bias, xs = (
         rng.normal(size=(6, 3, 3, 2)),
@@ -134,6 +145,30 @@ def test_patches_are_what_the_kernel_reads(stride: int, kernel: int, size: int) 
     np.testing.assert_allclose(geometry.means(x), patches.mean(0), atol=1e-6)
     found = patches.reshape(len(patches), -1) @ w.reshape(4, -1).T
     np.testing.assert_allclose(found, outputs(graph, [x]).reshape(-1, 4), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("missing", "best"),
+    [
+        # One weight w of variance 1: a half of the pictures moves it by m / (1 + pull), where m is what it misses.
+        ((1.0, 1.0), PULLS[0]),  # both halves want the same
+        ((1.0, -1.0), PULLS[-1]),  # what one learns hurts the other
+        # 1.0625 u^2 - u with u = 1 / (1 + pull): -0.142 at 0.3, -0.184 at 3, -0.031 at 30
+        ((1.0, 0.25), 3.0),
+    ],
+)
+def test_the_pull_is_what_serves_the_other_half_of_the_pictures(missing: tuple[float, float], best: float) -> None:
+    assert _pull(np.ones((2, 1, 1, 1)), np.array(missing).reshape(2, 1, 1, 1)) == best / 2
+
+
+def test_one_picture_has_no_other_half() -> None:
+    assert _pull(np.ones((1, 1, 1, 1)), np.ones((1, 1, 1, 1))) == PULL
+
+
+def test_a_ridge_regression_by_hand() -> None:
+    # (2 - 0) / (1 + 1 * mean variance 2) and 3 / (3 + 2)
+    moved = _ridge(np.diag([1.0, 3.0])[None], np.array([[[2.0, 3.0]]]), 1.0)
+    np.testing.assert_allclose(moved, [[[2 / 3, 3 / 5]]])
 
 
 def test_the_bias_takes_back_the_mean_shift() -> None:
