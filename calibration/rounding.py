@@ -44,7 +44,7 @@ SAMPLES = 8192  # positions that a layer's covariance is taken from, at least
 SAMPLES_PER_INPUT = 8
 GROUP_SAMPLES = 512  # the same, where a channel has inputs of its own: a depthwise kernel has 9 or 25
 # (more change neither lite0's nor lite1's 24.6 and 24.0 dB by 0.1)
-PARTS = 4  # that a covariance is summed from, side by side
+PARTS = 2  # that the covariance of half of the pictures is summed from, side by side
 MAX_BYTES = 2**30  # for the activations that are kept at one time
 
 
@@ -219,12 +219,12 @@ class _Streams:
             found = np.array(x.shape[1]), xq.transpose(0, 2, 1) @ xq, y.transpose(0, 2, 1) @ xq
             return tuple(a.astype(np.float64) for a in found)
 
-        # Of many small matrices one picture's fit the cache, and all pictures' would not.
-        parts = np.array_split(np.arange(self.pictures), min(self.pictures, PARTS) if groups == 1 else self.pictures)
+        halves = []
         with ThreadPoolExecutor(self.threads) as pool:
-            found = list(pool.map(sums, parts))
-        middle = (len(found) + 1) // 2
-        halves = [functools.reduce(_add, half) for half in (found[:middle], found[middle:]) if half]
+            for half in np.array_split(np.arange(self.pictures), min(self.pictures, 2)):
+                # Of many small matrices one picture's fit the cache, and all pictures' would not.
+                parts = np.array_split(half, min(len(half), PARTS) if groups == 1 else len(half))
+                halves.append(functools.reduce(_add, pool.map(sums, parts)))
         own, cross = (np.stack([s[i] / s[0] for s in halves]) for i in (1, 2))
         return _Moments(mean, float_mean, own, cross)
 
