@@ -196,9 +196,15 @@ class Blueprint:
     def graph(self, seed: int = 0) -> Graph:
         """Draw the weights and return the float graph; the last operator gives its output."""
         rng = np.random.default_rng(seed)
+        return self.graph_of([draw(rng) for draw in self._draws.values()])
+
+    def graph_of(self, weights: Sequence[np.ndarray]) -> Graph:
+        """Return the float graph with these weights: each layer's and its bias, in TFLite's layout, layer by layer."""
         tensors = dict(self._tensors)
-        for name, draw in self._draws.items():
-            tensors[name] = replace(tensors[name], data=draw(rng))
+        for name, data in zip(self._draws, weights, strict=True):
+            if data.shape != tensors[name].shape:
+                raise ValueError(f"{name} is {tensors[name].shape}, not {data.shape}")
+            tensors[name] = replace(tensors[name], data=data)
         return Graph(self.name, tensors, tuple(self._ops), ("image",), self._ops[-1].outputs)
 
     def _weights(self, shape: tuple[int, ...], fan_in: int, power: float) -> str:

@@ -275,13 +275,13 @@ def _write(
     from dataclasses import replace
 
     from edgenet.export import export_graph
-    from edgenet.export.network import Source, from_keras
+    from edgenet.export.network import Source
     from edgenet.model import deploy
 
-    def graph() -> Any:
-        return from_keras(deploy(spec, arrays, preprocessing.resolution_px))
-
-    source = Source(spec.name + SUFFIX, preprocessing, names, names, provenance, "", graph)
+    source = Source(
+        spec.name + SUFFIX, preprocessing, names, names, provenance, "",
+        lambda: deploy(spec, arrays, preprocessing.resolution_px),
+    )  # fmt: skip
     network = source.network()
     a = export_graph(network, network.graph, job.out, format="tflite", precision="float32")
     path = f"{network.name}.tflite"

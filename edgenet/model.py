@@ -1,4 +1,4 @@
-"""The EfficientNet family, training form and deploy form, from one row of the zoo.
+"""The EfficientNet family from one row of the zoo: the training form in Keras, the deploy form as a graph.
 
 Tan and Le, https://arxiv.org/abs/1905.11946 (table 1; scaling in section 3.3). MBConv blocks follow MobileNetV2,
 https://arxiv.org/abs/1801.04381, with squeeze-and-excite, https://arxiv.org/abs/1709.01507, but in the Lite variants.
@@ -6,11 +6,15 @@ Layers are named so that weights.py can find them: stem_conv, block{i}_expand_co
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgenet.baselines import efficientnet
+from edgenet.export.graph import Graph
 from edgenet.frameworks import keras
+from edgenet.weights import expected_shapes
 from edgenet.zoo import ModelSpec, ScaledBlock, head_filters, scaled_blocks, squeeze_filters, stem_filters
 
 if TYPE_CHECKING:
@@ -20,21 +24,12 @@ BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.99
 
 
-def build(
-    spec: ModelSpec,
-    classes: int | None = None,
-    resolution_px: int | None = None,
-    *,
-    batch_norm: bool = True,
-    batch_size: int | None = None,
-) -> "tf_keras.Model":
-    """Return the network of `spec` as a tf-keras model with the initialiser's weights.
+def build(spec: ModelSpec, classes: int | None = None, resolution_px: int | None = None) -> "tf_keras.Model":
+    """Return the training form of `spec` as a tf-keras model with the initialiser's weights.
 
     Args:
         classes: length of the output; the row's by default.
         resolution_px: side of the square input; the row's by default.
-        batch_norm: True for the training form, False for the deploy form, whose convolutions have a bias instead.
-        batch_size: a static batch, or None for a dynamic one.
 
     Returns:
         a model from (N, H, W, 3) float32, normalised, to (N, classes) float32 probabilities. Its last two layers are
@@ -44,16 +39,16 @@ def build(
         MissingDependency: tf-keras is not installed.
     """
     layers = keras().layers
-    net = _Layers(layers, spec, batch_norm)
+    net = _Layers(layers, spec)
     px = resolution_px or spec.resolution_px
-    image = x = layers.Input((px, px, 3), batch_size=batch_size, name="image")  # (N, H, W, 3)
+    image = x = layers.Input((px, px, 3), name="image")  # (N, H, W, 3)
     x = net.activation(net.conv(x, "stem", stem_filters(spec), kernel=3, stride=2), "stem")
     blocks = scaled_blocks(spec)
     for i, block in enumerate(blocks):
         x = _mbconv(net, x, f"block{i}", block)
     x = net.activation(net.conv(x, "head", head_filters(spec)), "head")  # (N, H/32, W/32, C)
     x = layers.GlobalAveragePooling2D(name="pool")(x)  # (N, C)
-    if batch_norm and spec.dropout:
+    if spec.dropout:
         x = layers.Dropout(spec.dropout, name="dropout")(x)
     x = layers.Dense(classes or spec.classes, kernel_initializer=_DENSE_INIT, name="classifier")(x)
     return keras().Model(image, layers.Softmax(name="probabilities")(x), name=spec.name.replace("-", "_"))
@@ -84,22 +79,20 @@ _DENSE_INIT = {
 class _Layers:
     """Makes named layers; holds what all of them share."""
 
-    def __init__(self, layers: Any, spec: ModelSpec, batch_norm: bool) -> None:
-        self.layers, self.spec, self.batch_norm = layers, spec, batch_norm
+    def __init__(self, layers: Any, spec: ModelSpec) -> None:
+        self.layers, self.spec = layers, spec
 
     def conv(self, x: Any, name: str, filters: int, kernel: int = 1, stride: int = 1) -> Any:
-        x = self.layers.Conv2D(filters, kernel, stride, padding="same", use_bias=not self.batch_norm,
+        x = self.layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False,
                                kernel_initializer=_CONV_INIT, name=f"{name}_conv")(x)  # fmt: skip
         return self._norm(x, name)
 
     def depthwise(self, x: Any, name: str, kernel: int, stride: int) -> Any:
-        x = self.layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=not self.batch_norm,
+        x = self.layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False,
                                         depthwise_initializer=_CONV_INIT, name=f"{name}_conv")(x)  # fmt: skip
         return self._norm(x, name)
 
     def _norm(self, x: Any, name: str) -> Any:
-        if not self.batch_norm:
-            return x
         return self.layers.BatchNormalization(
             momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, name=f"{name}_bn"
         )(x)
@@ -173,11 +166,32 @@ def with_batch_statistics(spec: ModelSpec, arrays: Mapping[str, np.ndarray], x: 
     return get_weights(model)
 
 
-def deploy(
-    spec: ModelSpec, arrays: Mapping[str, np.ndarray], resolution_px: int | None = None, batch_size: int | None = 1
-) -> "tf_keras.Model":
-    """Return the deploy form with the training form's weights: batch norm folded, no dropout, a static batch."""
+def deploy(spec: ModelSpec, arrays: Mapping[str, np.ndarray], resolution_px: int | None = None) -> Graph:
+    """Return the deploy form with the training form's weights: batch norm folded, no dropout, a batch of 1.
+
+    It is drawn operator by operator, as TensorFlow's converter would write it, which takes seconds to load.
+    """
     classes = arrays["classifier/bias"].shape[0]
-    model = build(spec, classes, resolution_px, batch_norm=False, batch_size=batch_size)
-    set_weights(model, fold_batch_norm(arrays))
-    return model
+    spec = replace(spec, classes=classes, resolution_px=resolution_px or spec.resolution_px)
+    folded = fold_batch_norm(arrays)
+    layers = {n.split("/")[0]: n for n in expected_shapes(spec, classes) if n.endswith("kernel")}  # name -> kernel
+    weights = [w for layer, n in layers.items() for w in (_outputs_first(folded[n]), folded[f"{layer}/bias"])]
+    return _named(efficientnet(spec).graph_of(weights), list(layers))
+
+
+def _outputs_first(kernel: np.ndarray) -> np.ndarray:
+    """Keras's layout -> TFLite's: (h, w, in, out), (h, w, channels, 1) or (in, out) -> (out, h, w, in), ..."""
+    return np.ascontiguousarray(np.moveaxis(kernel, -1, 0))
+
+
+def _named(graph: Graph, layers: list[str]) -> Graph:
+    """Call what a layer gives as the layer, and what another operator gives as the layer before it and its kind."""
+    new, left, layer = {}, iter(layers), ""
+    for op in graph.ops:
+        if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            layer = next(left)
+            new[op.outputs[0]] = layer
+            new.update({str(n): f"{layer}/{v}" for n, v in zip(op.inputs[1:], ("kernel", "bias"), strict=True)})
+        else:
+            new[op.outputs[0]] = f"{layer.removesuffix('_conv')}_{op.kind.lower()}"
+    return graph.renamed(new)

@@ -88,9 +88,9 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
     Raises:
         InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
     """
-    check(job, only_export)
+    check(job)
     source = find_source(job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels)
-    images = _open(job, source)
+    images = _open(job, source, only_export)
     findings = _lint(job, source, images)
     with exclusive(job.out):
         results = earlier(job.out)
@@ -110,7 +110,7 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
         return results
 
 
-def check(job: Job, only_export: bool) -> None:
+def check(job: Job) -> None:
     """Say what can be told without opening anything. Raises InputError."""
     from edgenet.calibration.lint import check_allowed
     from edgenet.device_bench.devices import parse
@@ -139,10 +139,6 @@ def check(job: Job, only_export: bool) -> None:
             raise InputError(f"{name} must be at least 1, was {number}")
     if job.limit is not None and job.limit < 2:
         raise InputError(f"--limit must be at least 2 (some pictures calibrate, some measure), was {job.limit}")
-    needing = [p for p in job.precisions if p in NEEDS_CALIBRATION]
-    if job.images is None and (needing or not only_export):
-        what = f"precision {needing[0]}" if needing else "measuring accuracy"
-        raise InputError(f"{what} needs images: give --images DIR (a folder of photographs) or --images sample")
     if job.out.exists() and not job.out.is_dir():
         raise InputError(f"--out {job.out} is a file: give a folder, new or of an earlier run")
 
@@ -174,8 +170,12 @@ def _impossible(job: Job) -> list[tuple[str, str]]:
     return [(f, p) for f in job.formats for p in job.precisions if p not in FORMATS[f].precisions]
 
 
-def _open(job: Job, source: Source) -> _Images:
+def _open(job: Job, source: Source, only_export: bool) -> _Images:
     if job.images is None:
+        needing = [p for p in job.precisions if p in NEEDS_CALIBRATION]
+        if needing or not only_export:
+            what = f"precision {needing[0]}" if needing else "measuring accuracy"
+            raise InputError(f"{what} needs images: give --images DIR (a folder of photographs) or --images sample")
         return _Images()
     images = open_images(job.images, source.class_ids, source.class_names)
     if job.limit is not None:

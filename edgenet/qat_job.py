@@ -108,7 +108,7 @@ def qat(
         InputError: the arguments, the pictures or the output folder are wrong; nothing was trained then.
         MissingDependency: tensorflow-model-optimization or what it needs is not installed.
     """
-    pipeline.check(job.job, only_export=False)
+    pipeline.check(job.job)
     if job.weight_bits is not None and job.weight_bits not in WEIGHT_BITS:
         raise InputError(f"--weight-bits must be one of {', '.join(map(str, WEIGHT_BITS))}, was {job.weight_bits}")
     if job.train_images is not None and job.train_images < 1:

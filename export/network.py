@@ -37,7 +37,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Source:
-    """A model that was found and verified, but not built yet: building loads TensorFlow, finding does not."""
+    """A model that was found and verified, but not built yet: building may load TensorFlow, finding does not."""
 
     name: str
     preprocessing: Preprocessing
@@ -117,13 +117,13 @@ def find_source(
     def build() -> Graph:
         from edgenet.model import deploy
 
-        return from_keras(deploy(spec, loaded.arrays))
+        return deploy(spec, loaded.arrays)
 
     def build_on(pixels: Pixels) -> Graph:
         from edgenet.model import deploy, with_batch_statistics
 
         x = normalise(pixels[: max(2, BATCH_PIXELS // spec.resolution_px**2)], preprocessing)
-        return from_keras(deploy(spec, with_batch_statistics(spec, loaded.arrays, x)))
+        return deploy(spec, with_batch_statistics(spec, loaded.arrays, x))
 
     preprocessing = Preprocessing(spec.resolution_px, spec.mean, spec.std)
     source = Source(spec.name, preprocessing, ids, names, loaded.provenance, loaded.sha256, build)

@@ -81,6 +81,10 @@ def test_full_integer_without_images_is_refused(precision: str, check_refused: C
     )
 
 
+def test_a_wrong_name_is_told_before_missing_images(check_refused: Callable[..., None]) -> None:
+    check_refused("export", "efficientnet-lite9", says=("unknown model 'efficientnet-lite9'",))
+
+
 def test_a_run_without_images_is_refused(check_refused: Callable[..., None]) -> None:
     check_refused("run", "tiny", "--precision", "float32", says=("needs images", "--images"))
 

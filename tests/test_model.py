@@ -1,9 +1,12 @@
 """model.py and zoo.py: the networks are those that were published, and the deploy form computes what the other does."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from layers import outputs
 
 from edgenet import model, weights, zoo
 from edgenet.errors import InputError
@@ -129,12 +132,47 @@ def test_the_deploy_form_computes_what_the_training_form_does(spec: ModelSpec) -
     arrays = trained_like(spec, 7)
     training = model.build(spec, 7, 48)
     model.set_weights(training, arrays)
-    deploy = model.deploy(spec, arrays, 48, batch_size=None)
-    assert not any("BatchNormalization" in type(layer).__name__ for layer in deploy.layers)
+    deploy = model.deploy(spec, arrays, 48)
     x = np.random.default_rng(1).normal(0, 1, (3, 48, 48, 3)).astype(np.float32)
-    a, b = logits_of(training, x), logits_of(deploy, x)
+    a, b = logits_of(training, x), outputs(deploy.with_outputs([deploy.logits()]), list(x[:, None]))
     assert a.std(axis=0).min() > 1e-3  # the pictures are told apart: the comparison is worth something
     np.testing.assert_allclose(b, a, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("spec", [LITE0, B0], ids=lambda m: m.name)
+def test_the_deploy_form_has_the_operators_that_the_converter_writes(spec: ModelSpec) -> None:
+    from edgenet.export.network import from_keras
+
+    spec = small(spec)
+    arrays = trained_like(spec, 7)
+    training = model.build(spec, 7, 48)
+    model.set_weights(training, arrays)
+    ours, converted = model.deploy(spec, arrays, 48), from_keras(training)
+    assert [op.kind for op in ours.ops] == [op.kind for op in converted.ops]
+    assert [op.options.get("fusedActivationFunction") for op in ours.ops] == [
+        op.options.get("fusedActivationFunction") for op in converted.ops
+    ]
+    assert [ours.tensors[op.outputs[0]].shape for op in ours.ops] == [
+        converted.tensors[op.outputs[0]].shape for op in converted.ops
+    ]
+
+
+def test_a_network_of_the_zoo_is_made_without_tensorflow() -> None:
+    code = (
+        "import sys; from edgenet.export import find_source;"
+        "print(len(find_source('efficientnet-lite0', random_weights=True).network().graph.ops), end=' ');"
+        "print(*(m for m in ('tensorflow', 'tf_keras') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["61"]
+
+
+def test_what_a_layer_gives_is_called_as_the_layer() -> None:
+    spec = small(B0)
+    names = [op.outputs[0] for op in model.deploy(spec, trained_like(spec, 7), 48).ops]
+    assert names[:4] == ["stem_conv", "stem_logistic", "stem_mul", "block0_depthwise_conv"]
+    assert names[-3:] == ["head_mean", "classifier", "classifier_softmax"]
+    assert len(set(names)) == len(names)
 
 
 @BUILT
@@ -198,10 +236,9 @@ def test_multiply_adds_by_arithmetic_are_those_of_the_file(spec: ModelSpec, tmp_
     """The file's are counted by inspect, operator by operator, from the tensors' shapes; 96 px keep it quick."""
     from edgenet.export.graph import write_tflite
     from edgenet.export.inspect import multiply_adds
-    from edgenet.export.network import from_keras
 
     spec = replace(spec, resolution_px=96)
     deploy = model.deploy(spec, weights.random(spec).arrays)
     path = tmp_path / "net.tflite"
-    path.write_bytes(write_tflite(from_keras(deploy)))
+    path.write_bytes(write_tflite(deploy))
     assert multiply_adds(path) == zoo.multiply_adds(spec)
