@@ -31,14 +31,8 @@ if TYPE_CHECKING:
     from edgenet.export.graph import Graph
 
 KIND = "qat"  # context["training"]["kind"]
-# At its peak, by the bits of the weights. 8 and 7 bits start so near to the float network that larger steps only undo
-# what the rounding had chosen: the loss of training rises. 4 bits start far off.
-LEARNING_RATES = {4: 1e-3, 7: 1e-4, 8: 1e-4}
-
-
-def settings_for(bits: int | None) -> Settings:
-    """Return how weights of so many bits are trained; None is 7 or 8, which are trained alike."""
-    return Settings(epochs=20, batch=16, learning_rate=LEARNING_RATES.get(bits or 8, LEARNING_RATES[8]))
+# Training starts so near to the float network that larger steps undo what the rounding had chosen: its loss rises.
+SETTINGS = Settings(epochs=20, batch=16, learning_rate=1e-4)
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class QatJob:
     preprocess: str | None = None
     labels: Path | None = None
     allow: tuple[str, ...] = ()
-    settings: Settings = field(default_factory=lambda: settings_for(None))
+    settings: Settings = SETTINGS
     distill: Distillation = field(default_factory=Distillation)
     command: str = ""
 

@@ -53,7 +53,7 @@ qat_options = together(
     _number("--labels-weight", float, "W", "Of the labels beside the float network's answers, 0 to 1.  [default: 0]"),
     click.option("--learn-ranges/--fixed-ranges", default=None, help="Whether activations' ranges learn."),
     click.option("--learn-scales/--fixed-scales", default=None, help="Whether the weights' scales learn."),
-    _common(20, "0.0001, with 4 bits 0.001"),
+    _common(20, "0.0001"),
 )
 finetune_options = together(
     _number("--resolution", int, "PX", "Side of the input; the model's own by default."), _common(5, "0.0005")
@@ -74,7 +74,7 @@ def _settle(asked: dict[str, Any]) -> dict[str, Any]:
 def qat_job(model: str, asked: dict[str, Any]) -> "QatJob":
     """Return the job that the options ask for. Raises InputError."""
     from edgenet.export import FORMATS
-    from edgenet.qat_job import QatJob, settings_for
+    from edgenet.qat_job import SETTINGS, QatJob
 
     given = _settle(asked)
     for name in ("formats", "allow"):
@@ -83,7 +83,7 @@ def qat_job(model: str, asked: dict[str, Any]) -> "QatJob":
     if "all" in given.get("formats", ()):
         given["formats"] = tuple(FORMATS)
     job = QatJob(model, given.pop("out"), given.pop("images"))
-    settings = _part(settings_for(given.get("weight_bits")), given)
+    settings = _part(SETTINGS, given)
     distill = _part(job.distill, given)
     return replace(job, settings=settings, distill=distill, command=_command(), **given)
 
