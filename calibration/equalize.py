@@ -1,66 +1,99 @@
 """Give every channel of an activation the same range, by a change of the network that leaves its function as it was.
 
 An int8 activation has one scale for all its channels, so that a channel with a tenth of the tensor's range is stored in
-25 levels. Scaling a channel where it is made and undoing it where it is read costs nothing at run time, and is exact
-wherever convolutions make a channel and convolutions read it, through additions (which have to scale alike), pools and
-ReLU: the bottlenecks of MobileNetV2 and EfficientNet-Lite, the inside of a ResNet block. Across ReLU6 it is not, so
-nothing is done there. As https://arxiv.org/abs/1906.04721, but for the activations instead of the weights, which have
-a scale a channel on the side that makes it.
+25 levels, and one that lies between 0 and 10 where others lie between -10 and 10 in half of them. Scaling a channel
+where it is made and undoing it where it is read costs nothing at run time, and is exact wherever convolutions make a
+channel and convolutions read it, through additions (which have to scale alike), pools and ReLU: the bottlenecks of
+MobileNetV2 and EfficientNet-Lite, the inside of a ResNet block. So is moving a channel's middle to zero, where no ReLU
+is on the way and nothing pads. Across ReLU6 neither is, so nothing is done there. As
+https://arxiv.org/abs/1906.04721, but for the activations instead of the weights, which have a scale a channel on the
+side that makes it.
+
+A channel's range is where int8 would store it with the least squared error, so that one far number of one picture
+decides no channel's scale.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import WEIGHT_AXIS, constant_weights
-from edgenet.calibration.ranges import Observation
+from edgenet.calibration.ranges import LEVELS
 from edgenet.export.graph import Graph, Op, Tensor
 
 NONE, RELU = 0, 1  # of the schema's ActivationFunctionType
+SAME = 0  # of the schema's Padding
+MOVES = {"MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "ADD"}  # a moved channel in is the moved channel out
 PASSES = {"MAX_POOL_2D", "AVERAGE_POOL_2D", "RELU"}  # a scaled channel in is the scaled channel out
 MAX_SCALE = 64.0  # a channel that is nearly dead is not blown up further
+SAMPLES = 8192  # numbers of an activation that are kept of one picture; extremes are always exact
+BINS, CUTS = 256, 4  # of a channel's histogram, and bins from one possible cut to the next
+DEEPEST = BINS // 2  # no more is cut from one side
 
 
-def equalize(graph: Graph, observations: Mapping[str, Observation]) -> Graph:
+@dataclass(frozen=True)
+class _Change:
+    """x becomes scale (x - offset); both (C,)."""
+
+    scale: np.ndarray
+    offset: np.ndarray
+
+
+def equalize(graph: Graph, inputs: Iterable[np.ndarray], threads: int | None = None) -> Graph:
     """Return the float graph with channels of one range; inputs, outputs and all names of activations stay.
 
     Args:
         graph: float operators.
-        observations: of every activation of `equalizable`, as `observe` gives them.
+        inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised. Read once, not kept.
 
     The ranges of the result are others: observe it again.
     """
-    scales = _scales(graph, observations)
+    groups = equalizable(graph)
+    names = [n for group in groups for n in group]
+    if not names:
+        return graph
+    seen = _channel_ranges(graph, names, inputs, threads or os.cpu_count() or 1)
+    changes: dict[str, _Change] = {}
+    for group in groups:
+        changes.update(_changes(graph, group, seen))
     tensors, ops = dict(graph.tensors), []
     for op in graph.ops:
         w = constant_weights(graph, op)
-        touched = op.inputs[0] in scales or op.outputs[0] in scales
-        ops.append(_rewrite(graph, tensors, op, w, scales) if w is not None and touched else op)
+        touched = op.inputs[0] in changes or op.outputs[0] in changes
+        ops.append(_rewrite(graph, tensors, op, w, changes) if w is not None and touched else op)
     return replace(graph, tensors=tensors, ops=tuple(ops))
 
 
-def _rewrite(graph: Graph, tensors: dict[str, Tensor], op: Op, w: np.ndarray, scales: Mapping[str, np.ndarray]) -> Op:
-    """y = W x + b becomes s_out y = (s_out W / s_in) (s_in x) + s_out b."""
+def _rewrite(graph: Graph, tensors: dict[str, Tensor], op: Op, w: np.ndarray, changes: Mapping[str, _Change]) -> Op:
+    """y = W x + b becomes s (y - o) = (s W / s_in) (s_in (x - o_in)) + s (b + W o_in - o)."""
     x, out, axis = str(op.inputs[0]), op.outputs[0], WEIGHT_AXIS[op.kind]
-    shape = [1] * w.ndim
-    shape[axis] = -1
+    stored = op.inputs[2] if len(op.inputs) > 2 else None
+    found = graph.constant(stored)
     new = w.astype(np.float64)
-    if x in scales:
-        new = new / scales[x]  # the input's channels come last, a depthwise kernel's only ones too
-    if out in scales:
-        new = new * scales[out].reshape(shape)
-    weights, stored = f"{out}_equalized_weights", op.inputs[2] if len(op.inputs) > 2 else None
+    bias = np.zeros(w.shape[axis]) if found is None else found.astype(np.float64)
+    if x in changes:
+        # The input's channels come last, a depthwise kernel's only ones too.
+        others = tuple(i for i in range(w.ndim) if i != axis)
+        bias = bias + (new * changes[x].offset).sum(others)
+        new = new / changes[x].scale
+    if out in changes:
+        shape = [1] * w.ndim
+        shape[axis] = -1
+        bias = (bias - changes[out].offset) * changes[out].scale
+        new = new * changes[out].scale.reshape(shape)
+    weights = f"{out}_equalized_weights"
     tensors[weights] = Tensor(weights, w.shape, "float32", new.astype(np.float32))
-    bias = graph.constant(stored)
-    if bias is not None and out in scales:
+    if found is not None or bias.any():
         stored = f"{out}_equalized_bias"
-        tensors[stored] = Tensor(stored, bias.shape, "float32", (bias * scales[out]).astype(np.float32))
+        tensors[stored] = Tensor(stored, bias.shape, "float32", bias.astype(np.float32))
     return replace(op, inputs=(x, weights, stored))
 
 
 def equalizable(graph: Graph) -> list[list[str]]:
-    """Return the activations whose channels can be scaled, in sets that must be scaled alike."""
+    """Return the activations whose channels can be scaled, in sets that must be scaled alike, each in order."""
     producers, consumers = graph.producers(), graph.consumers()
 
     def free(name: str) -> bool:
@@ -72,17 +105,116 @@ def equalizable(graph: Graph) -> list[list[str]]:
     return [group for group in _groups(graph) if all(map(free, group))]
 
 
-def _scales(graph: Graph, observations: Mapping[str, Observation]) -> dict[str, np.ndarray]:
-    """Return the factor of each channel, (C,), at least 1, of each activation that can be scaled."""
-    out: dict[str, np.ndarray] = {}
-    for group in equalizable(graph):
-        # The root mean square over the group: the widest of its activations has the largest error, and counts most.
-        peaks = [np.maximum(-observations[n].low, observations[n].high).astype(np.float64) for n in group]
-        width = np.sqrt(np.mean(np.square(peaks), axis=0))  # (C,)
-        alive = width > width.max() * 1e-6
-        scale = np.where(alive, np.minimum(width.max() / np.maximum(width, 1e-30), MAX_SCALE), 1.0)
-        out.update(dict.fromkeys(group, scale))
-    return out
+# the numbers
+
+
+def _channel_ranges(
+    graph: Graph, names: Sequence[str], inputs: Iterable[np.ndarray], threads: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return (low, high), each (C,), of the channels of each activation: what is worth storing of what the pictures
+    show."""
+    run = Executor(graph, names, threads)
+    kept: dict[str, list[np.ndarray]] = {n: [] for n in names}
+    ends: dict[str, list[np.ndarray]] = {n: [] for n in names}
+    for i, x in enumerate(inputs):
+        for name, y in zip(names, run(x), strict=True):
+            rows = y.reshape(-1, y.shape[-1])
+            every = max(1, rows.size // SAMPLES)
+            kept[name].append(rows[i % every :: every])
+            ends[name].append(np.stack([rows.min(0), rows.max(0)]))
+    found = {}
+    for name in names:
+        low, high = (f([e[i] for e in ends[name]], axis=0) for i, f in enumerate((np.min, np.max)))
+        found[name] = cheapest_ranges(np.concatenate(kept[name]), low, high)
+    return found
+
+
+def cheapest_ranges(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the range of each channel that int8 stores with the least squared error: (C,) and (C,).
+
+    Within, it is step^2 / 12; a number outside is stored as the end.
+
+    Args:
+        rows: (n, C) numbers. low, high: (C,) the smallest and the largest of all, which may not be among them.
+    """
+    channels = rows.shape[1]
+    width = (high - low).astype(np.float64)
+    place = (rows - low) * (BINS / np.where(width > 0, width, 1))
+    bins = np.clip(place.astype(np.int32), 0, BINS - 1) + BINS * np.arange(channels, dtype=np.int32)
+    counts = np.bincount(bins.ravel(), minlength=BINS * channels).reshape(channels, BINS) / len(rows)
+    below, above = _cut_error(counts), _cut_error(counts[:, ::-1])  # in squared bins
+    cuts = np.arange(0, DEEPEST, CUTS)
+    step = (BINS - cuts[:, None] - cuts[None]) / LEVELS
+    cost = below[:, cuts, None] + above[:, None, cuts] + step**2 / 12  # (C, cuts below, cuts above)
+    i, j = np.divmod(cost.reshape(channels, -1).argmin(1), len(cuts))
+    return low + cuts[i] * width / BINS, high - cuts[j] * width / BINS
+
+
+def _cut_error(counts: np.ndarray) -> np.ndarray:
+    """Return the mean squared distance to the left edge of each bin of what lies left of it; (C, BINS) both."""
+    centre, edge = np.arange(BINS) + 0.5, np.arange(BINS)
+    sums = [np.cumsum(counts * centre**k, axis=1) - counts * centre**k for k in range(3)]
+    error: np.ndarray = edge**2 * sums[0] - 2 * edge * sums[1] + sums[2]
+    return error
+
+
+def _changes(
+    graph: Graph, group: Sequence[str], seen: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> dict[str, _Change]:
+    """Return what becomes of the activations of one group: one scale (C,), at least 1, and offsets."""
+    if movable(graph, group):
+        offsets = _offsets(graph, group, {n: (seen[n][0] + seen[n][1]) / 2 for n in group})
+    else:
+        offsets = {n: np.zeros_like(seen[n][0]) for n in group}
+    # The root mean square over the group: the widest of its activations has the largest error, and counts most.
+    peaks = [np.maximum(seen[n][1] - offsets[n], offsets[n] - seen[n][0]) for n in group]
+    width = np.sqrt(np.mean(np.square(peaks), axis=0))  # (C,)
+    alive = width > width.max() * 1e-6
+    scale = np.where(alive, np.minimum(width.max() / np.maximum(width, 1e-30), MAX_SCALE), 1.0)
+    return {n: _Change(scale, offsets[n]) for n in group}
+
+
+def _offsets(graph: Graph, group: Sequence[str], middles: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what is taken from each activation: its middle, as far as an addition has its operands' together."""
+    producers, consumers = graph.producers(), graph.consumers()
+    offsets: dict[str, np.ndarray] = {}
+    for name in group:
+        op = graph.ops[producers[name]]
+        if not _passes(graph, op):
+            offsets[name] = middles[name]
+            continue
+        fed = list(_operands(graph, op))
+        offsets[name] = np.sum([offsets[n] for n in fed], axis=0)
+        for n in fed:  # one that nothing else reads can make up for the others
+            if op.kind == "ADD" and len(consumers[n]) == 1 and not _passes(graph, graph.ops[producers[n]]):
+                offsets[n] = offsets[n] + middles[name] - offsets[name]
+                offsets[name] = middles[name]
+                break
+    return offsets
+
+
+# where it is exact
+
+
+def movable(graph: Graph, group: Sequence[str]) -> bool:
+    """Whether the middles of channels can be moved: no ReLU makes or reads them, and no convolution pads them."""
+    producers, consumers = graph.producers(), graph.consumers()
+
+    def moves(op: Op) -> bool:
+        linear = op.options.get("fusedActivationFunction", NONE) == NONE
+        return linear and (op.kind in MOVES or constant_weights(graph, op) is not None)
+
+    def reads(op: Op) -> bool:
+        return op.kind in MOVES or _pads_nothing(graph, op)
+
+    return all(moves(graph.ops[producers[n]]) and all(reads(graph.ops[i]) for i in consumers[n]) for n in group)
+
+
+def _pads_nothing(graph: Graph, op: Op) -> bool:
+    if op.kind not in WEIGHT_AXIS:
+        return False
+    kernel = graph.tensors[str(op.inputs[1])].shape[1:3]
+    return op.kind == "FULLY_CONNECTED" or op.options["padding"] != SAME or kernel == (1, 1)
 
 
 def _groups(graph: Graph) -> list[list[str]]:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from edgenet.calibration.equalize import equalizable, equalize
+from edgenet.calibration.equalize import equalize
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
 from edgenet.calibration.ranges import METHODS, Observation, choose_ranges, observe
 from edgenet.calibration.rounding import round_with_feedback
@@ -24,7 +24,7 @@ CORRECTIONS = ("equalization", "spare-channels", "reconstruction", "feedback", "
 RANGE_METHODS = (*METHODS, "auto")
 GOLDEN = (5**0.5 - 1) / 2
 CHANGES_GRAPH = {"equalization", "spare-channels"}  # the others change integers
-EQUALIZATION_PICTURES = 32  # ranges of channels against each other need fewer than the ranges themselves
+EQUALIZATION_PICTURES = 48  # what channels need against each other is told by fewer pictures than ranges are
 SPARE_PICTURES = 8  # to see which channels of the first layer suffer; each has thousands of positions
 
 
@@ -38,7 +38,7 @@ def spread(n: int) -> np.ndarray:
 class Recipe:
     """How the numbers are chosen. Every correction can be switched off."""
 
-    method: str = "min-max"
+    method: str = "auto"
     corrections: tuple[str, ...] = CORRECTIONS
 
     def __post_init__(self) -> None:
@@ -80,9 +80,7 @@ class SharedCalibration:
         if self.pixels is None:
             return graph
         if "equalization" in self.recipe.corrections:
-            names = {n for group in equalizable(graph) for n in group}
-            shown = itertools.islice(self.inputs(), EQUALIZATION_PICTURES)
-            graph = equalize(graph, observe(graph, shown, names=names)) if names else graph
+            graph = equalize(graph, itertools.islice(self.inputs(), EQUALIZATION_PICTURES))
         if "spare-channels" in self.recipe.corrections:
             shown = itertools.islice(self.inputs(), SPARE_PICTURES)
             darkest, brightest = (

@@ -87,7 +87,7 @@ what_options = together(
     click.option("--labels", type=PATH, help="Names of an own model's classes, one a line."),
     click.option("--target", metavar="NAME", help="What runs the files: auto, pixel-8, coral, ...  [default: auto]"),
     click.option(
-        "--calibration-method", metavar="M", help="How ranges are chosen: min-max, mse, auto, ...  [default: min-max]"
+        "--calibration-method", metavar="M", help="How ranges are chosen: auto, min-max, mse, ...  [default: auto]"
     ),
     click.option(
         "--corrections", metavar="LIST", help="What makes up for rounding: all, none, or some by name.  [default: all]"

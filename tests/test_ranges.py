@@ -110,7 +110,10 @@ def test_entropy_is_not_misled_by_the_zeros_below_a_relu() -> None:
 def test_auto_keeps_the_range_unless_cutting_it_pays() -> None:
     plain, wild = seen(np.linspace(-1, 1, 16000)[None, :, None]), with_outlier(40)
     assert chosen(plain, "auto") == plain.range
-    assert chosen(wild, "auto")[1] < 20
+    low, high = chosen(wild, "mse")
+    assert chosen(wild, "auto") == (wild.range[0], pytest.approx(1.1 * high))  # a tenth more, as far as it was seen
+    assert 1.1 * low < wild.range[0]
+    assert 1.1 * high < 20
 
 
 def test_the_histogram_for_a_figure_counts_everything_within_the_range() -> None:

@@ -1,16 +1,14 @@
-"""rounding.py and equalize.py: by hand, against brute force, and on a network of a few layers."""
+"""rounding.py: by hand, against brute force, and on a network of a few layers."""
 
 from itertools import product
 
 import numpy as np
 import pytest
-from layers import RELU6, Builder, bottleneck, outputs, pictures
+from layers import Builder, bottleneck, outputs, pictures
 
 from edgenet.calibration import measure_ranges, quantize, rounding
-from edgenet.calibration.equalize import equalize
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import adds_in_pairs, constant_weights, pair_scale, round_weights, weight_scale
-from edgenet.calibration.ranges import choose_ranges, observe
 from edgenet.calibration.reference import saturated_share
 from edgenet.calibration.rounding import (
     PULL,
@@ -224,55 +222,6 @@ def test_a_number_of_bits_that_does_not_fit_is_refused(bits: int) -> None:
     graph, xs = bottleneck(), pictures(1)
     with pytest.raises(InputError, match=f"2 to 8 bits, not {bits}"):
         round_with_feedback(graph, xs, calibration(graph, xs), bits=bits)
-
-
-def test_equalising_leaves_the_function_and_evens_the_channels() -> None:
-    graph, xs = bottleneck(), pictures(16)
-    before = observe(graph, xs, 1)
-    even = equalize(graph, before)
-    after = observe(even, xs, 1)
-    np.testing.assert_allclose(outputs(even, xs), outputs(graph, xs), rtol=1e-4, atol=1e-4)
-
-    def spread(o: object) -> float:
-        peak = np.maximum(-o.low, o.high)  # type: ignore[attr-defined]
-        return float(peak.max() / peak.min())
-
-    assert spread(before["add2"]) > 5
-    assert spread(after["add2"]) < 2
-    np.testing.assert_allclose(after["expand1"].high, before["expand1"].high, rtol=1e-5)  # below a ReLU6: untouched
-
-
-def test_channels_between_a_convolution_and_a_dense_layer_are_scaled_by_hand() -> None:
-    b = Builder(1, 1, 1, 1)
-    b.conv("image", "hidden", [[[[1.0]]], [[[4.0]]]], [0.0, 1.0])
-    graph = b.graph(b.dense(b.mean("hidden", "pool"), "logits", [[1.0, 1.0]], [0.0]))
-    xs = [np.full((1, 1, 1, 1), v, np.float32) for v in (-1.0, 1.0)]  # peaks 1 and 5
-    even = equalize(graph, observe(graph, xs, 1))
-    by_output = {op.outputs[0]: op for op in even.ops}
-    np.testing.assert_allclose(even.constant(by_output["hidden"].inputs[1]).ravel(), [5, 4])
-    np.testing.assert_allclose(even.constant(by_output["hidden"].inputs[2]), [0, 1])
-    np.testing.assert_allclose(even.constant(by_output["logits"].inputs[1]), [[0.2, 1]])
-
-
-def test_an_output_and_what_a_relu6_makes_keep_their_scale() -> None:
-    b = Builder(1, 2, 2, 1)
-    graph = b.graph(
-        b.conv(b.conv("image", "a", np.ones((2, 1, 1, 1)), [0, 3], RELU6), "b", np.eye(2)[:, None, None], [0, 0])
-    )
-    xs = [np.full((1, 2, 2, 1), 0.5, np.float32)]
-    assert equalize(graph, observe(graph, xs, 1)) == graph
-
-
-def test_an_equalised_network_loses_less_in_int8() -> None:
-    graph, xs, unseen = bottleneck(), pictures(32), pictures(32, seed=2)
-    expected = outputs(graph, unseen)
-    even = equalize(graph, observe(graph, xs, 1))
-    found = []
-    for g in (graph, even):
-        c = Calibration(choose_ranges(observe(g, xs, 1)), "min-max", "", len(xs), "")
-        w = round_with_feedback(g, xs, c, threads=1)
-        found.append(sqnr_db(expected, outputs(quantize(g, "int8", c, weights=w), unseen)))
-    assert found[1] > found[0]
 
 
 def test_the_sensitivity_of_each_layer_names_the_one_that_was_spoilt() -> None:
