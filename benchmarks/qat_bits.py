@@ -7,6 +7,9 @@ epoch is kept), the rest measure; labels are not used to train. What stands besi
 user would ship instead, from the same calibration, measured on the same pictures in the same run. With 4 bits only
 pointwise convolutions have 4. With --out DIR a run that was stopped goes on there.
 
+100 pictures cannot tell half a point, so every file is also shown six views of each (as in ptq_quality.py, three crops,
+each also mirrored), and R is of those; the command itself has decided by the pictures which file it returns.
+
 R is the smallest of
     7 bits   (disagreement of the 8-bit TFLite file + half a point) / (disagreement of the 7-bit file), in ONNX and in
              OpenVINO: 7-bit weights are for x86 without VNNI, where no pair of them can saturate (see ptq_quality.py)
@@ -21,18 +24,32 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from ptq_quality import N_CALIBRATION, answer, views
 from rich.console import Console
 from rich.table import Table
 
 from edgenet.calibration.qat import WEIGHT_BITS
+from edgenet.export import FORMATS, find_source
+from edgenet.images import open_images, split
+from edgenet.parts import divide
 from edgenet.results import Results
-from edgenet.text import decibels, number, percent, points
+from edgenet.text import decibels, number, percent
 
 SLACK, MOST = 0.005, 0.5  # of agreement; of what was lost
+
+
+@dataclass(frozen=True)
+class Views:
+    """On how many of the `n` views a file agrees with float32, as a fraction."""
+
+    n: int
+    before: float
+    after: float | None
 
 
 @dataclass(frozen=True)
@@ -47,10 +64,13 @@ class Row:
     best_epoch: int
     epochs: int
     seconds: float  # of the whole command, calibration and evaluation included
+    views: Views | None = None
 
     @property
-    def returned(self) -> dict[str, Any]:
-        return self.after if self.kept == "qat" and self.after else self.before
+    def returned(self) -> float:
+        """Agreement on the views."""
+        assert self.views is not None
+        return self.views.after if self.kept == "qat" and self.views.after is not None else self.views.before
 
 
 def train(model: str, bits: int, options: Sequence[object], out: Path) -> list[Row]:
@@ -67,38 +87,61 @@ def train(model: str, bits: int, options: Sequence[object], out: Path) -> list[R
     ]
 
 
+def on_views(model: str, images_dir: str, n_train: int, out: Path, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with what their files say of the views of the pictures that measured."""
+    source = find_source(model)
+    network = source.network()
+    _, rest = split(open_images(images_dir, source.class_ids, source.class_names), N_CALIBRATION)
+    pixels = views(divide(rest, n_train)[1], source.preprocessing)
+    told: dict[Path, np.ndarray] = {}
+
+    def agreement(r: Row, kind: str) -> float:
+        folder, suffix = out / f"bits{r.bits}", FORMATS[r.format].suffix
+        for path in (floating := folder / f"{model}_float32.tflite", file := folder / kind / f"{model}_int8{suffix}"):
+            if path not in told:
+                told[path] = answer(path, pixels, network).argmax(1)
+        return float((told[file] == told[floating]).mean())
+
+    return [
+        replace(r, views=Views(len(pixels), agreement(r, "ptq"), None if r.after is None else agreement(r, "qat")))
+        for r in rows
+    ]
+
+
 def show(model: str, rows: Sequence[Row]) -> None:
-    n = rows[0].before["n_images"]
-    titles = ("bits", "format", "before", "trained", "points", "SQNR before", "trained", "returned", "best epoch", "s")
-    table = Table(*titles, title=f"{model}: agreement with float on {n} pictures")
+    n, views = rows[0].before["n_images"], rows[0].views
+    assert views is not None
+    titles = ("bits", "format", f"of {n} pictures", "trained", f"of {views.n} views", "trained")
+    titles += ("SQNR before", "trained", "returned", "best epoch", "s")
+    table = Table(*titles, title=f"{model}: agreement with float32")
     for r in rows:
         after = r.after or {}
-        change = None if r.after is None else r.after["agreement"] - r.before["agreement"]
+        assert r.views is not None
         table.add_row(
-            str(r.bits), r.format, percent(r.before["agreement"]), percent(after.get("agreement")), points(change),
-            decibels(r.before["sqnr_db"]), decibels(after.get("sqnr_db")), r.kept, f"{r.best_epoch} of {r.epochs}",
-            number(r.seconds, 0),
+            str(r.bits), r.format, percent(r.before["agreement"]), percent(after.get("agreement")),
+            percent(r.views.before), percent(r.views.after), decibels(r.before["sqnr_db"]),
+            decibels(after.get("sqnr_db")), r.kept, f"{r.best_epoch} of {r.epochs}", number(r.seconds, 0),
         )  # fmt: skip
-    Console(width=120).print(table)
+    Console(width=130).print(table)
 
 
 def ratios(rows: Sequence[Row]) -> dict[str, float]:
     """Return what R is the smallest of, by name; nothing without the 8-bit TFLite file."""
     by = {(r.bits, r.format): r for r in rows}
     base = by.get((8, "tflite"))
-    if base is None:
+    if base is None or base.views is None:
         return {}
-    least = 0.5 / base.before["n_images"]
-    allowed = 1 - base.returned["agreement"] + SLACK
+    least = 0.5 / base.views.n
+    allowed = 1 - base.returned + SLACK
     found = {
-        f"7 bits, {format}": allowed / max(1 - by[7, format].returned["agreement"], least)
+        f"7 bits, {format}": allowed / max(1 - by[7, format].returned, least)
         for format in ("onnx", "openvino")
         if (7, format) in by
     }
-    if (4, "tflite") in by:
-        four = by[4, "tflite"]
-        lost = max(base.returned["agreement"] - four.before["agreement"], least)
-        found["4 bits, tflite"] = (four.returned["agreement"] - four.before["agreement"]) / lost / MOST
+    four = by.get((4, "tflite"))
+    if four is not None and four.views is not None:
+        lost = max(base.returned - four.views.before, least)
+        found["4 bits, tflite"] = (four.returned - four.views.before) / lost / MOST
     return found
 
 
@@ -118,7 +161,9 @@ def main() -> int:
     options = ["--images", args.images, "--train-images", args.train_images, "--batch", args.batch]
     options += ["--epochs", args.epochs] if args.epochs else []
     with tempfile.TemporaryDirectory() as work:
-        rows = [r for b in wanted for r in train(args.model, b, options, (args.out or Path(work)) / f"bits{b}")]
+        out = args.out or Path(work)
+        rows = [r for b in wanted for r in train(args.model, b, options, out / f"bits{b}")]
+        rows = on_views(args.model, args.images, args.train_images, out, rows)
     show(args.model, rows)
     found = ratios(rows)
     for name, r in found.items():

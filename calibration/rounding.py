@@ -79,7 +79,7 @@ def round_with_feedback(
     bias_correction: bool = True,
     reconstruction: bool = True,
     in_pairs: bool = False,
-    images: int = 48,
+    images: int = 64,
     max_bytes: int = MAX_BYTES,
     threads: int | None = None,
 ) -> dict[str, Weight]:
