@@ -21,7 +21,7 @@ import numpy as np
 
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import WEIGHT_AXIS, constant_weights
-from edgenet.calibration.ranges import LEVELS
+from edgenet.calibration.ranges import LEVELS, check_finite
 from edgenet.export.graph import Graph, Op, Tensor
 
 NONE, RELU = 0, 1  # of the schema's ActivationFunctionType
@@ -50,6 +50,9 @@ def equalize(graph: Graph, inputs: Iterable[np.ndarray], threads: int | None = N
         inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised. Read once, not kept.
 
     The ranges of the result are others: observe it again.
+
+    Raises:
+        InputError: there was no picture, or an activation is not a finite number.
     """
     groups = equalizable(graph)
     names = [n for group in groups for n in group]
@@ -115,17 +118,18 @@ def _channel_ranges(
     show."""
     run = Executor(graph, names, threads)
     kept: dict[str, list[np.ndarray]] = {n: [] for n in names}
-    ends: dict[str, list[np.ndarray]] = {n: [] for n in names}
+    ends: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {n: [] for n in names}
     for i, x in enumerate(inputs):
         for name, y in zip(names, run(x), strict=True):
             rows = y.reshape(-1, y.shape[-1])
             every = max(1, rows.size // SAMPLES)
             kept[name].append(rows[i % every :: every])
-            ends[name].append(np.stack([rows.min(0), rows.max(0)]))
+            ends[name].append((rows.min(0), rows.max(0)))
+    check_finite({n: (float(np.min(e)), float(np.max(e))) for n, e in ends.items() if e}, len(kept[names[0]]))
     found = {}
     for name in names:
-        low, high = (f([e[i] for e in ends[name]], axis=0) for i, f in enumerate((np.min, np.max)))
-        found[name] = cheapest_ranges(np.concatenate(kept[name]), low, high)
+        lows, highs = zip(*ends[name], strict=True)
+        found[name] = cheapest_ranges(np.concatenate(kept[name]), np.min(lows, axis=0), np.max(highs, axis=0))
     return found
 
 

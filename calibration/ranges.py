@@ -110,12 +110,17 @@ def observe(
         for n, made in enumerate(_one_ahead(ahead, lambda x: (x, *run(x)), inputs), 1):  # noqa: B007
             for name, activation in zip((*fed, *names), made, strict=True):
                 seen[name].see(activation)
-    if n == 0:
+    check_finite({name: o.range for name, o in seen.items()}, n)
+    return seen
+
+
+def check_finite(ranges: Mapping[str, tuple[float, float]], pictures: int) -> None:
+    """Raise InputError where no picture was seen, or an activation's (low, high) are not finite numbers."""
+    if not pictures:
         raise InputError("no picture to calibrate with: give a folder of photographs with --images")
-    bad = [name for name, o in seen.items() if not np.isfinite(sum(o.range))]
+    bad = [name for name, ends in ranges.items() if not np.isfinite(sum(ends))]
     if bad:
         raise InputError(f"{bad[0]} is not a finite number on the calibration pictures: are the weights whole?")
-    return seen
 
 
 def _one_ahead(pool: ThreadPoolExecutor, work: Callable[[A], B], inputs: Iterable[A]) -> Iterator[B]:

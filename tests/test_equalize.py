@@ -12,6 +12,7 @@ from edgenet.calibration.equalize import cheapest_ranges, equalizable, equalize,
 from edgenet.calibration.ranges import choose_ranges, observe
 from edgenet.calibration.rounding import round_with_feedback
 from edgenet.calibration.sensitivity import sqnr_db
+from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.results import Calibration
 
@@ -134,3 +135,13 @@ def test_the_range_of_a_channel_is_the_cheapest_of_all_cuts() -> None:
 def test_a_channel_that_never_changes_has_no_range() -> None:
     low, high = cheapest_ranges(np.full((5, 1), 2.0), np.array([2.0]), np.array([2.0]))
     assert (low, high) == (2, 2)
+
+
+def test_no_picture_and_an_activation_that_is_no_number_are_told() -> None:
+    b = Builder(1, 1, 1, 1)
+    b.conv("image", "hidden", [[[[np.nan]]]], [3.0])
+    graph = b.graph(b.conv("hidden", "y", [[[[2.0]]]], [0.0]))
+    with pytest.raises(InputError, match="no picture to calibrate with"):
+        equalize(graph, [])
+    with pytest.raises(InputError, match="hidden is not a finite number"):
+        equalize(graph, ENDS)
