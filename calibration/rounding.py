@@ -45,7 +45,7 @@ SAMPLES_PER_INPUT = 8
 GROUP_SAMPLES = 512  # the same, where a channel has inputs of its own: a depthwise kernel has 9 or 25
 # (more change neither lite0's nor lite1's 24.6 and 24.0 dB by 0.1)
 PARTS = 2  # that the covariance of half of the pictures is summed from, side by side
-MAX_BYTES = 2**30  # for the activations that are kept at one time
+MAX_BYTES = 2**31  # for the activations that are kept at one time
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def round_with_feedback(
     bias_correction: bool = True,
     reconstruction: bool = True,
     in_pairs: bool = False,
-    images: int = 64,
+    images: int = 100,
     max_bytes: int = MAX_BYTES,
     threads: int | None = None,
 ) -> dict[str, Weight]:

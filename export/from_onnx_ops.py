@@ -48,6 +48,7 @@ HANDLERS: dict[str, Handler] = {
     "Pad": shapes.pad,
     "Pow": elementwise.power,
     "Reciprocal": elementwise.reciprocal,
+    "ReduceL2": shapes.l2_norm,
     "ReduceMax": shapes.reduction("REDUCE_MAX"),
     "ReduceMean": shapes.reduction("MEAN"),
     "ReduceMin": shapes.reduction("REDUCE_MIN"),

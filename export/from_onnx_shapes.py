@@ -44,6 +44,13 @@ def reduction(kind: str) -> Handler:
     return handle
 
 
+def l2_norm(b: Importer, node: Node) -> Value:
+    """Import ReduceL2."""
+    squares = b.same(node, "SQUARE", b.plain(b.value(node)))
+    total = reduce(b, node, "SUM", squares, _axes(b, node), bool(node.attributes.get("keepdims", 1)))
+    return b.same(node, "SQRT", total)
+
+
 def reshape(b: Importer, node: Node) -> Value:
     """Import Reshape."""
     x, wanted = b.value(node), [int(n) for n in b.required(node, 1, "shape")]
@@ -173,18 +180,20 @@ def gather(b: Importer, node: Node) -> Value:
     """Import Gather."""
     x, indices = b.plain(b.value(node)), b.required(node, 1, "indices")
     axis = node.attributes.get("axis", 0) % x.rank
-    indices = np.where(indices < 0, indices + x.shape[axis], indices)
-    if indices.size == 1:
-        starts, shape = [0] * x.rank, list(x.shape)
-        starts[axis], shape[axis] = int(indices.ravel()[0]), 1
+    picked = np.where(indices < 0, indices + x.shape[axis], indices).ravel()
+    shape = [*x.shape[:axis], len(picked), *x.shape[axis + 1 :]]
+    if len(picked) == 1:
+        starts = [0] * x.rank
+        starts[axis] = int(picked[0])
         out = cut(b, node, x, starts, shape)
-        return b.reshape(out, [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
-    if indices.ndim != 1:
-        raise InputError(f"{node} picks by indices of shape {indices.shape}; edgenet handles one axis of them")
-    out = replace(x, shape=(*x.shape[:axis], indices.size, *x.shape[axis + 1 :]))
-    inputs = [x.name, b.add_constant(f"{x.name}_indices", indices.astype(np.int32))]
-    options = {"axis": x.axis(axis), "batchDims": 0}
-    return replace(out, name=b.emit(node, "GATHER", inputs, out.stored, options, "GatherOptions"))
+    elif np.array_equal(picked, np.arange(x.shape[axis])):
+        out = x  # PyTorch writes a view so
+    else:
+        out = replace(x, shape=tuple(shape))
+        inputs = [x.name, b.add_constant(f"{x.name}_indices", picked.astype(np.int32))]
+        options = {"axis": x.axis(axis), "batchDims": 0}
+        out = replace(out, name=b.emit(node, "GATHER", inputs, out.stored, options, "GatherOptions"))
+    return b.reshape(out, [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
 
 
 def pad(b: Importer, node: Node) -> Value:

@@ -217,6 +217,17 @@ CASES: dict[str, Callable[[TorchStyle, str], str]] = {
         "Slice", [x, *(t.weight(np.array(v)) for v in ([1, 0], [30, 1 << 60], [2, 3], [2, 3]))]
     ),
     "gather channels": lambda t, x: t.node("Gather", [x, t.weight(np.array([7, 6, 5, 4, 3, 2, 1, 0]))], axis=1),
+    "gather into two axes": lambda t, x: t.node(
+        "Reshape",
+        [t.node("Gather", [x, t.weight(np.arange(8)[::-1].reshape(2, 4))], axis=1), t.weight(np.array([1, 8, 32, 32]))],
+    ),
+    "gather all, as torch's as_strided": lambda t, x: t.node(
+        "Reshape",
+        [t.node("Gather", [x, t.weight(np.arange(8).reshape(2, 4))], axis=1), t.weight(np.array([1, 8, 32, 32]))],
+    ),
+    "length of each pixel": lambda t, x: t.node(
+        "Div", [x, t.node("ReduceL2", [x, t.weight(np.array([1]))], keepdims=1)]
+    ),
     "resize, bilinear": resize("linear", "half_pixel", 1.5),
     "resize, corners": resize("linear", "align_corners", 2.0),
     "resize, nearest as torch": resize("nearest", "asymmetric", 2.0, nearest_mode="floor"),
