@@ -44,6 +44,9 @@ FREE = {
     "HARD_SWISH",
     "GELU",
 }
+# What these make is only as exact as their input is next to zero: (kind, index of the input that counts so).
+DIVIDES = {("DIV", 1), ("RSQRT", 0), ("SQRT", 0), ("LOG", 0)}
+SUMS = {"ADD", "SUM", "MEAN", "MAXIMUM", "RESHAPE"}  # through which such an input is followed to where it is made
 INT8_KINDS = set(WEIGHT_AXIS) | SAME_SCALE | ONE_SCALE | set(FIXED_OUTPUT) | FREE
 # No integer kernel of these takes int16 activations.
 INT16_KINDS = INT8_KINDS - {"HARD_SWISH", "PRELU", "GELU", "RELU_N1_TO_1", "GATHER", "MIRROR_PAD", "SPLIT"}
@@ -242,6 +245,29 @@ def _dynamic(graph: Graph, weights: Mapping[str, Weight]) -> Graph:
     return replace(graph, tensors=tensors, ops=tuple(ops))
 
 
+def normalising(graph: Graph) -> set[str]:
+    """Return the activations that stay in float because they are divisors, or what a divisor was just applied to.
+
+    Steps of equal size are useless there: the variance of a normalisation is often less than one step, and would be 0;
+    one over it is as uneven.
+    """
+    made_by = {n: op for op in graph.ops for n in op.outputs}
+    scaled = {
+        op.outputs[0]
+        for op in graph.ops
+        if op.kind == "MUL" and any(n in made_by and made_by[n].kind == "RSQRT" for n in op.inputs)
+    }
+    found = set[str]()
+    ahead = [str(op.inputs[i]) for op in graph.ops for kind, i in DIVIDES if op.kind == kind]
+    while ahead:
+        name = ahead.pop()
+        if name in made_by and name not in found:
+            found.add(name)
+            if made_by[name].kind in SUMS:
+                ahead += [str(n) for n in made_by[name].inputs]
+    return found | scaled
+
+
 class _Quantizer:
     """Walks the operators in order; each tensor may exist in several types, made when first asked for."""
 
@@ -254,7 +280,7 @@ class _Quantizer:
         exceptions: Mapping[str, str],
     ) -> None:
         self.graph, self.calibration, self.weights = graph, calibration, weights
-        self.dtype, self.exceptions = dtype, exceptions
+        self.dtype, self.exceptions, self.normalising = dtype, exceptions, normalising(graph)
         self.tensors = {n: t for n, t in graph.tensors.items() if t.data is not None or n in graph.inputs}
         self.ops: list[Op] = []
         self.made: dict[tuple[str, str], str] = {(n, graph.tensors[n].dtype): n for n in graph.inputs}
@@ -274,6 +300,8 @@ class _Quantizer:
     def dtype_of(self, op: Op) -> str:
         asked = self.exceptions.get(op.outputs[0], self.dtype)
         if self.graph.tensors[op.outputs[0]].dtype != "float32" or op.outputs[0] not in self.calibration.ranges:
+            return "float32"
+        if op.outputs[0] in self.normalising:
             return "float32"
         # The softmax of the output stays in float: an 8-bit one has ties, and a thousand numbers cost nothing.
         if op.kind == "SOFTMAX" and op.outputs[0] in self.graph.outputs:

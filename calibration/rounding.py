@@ -257,8 +257,9 @@ def _grouped(patches: np.ndarray, groups: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Geometry:
-    """Which inputs each output position of a convolution reads."""
+    """Which inputs each output position of a convolution reads; a dense layer is one of 1 x 1 over its rows."""
 
+    size: tuple[int, int]  # of the input
     kernel: tuple[int, int]
     stride: tuple[int, int]
     dilation: tuple[int, int]
@@ -269,7 +270,8 @@ class _Geometry:
     @classmethod
     def of(cls, op: Op, weights: tuple[int, ...], shape: tuple[int, ...]) -> "_Geometry":
         if op.kind == "FULLY_CONNECTED":
-            return cls((1, 1), (1, 1), (1, 1), (0, 0), (0, 0), (1, 1))
+            row = (1, int(np.prod(shape[:-1])))
+            return cls(row, (1, 1), (1, 1), (1, 1), (0, 0), (0, 0), row)
         stride = (op.options["strideH"], op.options["strideW"])
         dilation = (op.options.get("dilationHFactor", 1), op.options.get("dilationWFactor", 1))
         kernel = (weights[1], weights[2])
@@ -281,7 +283,8 @@ class _Geometry:
             pad = max((out[-1] - 1) * s + reach - n, 0) if same else 0
             before.append(pad // 2)
             after.append(pad - pad // 2)
-        return cls(kernel, stride, dilation, tuple(before), tuple(after), tuple(out))  # type: ignore[arg-type]
+        size = (shape[1], shape[2])
+        return cls(size, kernel, stride, dilation, tuple(before), tuple(after), tuple(out))  # type: ignore[arg-type]
 
     @property
     def positions(self) -> int:
@@ -292,14 +295,13 @@ class _Geometry:
         return self.kernel[0] * self.kernel[1]
 
     def patches(self, x: np.ndarray, picked: np.ndarray, pad: float = 0) -> np.ndarray:
-        """Return (n, taps, C) of one picture x: (1, H, W, C) at the picked positions, `pad` where they lie outside."""
-        if x.ndim == 2:
-            return x[:, None]
+        """Return (n, taps, C) of one picture x: (..., C) at the picked positions, `pad` where they lie outside."""
+        height, width = self.size
+        x = x.reshape(height, width, -1)
         tap = np.arange(self.taps)
         rows = self._reads(0, picked // self.out[1], tap // self.kernel[1])  # (n, taps)
         columns = self._reads(1, picked % self.out[1], tap % self.kernel[1])
-        height, width = x.shape[1:3]
-        found = x[0][rows.clip(0, height - 1), columns.clip(0, width - 1)]
+        found = x[rows.clip(0, height - 1), columns.clip(0, width - 1)]
         found[(rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)] = pad
         return found
 
@@ -307,10 +309,10 @@ class _Geometry:
         return position[:, None] * self.stride[axis] + tap * self.dilation[axis] - self.before[axis]
 
     def means(self, x: np.ndarray) -> np.ndarray:
-        """Return (taps, C): what each tap reads of x, (1, H, W, C), in the mean over all positions."""
-        if x.ndim == 2:
-            return x
-        padded = np.pad(x[0], ((self.before[0], self.after[0]), (self.before[1], self.after[1]), (0, 0)))
+        """Return (taps, C): what each tap reads of x, (..., C), in the mean over all positions."""
+        padded = np.pad(
+            x.reshape(*self.size, -1), ((self.before[0], self.after[0]), (self.before[1], self.after[1]), (0, 0))
+        )
         (down, across), (height, width) = self.stride, self.out
         corners = [(i * self.dilation[0], j * self.dilation[1]) for i, j in np.ndindex(self.kernel)]
         return np.stack(

@@ -159,3 +159,21 @@ def test_an_unknown_precision_lists_the_valid_ones() -> None:
 def test_int8_without_a_calibration_says_what_to_give() -> None:
     with pytest.raises(InputError, match="--images"):
         quantize(two_layers(), "int8")
+
+
+def test_a_normalisation_stays_in_float() -> None:
+    b = Builder(1, 4)
+    b.op("MUL", ("image", "image"), "squares", (1, 4), "MulOptions", fusedActivationFunction=NONE)
+    axes = b.constant("axes", [1], "int32")
+    b.op("MEAN", ("squares", axes), "variance", (1, 1), "ReducerOptions", keepDims=True)
+    b.op("ADD", ("variance", b.constant("epsilon", [[1e-6]])), "safe", (1, 1), "AddOptions", fusedActivationFunction=0)
+    b.op("RSQRT", ("safe",), "inverse", (1, 1), "NONE")
+    b.op("MUL", ("image", "inverse"), "normal", (1, 4), "MulOptions", fusedActivationFunction=NONE)
+    graph = b.graph(b.dense("normal", "logits", np.eye(4), np.zeros(4)))
+    ranges = {"image": (-1.28, 1.27), "normal": (-2.56, 2.54), "logits": (-2.56, 2.54), "inverse": (0.8, 40.0)}
+    found = quantize(graph, "int8", calibration({**ranges, **dict.fromkeys(("squares", "variance", "safe"), (0, 1.6))}))
+    inside = ("squares", "variance", "safe", "inverse", "normal")
+    assert {found.tensors[n].dtype for n in inside} == {"float32"}
+    # 0.03 squared is far below one step of the variance's range, and 1 and 33 are both one over a root that was seen.
+    for x in (0.03, 1.0):
+        np.testing.assert_allclose(run(found, np.array([[x, -x, x, x]], np.float32)), [[1, -1, 1, 1]], atol=0.021)

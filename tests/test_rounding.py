@@ -1,5 +1,6 @@
 """rounding.py: by hand, against brute force, and on a network of a few layers."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -90,6 +91,21 @@ def test_a_grouped_convolution_is_rounded_as_its_groups_would_be_apart(
         assert found.bias is not None
         assert apart.bias is not None
         np.testing.assert_allclose(found.bias[2 * g : 2 * g + 2], apart.bias, atol=1e-5)
+
+
+def test_a_dense_layer_over_tokens_is_rounded_as_the_convolution_of_one_pixel_that_it_is() -> None:
+    rng = np.random.default_rng(0)
+    w, bias, xs = rng.normal(size=(4, 6)), rng.normal(size=4), list(rng.normal(size=(8, 1, 9, 6)).astype(np.float32))
+    tokens = Builder(1, 9, 6)
+    tokens.dense("image", "y", w, bias)
+    tokens.tensors["y"] = replace(tokens.tensors["y"], shape=(1, 9, 4))
+    tokens.ops[0].options["keepNumDims"] = True
+    pixels = Builder(1, 1, 9, 6)
+    pixels.conv("image", "y", w[:, None, None], bias)
+    graphs = (tokens.graph("y"), xs), (pixels.graph("y"), [x[None] for x in xs])
+    a, b = (round_with_feedback(g, x, calibration(g, x), threads=1)["y"] for g, x in graphs)
+    np.testing.assert_array_equal(a.values, b.values[:, 0, 0])
+    np.testing.assert_array_equal(a.bias, b.bias)
 
 
 def test_integers_stay_within_the_bits() -> None:
