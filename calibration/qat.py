@@ -135,6 +135,10 @@ def train(
         MissingDependency: tensorflow-model-optimization is not installed.
         EdgenetError: simulated and exported network differ, which would be a bug.
     """
+    # The student's sums of integers need float32's 24 bits, so that it answers as the file; the teacher's do not.
+    # The teacher comes first: what cannot be trained is told before minutes of calibration.
+    with strategy.scope(), policy(half_type(distill.mixed_precision, strategy)):
+        teacher = float_model(shared.network.graph)
     weights = start(shared, bits, pictures)
     before = quantize(shared.graph, "int8", shared.calibration, weights=weights)
     latent = dict(_float_weights(shared.graph))
@@ -143,9 +147,6 @@ def train(
             before, latent, bits, in_pairs=set(bits.values()) == {SAFE_BITS},  # as SharedCalibration.weights rounds
             learn_ranges=distill.learn_ranges, learn_scales=distill.learn_scales,
         )  # fmt: skip
-        # The student's sums of integers need float32's 24 bits, so that it answers as the file; the teacher's do not.
-        with policy(half_type(distill.mixed_precision, strategy)):
-            teacher = float_model(shared.network.graph)
     x = normalise(centre(held_back), held_back.preprocessing)
     wanted = logits(shared.network.graph, shared.network.graph.logits(), x)
     infer = tensorflow().function(lambda v: student.model(v, training=False), reduce_retracing=True)

@@ -262,7 +262,10 @@ def _layer(graph: Graph, op: Op, quantized: bool) -> Any:
 
     if op.kind not in FUNCTIONS:
         valid = ", ".join(sorted({*WEIGHT_AXIS, *FUNCTIONS}))
-        raise InputError(f"{op.outputs[0]} is a {op.kind}, which cannot be trained (valid: {valid})")
+        raise InputError(
+            f"{op.outputs[0]} is a {op.kind}, which cannot be trained (valid: {valid}): `edgenet run` quantizes this "
+            "network without training"
+        )
     constants = {str(i): _real(graph, n).tolist() for i, n in enumerate(op.inputs) if n and _is_constant(graph, n)}
     options = {key: v.tolist() if isinstance(v, np.ndarray) else v for key, v in o.items()}
     if op.kind in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"):
