@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from layers import Builder
 
 from edgenet import qat_job
 from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.calibration.augment import Pictures, batches, load_pictures
 from edgenet.calibration.distill import distillation, divergence
-from edgenet.calibration.qat import Distillation, _apart, layer_bits, logits, start
+from edgenet.calibration.qat import Distillation, _apart, layer_bits, logits, start, train
 from edgenet.calibration.quantize import constant_weights
 from edgenet.calibration.strategy import open_strategy, policy
 from edgenet.calibration.trainable import FakeQuantized, fake_quantized, float_model, quantized_logits
@@ -195,6 +196,19 @@ def test_four_bits_start_from_what_all_pictures_say(shared: SharedCalibration, p
     assert (few != all_of_them).any()
     eight = layer_bits(shared.graph, 8)
     np.testing.assert_array_equal(start(shared, eight, pictures)["head"].values, shared.weights("int8")["head"].values)
+
+
+def test_what_cannot_be_trained_is_told_before_any_calibration(
+    tiny_network: Network, shared: SharedCalibration, pictures: Pictures, tmp_path: Path
+) -> None:
+    shape = tiny_network.graph.tensors[tiny_network.graph.inputs[0]].shape
+    b = Builder(*shape)
+    b.op("ABS", ("image",), "size", shape, "AbsOptions")
+    graph = b.graph(b.dense(b.mean("size", "pool"), "logits", np.eye(3), np.zeros(3)))
+    own = SharedCalibration(replace(tiny_network, graph=graph), shared.pixels)
+    with pytest.raises(InputError, match=r"size is a ABS, which cannot be trained .*`edgenet run`"):
+        train(own, pictures, pictures, {}, Distillation(), settings(), tmp_path, {}, open_strategy("cpu"))
+    assert "calibration" not in vars(own)
 
 
 def test_training_brings_broken_weights_back(shared: SharedCalibration, pictures: Pictures, tmp_path: Path) -> None:
