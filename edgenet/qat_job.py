@@ -265,11 +265,13 @@ def _choose(before: Evaluation | None, after: Evaluation | None, better: bool) -
         return "ptq", "no epoch brought the held-back pictures nearer to the float network than post-training had"
     if after is None or after.agreement is None:
         return "ptq", "the trained file could not be measured"
-    if before is not None and before.agreement is not None and after.agreement < before.agreement:
-        return "ptq", (
-            f"the trained file agrees with float on {percent(after.agreement)} of the pictures that measure, the "
-            f"post-training one on {percent(before.agreement)}, though the held-back pictures had come nearer to float"
-        )
+    for number, says in (("agreement", "agrees with float"), ("top1", "is right")):
+        old, new = getattr(before, number, None), getattr(after, number)
+        if old is not None and new is not None and new < old:
+            return "ptq", (
+                f"the trained file {says} on {percent(new)} of the pictures that measure, the post-training one on "
+                f"{percent(old)}, though the held-back pictures had come nearer to float"
+            )
     return "qat", "the held-back pictures came nearer to the float network"
 
 

@@ -24,7 +24,7 @@ from edgenet.export import Network
 from edgenet.frameworks import tensorflow
 from edgenet.images import load_pixels, normalise, open_images
 from edgenet.parts import divide
-from edgenet.results import ImageSet, Results
+from edgenet.results import Evaluation, ImageSet, Results
 from edgenet.targets import PAIR_LIMIT, SAFE_BITS
 
 pytest.importorskip("tensorflow_model_optimization")
@@ -362,6 +362,25 @@ def test_qat_writes_the_better_file_and_says_which(many: Path, tmp_path: Path, m
     same = tmp_path / "out" / told["kept"] / "tiny_int8.tflite"
     assert (tmp_path / "out" / final.path).read_bytes() == same.read_bytes()
     assert told["simulated_like_file"]["before"] >= 0.995
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ((0.98, 0.85), (0.98, 0.85), "qat"),  # the held-back pictures were for it
+        ((0.98, 0.85), (0.97, 0.86), "ptq"),
+        ((0.98, 0.85), (0.98, 0.84), "ptq"),
+        ((0.98, None), (0.99, None), "qat"),  # no labels
+    ],
+)
+def test_a_trained_file_that_is_worse_in_either_number_is_not_returned(
+    before: tuple[float, float | None], after: tuple[float, float | None], kept: str
+) -> None:
+    files = [
+        Evaluation("f", "", 100, 100, top1, None, None, None, "litert", agreement=agreement)
+        for agreement, top1 in (before, after)
+    ]
+    assert qat_job._choose(*files, better=True)[0] == kept
 
 
 def test_where_training_brings_nothing_the_post_training_file_is_returned(
