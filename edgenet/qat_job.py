@@ -265,9 +265,11 @@ def _choose(before: Evaluation | None, after: Evaluation | None, better: bool) -
         return "ptq", "no epoch brought the held-back pictures nearer to the float network than post-training had"
     if after is None or after.agreement is None:
         return "ptq", "the trained file could not be measured"
-    for number, says in (("agreement", "agrees with float"), ("top1", "is right")):
+    for number, says in (("agreement", "agrees with float"), ("top1", "is right")):  # labels settle a tie
         old, new = getattr(before, number, None), getattr(after, number)
-        if old is not None and new is not None and new < old:
+        if old is None or new is None or new > old:
+            break
+        if new < old:
             return "ptq", (
                 f"the trained file {says} on {percent(new)} of the pictures that measure, the post-training one on "
                 f"{percent(old)}, though the held-back pictures had come nearer to float"
