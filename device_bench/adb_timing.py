@@ -274,7 +274,7 @@ def _measurements(
     traces = {}
     for id, file in files.items():
         warmup = sum(log.warmup.count for log in file.logs if log.warmup)
-        traces[id] = timing.Trace(_samples_ns(file)[0], list(file.rounds), warmup, settled=True)
+        traces[id] = timing.Trace(_samples_ns(file)[0], list(file.rounds), warmup_runs=warmup, settled=True)
     unclear = timing.indistinct(traces)
     shared = phone.warnings(setup.info, before, after or before)
     if after is None:

@@ -153,8 +153,9 @@ def _bench(
             cool_down(temperature_c, start_c + _MAY_WARM_C, _COOL_DOWN_S, time.monotonic, time.sleep)
 
     return bench_workers(
-        artifacts, request, open_worker, watch, device="local", progress=progress, probe=pulse, cool=cool
-    )
+        artifacts, request, open_worker, watch, device="local", progress=progress, virtual=info["virtual"], probe=pulse,
+        cool=cool,
+    )  # fmt: skip
 
 
 def _check(request: Request) -> None:

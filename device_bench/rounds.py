@@ -45,6 +45,7 @@ def bench_workers(
     progress: Progress | None = None,
     remedy: Mapping[type[EdgenetError], str] = _REMEDY,
     fresh: bool = True,
+    virtual: bool = False,
     probe: Callable[[], dict[str, Any]] = dict,
     cool: Callable[[], None] = lambda: None,
 ) -> tuple[list[Measurement], list[Failure]]:
@@ -60,6 +61,7 @@ def bench_workers(
         open_worker: (id, path) -> a worker that has loaded the file; an EdgenetError is that file's failure.
         device: its id, for the measurements.
         fresh: start workers anew between rounds where that is cheap: where memory lies differs from process to process.
+        virtual: it is a virtual machine, whose cores others may use unseen: what they disturb is set aside (`pace.py`).
         probe: the state of the device (`mhz`, `temperature_c`), read before every turn.
         cool: waits before a turn until the device is cool enough.
         progress: called with (turns done, turns at most, id).
@@ -73,7 +75,7 @@ def bench_workers(
     """
     ids = [id for id, _ in artifacts]
     check_unique(ids)
-    plan = request.plan
+    plan = request.plan if virtual else replace(request.plan, every_run=True)
     picture = example_picture() if request.pixels is None else request.pixels
     failures: dict[str, EdgenetError] = {}
     done, total = 0, (len(artifacts) + plan.self_check) * (2 + plan.most_turns)
@@ -114,9 +116,7 @@ def bench_workers(
         progress(total, total, "")
     same = _self_comparison(traces.get(first or ""), again)
     traces = {
-        id: replace(t, samples_ns=[n // _batch(timed[id].worker.info) for n in t.samples_ns])
-        for id, t in traces.items()
-        if id not in failures and t.samples_ns
+        id: t.of_one(_batch(timed[id].worker.info)) for id, t in traces.items() if id not in failures and t.samples_ns
     }
     shared = [*machine_warnings(info, request.threads, request.cores), *_noise_floor(same)]
     unclear = {} if plan.sustained_s else timing.indistinct(traces)
@@ -138,6 +138,10 @@ def bench_workers(
                     threads=request.threads,
                     samples_ns=tuple(trace.samples_ns),
                     rounds=tuple(trace.rounds),
+                    pace_ns=tuple(trace.pace_ns),
+                    disturbed_ns=tuple(trace.disturbed_ns),
+                    disturbed_rounds=tuple(trace.disturbed_rounds),
+                    disturbed_pace_ns=tuple(trace.disturbed_pace_ns),
                     round_s=tuple(round(ns / 1e9, 3) for ns in trace.turn_at_ns),
                     round_mhz=tuple(s.get("mhz") for s in trace.states),
                     round_celsius=tuple(s.get("temperature_c") for s in trace.states),
@@ -191,8 +195,8 @@ class _Timed:
         self._start()
         return True
 
-    def run(self, runs: int, time_ns: int = 0, *, lead_ns: int = 0, limit_ns: int | None = None) -> Burst:
-        return self.worker.run(runs, time_ns, lead_ns=lead_ns, limit_ns=limit_ns)
+    def run(self, runs: int, time_ns: int = 0, **options: Any) -> Burst:
+        return self.worker.run(runs, time_ns, **options)
 
     def __enter__(self) -> "_Timed":
         return self

@@ -24,11 +24,14 @@ import json
 import signal
 import struct
 import time
+import zlib
 from array import array
 from typing import Any, BinaryIO
 
 MAGIC = b"edgenet1"
 HEAD = struct.Struct(">8sIQ")
+
+_WORK = bytes(range(256)) * 256
 
 Header = dict[str, Any]
 
@@ -39,33 +42,61 @@ def pack(header: Header, payload_bytes: int) -> bytes:
     return HEAD.pack(MAGIC, len(text), payload_bytes) + text
 
 
-def timed_runs(invoke: Any, runs: int, time_ns: int, lead_ns: int, limit_ns: int, clock: Any) -> tuple[array[int], int]:
-    """Time `invoke` again and again.
+def pace_ns(clock: Any) -> int:
+    """Return how long this core takes for a fixed piece of work, a checksum of 64 KiB (some 20 microseconds)."""
+    before = clock()
+    zlib.crc32(_WORK)
+    pace: int = clock() - before
+    return pace
+
+
+def timed_runs(
+    invoke: Any,
+    runs: int,
+    time_ns: int,
+    lead_ns: int,
+    limit_ns: int,
+    clock: Any,
+    pace_limit_ns: int | None = None,
+    patience_ns: int = 0,
+    pace: Any = pace_ns,
+) -> tuple[array[int], array[int], int]:
+    """Time `invoke` again and again, and the pace of the core before and after each run.
 
     At first untimed until `lead_ns` have passed, at least once if that is not 0 (another process had the caches).
-    Then at least `runs` times and for `time_ns`, but no run starts after `limit_ns`; at least one is timed.
+    Then at least `runs` times and for `time_ns`. With a `pace_limit_ns` over 0 so many runs must have been within that
+    pace, but for that at most `patience_ns` more are spent; with None no pace is taken. No run starts after `limit_ns`; at least one is timed.
 
     Returns:
-        samples in nanoseconds, number of untimed runs.
+        samples and the slower pace on either side of each (or none), in nanoseconds, and the number of untimed runs.
     """
     lead = 0
     start = clock()
     while lead_ns and (lead == 0 or clock() - start < lead_ns):
         invoke()
         lead += 1
-    samples = array("q")
+    samples, paces = array("q"), array("q")
+    calm_runs = 0
     collecting = gc.isenabled()
     gc.disable()
     try:
         start = clock()
+        ahead = behind = 0 if pace_limit_ns is None else pace(clock)
         while True:
             before = clock()
             invoke()
             after = clock()
             samples.append(after - before)
-            passed = after - start
-            if passed >= limit_ns or (len(samples) >= runs and passed >= time_ns):
-                return samples, lead
+            if pace_limit_ns is not None:
+                behind = pace(clock)
+                paces.append(max(ahead, behind))
+            if not pace_limit_ns or paces[-1] <= pace_limit_ns:
+                calm_runs += 1
+            ahead, passed = behind, after - start
+            enough = len(samples) >= runs and passed >= time_ns
+            calm = calm_runs >= runs or passed >= time_ns + patience_ns
+            if passed >= limit_ns or (enough and calm):
+                return samples, paces, lead
     finally:
         if collecting:
             gc.enable()
@@ -127,10 +158,12 @@ def serve(requests: BinaryIO, answers: BinaryIO, runtime: Any) -> None:
             raise ValueError(f"no model is loaded, so '{do}' cannot be answered")
         if do == "run":
             limits = (request["runs"], request["time_ns"], request["lead_ns"], request["limit_ns"])
-            samples, lead = timed_runs(predictor.invoke, *limits, time.perf_counter_ns)
+            calm = (request["pace_limit_ns"], request["patience_ns"])
+            samples, paces, lead = timed_runs(predictor.invoke, *limits, time.perf_counter_ns, *calm)
             if sys.byteorder == "big":
                 samples.byteswap()
-            return {"n": len(samples), "lead_runs": lead}, samples.tobytes()
+                paces.byteswap()
+            return {"n": len(samples), "lead_runs": lead}, samples.tobytes() + paces.tobytes()
         batch = np.frombuffer(payload, request["dtype"]).reshape(request["shape"])
         if do == "input":
             predictor.set_input(batch)

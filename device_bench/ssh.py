@@ -106,6 +106,7 @@ class Board:
             device=self.id,
             progress=progress,
             remedy=remedy,
+            virtual=about["virtual"],
             fresh=False,  # what ended workers had used would be taken for other processes' work
         )
 

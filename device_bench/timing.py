@@ -4,6 +4,7 @@ Pure functions over raw nanosecond samples; the clock and the things to run are 
 distribution: latencies have one long tail and, on a machine that does other work, several humps.
 
 - The interval of one median resamples whole rounds (cluster bootstrap), because runs within a round are alike.
+- On a virtual machine, runs while another guest had a share of the core are set aside (pace.py tells how).
 - Two artifacts are compared by the ratio of their medians round by round, so that what changes slowly (clock,
   temperature, neighbours) hits both; the interval is the exact one of Wilcoxon's signed-rank test (Hodges and Lehmann
   1963, https://doi.org/10.1214/aoms/1177704172), which for two equal files errs as often as it says, not more.
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edgenet.device_bench import pace
 from edgenet.errors import EdgenetError, InputError
 
 # An untimed lead-in starts each turn: the artifact before it has left its own weights in the caches.
@@ -31,7 +33,7 @@ _FRESH_LEAD_NS = 100_000_000  # a new process also has pages to touch and branch
 _SUSTAINED_TURNS = 30  # points of a throttling curve where the machine's state is read
 _SETTLE_WINDOW, _SETTLE_TOLERANCE = 10, 0.02
 _MIN_WARMUP_RUNS = 3
-_WIDE_SPREAD, _LARGE_DRIFT = 0.10, 0.05
+_WIDE_SPREAD, _LARGE_DRIFT, _MANY_DISTURBED = 0.10, 0.05, 0.10
 
 
 class BurstLike(Protocol):
@@ -39,12 +41,17 @@ class BurstLike(Protocol):
     def samples_ns(self) -> Sequence[int]: ...
     @property
     def lead_runs(self) -> int: ...
+    @property
+    def pace_ns(self) -> Sequence[int]: ...
 
 
 class Subject(Protocol):
     """What `measure` times: a Worker, or something in its place."""
 
-    def run(self, runs: int, time_ns: int = 0, *, lead_ns: int = 0, limit_ns: int | None = None) -> BurstLike: ...
+    def run(
+        self, runs: int, time_ns: int = 0, *, lead_ns: int = 0, limit_ns: int | None = None,
+        pace_limit_ns: int | None = None, patience_ns: int = 0,
+    ) -> BurstLike: ...  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ class Plan:
 
     Each artifact gets `rounds` turns that together have at least `min_runs` runs and `min_time_s` seconds, however slow
     it is; then, up to `max_rounds`, all get more while the 95 % interval of some median is wider than `target_ci` to
-    each side, but none after `max_time_s` seconds of its own.
+    each side, but none after `max_time_s` seconds of its own. Only runs that had the core to themselves count, where a
+    pace is known and `every_run` is not set; a turn goes on for them for up to `patience` times its own time.
 
     With `sustained_s` an artifact instead runs without a pause for so long, one artifact after the other, in turns of
     one length: what a machine does when it is not given time to cool.
@@ -71,17 +79,24 @@ class Plan:
     warmup_s: float = 3.0
     seed: int = 0
     sustained_s: float = 0.0
+    patience: float = 5.0
+    every_run: bool = False  # count those too that something else disturbed
     self_check: bool = True  # run the first artifact twice, as if it were two: what differs then is noise
 
     def __post_init__(self) -> None:
         for name, least in (("min_runs", 1), ("rounds", 1), ("min_time_s", 0), ("target_ci", 0), ("warmup_s", 0),
-                            ("sustained_s", 0)):  # fmt: skip
+                            ("patience", 0), ("sustained_s", 0)):  # fmt: skip
             if not getattr(self, name) >= least:
                 raise InputError(f"{name} must be at least {least}, was {getattr(self, name)}")
         if self.max_rounds < self.rounds:
             raise InputError(f"max_rounds ({self.max_rounds}) must be at least rounds ({self.rounds})")
         if not self.max_time_s > 0:
             raise InputError(f"max_time_s must be more than 0, was {self.max_time_s}")
+
+    @property
+    def sets_aside(self) -> bool:
+        """Whether disturbed runs are set aside: never while a machine is watched for slowing down."""
+        return not (self.every_run or self.sustained_s)
 
     @property
     def most_turns(self) -> int:
@@ -91,7 +106,7 @@ class Plan:
 
 # MLPerf Inference's single-stream scenario: 1,024 queries and 60 s at least, one after another, and the 90th percentile
 # is what counts (Reddi et al. 2020, https://arxiv.org/abs/1911.02549, section on scenarios).
-PUBLISHED = Plan(min_runs=1024, min_time_s=60.0, max_time_s=600.0)
+PUBLISHED = Plan(min_runs=1024, min_time_s=60.0, max_time_s=600.0, every_run=True)
 PUBLISHED_QUANTILE = 0.9
 
 
@@ -100,11 +115,16 @@ class Trace:
     """What was measured of one artifact. `error` is set where it failed; its samples up to then are kept.
 
     Each turn has an item in `turns` (its round), `turn_at_ns` (when it began, from the start of the measurement) and
-    `states` (what the probe read just before it).
+    `states` (what the probe read just before it). `pace_ns` has one for each sample, or none where it is not known;
+    `set_aside` moves the disturbed runs to `disturbed_*`.
     """
 
     samples_ns: list[int] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
+    pace_ns: list[int] = field(default_factory=list)
+    disturbed_ns: list[int] = field(default_factory=list)
+    disturbed_rounds: list[int] = field(default_factory=list)
+    disturbed_pace_ns: list[int] = field(default_factory=list)
     warmup_runs: int = 0
     settled: bool = False
     spent_ns: int = 0
@@ -112,6 +132,11 @@ class Trace:
     turn_at_ns: list[int] = field(default_factory=list)
     states: list[Any] = field(default_factory=list)
     error: EdgenetError | None = None
+
+    def of_one(self, batch: int) -> "Trace":
+        """Return the times of one picture, where a run computes `batch` of them."""
+        samples, disturbed = ([ns // batch for ns in runs] for runs in (self.samples_ns, self.disturbed_ns))
+        return replace(self, samples_ns=samples, disturbed_ns=disturbed)
 
 
 @dataclass(frozen=True)
@@ -173,7 +198,28 @@ def measure(
             typical[name] = statistics.median(runs[-_SETTLE_WINDOW:])
         hooks.step(name)
     (_sustain if plan.sustained_s else _alternate)(subjects, traces, typical, plan, clock_ns, hooks)
-    return traces
+    return {name: set_aside(trace, plan) for name, trace in traces.items()}
+
+
+def set_aside(trace: Trace, plan: Plan) -> Trace:
+    """Return the trace with only the runs that had the core to themselves, and the others in `disturbed_*`.
+
+    At least `plan.min_runs` count, those least disturbed; all do where no pace is known or the plan says so.
+    """
+    if not plan.sets_aside or not trace.pace_ns:
+        return trace
+    limit_ns = pace.pace_limit_ns(trace.pace_ns, plan.min_runs)
+    counts = [p <= limit_ns for p in trace.pace_ns]
+    disturbed = [not c for c in counts]
+    return replace(
+        trace,
+        samples_ns=list(itertools.compress(trace.samples_ns, counts)),
+        rounds=list(itertools.compress(trace.rounds, counts)),
+        pace_ns=list(itertools.compress(trace.pace_ns, counts)),
+        disturbed_ns=list(itertools.compress(trace.samples_ns, disturbed)),
+        disturbed_rounds=list(itertools.compress(trace.rounds, disturbed)),
+        disturbed_pace_ns=list(itertools.compress(trace.pace_ns, disturbed)),
+    )
 
 
 def _alternate(subjects: Mapping[str, Subject], traces: dict[str, Trace], typical: Mapping[str, float], plan: Plan,
@@ -183,17 +229,20 @@ def _alternate(subjects: Mapping[str, Subject], traces: dict[str, Trace], typica
     for r, order in enumerate(interleave(list(subjects), plan.max_rounds, plan.seed)):
         extra = r >= plan.rounds
         alive = [n for n in order if traces[n].error is None and not (extra and traces[n].spent_ns >= limit_ns)]
-        if not alive or (extra and all(_is_enough(traces[n], plan) for n in alive)):
+        if not alive or (extra and all(_is_enough(set_aside(traces[n], plan), plan) for n in alive)):
             break
         for name in alive:
             runs = _runs_a_turn(typical[name], plan, extra)
-            turn = partial(_fresh_run, subjects[name], name, runs, turn_ns, hooks)
+            calm = {"patience_ns": int(plan.patience * turn_ns)} if plan.sets_aside else {}
+            if calm:
+                calm["pace_limit_ns"] = pace.pace_limit_ns(traces[name].pace_ns)
+            turn = partial(_fresh_run, subjects[name], name, runs, turn_ns, calm, hooks)
             _take_turn(name, traces[name], r, turn, start, clock_ns, hooks)
 
 
-def _fresh_run(subject: Subject, name: str, runs: int, turn_ns: int, hooks: Hooks) -> BurstLike:
+def _fresh_run(subject: Subject, name: str, runs: int, turn_ns: int, calm: dict[str, int], hooks: Hooks) -> BurstLike:
     lead_ns = _FRESH_LEAD_NS if hooks.renew(name) else _LEAD_NS
-    return subject.run(runs, turn_ns, lead_ns=lead_ns)
+    return subject.run(runs, turn_ns, lead_ns=lead_ns, **calm)
 
 
 def _sustain(subjects: Mapping[str, Subject], traces: dict[str, Trace], typical: Mapping[str, float], plan: Plan,
@@ -218,6 +267,7 @@ def _take_turn(name: str, trace: Trace, r: int, run: Callable[[], BurstLike], st
     else:
         trace.samples_ns += burst.samples_ns
         trace.rounds += [r] * len(burst.samples_ns)
+        trace.pace_ns += burst.pace_ns
         trace.warmup_runs += burst.lead_runs
         trace.spent_ns += clock_ns() - before
         trace.turns.append(r)
@@ -395,7 +445,12 @@ def warnings_of(trace: Trace, plan: Plan) -> list[str]:
     spread = (quantile(trace.samples_ns, 0.75) - quantile(trace.samples_ns, 0.25)) / median
     if spread > _WIDE_SPREAD:
         found.append(f"noisy: the middle half of the runs spreads over {spread:.0%} of the median")
-    trend = drift(trace.samples_ns, trace.rounds)
+    every, aside = trace.samples_ns + trace.disturbed_ns, len(trace.disturbed_ns)
+    if aside > _MANY_DISTURBED * len(every):
+        found.append(f"disturbed: {aside / len(every):.0%} of the runs are set aside: the core was shared beside them")
+    if aside and pace.is_rarely_calm(trace.pace_ns + trace.disturbed_pace_ns, plan.min_runs):
+        found.append(f"hardly ever undisturbed: the {n} runs that count are those least disturbed")
+    trend = drift(every, trace.rounds + trace.disturbed_rounds)
     if abs(trend.change) > _LARGE_DRIFT and trend.p < 0.01:
         way = "slower" if trend.change > 0 else "faster"
         found.append(f"drift: {abs(trend.change):.0%} {way} from the first round to the last")

@@ -30,10 +30,14 @@ _MAX_NOISE_BYTES = 1 << 16  # what a login shell may say before the first answer
 
 @dataclass(frozen=True)
 class Burst:
-    """Runs one after another: nanoseconds of each timed one, and the number of untimed ones before them."""
+    """Runs one after another: nanoseconds of each timed one, and the number of untimed ones before them.
+
+    `pace_ns` is, for each, what a fixed piece of work took beside it (see `pace.py`); empty where that is not known.
+    """
 
     samples_ns: tuple[int, ...]
     lead_runs: int = 0
+    pace_ns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,21 +160,35 @@ class Worker:
         """Set the images that `run` computes: (1, H, W, 3), or the batch that the file fixes. Raises as `predict`."""
         self._ask(_array_header("input", batch), _bytes(batch))
 
-    def run(self, runs: int, time_ns: int = 0, *, lead_ns: int = 0, limit_ns: int | None = None) -> Burst:
+    def run(
+        self,
+        runs: int,
+        time_ns: int = 0,
+        *,
+        lead_ns: int = 0,
+        limit_ns: int | None = None,
+        pace_limit_ns: int | None = None,
+        patience_ns: int = 0,
+    ) -> Burst:
         """Time inference in the child, by its monotonic clock around nothing but the call.
 
         Args:
             runs, time_ns: at least as many runs, and at least that long.
             lead_ns: run untimed that long before, at least once; 0 for not at all.
             limit_ns: start no run after it, even if there were fewer than `runs`; one is always made.
+            pace_limit_ns: measure the pace beside each run, and count only those within it; 0 for all.
+            patience_ns: how much longer to go on for runs that count.
 
         Raises:
             DeviceError: the child crashed or hung.
         """
         limit_ns = limit_ns if limit_ns is not None else 1 << 62
         request = {"do": "run", "runs": runs, "time_ns": time_ns, "lead_ns": lead_ns, "limit_ns": limit_ns}
-        header, payload = self._ask(request, timeout_s=self._timeout_s + (time_ns + lead_ns) / 1e9)
-        return Burst(tuple(np.frombuffer(payload, "<i8").tolist()), header["lead_runs"])
+        request |= {"pace_limit_ns": pace_limit_ns, "patience_ns": patience_ns}
+        timeout_s = self._timeout_s + (time_ns + lead_ns + patience_ns) / 1e9
+        header, payload = self._ask(request, timeout_s=timeout_s)
+        values, n = np.frombuffer(payload, "<i8").tolist(), header["n"]
+        return Burst(tuple(values[:n]), header["lead_runs"], tuple(values[n:]))
 
     def memory(self) -> Memory:
         """Return the memory of the child; 0 where its system does not tell. Raises DeviceError."""

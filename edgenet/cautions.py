@@ -9,6 +9,8 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 # How a warning of timing.warnings_of begins -> what is said of one file, of several.
 _OF_FILES = {
     "noisy": ("is noisy", "are noisy"),
+    "disturbed": ("was disturbed", "were disturbed"),
+    "hardly ever undisturbed": ("was hardly ever undisturbed", "were hardly ever undisturbed"),
     "drift": ("drifted", "drifted"),
     "not settled": ("had not settled", "had not settled"),
     "only": ("got too few runs", "got too few runs"),

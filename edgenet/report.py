@@ -205,6 +205,8 @@ def latency(view: View) -> str:
     runs = sorted({m.n_runs for _, m in measured})
     n = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     caption = f"A dot is one run, the tick the median. {n} runs a file on {where}, after warm-up."
+    if any(m.disturbed_ns for _, m in measured):
+        caption += " Runs beside which the core was shared are left out."
     if any(len(set(m.rounds)) > 1 for _, m in measured):
         caption += " The files took turns, so that drift hits all alike."
     if any(ms > max(s.p95_ms for s in files) * 1.25 for s in files for ms in s.samples_ms):
@@ -220,7 +222,7 @@ def over_time(view: View) -> str:
         return ""
     drawn, slowed = [], []
     for r, m in measured:
-        points = curve(m.samples_ns, m.rounds, m.round_s, points=60 if m.sustained_s else 1)
+        points = curve(m.every_run_ns, m.every_round, m.round_s, points=60 if m.sustained_s else 1)
         relative = tuple((t, ms / m.median_ms) for t, ms in points)
         drawn.append(small_plots.Pace(view.label(r), relative, view.kind(r)))
         held = throttling(points)
@@ -228,7 +230,10 @@ def over_time(view: View) -> str:
             slowed.append(f"{view.label(r)} by {percent(held.change, 0)} after {held.from_s - m.round_s[0]:.0f} s")
     alt = "Latency over time, relative to each file's median: " + ", ".join(p.label for p in drawn)
     svg = small_plots.paces(drawn, _WIDE_PX, alt) + small_plots.paces(drawn, _NARROW_PX, alt)
-    caption = " ".join(_steadiness(measured[0][1], slowed))
+    said = _steadiness(measured[0][1], slowed)
+    if any(m.disturbed_ns for _, m in measured):
+        said.insert(1, "Every run is in it, those that were set aside too.")
+    caption = " ".join(said)
     return section("over-time", "Latency over time", figure(svg, caption))
 
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,7 +155,8 @@ class Measurement:
     """Latency of one artifact on one device: raw samples, from which the statistics are derived.
 
     `round_*` have one item for each round that the artifact was in, as it began. `self_ratio` is the first file of the
-    run against itself, measured as if it were two: what differs there is noise.
+    run against itself, measured as if it were two: what differs there is noise. `pace_ns` is what a fixed piece of work
+    took beside each sample; the runs beside which it took longer are no samples but `disturbed_*`.
     """
 
     artifact: str
@@ -167,6 +168,10 @@ class Measurement:
     round_s: tuple[float, ...] = ()  # since the measurement began
     round_mhz: tuple[float | None, ...] = ()
     round_celsius: tuple[float | None, ...] = ()
+    pace_ns: tuple[int, ...] = ()
+    disturbed_ns: tuple[int, ...] = ()
+    disturbed_rounds: tuple[int, ...] = ()
+    disturbed_pace_ns: tuple[int, ...] = ()
     processes: int = 1  # that the rounds were spread over
     effective_runs: float | None = None  # independent runs that the samples are worth
     self_ratio: float | None = None
@@ -184,11 +189,7 @@ class Measurement:
 
     def quantile_ms(self, q: float) -> float:
         """Return the `q` quantile (0..1) of the samples in milliseconds, linearly interpolated."""
-        s = sorted(self.samples_ns)
-        i = q * (len(s) - 1)
-        low = int(i)
-        high = min(low + 1, len(s) - 1)
-        return (s[low] + (s[high] - s[low]) * (i - low)) / 1e6
+        return _quantile(self.samples_ns, q) / 1e6
 
     @property
     def median_ms(self) -> float:
@@ -207,14 +208,30 @@ class Measurement:
         return len(self.samples_ns)
 
     @property
+    def every_run_ns(self) -> tuple[int, ...]:
+        """The samples, and after them the disturbed runs."""
+        return self.samples_ns + self.disturbed_ns
+
+    @property
+    def every_run_median_ms(self) -> float:
+        """The median of all runs, the disturbed ones too."""
+        return _quantile(self.every_run_ns, 0.5) / 1e6
+
+    @property
+    def every_round(self) -> tuple[int, ...]:
+        """The round that each of `every_run_ns` belongs to."""
+        return self.rounds + self.disturbed_rounds
+
+    @property
     def load_ms(self) -> float:
         return self.load_ns / 1e6
 
     def to_json(self) -> dict[str, Any]:
         out = dataclasses.asdict(self)
-        del out["samples_ns"], out["load_ns"]
+        del out["samples_ns"], out["disturbed_ns"], out["load_ns"]
         out["samples_ms"] = [ns / 1e6 for ns in self.samples_ns]
-        for name in ("median_ms", "p90_ms", "p95_ms", "n_runs", "load_ms"):
+        out["disturbed_ms"] = [ns / 1e6 for ns in self.disturbed_ns]
+        for name in ("median_ms", "every_run_median_ms", "p90_ms", "p95_ms", "n_runs", "load_ms"):
             out[name] = getattr(self, name)
         return out
 
@@ -222,9 +239,18 @@ class Measurement:
     def from_json(cls, data: dict[str, Any]) -> "Measurement":
         ns = {
             "samples_ns": tuple(round(ms * 1e6) for ms in data["samples_ms"]),
+            "disturbed_ns": tuple(round(ms * 1e6) for ms in data.get("disturbed_ms", ())),
             "load_ns": round(data["load_ms"] * 1e6),
         }
         return _build(cls, {**data, **ns})
+
+
+def _quantile(samples: Sequence[int], q: float) -> float:
+    s = sorted(samples)
+    i = q * (len(s) - 1)
+    low = int(i)
+    high = min(low + 1, len(s) - 1)
+    return s[low] + (s[high] - s[low]) * (i - low)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,12 @@ def notes(measured: Sequence[Measurement], request: Request) -> list[str]:
             f"{milliseconds(m.quantile_ms(PUBLISHED_QUANTILE))}, the 90th percentile of {m.n_runs} queries"
             for m in measured
         ]
+    found += [
+        f"{m.artifact}: {m.n_runs:,} of {len(m.every_run_ns):,} runs had the core to themselves and count; "
+        f"the median of all is {milliseconds(m.every_run_median_ms)}"
+        for m in measured
+        if any(w.startswith("disturbed") for w in m.warnings)
+    ]
     for m in measured:
         if m.sustained_s and m.samples_ns:
             t = throttling(curve(m.samples_ns, m.rounds, m.round_s))

@@ -110,7 +110,7 @@ def test_every_model_of_the_zoo_has_a_line_about_its_weights() -> None:
     "noun", [Artifact, Evaluation, Measurement, Estimate, LeftOperators, Explanation, Layer, Failure]
 )
 def test_every_field_of_the_results_is_explained(noun: type) -> None:
-    in_json = {"samples_ns": "samples_ms", "load_ns": "load_ms"}
+    in_json = {"samples_ns": "samples_ms", "disturbed_ns": "disturbed_ms", "load_ns": "load_ms"}
     names = [in_json.get(f.name, f.name) for f in dataclasses.fields(noun)]
     text = page("results.md")
     assert not [n for n in names if f"`{n}`" not in text]

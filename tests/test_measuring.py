@@ -294,6 +294,14 @@ def test_the_notes_tell_the_noise_floor_and_the_published_percentile():
     assert any("first file against itself on local: 1.004 (0.990 to 1.010)" in s for s in said)
 
 
+def test_the_median_of_all_runs_is_told_where_some_were_set_aside():
+    shared = measured("a", 10, disturbed_ns=(20 * MS,) * 300, disturbed_rounds=(9,) * 300,
+                      warnings=("disturbed: 75% of the runs are set aside",))  # fmt: skip
+    said = notes([shared, measured("b", 10)], Request())
+    expected = "a: 100 of 400 runs had the core to themselves and count; the median of all is 20.0\u00a0ms"
+    assert [s for s in said if "core to themselves" in s] == [expected]
+
+
 def test_a_throttling_file_is_named_with_when_and_by_how_much():
     ms = [10.0] * 12 + [13.0] * 18
     samples = tuple(int(m * MS) for m in ms for _ in range(100))

@@ -286,6 +286,25 @@ def test_a_file_that_slows_down_without_a_pause_is_named_below_its_curve(tmp_pat
     assert re.search(r"Without a pause, slower in the end: \S+ by 40 % after \d+ s", page.text)
 
 
+def test_runs_that_were_set_aside_are_kept_left_out_of_the_dots_and_drawn_over_time(tmp_path: Path) -> None:
+    results = over_time(some_results())
+    shared, *rest = results.measurements
+    late = max(shared.rounds) + 1
+    shared = replace(shared, pace_ns=(20_000,) * shared.n_runs, round_s=(*shared.round_s, 99.0),
+                     disturbed_ns=(50_000_000,) * 9, disturbed_rounds=(late,) * 9,
+                     disturbed_pace_ns=(31_000,) * 9)  # fmt: skip
+    results = replace(results, measurements=[shared, *rest])
+    results.save(tmp_path)
+    back = Results.load(tmp_path).measurements[0]
+    assert back == shared
+    assert back.every_run_median_ms > back.median_ms
+    page = page_of(results, tmp_path)
+    assert "Runs beside which the core was shared are left out." in page.text
+    assert "Every run is in it, those that were set aside too." in page.text
+    assert f"{shared.n_runs} runs a file" in page.text
+    assert "are left out" not in page_of(over_time(some_results()), tmp_path).text
+
+
 def test_an_earlier_page_survives_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_report(some_results(), tmp_path, NAMES)
     before = path.read_bytes()

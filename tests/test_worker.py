@@ -1,6 +1,7 @@
 """device_bench/worker.py, runner.py and bench: real child processes, killed, stopped and lied to from outside."""
 
 import ast
+import dataclasses
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from processes import is_running, wait_for
 
-from edgenet.device_bench import Worker, bench, machine, runner, timing
+from edgenet.device_bench import Worker, bench, local, machine, runner, timing
 from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime
@@ -148,14 +149,45 @@ def test_the_timer_counts_only_the_call_and_leads_in_untimed():
     def clock():
         return now
 
-    samples, lead = runner.timed_runs(invoke, 3, 0, 0, 1 << 62, clock)
+    samples, _, lead = runner.timed_runs(invoke, 3, 0, 0, 1 << 62, clock)
     assert (samples.tolist(), lead) == ([5, 7, 5], 0)
-    samples, lead = runner.timed_runs(invoke, 1, 30, 12, 1 << 62, clock)
+    samples, _, lead = runner.timed_runs(invoke, 1, 30, 12, 1 << 62, clock)
     assert lead == 2  # 7 + 5
     assert samples.tolist() == [7, 5, 7, 5, 7]  # 31 at last
-    samples, _ = runner.timed_runs(invoke, 1000, 0, 0, 20, clock)
+    samples, _, _ = runner.timed_runs(invoke, 1000, 0, 0, 20, clock)
     assert sum(samples) <= 20 + 7
     assert len(samples) == 4
+
+
+def test_each_run_has_the_slower_pace_of_its_two_sides_and_those_over_the_limit_do_not_count():
+    now, paces = 0, iter([3, 9, 4, 4, 4, 9, 9, 9, 9, 9])
+
+    def invoke():
+        nonlocal now
+        now += 5
+
+    def clock():
+        return now
+
+    def pace(clock):
+        return next(paces)
+
+    samples, beside, _ = runner.timed_runs(invoke, 2, 0, 0, 1 << 62, clock, 4, 1000, pace)
+    assert samples.tolist() == [5, 5, 5, 5]
+    assert beside.tolist() == [9, 9, 4, 4]
+    paces = iter([9] * 10)
+    samples, beside, _ = runner.timed_runs(invoke, 2, 10, 0, 1 << 62, clock, 4, 8, pace)
+    assert samples.tolist() == [5] * 4  # 10 as asked for, and 8 more in patience
+    assert beside.tolist() == [9] * 4
+
+
+def test_a_worker_tells_the_pace_beside_each_run(tflite):
+    with Worker(tflite) as w:
+        w.set_input(FLOATS[:1])
+        burst = w.run(20, pace_limit_ns=0)
+        assert w.run(20).pace_ns == ()
+    assert len(burst.pace_ns) == len(burst.samples_ns) >= 20
+    assert all(1_000 < p < 1_000_000_000 for p in burst.pace_ns)
 
 
 def test_the_peak_of_memory_is_more_than_what_was_there_before_the_model(tflite):
@@ -354,7 +386,12 @@ def test_the_two_files_run_from_any_folder_without_edgenet(tflite, tmp_path):
 QUICK = {"min_runs": 14, "min_time_s": 0.02, "rounds": 7, "max_rounds": 7}
 
 
-def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onnx_file, ir, tmp_path):
+def machine_that_is(virtual):
+    return lambda: {**machine.local_info(), "virtual": virtual}
+
+
+def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onnx_file, ir, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "local_info", machine_that_is(virtual=False))
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no model")
     steps = []
@@ -387,6 +424,32 @@ def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onn
     assert all(f.remedy for f in failures)
     assert steps[-1][:2] == (6 * 9, 6 * 9)  # the first file is measured twice
     assert [s[0] for s in steps] == sorted(s[0] for s in steps)
+
+
+@pytest.mark.parametrize("virtual", [False, True])
+def test_runs_are_set_aside_on_a_virtual_machine_only(tflite, monkeypatch, virtual):
+    monkeypatch.setattr(local, "local_info", machine_that_is(virtual))
+    run, turns = Worker.run, []
+
+    def run_beside_a_guest(self, *args, **kwargs):
+        burst = run(self, *args, **kwargs)
+        turns.append(kwargs.get("pace_limit_ns"))
+        pace_ns = tuple(20_000 if i < len(burst.samples_ns) // 2 else 30_000 for i in range(len(burst.samples_ns)))
+        return dataclasses.replace(burst, pace_ns=pace_ns)
+
+    monkeypatch.setattr(Worker, "run", run_beside_a_guest)
+    (m,), _ = bench([("a", tflite)], **QUICK, self_check=False)
+    assert m.device_info["virtual"] is virtual
+    assert m.n_runs >= 14
+    if virtual:
+        assert set(m.pace_ns) == {20_000}
+        assert set(m.disturbed_pace_ns) == {30_000}
+        assert len(m.disturbed_ns) == len(m.disturbed_rounds) == len(m.disturbed_pace_ns)
+        assert turns[-1] == 22_000
+        assert any(w.startswith("disturbed: ") for w in m.warnings)
+    else:
+        assert m.disturbed_ns == ()
+        assert turns[-1] is None
 
 
 def test_a_crash_while_timing_is_a_failure_and_the_others_are_measured(tflite, monkeypatch):
