@@ -65,7 +65,8 @@ def timed_runs(
 
     At first untimed until `lead_ns` have passed, at least once if that is not 0 (another process had the caches).
     Then at least `runs` times and for `time_ns`. With a `pace_limit_ns` over 0 so many runs must have been within that
-    pace, but for that at most `patience_ns` more are spent; with None no pace is taken. No run starts after `limit_ns`; at least one is timed.
+    pace, but for that at most `patience_ns` more are spent; with None no pace is taken. No run starts after `limit_ns`;
+    at least one is timed.
 
     Returns:
         samples and the slower pace on either side of each (or none), in nanoseconds, and the number of untimed runs.
