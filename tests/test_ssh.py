@@ -100,7 +100,7 @@ def test_files_are_timed_there_against_each_other(device: Board, tiny_files: dic
     for m in measurements:
         assert (m.device, m.runtime, m.threads) == (device.id, "litert", 1)
         assert m.n_runs >= 10
-        assert set(m.rounds) == {0, 1, 2}
+        assert {*m.rounds, *m.disturbed_rounds} == {0, 1, 2}
         assert m.peak_rss_bytes > 1e6
         assert {"temperature_c_after", "load_average_after", "clock_khz_after"} <= m.device_info.keys()
         assert m.device_info["other_processes_cores"] >= 0
