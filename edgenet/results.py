@@ -12,8 +12,9 @@ import errno
 import hashlib
 import json
 import os
+import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,7 +190,11 @@ class Measurement:
 
     def quantile_ms(self, q: float) -> float:
         """Return the `q` quantile (0..1) of the samples in milliseconds, linearly interpolated."""
-        return _quantile(self.samples_ns, q) / 1e6
+        s = sorted(self.samples_ns)
+        i = q * (len(s) - 1)
+        low = int(i)
+        high = min(low + 1, len(s) - 1)
+        return (s[low] + (s[high] - s[low]) * (i - low)) / 1e6
 
     @property
     def median_ms(self) -> float:
@@ -215,7 +220,7 @@ class Measurement:
     @property
     def every_run_median_ms(self) -> float:
         """The median of all runs, the disturbed ones too."""
-        return _quantile(self.every_run_ns, 0.5) / 1e6
+        return statistics.median(self.every_run_ns) / 1e6
 
     @property
     def every_round(self) -> tuple[int, ...]:
@@ -243,14 +248,6 @@ class Measurement:
             "load_ns": round(data["load_ms"] * 1e6),
         }
         return _build(cls, {**data, **ns})
-
-
-def _quantile(samples: Sequence[int], q: float) -> float:
-    s = sorted(samples)
-    i = q * (len(s) - 1)
-    low = int(i)
-    high = min(low + 1, len(s) - 1)
-    return s[low] + (s[high] - s[low]) * (i - low)
 
 
 @dataclass(frozen=True)
