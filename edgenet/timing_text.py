@@ -66,8 +66,8 @@ def notes(measured: Sequence[Measurement], request: Request) -> list[str]:
             for m in measured
         ]
     found += [
-        f"{m.artifact}: {m.n_runs:,} of {len(m.every_run_ns):,} runs had the core to themselves and count; "
-        f"the median of all is {milliseconds(m.every_run_median_ms)}"
+        f"the median of all {len(m.every_run_ns):,} runs of {m.artifact}, disturbed ones too, is "
+        f"{milliseconds(m.every_run_median_ms)}"
         for m in measured
         if any(w.startswith("disturbed") for w in m.warnings)
     ]
