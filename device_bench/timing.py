@@ -449,7 +449,7 @@ def warnings_of(trace: Trace, plan: Plan) -> list[str]:
     if aside > _MANY_DISTURBED * len(every):
         found.append(f"disturbed: {aside / len(every):.0%} of the runs are set aside: the core was shared beside them")
     if aside and pace.is_rarely_calm(trace.pace_ns + trace.disturbed_pace_ns, plan.min_runs):
-        found.append(f"hardly ever undisturbed: the {n} runs that count are those least disturbed")
+        found.append("hardly ever undisturbed: the least disturbed runs count")
     trend = drift(every, trace.rounds + trace.disturbed_rounds)
     if abs(trend.change) > _LARGE_DRIFT and trend.p < 0.01:
         way = "slower" if trend.change > 0 else "faster"
