@@ -36,6 +36,7 @@ from rich.table import Table
 
 from edgenet.device_bench import Plan, Request, Worker, compare, example_picture, local, runner
 from edgenet.device_bench.rounds import network_input
+from edgenet.device_bench.timing import Trace
 from edgenet.export import runtime
 
 SPREAD_BAR, NEAR_BAR, SLOWER = 1.015, 0.02, 0.03
@@ -109,7 +110,7 @@ def once(tflite: Path, ir: Path, seed: int) -> dict[str, Any]:
     row |= {"edgenet_tflite_ms": ours.median_ms, "seconds_tflite": seconds}
     row["every_tflite_ms"] = ours.every_run_median_ms
     row["self"] = self_interval(ours)
-    c = compare(other.samples_ns, other.rounds, ours.samples_ns, ours.rounds)
+    c = compare(other, ours)
     row |= {"slower": c.verdict, "slower_ratio": c.ratio, "warnings": list(ours.warnings)}
     row["litert_ms"] = litert_benchmark(tflite, seconds, ours.median_ms)
     begin = time.perf_counter()
@@ -220,8 +221,9 @@ def show(rows: list[dict[str, Any]]) -> int:
 
 def centre(ratios: list[float]) -> tuple[float, float, float]:
     """Return the centre of ratios with its 95 % interval, by Wilcoxon's signed ranks."""
-    in_order = range(len(ratios))
-    c = compare([round(r * 1e9) for r in ratios], in_order, [10**9] * len(ratios), in_order, confidence=0.95)
+    in_order = list(range(len(ratios)))
+    ours, theirs = Trace([round(r * 1e9) for r in ratios], in_order), Trace([10**9] * len(ratios), in_order)
+    c = compare(ours, theirs, confidence=0.95)
     return c.ratio, c.low, c.high
 
 

@@ -234,7 +234,7 @@ def _self_comparison(first: timing.Trace | None, again: timing.Trace | None) -> 
     if first is None or again is None or again.error is not None or first.error is not None:
         return None
     try:
-        return timing.compare(first.samples_ns, first.rounds, again.samples_ns, again.rounds)
+        return timing.compare(first, again)
     except InputError:
         return None
 

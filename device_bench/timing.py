@@ -73,7 +73,7 @@ class Plan:
     min_runs: int = 50
     min_time_s: float = 1.0
     rounds: int = 10
-    max_rounds: int = 40
+    max_rounds: int = 100
     max_time_s: float = 60.0
     target_ci: float = 0.005
     warmup_s: float = 3.0
@@ -373,21 +373,34 @@ def by_round(samples: Sequence[float], rounds: Sequence[int]) -> dict[int, list[
     return groups
 
 
-def compare(
-    a_ns: Sequence[int], a_rounds: Sequence[int], b_ns: Sequence[int], b_rounds: Sequence[int],
-    confidence: float = 0.98,
-) -> Comparison:  # fmt: skip
+class Timed(Protocol):
+    """What `compare` compares: a Trace or a Measurement."""
+
+    @property
+    def samples_ns(self) -> Sequence[int]: ...
+    @property
+    def rounds(self) -> Sequence[int]: ...
+    @property
+    def disturbed_ns(self) -> Sequence[int]: ...
+    @property
+    def disturbed_rounds(self) -> Sequence[int]: ...
+
+
+def compare(a: Timed, b: Timed, confidence: float = 0.98) -> Comparison:
     """Compare two artifacts measured in the same rounds.
 
-    Each round that both have gives one ratio of medians; their logarithms give the Hodges-Lehmann estimate and the
-    signed-rank interval. At 98 %, two equal files are told apart once in 50 comparisons, by mistake. That needs seven
-    rounds; with fewer the verdict is always "cannot tell" and the interval is open (0, infinity).
+    Each round gives one ratio of medians; rounds in which one of the two has no run that counts are joined with those
+    after them until both have. The ratios' logarithms give the Hodges-Lehmann estimate and the signed-rank interval. At
+    98 %, two equal files are told apart once in 50 comparisons, by mistake. That needs seven ratios. Where the runs
+    that count give fewer, the disturbed ones count too; where those do not suffice either, the verdict is "cannot tell"
+    and the interval is open (0, infinity).
 
     Raises:
         InputError: there is no round that both have.
     """
-    a, b = by_round(a_ns, a_rounds), by_round(b_ns, b_rounds)
-    logs = [math.log(statistics.median(a[r]) / statistics.median(b[r])) for r in a if r in b]
+    logs = _log_ratios(by_round(a.samples_ns, a.rounds), by_round(b.samples_ns, b.rounds))
+    if (a.disturbed_ns or b.disturbed_ns) and signed_rank_critical(len(logs), 1 - confidence) == 0:
+        logs = _log_ratios(_every_run_by_round(a), _every_run_by_round(b))
     if not logs:
         raise InputError("the two were not measured in the same rounds; bench them in one command to compare them")
     n = len(logs)
@@ -399,6 +412,22 @@ def compare(
     low, high = math.exp(walsh[k - 1]), math.exp(walsh[-k])
     verdict = "faster" if high < 1 else "slower" if low > 1 else "cannot tell"
     return Comparison(ratio, low, high, verdict, n)
+
+
+def _log_ratios(a: Mapping[int, list[float]], b: Mapping[int, list[float]]) -> list[float]:
+    logs = []
+    x: list[float] = []
+    y: list[float] = []
+    for r in sorted({*a, *b}):
+        x, y = x + a.get(r, []), y + b.get(r, [])
+        if x and y:
+            logs.append(math.log(statistics.median(x) / statistics.median(y)))
+            x, y = [], []
+    return logs
+
+
+def _every_run_by_round(t: Timed) -> dict[int, list[float]]:
+    return by_round([*t.samples_ns, *t.disturbed_ns], [*t.rounds, *t.disturbed_rounds])
 
 
 def signed_rank_critical(n: int, alpha: float) -> int:
@@ -465,7 +494,7 @@ def indistinct(traces: Mapping[str, Trace]) -> dict[str, list[tuple[str, Compari
         f, s = traces[fast], traces[slow]
         for name, other, x, y in ((fast, slow, f, s), (slow, fast, s, f)):
             try:
-                c = compare(x.samples_ns, x.rounds, y.samples_ns, y.rounds)
+                c = compare(x, y)
             except InputError:  # one of them ran out of time before a common round
                 continue
             if c.verdict == "cannot tell":
@@ -483,7 +512,7 @@ def _runs_a_turn(typical_ns: float, plan: Plan, extra: bool) -> int:
 
 def _is_enough(trace: Trace, plan: Plan) -> bool:
     samples = trace.samples_ns
-    if len(samples) < plan.min_runs or sum(samples) < plan.min_time_s * 1e9:
+    if len(samples) < plan.min_runs or sum(samples) < plan.min_time_s * 1e9 or len(set(trace.rounds)) < plan.rounds:
         return False
     low, high = median_interval_by_round(samples, trace.rounds)
     return (high - low) / 2 <= plan.target_ci * quantile(samples, 0.5)

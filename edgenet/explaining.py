@@ -82,8 +82,10 @@ def explain(
     by_artifact = {m.artifact: m for m in measured}
 
     def against(e: Explanation, base: Explanation) -> Comparison | None:
-        a, b = by_artifact[e.artifact], by_artifact[base.artifact]
-        return compare(a.samples_ns, a.rounds, b.samples_ns, b.rounds) if set(a.rounds) & set(b.rounds) else None
+        try:
+            return compare(by_artifact[e.artifact], by_artifact[base.artifact])
+        except InputError:  # one of them ran out of time before a common round
+            return None
 
     return explained(found, info["isa"], info["machine"], info["cpu_model"], against), failures
 

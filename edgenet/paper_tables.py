@@ -143,7 +143,7 @@ def speedups(results: Results) -> list[Speedup]:
             if a is None or b is None:
                 continue
             try:
-                c = compare(a.samples_ns, a.rounds, b.samples_ns, b.rounds)
+                c = compare(a, b)
             except InputError:
                 continue
             found.append(Speedup(rival, network, runtime, a, b, c))
@@ -349,7 +349,7 @@ def ladder(results: Results) -> Table:
 
 def _gain(a: Measurement, b: Measurement) -> Cell:
     try:
-        c = compare(a.samples_ns, a.rounds, b.samples_ns, b.rounds)
+        c = compare(a, b)
     except InputError:
         return Cell(MISSING)
     note = f"{times(c.low)} to {times(c.high)}" if math.isfinite(c.high) else ""

@@ -44,7 +44,7 @@ def speedup(slow: Measurement, fast: Measurement, same_within: float = 0.03) -> 
         return None
     value = slow.median_ms / fast.median_ms
     try:
-        c = compare(slow.samples_ns, slow.rounds, fast.samples_ns, fast.rounds)
+        c = compare(slow, fast)
     except (InputError, ValueError):  # no round in common, or samples without rounds
         return Ratio(value, None, False)
     if not math.isfinite(c.high):

@@ -92,7 +92,7 @@ def notes(measured: Sequence[Measurement], request: Request) -> list[str]:
 def against(m: Measurement, first: Measurement) -> str:
     """Return the ratio of two files' latencies with its interval, or that it cannot be told from 1."""
     try:
-        c = compare(m.samples_ns, m.rounds, first.samples_ns, first.rounds)
+        c = compare(m, first)
     except (InputError, ValueError):  # no round in common: a device that gives no rounds
         return MISSING
     if c.low <= 0:

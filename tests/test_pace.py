@@ -98,7 +98,7 @@ def test_equally_slow_files_on_a_shared_core_are_not_told_apart_and_a_slower_one
             subjects = {"other": m.subject("other", 10 * ratio), "first": m.subject("first", 10)}
             t = measure(subjects, Plan(rounds=20, max_rounds=20, seed=seed), m.clock)
             a, b = t["other"], t["first"]
-            found.append(compare(a.samples_ns, a.rounds, b.samples_ns, b.rounds).verdict)
+            found.append(compare(a, b).verdict)
     assert verdicts[1.0].count("cannot tell") >= 58
     assert verdicts[1.03].count("slower") >= 57
 
@@ -120,6 +120,23 @@ def test_where_the_core_is_never_calm_the_least_disturbed_runs_count_and_it_is_s
     said = timing.warnings_of(counted, Plan())
     assert any(w.startswith("disturbed: 75% of the runs") for w in said)
     assert any(w.startswith("hardly ever undisturbed: the least") for w in said)
+
+
+def test_rounds_in_which_one_file_has_no_calm_run_are_joined_with_those_after_them():
+    a = Trace([10 * MS] * 10, [2 * r for r in range(10)])
+    b = Trace([20 * MS] * 7, [0, 2, 7, 9, 11, 13, 15])  # beside 0, 2, 4 to 6, 8, 10, 12 and 14
+    c = compare(a, b)
+    assert (c.verdict, c.n_rounds) == ("faster", 7)
+    assert c.ratio == pytest.approx(0.5)
+
+
+def test_where_calm_runs_are_too_few_to_tell_files_apart_all_runs_tell():
+    rounds = [r for r in range(10) for _ in range(5)]
+    a = Trace([10 * MS] * 6, list(range(6)), disturbed_ns=[15 * MS] * 50, disturbed_rounds=rounds)
+    b = Trace([20 * MS] * 6, list(range(6)), disturbed_ns=[30 * MS] * 50, disturbed_rounds=rounds)
+    c = compare(a, b)
+    assert (c.verdict, c.n_rounds) == ("faster", 10)
+    assert c.ratio == pytest.approx(0.5)
 
 
 def test_a_calm_core_keeps_its_runs_and_a_trace_without_paces_all():

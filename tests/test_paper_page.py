@@ -114,7 +114,7 @@ def test_a_speedup_is_the_ratio_round_by_round_with_its_interval() -> None:
     assert set(found) == {("efficientnet-b1", r) for r in RUNTIMES} | {("efficientnet-b7", "openvino")}
     s = found["efficientnet-b1", "litert"]
     a, b = s.rival_measurement, s.network_measurement
-    assert s.comparison == compare(a.samples_ns, a.rounds, b.samples_ns, b.rounds)
+    assert s.comparison == compare(a, b)
     assert s.interval[0] < s.ratio < s.interval[1]
 
 

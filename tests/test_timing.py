@@ -250,34 +250,34 @@ def test_critical_values_are_those_of_wilcoxons_table():
 
 def rounds_of(medians):
     samples = [int(m * MS) for m in medians for _ in range(5)]
-    return samples, [r for r in range(len(medians)) for _ in range(5)]
+    return Trace(samples, [r for r in range(len(medians)) for _ in range(5)])
 
 
 def test_a_faster_file_is_called_faster_and_the_ratio_is_that_of_the_medians():
     machine = [1.0, 1.3, 0.9, 1.1, 1.5, 1.0, 1.2, 0.8, 1.05, 1.4]  # drifts by half
     fast, slow = rounds_of([10 * m for m in machine]), rounds_of([10.5 * m for m in machine])
-    c = compare(*fast, *slow)
+    c = compare(fast, slow)
     assert c.verdict == "faster"
     assert c.ratio == pytest.approx(10 / 10.5, rel=1e-6)
     assert c.n_rounds == 10
-    back = compare(*slow, *fast)
+    back = compare(slow, fast)
     assert back.verdict == "slower"
     assert back.ratio == pytest.approx(1.05, rel=1e-6)
     assert c.low <= c.ratio <= c.high < 1
 
 
 def test_files_compared_with_too_few_rounds_cannot_be_told_apart():
-    c = compare(*rounds_of([10] * 6), *rounds_of([20] * 6))
+    c = compare(rounds_of([10] * 6), rounds_of([20] * 6))
     assert c.verdict == "cannot tell"
     assert (c.low, c.high) == (0, math.inf)
-    assert compare(*rounds_of([10] * 7), *rounds_of([20] * 7)).verdict == "faster"
+    assert compare(rounds_of([10] * 7), rounds_of([20] * 7)).verdict == "faster"
 
 
 def test_only_rounds_that_both_have_are_compared():
     a, b = rounds_of([10] * 10), rounds_of([20] * 8)
-    assert compare(*a, *b).n_rounds == 8
+    assert compare(a, b).n_rounds == 8
     with pytest.raises(InputError, match="same rounds"):
-        compare([1], [0], [1], [1])
+        compare(a, Trace())
 
 
 def simulate(ratio, seed, rounds=10, runs=5):
@@ -289,7 +289,7 @@ def simulate(ratio, seed, rounds=10, runs=5):
         turn = drift * np.exp(rng.normal(0, 0.01, rounds))
         x = base * turn[:, None] * np.exp(rng.normal(0, 0.02, (rounds, runs)))
         x *= np.where(rng.random(x.shape) < 0.1, 1.5, 1)
-        out += [x.astype(int).ravel().tolist(), np.repeat(np.arange(rounds), runs).tolist()]
+        out.append(Trace(x.astype(int).ravel().tolist(), np.repeat(np.arange(rounds), runs).tolist()))
     return compare(*out)
 
 
@@ -330,7 +330,7 @@ def in_the_schedule(ratio, seed):
     plan = Plan(rounds=20, max_rounds=20, seed=seed)
     traces = measure(subjects, plan, m.clock, hooks=timing.Hooks(renew=m.renew))
     a, b = traces["other"], traces["first"]
-    return compare(a.samples_ns, a.rounds, b.samples_ns, b.rounds).verdict
+    return compare(a, b).verdict
 
 
 # warnings
