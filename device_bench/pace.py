@@ -1,9 +1,10 @@
 """Which runs had the core to themselves, told by a fixed piece of work beside each: never by a run's own time.
 
 A virtual core slows down for milliseconds or minutes, by a half and more, when another guest computes on the same
-physical one, and no counter says so: the CPU time is spent, none is stolen. So runner.py takes a checksum of 64 KiB,
-some 20 microseconds, between runs. On a virtual machine a run counts if that was about as fast as it gets on both sides
-of the run; the others are set aside, and kept. What sorts runs is not what is measured: a median of those that count is
+physical one, and no counter says so: the CPU time is spent, none is stolen. So runner.py takes a checksum of 16 KiB,
+some 5 microseconds, between runs; three times, as the first finds the caches as inference left them. On a virtual
+machine a run counts if the fastest was about as fast as it gets on both sides of the run; the others are set aside, and
+kept. What sorts runs is not what is measured: a median of those that count is
 that of a core to oneself, not that of the lucky ones. On a machine of one's own every run counts, as its clock and its
 load can be read.
 """

@@ -381,24 +381,28 @@ class Timed(Protocol):
     @property
     def rounds(self) -> Sequence[int]: ...
     @property
+    def pace_ns(self) -> Sequence[int]: ...
+    @property
     def disturbed_ns(self) -> Sequence[int]: ...
     @property
     def disturbed_rounds(self) -> Sequence[int]: ...
+    @property
+    def disturbed_pace_ns(self) -> Sequence[int]: ...
 
 
 def compare(a: Timed, b: Timed, confidence: float = 0.98) -> Comparison:
     """Compare two artifacts measured in the same rounds.
 
-    Each round gives one ratio of medians; rounds in which one of the two has no run that counts are joined with those
+    Each round gives one ratio of medians; rounds in which one of the two has no undisturbed run are joined with those
     after them until both have. The ratios' logarithms give the Hodges-Lehmann estimate and the signed-rank interval. At
-    98 %, two equal files are told apart once in 50 comparisons, by mistake. That needs seven ratios. Where the runs
-    that count give fewer, the disturbed ones count too; where those do not suffice either, the verdict is "cannot tell"
-    and the interval is open (0, infinity).
+    98 %, two equal files are told apart once in 50 comparisons, by mistake. That needs seven ratios. Where the
+    undisturbed runs give fewer, all runs count; where those do not suffice either, the verdict is "cannot tell" and the
+    interval is open (0, infinity).
 
     Raises:
         InputError: there is no round that both have.
     """
-    logs = _log_ratios(by_round(a.samples_ns, a.rounds), by_round(b.samples_ns, b.rounds))
+    logs = _log_ratios(_calm_runs_by_round(a), _calm_runs_by_round(b))
     if (a.disturbed_ns or b.disturbed_ns) and signed_rank_critical(len(logs), 1 - confidence) == 0:
         logs = _log_ratios(_every_run_by_round(a), _every_run_by_round(b))
     if not logs:
@@ -424,6 +428,15 @@ def _log_ratios(a: Mapping[int, list[float]], b: Mapping[int, list[float]]) -> l
             logs.append(math.log(statistics.median(x) / statistics.median(y)))
             x, y = [], []
     return logs
+
+
+def _calm_runs_by_round(t: Timed) -> dict[int, list[float]]:
+    """Group the undisturbed runs, none of those that count only because there are too few; all without a pace."""
+    if not t.disturbed_ns:
+        return by_round(t.samples_ns, t.rounds)
+    limit_ns = pace.pace_limit_ns([*t.pace_ns, *t.disturbed_pace_ns])
+    calm = [p <= limit_ns for p in t.pace_ns]
+    return by_round(list(itertools.compress(t.samples_ns, calm)), list(itertools.compress(t.rounds, calm)))
 
 
 def _every_run_by_round(t: Timed) -> dict[int, list[float]]:

@@ -23,8 +23,7 @@ from edgenet.images import Preprocessing
 from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, sha256_of
 
 # A run compares a dozen files, so that a per cent decides nothing; `bench` is for those who want to know.
-# Every run of it counts: files are told apart round by round, and set aside runs would leave too few rounds in common.
-RUN_PLAN = Plan(target_ci=0.01, max_rounds=20, every_run=True)
+RUN_PLAN = Plan(target_ci=0.01, max_rounds=20, patience=1)
 BENCH_PLAN = Plan()
 SUFFIXES = (".tflite", ".onnx", ".xml")
 _AT_ONCE = ("adb",)

@@ -131,11 +131,20 @@ def test_rounds_in_which_one_file_has_no_calm_run_are_joined_with_those_after_th
 
 
 def test_where_calm_runs_are_too_few_to_tell_files_apart_all_runs_tell():
-    rounds = [r for r in range(10) for _ in range(5)]
-    a = Trace([10 * MS] * 6, list(range(6)), disturbed_ns=[15 * MS] * 50, disturbed_rounds=rounds)
-    b = Trace([20 * MS] * 6, list(range(6)), disturbed_ns=[30 * MS] * 50, disturbed_rounds=rounds)
+    def shared(ms, calm_rounds):
+        """Ten rounds of ten runs; in the first of them one is calm, all others take half as long again."""
+        calm = [i % 10 == 0 and i < 10 * calm_rounds for i in range(100)]
+        samples = [ms * MS if c else ms * MS * 3 // 2 for c in calm]
+        paces = [5_000 if c else 8_000 + i for i, c in enumerate(calm)]
+        return timing.set_aside(Trace(samples, [i // 10 for i in range(100)], pace_ns=paces), Plan())
+
+    a, b = shared(10, 10), shared(20, 6)
+    assert len(a.samples_ns) == len(b.samples_ns) == 50  # many of them disturbed, the least of all
     c = compare(a, b)
     assert (c.verdict, c.n_rounds) == ("faster", 10)
+    assert c.ratio == pytest.approx(0.5)
+    c = compare(shared(10, 10), shared(20, 7))
+    assert (c.verdict, c.n_rounds) == ("faster", 7)
     assert c.ratio == pytest.approx(0.5)
 
 
