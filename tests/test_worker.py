@@ -187,7 +187,7 @@ def test_a_worker_tells_the_pace_beside_each_run(tflite):
         burst = w.run(20, pace_limit_ns=0)
         assert w.run(20).pace_ns == ()
     assert len(burst.pace_ns) == len(burst.samples_ns) >= 20
-    assert all(1_000 < p < 1_000_000_000 for p in burst.pace_ns)
+    assert all(100 < p < 1_000_000_000 for p in burst.pace_ns)
 
 
 def test_the_peak_of_memory_is_more_than_what_was_there_before_the_model(tflite):
