@@ -23,8 +23,8 @@ from edgenet.images import Preprocessing
 from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, sha256_of
 
 # A run compares a dozen files, so that a per cent decides nothing; `bench` is for those who want to know.
-# Every run of it counts: in so short a time one file has the core to itself and the next has not, and setting runs aside
-# would make it seem slower. Shared rounds disturb all files alike.
+# Every run of it counts: in so short a time one file has the core to itself and the next has not, and would seem slower
+# if runs were set aside. Shared rounds disturb all files alike.
 RUN_PLAN = Plan(target_ci=0.01, max_rounds=20, every_run=True)
 BENCH_PLAN = Plan()
 SUFFIXES = (".tflite", ".onnx", ".xml")
