@@ -13,18 +13,28 @@ import tiny
 
 from edgenet.calibration import quantize
 from edgenet.calibration.execute import Executor
+from edgenet.calibration.quantize import round_weights
 from edgenet.export import Network, export_graph
 from edgenet.export.graph import Graph
 from edgenet.images import load_pixels
 from edgenet.results import Artifact, Calibration, ImageSet
+from edgenet.targets import target, weight_bits
 
 ABOUT = {"edgenet_version": "0"}
+# Sums of products saturate in OpenVINO and onnxruntime on x86 without VNNI unless weights have 7 bits; not in TFLite.
+EXACT_BITS = weight_bits(target("auto"), "onnx")
+
+
+def quantized(graph: Graph, precision: str, calibration: Calibration | None = None, bits: int = EXACT_BITS) -> Graph:
+    """Return `graph` with integers that all runtimes add alike on this machine."""
+    return quantize(graph, precision, calibration, weights=round_weights(graph, bits))
 
 
 def written(
-    network: Network, calibration: Calibration, out: Path, precision: str, format: str, io: str = "float32"
-) -> Artifact:
-    graph = quantize(network.graph, precision, calibration)
+    network: Network, calibration: Calibration, out: Path, precision: str, format: str, io: str = "float32",
+    bits: int = 8,
+) -> Artifact:  # fmt: skip
+    graph = quantized(network.graph, precision, calibration, bits)
     return export_graph(network, graph, out, format=format, precision=precision, io=io, calibration=calibration)
 
 

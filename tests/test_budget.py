@@ -88,14 +88,14 @@ def test_a_budget_that_nothing_meets_tries_every_step_and_keeps_the_best(tiny_im
 
 
 def test_another_format_with_the_same_integers_begins_where_the_search_ended(tiny_images: Images) -> None:
-    made = making(tiny_images, "x86-vnni")
-    plain = search(made, "tflite", tiny_images[1], Budget(max_drop_points=100)).steps[0].sqnr_db or 0
-    first = search(made, "tflite", tiny_images[1], Budget(min_sqnr_db=plain + 8))
+    made = making(tiny_images, "x86-avx2")  # both have 7 bits there, which every x86 adds alike
+    plain = search(made, "onnx", tiny_images[1], Budget(max_drop_points=100)).steps[0].sqnr_db or 0
+    first = search(made, "onnx", tiny_images[1], Budget(min_sqnr_db=plain + 8))
     second = search(made, "openvino", tiny_images[1], Budget(min_sqnr_db=plain + 8), earlier=first)
     assert second.met
     assert len(first.steps) > len(second.steps) == 1
     assert second.variant == first.variant
-    assert second.steps[0].why == "the search for tflite ended with it"
+    assert second.steps[0].why == "the search for onnx ended with it"
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx", "openvino"])

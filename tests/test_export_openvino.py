@@ -9,7 +9,7 @@ import numpy as np
 import operators
 import pytest
 import tiny
-from nchw_files import ABOUT, compiled, run, tflite_result, written
+from nchw_files import ABOUT, compiled, quantized, run, tflite_result, written
 from nchw_files import pictures as pictures
 from nchw_files import pixels as pixels
 
@@ -40,10 +40,10 @@ def test_a_quantized_operator_is_as_near_to_float_as_tflites(
 ) -> None:
     graph = operators.CASES[case]
     ranges = measure_ranges(graph, (a[None] for a in pictures))
-    quantized = quantize(graph, "int8", Calibration(ranges, "min-max", "", len(pictures), ""))
     expected = tflite_result(graph, pictures)
-    z = tflite_result(quantized, pictures)
-    y = run(to_openvino(tiny_network, quantized, tmp_path / "one.xml", ABOUT), pictures)
+    graph = quantized(graph, "int8", Calibration(ranges, "min-max", "", len(pictures), ""))
+    z = tflite_result(graph, pictures)
+    y = run(to_openvino(tiny_network, graph, tmp_path / "one.xml", ABOUT), pictures)
 
     def error(x: np.ndarray) -> float:
         return float(np.sqrt(np.mean((x - expected) ** 2)))
