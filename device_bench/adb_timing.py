@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.device_bench import benchmark_tool, phone, timing
+from edgenet.device_bench import benchmark_tool, comparison, phone, timing
 from edgenet.device_bench.adb_link import TIMEOUT_S, Link, one_line
 from edgenet.device_bench.benchmark_binary import Binary, find_binary
 from edgenet.device_bench.benchmark_tool import Delegation, Log, last_words
@@ -275,7 +275,7 @@ def _measurements(
     for id, file in files.items():
         warmup = sum(log.warmup.count for log in file.logs if log.warmup)
         traces[id] = timing.Trace(_samples_ns(file)[0], list(file.rounds), warmup_runs=warmup, settled=True)
-    unclear = timing.indistinct(traces)
+    unclear = comparison.indistinct(traces)
     shared = phone.warnings(setup.info, before, after or before)
     if after is None:
         shared.append("the phone was lost before its temperature and battery could be read again")

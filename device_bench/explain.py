@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from edgenet.device_bench.timing import Comparison
+from edgenet.device_bench.comparison import Comparison
 from edgenet.results import Explanation, Layer
 from edgenet.targets import DOT_PRODUCT, I8MM, SATURATING, TARGETS, detect
 

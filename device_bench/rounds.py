@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.device_bench import timing
+from edgenet.device_bench import comparison, timing
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.machine import machine_warnings
 from edgenet.device_bench.steadiness import dependence, effective_runs
@@ -119,7 +119,7 @@ def bench_workers(
         id: t.of_one(_batch(timed[id].worker.info)) for id, t in traces.items() if id not in failures and t.samples_ns
     }
     shared = [*machine_warnings(info, request.threads, request.cores), *_noise_floor(same)]
-    unclear = {} if plan.sustained_s else timing.indistinct(traces)
+    unclear = {} if plan.sustained_s else comparison.indistinct(traces)
     measurements = []
     for id, path in artifacts:
         if id in traces:
@@ -230,16 +230,16 @@ def busy_between(before: Mapping[str, Any], after: Mapping[str, Any], ours_s: fl
     return {"other_processes_cores": round(others, 3), "stolen_cores": round(stolen, 3)}
 
 
-def _self_comparison(first: timing.Trace | None, again: timing.Trace | None) -> timing.Comparison | None:
+def _self_comparison(first: timing.Trace | None, again: timing.Trace | None) -> comparison.Comparison | None:
     if first is None or again is None or again.error is not None or first.error is not None:
         return None
     try:
-        return timing.compare(first, again)
+        return comparison.compare(first, again)
     except InputError:
         return None
 
 
-def _noise_floor(same: timing.Comparison | None) -> list[str]:
+def _noise_floor(same: comparison.Comparison | None) -> list[str]:
     if same is None or same.verdict == "cannot tell":
         return []
     return [
@@ -285,7 +285,7 @@ def _batch_note(info: WorkerInfo) -> list[str]:
     return [f"it takes {n} pictures at once: times are of one of them, a call takes {n} times as long"] if n > 1 else []
 
 
-def _unclear(neighbours: list[tuple[str, timing.Comparison]]) -> list[str]:
+def _unclear(neighbours: list[tuple[str, comparison.Comparison]]) -> list[str]:
     said = []
     for other, c in neighbours:
         interval = f" (ratio {c.ratio:.3f}, {c.low:.3f} to {c.high:.3f})" if c.low > 0 else f" in {c.n_rounds} rounds"

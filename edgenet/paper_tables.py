@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgenet import paper_data, rivals
-from edgenet.device_bench.timing import Comparison, compare, median_interval_by_round
+from edgenet.device_bench.comparison import Comparison, compare
+from edgenet.device_bench.timing import median_interval_by_round
 from edgenet.errors import InputError
 from edgenet.paper import LADDER, PAIRS, RUNTIMES, TABLE4, paper_of
 from edgenet.paper_networks import file_id, published_name, scaled_key

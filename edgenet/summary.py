@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from edgenet.cautions import latency_note, who
-from edgenet.device_bench.timing import compare
+from edgenet.device_bench.comparison import compare
 from edgenet.errors import InputError
 from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results
 from edgenet.text import MISSING, NBSP, counted, interval, megabytes, milliseconds, number, percent, points, times
@@ -36,7 +36,7 @@ class Ratio:
 def speedup(slow: Measurement, fast: Measurement, same_within: float = 0.03) -> Ratio | None:
     """Return how many times as fast `fast` is as `slow`; above 1 where it is faster. None without samples.
 
-    The value is the ratio of the medians, the interval and the verdict are those of `timing.compare`, round by round.
+    The value is the ratio of the medians, interval and verdict are those of `comparison.compare`, round by round.
     Differences up to `same_within` are not told apart however many samples there are: each file runs in a process of
     its own, and where its memory lands alone moves it by that much.
     """

@@ -8,8 +8,9 @@ import pytest
 from fake_time import MS, FakeClock, FakeSubject, steady
 
 from edgenet.device_bench import timing
+from edgenet.device_bench.comparison import compare
 from edgenet.device_bench.pace import is_rarely_calm, pace_limit_ns
-from edgenet.device_bench.timing import Plan, Trace, compare, measure
+from edgenet.device_bench.timing import Plan, Trace, measure
 
 
 def test_no_pace_is_no_limit():

@@ -152,7 +152,7 @@ def test_the_time_plan_names_every_step_and_their_sum() -> None:
 
 
 def test_the_paper_s_twenty_runs_are_in_rounds_enough_for_an_interval() -> None:
-    from edgenet.device_bench.timing import signed_rank_critical
+    from edgenet.device_bench.comparison import signed_rank_critical
 
     plan: Plan = paper.PAPER_PLAN
     assert plan.min_runs == paper.PAPER_RUNS == 20

@@ -16,7 +16,7 @@ from browser import layout, needs_chromium
 from test_report import Page
 
 from edgenet import paper_data
-from edgenet.device_bench.timing import compare
+from edgenet.device_bench.comparison import compare
 from edgenet.errors import InputError
 from edgenet.paper import LADDER, RUNTIMES
 from edgenet.paper_networks import file_id, scaled_counts

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from fake_time import MS, FakeClock, FakeSubject, noisy, steady
 
-from edgenet.device_bench import timing
-from edgenet.device_bench.timing import Plan, Trace, compare, measure
+from edgenet.device_bench import comparison, timing
+from edgenet.device_bench.comparison import compare
+from edgenet.device_bench.timing import Plan, Trace, measure
 from edgenet.errors import DeviceError, InputError
 
 # warm-up
@@ -244,8 +245,8 @@ def test_one_round_falls_back_to_order_statistics():
 
 def test_critical_values_are_those_of_wilcoxons_table():
     # Two-sided 5 %: n=6: 0, 10: 8, 20: 52; 2 %: n=7: 0, 10: 5, 20: 43 (reject for W <= value); ours is one more.
-    assert [timing.signed_rank_critical(n, 0.05) for n in (5, 6, 10, 20)] == [0, 1, 9, 53]
-    assert [timing.signed_rank_critical(n, 0.02) for n in (6, 7, 10, 20)] == [0, 1, 6, 44]
+    assert [comparison.signed_rank_critical(n, 0.05) for n in (5, 6, 10, 20)] == [0, 1, 9, 53]
+    assert [comparison.signed_rank_critical(n, 0.02) for n in (6, 7, 10, 20)] == [0, 1, 6, 44]
 
 
 def rounds_of(medians):
@@ -374,7 +375,7 @@ def test_neighbours_that_cannot_be_told_apart_name_each_other_and_the_distant_on
         name: Trace((ms * MS * rng.normal(1, 0.02, 50)).tolist(), rounds)
         for name, ms in (("a", 10), ("same", 10), ("far", 20))
     }
-    unclear = timing.indistinct(traces)
+    unclear = comparison.indistinct(traces)
     assert [other for other, _ in unclear["a"]] == ["same"]
     assert [other for other, _ in unclear["same"]] == ["a"]
     assert unclear["far"] == []

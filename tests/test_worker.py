@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from processes import is_running, wait_for
 
-from edgenet.device_bench import Worker, bench, local, machine, runner, timing
+from edgenet.device_bench import Worker, bench, comparison, local, machine, runner
 from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime
@@ -473,8 +473,8 @@ def test_a_crash_while_timing_is_a_failure_and_the_others_are_measured(tflite, m
 
 
 def test_the_same_file_twice_cannot_be_told_apart(tflite, monkeypatch):
-    equal = timing.Comparison(1.0, 0.9, 1.1, "cannot tell", 7)
-    monkeypatch.setattr(timing, "compare", lambda *args: equal)
+    equal = comparison.Comparison(1.0, 0.9, 1.1, "cannot tell", 7)
+    monkeypatch.setattr(comparison, "compare", lambda *args: equal)
     measurements, _ = bench([("a", tflite), ("b", tflite)], **QUICK, self_check=False)
     for m, other in zip(measurements, "ba", strict=True):
         assert [w for w in m.warnings if w.startswith(f"cannot tell it from {other} (ratio 1.000, 0.900 to 1.100)")]
