@@ -25,10 +25,10 @@ BAR = 5.0
 
 def vendor_seconds(model_name: str, images: str) -> dict[str, float]:
     """Return the seconds that each call of the converter takes."""
-    from edgenet import weights, zoo
     from edgenet.frameworks import quiet, tensorflow
     from edgenet.images import Preprocessing, imagenet_classes, load_pixels, normalise, open_images, split
-    from edgenet.model import build, set_weights
+    from edgenet.models import weights, zoo
+    from edgenet.models.efficientnet import build, set_weights
 
     tf = tensorflow()
     spec = zoo.spec(model_name)

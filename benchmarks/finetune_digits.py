@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from edgenet.report.formatting import points
 from edgenet.results import Results
-from edgenet.text import points
 
 TOP1_BAR, SECONDS_BAR, DROP_BAR_POINTS = 0.97, 300.0, 0.5
 PX = 96

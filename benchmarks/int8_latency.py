@@ -24,8 +24,8 @@ from edgenet.device_bench import bench
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, find_source
 from edgenet.images import Preprocessing, limit, load_pixels, normalise, open_images, split
+from edgenet.report.recommendation import Ratio, recommend, speedup
 from edgenet.results import Evaluation, ImageSet, Measurement, Results, sha256_of
-from edgenet.summary import Ratio, recommend, speedup
 
 BAR = 1.4
 VENDOR = "TFLiteConverter int8"

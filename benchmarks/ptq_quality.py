@@ -44,7 +44,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgenet.calibration import SharedCalibration
-from edgenet.calibration.reference import integer_logits, saturated_share
+from edgenet.calibration.integer_reference import integer_logits, saturated_share
 from edgenet.device_bench import Worker
 from edgenet.evaluate import centred_logits, sqnr_db
 from edgenet.export import FORMATS, Network, export_graph, find_source

@@ -36,14 +36,13 @@ from rich.console import Console
 from rich.table import Table
 
 from edgenet.calibration import Recipe, SharedCalibration
-from edgenet.calibration.qat import WEIGHT_BITS, layer_bits
+from edgenet.calibration.gptq import round_with_feedback
 from edgenet.calibration.quantize import quantize
-from edgenet.calibration.rounding import round_with_feedback
+from edgenet.calibration.training.qat import WEIGHT_BITS, layer_bits
 from edgenet.export import FORMATS, Network, export_graph, find_source
-from edgenet.images import load_pixels, open_images, split
-from edgenet.parts import divide
+from edgenet.images import divide, load_pixels, open_images, split
+from edgenet.report.formatting import decibels, number, percent
 from edgenet.results import ImageSet, Results
-from edgenet.text import decibels, number, percent
 
 SLACK, MOST = 0.005, 0.5  # of agreement; of what was lost
 

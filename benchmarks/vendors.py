@@ -47,9 +47,9 @@ def keras_model(model_name: str, *, logits: bool = False) -> Any:
     Args:
         logits: end before the softmax.
     """
-    from edgenet import weights, zoo
     from edgenet.frameworks import keras
-    from edgenet.model import build, set_weights
+    from edgenet.models import weights, zoo
+    from edgenet.models.efficientnet import build, set_weights
 
     spec = zoo.spec(model_name)
     model = build(spec)

@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
+from edgenet.calibration.dead_channels import use_spare_channels
 from edgenet.calibration.equalize import equalize
+from edgenet.calibration.gptq import round_with_feedback
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
 from edgenet.calibration.ranges import METHODS, Observation, choose_ranges, observe
-from edgenet.calibration.rounding import round_with_feedback
-from edgenet.calibration.spare import use_spare_channels
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.interface import pixel_quantization

@@ -22,7 +22,7 @@ import numpy as np
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.tool import run_tool
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
-from edgenet.export.inspect_tflite import operator_outputs
+from edgenet.export.inspect.tflite import operator_outputs
 from edgenet.results import Estimate, Failure, LeftOperators, sha256_of
 
 # Vela's --accelerator-config: the family, and multiply-adds a cycle.

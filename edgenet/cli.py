@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgenet import __version__
-from edgenet.errors import EdgenetError, GateFailed, InputError
-from edgenet.options import (
+from edgenet.cli_options import (
     PATH,
     bench_options,
     device_option,
@@ -26,7 +25,7 @@ from edgenet.options import (
     threads_option,
     what_options,
 )
-from edgenet.printing import (
+from edgenet.cli_output import (
     Progress,
     hold_to_budget,
     io_text,
@@ -44,7 +43,8 @@ from edgenet.printing import (
     print_trained,
     train_and_print,
 )
-from edgenet.training_options import finetune_options, qat_options
+from edgenet.cli_training_options import finetune_options, qat_options
+from edgenet.errors import EdgenetError, GateFailed, InputError
 
 if TYPE_CHECKING:
     from edgenet.results import Results
@@ -160,7 +160,7 @@ def evaluate(
     \b
     edgenet evaluate OUT/*.tflite --images photos/
     """
-    from edgenet.device_bench.devices import parse
+    from edgenet.device_bench.registry import parse
     from edgenet.pipeline import evaluate_files
 
     for device in devices:
@@ -198,16 +198,16 @@ def bench(
     edgenet bench OUT/*_int8.tflite --device local --device adb:SERIAL
     edgenet bench OUT/*_float32.tflite OUT/*_int8.tflite --explain --out OUT
     """
-    from edgenet import explaining
-    from edgenet.measuring import bench_on, check_files, request_of
+    from edgenet.jobs import explain as explain_job
+    from edgenet.jobs.bench import bench_on, check_files, request_of
     from edgenet.results import Results
 
     request = request_of(1 if threads is None else threads, **asked)
     check_files(artifacts)
     if explain:
-        explaining.check(devices, request)
+        explain_job.check(devices, request)
         if out is not None:
-            explaining.check_run(out, artifacts)
+            explain_job.check_run(out, artifacts)
     elif out is not None:
         raise InputError("bench --out goes with --explain: it draws the explanation in the report of a run")
     with Progress() as progress:
@@ -221,7 +221,7 @@ def bench(
         for item in (*found, *failures):
             results.put(item)
         if explain:
-            said, failures = explaining.explain(
+            said, failures = explain_job.explain(
                 results.measurements, request, lambda done, total: progress("explain", done, total)
             )
             for explanation in said:
@@ -229,7 +229,7 @@ def bench(
             for failure in failures:
                 results.put(failure)
     if out is not None and results.explanations:
-        _write_report(explaining.keep(results.explanations, out), out)
+        _write_report(explain_job.keep(results.explanations, out), out)
     if as_json:
         print_json(results.to_json())
     else:
@@ -249,8 +249,8 @@ def qat(model: str, as_json: bool, **asked: Any) -> None:
     \b
     edgenet qat efficientnet-lite0 --images photos/ --out OUT
     """
-    from edgenet.qat_job import qat as run_job
-    from edgenet.training_options import qat_job
+    from edgenet.cli_training_options import qat_job
+    from edgenet.jobs.qat import qat as run_job
 
     train_and_print(run_job, qat_job(model, asked), as_json)
 
@@ -267,8 +267,8 @@ def finetune(model: str, as_json: bool, **asked: Any) -> None:
     \b
     edgenet finetune efficientnet-lite0 --images flowers/ --out OUT
     """
-    from edgenet.finetune_job import finetune as run_job
-    from edgenet.training_options import finetune_job
+    from edgenet.cli_training_options import finetune_job
+    from edgenet.jobs.finetune import finetune as run_job
 
     train_and_print(run_job, finetune_job(model, asked), as_json)
 
@@ -286,7 +286,7 @@ def scale_(as_json: bool, **asked: Any) -> None:
     \b
     edgenet scale --device local --budget 30ms --out OUT
     """
-    from edgenet.scale_job import ScaleJob, lines, scale
+    from edgenet.jobs.scale import ScaleJob, lines, scale
 
     given = {k: v for k, v in asked.items() if v is not None}
     for name, example in (("device", "local"), ("budget", "30ms"), ("out", "OUT")):
@@ -345,7 +345,7 @@ def handoff(artifact: Path | None, out: Path | None, verify: Path | None, as_jso
 
 
 def _verify_handoff(folder: Path, as_json: bool) -> None:
-    from edgenet.handoff_verify import verify
+    from edgenet.handoff.verify import verify
 
     checks = verify(folder)
     if as_json:
@@ -375,7 +375,7 @@ def report(folder: Path, as_json: bool) -> None:
 
 
 def _write_report(results: "Results", folder: Path) -> None:
-    from edgenet.export.labels import class_labels, labels_in
+    from edgenet.export.importers.labels import class_labels, labels_in
     from edgenet.report import write_report
 
     first = results.artifacts[0] if results.artifacts else None
@@ -398,9 +398,9 @@ def paper(out: Path | None, quick: bool, images: str | None, as_json: bool, **li
     \b
     edgenet paper --out OUT --quick
     """
-    from edgenet.options import paper_job
-    from edgenet.paper import run as run_job
-    from edgenet.paper_page import PAGE_FILE, headline
+    from edgenet.cli_options import paper_job
+    from edgenet.jobs.paper import run as run_job
+    from edgenet.paper.page import PAGE_FILE, headline
 
     job = paper_job(out, quick, images, lists["tables"], lists["devices"])
     with Progress() as progress:
@@ -460,8 +460,8 @@ def prepare(device: str, wheels: Path | None, runtimes: tuple[str, ...], as_json
     \b
     edgenet devices prepare ssh:pi@192.168.1.20
     """
-    from edgenet.device_bench.connection import parse
-    from edgenet.device_bench.prepare import prepare as prepare_board
+    from edgenet.device_bench.ssh.connection import parse
+    from edgenet.device_bench.ssh.prepare import prepare as prepare_board
 
     kind, _, address = device.partition(":")
     if kind != "ssh":

@@ -103,7 +103,7 @@ class Diagnosis:
 def examine(folder: Path | None = None) -> Diagnosis:
     """Return what this machine is and what is wrong. `folder` is where files will be written; here by default."""
     from edgenet.device_bench import local_info
-    from edgenet.weights import PACKAGES
+    from edgenet.models.weights import PACKAGES
 
     folder = folder or Path.cwd()
     if not folder.is_dir():

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgenet.budget import Budget, Search, search
 from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS, Recipe
-from edgenet.calibration.describe import calibration_context
+from edgenet.calibration.summary import calibration_context
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.images import Preprocessing, limit, open_images, split, stream
-from edgenet.making import USES_IMAGES, Interface, Making
-from edgenet.outfolder import context_of, earlier, exclusive, refuse_another_model
+from edgenet.jobs.accuracy_budget import Budget, Search, search
+from edgenet.jobs.file_factory import USES_IMAGES, Interface, Making
+from edgenet.jobs.output_folder import context_of, earlier, exclusive, refuse_another_model
 from edgenet.results import (
     Artifact,
     Estimate,
@@ -34,7 +34,7 @@ from edgenet.results import (
 from edgenet.targets import check_formats, target
 
 if TYPE_CHECKING:
-    from edgenet.calibration.lint import Finding
+    from edgenet.calibration.image_checks import Finding
 
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 REFERENCE_PRECISION = "float32"
@@ -112,8 +112,8 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
 
 def check(job: Job) -> None:
     """Say what can be told without opening anything. Raises InputError."""
-    from edgenet.calibration.lint import check_allowed
-    from edgenet.device_bench.devices import parse
+    from edgenet.calibration.image_checks import check_allowed
+    from edgenet.device_bench.registry import parse
 
     for device in job.devices:
         parse(device)
@@ -191,7 +191,7 @@ def _open(job: Job, source: Source, only_export: bool) -> _Images:
 
 def _lint(job: Job, source: Source, images: _Images) -> "list[Finding]":
     """Look at the calibration pictures, if any are needed, before anything is written; stop where they are bad."""
-    from edgenet.calibration.lint import lint, refuse
+    from edgenet.calibration.image_checks import lint, refuse
 
     if images.calibration is None or not set(job.precisions) & set(USES_IMAGES):
         return []
@@ -282,8 +282,8 @@ def _evaluate(job: Job, images: ImageSet, results: Results, progress: Progress) 
 
 
 def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> None:
-    from edgenet import measuring
     from edgenet.device_bench import Request
+    from edgenet.jobs import bench
 
     artifacts = _present(job, results)
     known = {(m.device, m.artifact, m.artifact_sha256) for m in results.measurements if m.threads == job.threads}
@@ -293,9 +293,9 @@ def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> 
         return
     picture = _first_picture(images, Preprocessing.from_json(artifacts[0].preprocessing))
     # All of them, also those measured before: only files timed in turn, in one run, can be compared.
-    request = Request(job.threads, plan=measuring.RUN_PLAN, pixels=picture)
+    request = Request(job.threads, plan=bench.RUN_PLAN, pixels=picture)
     try:
-        found, failures = measuring.bench_on(
+        found, failures = bench.bench_on(
             devices,
             [(a.id, job.out / a.path) for a in artifacts],
             request,
@@ -387,8 +387,8 @@ def describe(path: Path) -> Described:
     Raises:
         InputError: it is not a model, or does not say how its input is made.
     """
+    from edgenet.export.importers.labels import class_labels, labels_in
     from edgenet.export.inspect import inspect
-    from edgenet.export.labels import class_labels, labels_in
 
     found = inspect(path)
     if not found.edgenet or "preprocessing" not in found.edgenet:
@@ -430,7 +430,7 @@ def evaluate_files(
     if limit_to is not None:
         pictures = limit(pictures, limit_to)
     if devices:
-        from edgenet.measuring import evaluate_on
+        from edgenet.jobs.bench import evaluate_on
 
         evaluations, failures = evaluate_on(
             devices,

@@ -148,7 +148,7 @@ def detect(isa: Sequence[str] | None = None, machine: str | None = None, model: 
         model: the CPU's or the board's name.
     """
     if isa is None:
-        from edgenet.device_bench import local_info
+        from edgenet.device_bench.machine import local_info
 
         info = local_info()
         isa, machine, model = info["isa"], info["machine"], info["cpu_model"]

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from edgenet.errors import InputError
 from edgenet.export import onnx, openvino, tflite
 from edgenet.export.graph import Graph
+from edgenet.export.importers.find import find_source
 from edgenet.export.interface import IO_DTYPES, with_io, with_logits
 from edgenet.export.nchw import stored
-from edgenet.export.network import OUTPUT, Network, Source, canonical_names, find_source
+from edgenet.export.network import OUTPUT, Network, Source, canonical_names
 from edgenet.results import WEIGHTS_BESIDE, Artifact, Calibration, TensorInfo, atomic_write, sha256_of, size_of
 
 __all__ = ["FORMATS", "IO_DTYPES", "Format", "Network", "Source", "export_graph", "find_source", "versions"]

@@ -6,6 +6,7 @@ https://github.com/google-ai-edge/LiteRT, `tflite/converter/schema/schema.fbs`. 
 convolution weights OHWI, depthwise weights (1, H, W, C), dense weights (out, in).
 """
 
+import hashlib
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -353,3 +354,13 @@ def _signature(s: Any, graph: Graph, index: dict[str, int], key: str) -> Any:
     signature.signatureKey, signature.subgraphIndex = key, 0
     signature.inputs, signature.outputs = maps(graph.inputs), maps(graph.outputs)
     return signature
+
+
+def fingerprint(graph: Graph) -> str:
+    """Return the sha256 of operators and weights, also of a graph that no .tflite file holds."""
+    digest = hashlib.sha256(repr((graph.ops, graph.inputs, graph.outputs)).encode())
+    for name, tensor in graph.tensors.items():
+        digest.update(f"{name} {tensor.shape} {tensor.dtype}".encode())
+        if tensor.data is not None:
+            digest.update(tensor.data.tobytes())
+    return digest.hexdigest()

@@ -1,21 +1,17 @@
-"""From what the user has (a zoo name, a Keras model, a file) to the one float graph that everything is made from."""
+"""The one float graph that everything is made from, and the ways that TensorFlow gives one."""
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from edgenet import weights as weights_module
-from edgenet import zoo
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph, read_tflite, write_tflite
 from edgenet.export.interface import LOGITS
 from edgenet.frameworks import quiet, tensorflow
-from edgenet.images import Pixels, Preprocessing, imagenet_classes, normalise
+from edgenet.images import Pixels, Preprocessing, imagenet_classes
 
 INPUT, OUTPUT = "image", "probabilities"
-BATCH_PIXELS = 32 * 224**2  # of the batch whose statistics a network with random weights gets
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class Source:
         Raises:
             InputError: the graph is none of as many classes as there are names.
         """
-        from edgenet.export.classifier import as_classifier, rgb_input
+        from edgenet.export.importers.classifier import as_classifier, rgb_input
 
         on_pixels = self.build_on is not None and pixels is not None
         graph, added = as_classifier(self.build_on(pixels) if on_pixels else self.build())  # type: ignore[misc, arg-type]
@@ -70,64 +66,6 @@ class Source:
         fingerprint = hashlib.sha256(write_tflite(graph)).hexdigest()
         weights = f"{self.weights}, {added}" if added else self.weights
         return Network(self.name, graph, preprocessing, self.class_ids, self.class_names, weights, fingerprint)
-
-
-def find_source(
-    model: str,
-    weights: Path | None = None,
-    random_weights: bool = False,
-    *,
-    preprocess: str | None = None,
-    labels: Path | None = None,
-) -> Source:
-    """Find the model that the user means: a name of the zoo, or the path of a model file or folder.
-
-    Args:
-        weights: a file of pretrained weights; the zoo's package of them by default.
-        random_weights: use the initialiser's weights instead.
-        preprocess: how a picture becomes the input of a model file that does not say so (see edgenet.preprocess).
-        labels: names of the classes of a model file.
-
-    Raises:
-        InputError: unknown model; weights that are missing, damaged or another variant's; a file that is no model, or
-            none that edgenet reads.
-        MissingDependency: the package with the weights is not installed.
-    """
-    from edgenet.export import sources
-
-    if model not in zoo.MODELS and sources.is_path(model):
-        if weights or random_weights:
-            option = "--weights" if weights else "--random-weights"
-            raise InputError(f"{model} carries its weights: leave {option} out, which is for models of the zoo")
-        source: Source = sources.find_file(model, preprocess, labels)
-        return source
-    spec = zoo.spec(model)
-    for option, given in (("--preprocess", preprocess), ("--labels", labels)):
-        if given is not None:
-            raise InputError(f"{option} is for a model file; {model} is of the zoo, which knows it: leave it out")
-    if weights and random_weights:
-        raise InputError("--weights and --random-weights exclude each other: give one")
-    loaded = (
-        weights_module.random(spec, spec.classes)
-        if random_weights
-        else weights_module.load(spec, weights, spec.classes)
-    )
-    ids, names = classes_of(spec.classes)
-
-    def build() -> Graph:
-        from edgenet.model import deploy
-
-        return deploy(spec, loaded.arrays)
-
-    def build_on(pixels: Pixels) -> Graph:
-        from edgenet.model import deploy, with_batch_statistics
-
-        x = normalise(pixels[: max(2, BATCH_PIXELS // spec.resolution_px**2)], preprocessing)
-        return deploy(spec, with_batch_statistics(spec, loaded.arrays, x))
-
-    preprocessing = Preprocessing(spec.resolution_px, spec.mean, spec.std)
-    source = Source(spec.name, preprocessing, ids, names, loaded.provenance, loaded.sha256, build)
-    return replace(source, build_on=build_on) if random_weights else source
 
 
 def classes_of(n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import InputError, MissingDependency
-from edgenet.export.constants import Store, beside, inline
 from edgenet.export.graph import LARGEST_BYTES, Graph, Op, Quantization, Tensor
 from edgenet.export.nchw import left_in_float, real_numbers, to_nchw
 from edgenet.export.network import Network
+from edgenet.export.onnx_constants import Store, beside, inline
 from edgenet.results import WEIGHTS_BESIDE
 
 SUFFIX = ".onnx"

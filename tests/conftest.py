@@ -3,22 +3,19 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 
-from edgenet import zoo
 from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.export import Network, export_graph
 from edgenet.images import load_pixels, open_images, split
+from edgenet.models import zoo
 from edgenet.results import Calibration, ImageSet
-
-Done = subprocess.CompletedProcess[str]
-Edgenet = Callable[..., Done]
+from helpers import tiny
+from helpers.command_line import Done, Edgenet
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
-from conftest import Done, Edgenet
 
-from edgenet import weights, zoo
-from edgenet.outfolder import exclusive
+from edgenet.jobs.output_folder import exclusive
+from edgenet.models import weights, zoo
 from edgenet.results import Results, sha256_of
+from helpers import tiny
+from helpers.command_line import Done, Edgenet
 
 MODEL = "efficientnet-lite0"
 

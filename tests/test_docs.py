@@ -8,15 +8,15 @@ import click
 import pytest
 
 from edgenet.calibration import CORRECTIONS, RANGE_METHODS
-from edgenet.calibration.lint import CODES
-from edgenet.checkpoints import READERS
+from edgenet.calibration.image_checks import CODES
 from edgenet.cli import main
 from edgenet.export import FORMATS, IO_DTYPES
+from edgenet.models.checkpoints import READERS
+from edgenet.models.zoo import MODELS
 from edgenet.results import Artifact, Estimate, Evaluation, Explanation, Failure, Layer, LeftOperators, Measurement
 from edgenet.targets import TARGETS
-from edgenet.zoo import MODELS
+from helpers.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 

@@ -12,6 +12,7 @@ from edgenet.cli import main
 from edgenet.doctor import Package, examine, lines, packages, problems, reason
 from edgenet.errors import InputError
 from edgenet.targets import TARGETS, target
+from helpers.places import ROOT
 
 GOOD: dict[str, Any] = {
     "memory_bytes": 8 * 10**9,
@@ -58,7 +59,7 @@ def test_a_version_that_is_not_pinned_is_never_untested() -> None:
 def test_every_extra_of_the_project_is_looked_for() -> None:
     import tomllib
 
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = {name for name, wants in project["optional-dependencies"].items() if name not in ("all", "dev")}
     assert {p.extra for p in packages()} == extras == set(doctor.EXTRAS)
     litert = next(p for p in packages() if p.name == "ai-edge-litert")

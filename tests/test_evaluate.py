@@ -6,13 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-import tiny
 
 from edgenet import evaluate as module
 from edgenet.errors import DeviceError
 from edgenet.evaluate import Candidate, centred_logits, evaluate, mcnemar, paired_difference, sqnr_db, wilson
 from edgenet.images import open_images, stream
 from edgenet.results import ImageSet
+from helpers import tiny
 
 # ------------------------------------------------------------------------------------------------------ statistics
 

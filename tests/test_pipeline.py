@@ -12,13 +12,13 @@ import signal
 from pathlib import Path
 
 import pytest
-import tiny
-from conftest import Edgenet
 
 from edgenet.errors import InputError
-from edgenet.outfolder import _lock, exclusive
+from edgenet.jobs.output_folder import _lock, exclusive
 from edgenet.pipeline import Job, recipe
 from edgenet.results import Results, sha256_of
+from helpers import tiny
+from helpers.command_line import Edgenet
 
 RUN = ("run", "tiny", "--precision", "float32", "--precision", "int8", "--calibration-images", 10)
 FILES = ("tiny_float32.tflite", "tiny_int8.tflite")

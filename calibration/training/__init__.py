@@ -1,0 +1,1 @@
+"""Quantization-aware training: a graph as a Keras model whose integers can learn."""

@@ -1,0 +1,1 @@
+"""Coral's Edge TPU: its compiler, a check without it, and the stick."""

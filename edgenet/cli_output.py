@@ -1,0 +1,239 @@
+"""What the commands print: tables, facts, JSON and progress. With cli.py the only place that prints or exits."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgenet.errors import GateFailed
+
+if TYPE_CHECKING:
+    from edgenet.device_bench import Request
+    from edgenet.results import Results
+
+
+def print_run(results: "Results", out: Path, as_json: bool) -> None:
+    """Print the summary of a run and where its report is; exit with 1 for a missed budget, 3 for a failure."""
+    if as_json:
+        print_json(results.to_json())
+    else:
+        from edgenet.report.recommendation import summary_renderable
+
+        console().print(summary_renderable(results))
+        click.echo(f"\nThe report: {out / 'report.html'}")
+    hold_to_budget(results)
+    if results.failures:
+        sys.exit(3)
+
+
+def train_and_print(run_job: Callable[..., "Results"], job: Any, as_json: bool) -> None:
+    """Run a training job under a progress bar and print what came of it."""
+    with Progress() as progress:
+        results = run_job(job, progress, lambda line: click.echo(line, err=True))
+    print_trained(results, job.out, as_json)
+
+
+def print_trained(results: "Results", out: Path, as_json: bool) -> None:
+    """Print what a training gave and where its report is."""
+    from edgenet.report.training import verdict
+
+    if as_json:
+        print_json(results.to_json())
+    else:
+        print_evaluations(results)
+        click.echo(verdict(results.context["training"]))
+        click.echo(f"\nThe report: {out / 'report.html'}")
+    print_failures(results)
+
+
+def print_evaluations(results: "Results") -> None:
+    """Print accuracy and agreement, a file a row."""
+    from edgenet.report.formatting import interval, number, percent, points
+
+    rows = []
+    for e in results.evaluations:
+        compared = e.agreement is not None
+        rows.append(
+            (e.artifact, str(e.n_images), percent(e.top1), interval(e.top1_ci95) if e.top1_ci95 else "—",
+             percent(e.top5), percent(e.agreement) if compared else "—", points(e.top1_drop),
+             f"{e.flips_fixed} / {e.flips_broken}" if e.flips_fixed is not None else "—",
+             number(e.mcnemar_p, 2), number(e.sqnr_db, 1))
+        )  # fmt: skip
+    print_table(
+        ("file", "pictures", "top-1", "95 %", "top-5", "agreement", "lost", "fixed / broken", "McNemar p", "SQNR dB"),
+        rows,
+    )
+    for warning in dict.fromkeys(w for e in results.evaluations for w in e.warnings):
+        click.echo(f"Note: {warning}")
+
+
+def print_measurements(results: "Results", request: "Request") -> None:
+    """Print what was timed, estimated and explained."""
+    from edgenet.report import bench_text, operator_table
+
+    if measurements := results.measurements:
+        print_table(bench_text.titles(measurements, request), bench_text.rows(measurements, request))
+        for note in bench_text.notes(measurements, request):
+            click.echo(f"Note: {note}")
+    if results.estimates:
+        print_table(bench_text.ESTIMATE_TITLES, bench_text.estimate_rows(results.estimates))
+        for note in bench_text.estimate_notes(results.estimates):
+            click.echo(f"Note: {note}")
+    for e in results.explanations:
+        click.echo(f"\n{e.artifact}")
+        print_table(operator_table.TITLES, operator_table.rows(e))
+        for sentence in operator_table.new_sentences(results.explanations, e):
+            click.echo(f"- {sentence}")
+
+
+def print_models(as_json: bool) -> None:
+    """Print the model zoo: what is counted from the layers beside what was published."""
+    from edgenet.models.weights import PACKAGES
+    from edgenet.models.zoo import MODELS, multiply_adds, parameters
+
+    packages = {name: package for name, (package, _) in PACKAGES.items()}
+    if as_json:
+        counted = {m.name: {"params": parameters(m), "madds": multiply_adds(m)} for m in MODELS.values()}
+        print_json(
+            [{**dataclasses.asdict(m), **counted[m.name], "weights": packages.get(m.name)} for m in MODELS.values()]
+        )
+        return
+    print_table(
+        ("model", "input px", "parameters", "published", "mult-adds", "published", "top-1", "INT8 top-1", "weights"),
+        [
+            (m.name, str(m.resolution_px), f"{parameters(m) / 1e6:.2f} M", f"{m.params_millions:.1f} M",
+             f"{multiply_adds(m) / 1e6:,.0f} M", f"{m.madds_millions:,.0f} M", f"{m.top1_percent} %",
+             f"{m.int8_top1_percent} %" if m.int8_top1_percent else "—", packages.get(m.name, "--weights FILE"))
+            for m in MODELS.values()
+        ],
+    )  # fmt: skip
+    click.echo("Parameters and multiply-adds are counted from the layers, beside the authors' figures; accuracies")
+    click.echo("are theirs, on ImageNet's validation set. Where multiply-adds differ, the authors counted otherwise.")
+
+
+def print_devices(found: Sequence[Mapping[str, Any]]) -> None:
+    """Print the devices that `list_devices` found; where OpenVINO finds more than a CPU, what `--delegate` can name."""
+
+    def runtime(device: Mapping[str, Any], name: str, version: str) -> str:
+        more = [d for d in device.get("openvino", ()) if d != "cpu"] if name == "openvino" else []
+        return f"{name} {version}" + (f" (--delegate {' or '.join(more)})" if more else "")
+
+    rows = [(d["id"], ", ".join(runtime(d, *r) for r in d["runtimes"].items()), d["name"]) for d in found]
+    print_table(("device", "runtimes", "what"), rows)
+
+
+def print_device_evaluations(results: "Results") -> None:
+    """Print how a device's answers differ from this machine's, a file a row."""
+    from edgenet.report.formatting import percent
+
+    rows = [
+        (e.artifact, e.device, str(e.n_images), percent(e.top1), percent(e.agreement),
+         f"{e.outputs_differing} of {e.outputs_compared}",
+         "—" if e.largest_difference is None else f"{e.largest_difference:.2g}")
+        for e in results.evaluations
+    ]  # fmt: skip
+    print_table(("file", "device", "pictures", "top-1", "as here", "outputs that differ", "by at most"), rows)
+    for e in results.evaluations:
+        click.echo(f"Note: {e.artifact} on {e.device}: {e.difference}")
+
+
+def print_failures(results: "Results") -> None:
+    """Print each failure on stderr in a line; exit with 3 where there was one."""
+    for f in results.failures:
+        click.echo(f"edgenet: {f.stage} {f.what} failed: {f.why}; {f.remedy}", err=True)
+    if results.failures:
+        sys.exit(3)
+
+
+def hold_to_budget(results: "Results") -> None:
+    """Raise GateFailed where a search ended outside its budget."""
+    missed = [(format, s) for format, s in results.context.get("search", {}).items() if not s["met"]]
+    if missed:
+        format, s = missed[0]
+        raise GateFailed(f"no int8 file in {format} has {s['budget']}; {len(s['steps'])} were tried, the best was kept")
+
+
+def print_json(value: Any) -> None:
+    """Print plain values as JSON on stdout."""
+    click.echo(json.dumps(value, indent=1, default=str))
+
+
+def print_facts(rows: list[tuple[str, str]]) -> None:
+    """Print pairs of label and value."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(Text(label), Text(value))
+    console().print(table)
+
+
+def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table; columns of numbers stand to the right, the first and the last column fold."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    for i, title in enumerate(titles):
+        number = i > 0 and all(row[i][:1].isdigit() or row[i][:1] in "—-+−" for row in rows)
+        table.add_column(title, justify="right" if number else "left", no_wrap=0 < i < len(titles) - 1, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console().print(table)
+
+
+def console() -> Any:
+    """Return the console of stdout, 160 characters wide where it is no terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+class Progress:
+    """A progress bar on stderr while it is a terminal; called with (what, done, total)."""
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self.bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self.bar = Progress(
+                TextColumn("{task.description:>10}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self.bar.start()
+            self.tasks: dict[str, Any] = {}
+        return self.show
+
+    def show(self, what: str, done: int, total: int) -> None:
+        if self.bar is not None:
+            if what not in self.tasks:
+                self.tasks[what] = self.bar.add_task(what, total=total)
+            self.bar.update(self.tasks[what], completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def megabytes(size_bytes: int) -> str:
+    """Return a size as text, in megabytes of 10^6 bytes."""
+    return f"{size_bytes / 1e6:.2f} MB"
+
+
+def io_text(t: Any) -> str:
+    """Return name, shape and type of an input or output."""
+    return f"{t.name} {'x'.join(map(str, t.shape))} {t.dtype}"

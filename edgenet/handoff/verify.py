@@ -1,0 +1,171 @@
+"""Replay the golden test of a hand-over on this machine, as its instrumented test does on a phone."""
+
+import importlib.util
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenet.device_bench.tool import run_tool
+from edgenet.device_bench.worker import Worker
+from edgenet.errors import EdgenetError, InputError, MissingDependency
+from edgenet.handoff import Deployed, mediapipe_replay, read_deployed
+from edgenet.handoff.write import ASSETS, GOLDEN, GOLDEN_FILE, read_manifest
+from edgenet.images import decode
+from edgenet.results import sha256_of
+
+_MEDIAPIPE_TIMEOUT_S = 600.0
+_LABELS = "labels.txt"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of a verification. `ok` is None where there was nothing to check."""
+
+    what: str
+    ok: bool | None
+    said: str
+
+
+@dataclass(frozen=True)
+class Golden:
+    """The golden files, read. `inputs` (N, H, W, 3) in the file's type, `scores` (N, classes) float32."""
+
+    inputs: np.ndarray
+    scores: np.ndarray
+    photographs: tuple[Path, ...]
+    top1: tuple[int, ...]
+    margins: tuple[float, ...]
+    tolerance: float
+
+
+def verify(folder: Path) -> list[Check]:
+    """Return what the golden test finds: the files, the inputs, LiteRT's scores, MediaPipe's scores.
+
+    The files that are held against their hashes are the model, the labels and the golden ones; code is the team's.
+
+    Raises:
+        InputError: the folder is no hand-over.
+        MissingDependency: MediaPipe or LiteRT is not installed.
+    """
+    manifest = read_manifest(folder)
+    if not _has_mediapipe():
+        raise MissingDependency("mediapipe", "android", "replaying the golden test")
+    checks = [_check("files", lambda: _files(folder, manifest))]
+    try:
+        model = read_deployed(folder / str(manifest["model"]["file"]))
+        golden = read_golden(folder, model)
+    except MissingDependency:
+        raise
+    except EdgenetError as e:
+        return [*checks, Check("model", False, str(e))]
+    except (OSError, KeyError, TypeError, ValueError) as e:
+        return [*checks, Check("golden", False, f"the golden files are damaged or not there ({e!r}): hand over again")]
+    return [
+        *checks,
+        _check("inputs", lambda: _inputs(model, golden)),
+        _check("LiteRT", lambda: compare(_litert(model, golden), golden)),
+        Check("MediaPipe", None, f"not checked: {model.not_for_mediapipe}")
+        if model.not_for_mediapipe
+        else _check("MediaPipe", lambda: compare(_mediapipe(model, golden), golden)),
+    ]
+
+
+def read_golden(folder: Path, model: Deployed) -> Golden:
+    """Read the golden files. Raises OSError, KeyError, TypeError or ValueError where they are not what was written."""
+    place = folder / GOLDEN
+    said = json.loads((place / GOLDEN_FILE).read_text(encoding="utf-8"))
+    cases = said["cases"]
+    if not cases:
+        raise ValueError("no cases")
+    shape, classes = model.input.shape[1:], len(model.labels)
+    dtype = np.dtype(model.input.dtype).newbyteorder("<")
+
+    def stacked(key: str, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+        return np.stack([np.frombuffer((place / Path(c[key]).name).read_bytes(), dtype).reshape(shape) for c in cases])
+
+    return Golden(
+        inputs=stacked("input", dtype, shape).astype(model.input.dtype),
+        scores=stacked("output", "<f4", (classes,)).astype(np.float32),
+        photographs=tuple(place / Path(c["photograph"]).name for c in cases),
+        top1=tuple(int(c["top1"]) for c in cases),
+        margins=tuple(float(c["margin"]) for c in cases),
+        tolerance=float(said["tolerance"]),
+    )
+
+
+def compare(scores: np.ndarray, golden: Golden) -> str:
+    """Return how near (N, classes) scores are to the golden ones.
+
+    Raises:
+        InputError: one is further off than the tolerance, or a top-1 that cannot flip within it has flipped.
+    """
+    if scores.shape != golden.scores.shape:
+        raise InputError(f"it gives scores {scores.shape}, the golden ones are {golden.scores.shape}")
+    far = np.nan_to_num(np.abs(scores - golden.scores), nan=np.inf).max(axis=1)  # (N,)
+    sure = np.array(golden.margins) > 2 * golden.tolerance
+    flipped = sure & (scores.argmax(axis=1) != np.array(golden.top1))
+    bad = (far > golden.tolerance) | flipped
+    facts = f"largest difference of a score {far.max():.2g}, allowed {golden.tolerance:g}"
+    if bad.any():
+        first = int(bad.argmax())
+        why = "another top-1" if flipped[first] else "scores too far off"
+        name = golden.photographs[first].name
+        raise InputError(f"{bad.sum()} of {len(bad)} photographs differ, the first is {name} ({why}); {facts}")
+    return f"{len(bad)} of {len(bad)} photographs; {facts}"
+
+
+def _has_mediapipe() -> bool:
+    return importlib.util.find_spec("mediapipe") is not None
+
+
+def _check(what: str, run: Callable[[], str]) -> Check:
+    try:
+        return Check(what, True, run())
+    except MissingDependency:
+        raise
+    except (EdgenetError, OSError) as e:
+        return Check(what, False, str(e))
+
+
+def _files(folder: Path, manifest: dict[str, Any]) -> str:
+    kept = [n for n in manifest["files"] if Path(n).is_relative_to(ASSETS) or Path(n).is_relative_to(GOLDEN)]
+    for name in kept:
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{name} is missing: hand the model over again")
+        if sha256_of(path) != manifest["files"][name]:
+            raise InputError(
+                f"{name} is not the file that was handed over, its sha256 differs: hand the model over again"
+            )
+    return f"{len(kept)} files as they were handed over"
+
+
+def _inputs(model: Deployed, golden: Golden) -> str:
+    pixels = np.stack([decode(str(path), model.preprocessing) for path in golden.photographs])
+    differ = (model.input_of(pixels) != golden.inputs).reshape(len(pixels), -1).any(axis=1)
+    if differ.any():
+        names = ", ".join(p.name for p, d in zip(golden.photographs, differ, strict=True) if d)
+        raise InputError(f"{names}: the preprocessing of this edgenet gives other inputs than the golden ones")
+    return f"{len(pixels)} of {len(pixels)} photographs become the golden inputs, bit for bit"
+
+
+def _litert(model: Deployed, golden: Golden) -> np.ndarray:
+    with Worker(model.path) as worker:
+        return worker.predict(golden.inputs)
+
+
+def _mediapipe(model: Deployed, golden: Golden) -> np.ndarray:
+    rgb = replace(model.preprocessing, channel_order="rgb")
+    pixels = np.stack([decode(str(path), rgb) for path in golden.photographs])
+    with tempfile.TemporaryDirectory(prefix="edgenet-mediapipe-") as temporary:
+        given, scores = Path(temporary) / "pixels.npy", Path(temporary) / "scores.npy"
+        np.save(given, pixels)
+        command = [sys.executable, mediapipe_replay.__file__, str(model.path.resolve()), str(given), str(scores)]
+        run_tool("MediaPipe", command, _MEDIAPIPE_TIMEOUT_S)
+        return np.load(scores)

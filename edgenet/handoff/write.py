@@ -1,0 +1,243 @@
+"""Hand a .tflite classifier over to an Android team: an Android library module with a test that proves itself.
+
+    DIR/README.md  build.gradle.kts  handoff.json
+    DIR/src/main/assets/            the model as it is, labels.txt
+    DIR/src/main/kotlin/            Preprocessing.kt with this file's constants; classifiers by LiteRT and by MediaPipe
+    DIR/src/androidTest/            GoldenTest.kt; ten photographs, and for each the model's input and scores
+
+All that is written is read from the model file, and from results.json beside it where there is one. The same file gives
+the same bytes. `handoff_verify` replays the golden test on this machine.
+"""
+
+import functools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenet.errors import InputError
+from edgenet.handoff.deployed import Deployed, read_deployed
+from edgenet.handoff.templates import accuracy_sentence, code, latency_sentence, readme
+from edgenet.images import decode, sample
+from edgenet.results import RESULTS_FILE, Results, sha256_of
+
+MANIFEST = "handoff.json"
+MARK = "edgenet_handoff"  # the manifest's key that says what the folder is; its value is the version of the layout
+LAYOUT = 1
+ASSETS = Path("src/main/assets")
+GOLDEN = Path("src/androidTest/assets/golden")
+GOLDEN_FILE = "golden.json"
+N_CASES = 10
+_CANDIDATES = 4  # every fourth sample crop: three windows of each photograph
+_MOST_OF_ONE = 2
+
+
+def hand_over(path: Path, out: Path) -> Deployed:
+    """Write the hand-over of a .tflite classifier to the folder `out`, whole or not at all.
+
+    Raises:
+        InputError: the file is not one that can be handed over, or `out` holds something else than a hand-over.
+        MissingDependency: the sample photographs or LiteRT are not installed.
+        DeviceError: the file crashes when it is run.
+    """
+    model = read_deployed(path)
+    out = Path(os.path.realpath(out))
+    _check_replaceable(out)
+    pixels, scores, files = _golden_pictures(model)
+    with _replaced_folder(out) as folder:
+        _write_module(model, folder, Known.beside(model))
+        _write_golden(model, folder / GOLDEN, pixels, scores, files)
+        listed = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        manifest = {
+            MARK: LAYOUT,
+            "edgenet_version": metadata.version("edgenet"),
+            "model": {
+                "name": model.name,
+                "file": (ASSETS / model.asset).as_posix(),
+                "sha256": model.sha256,
+                "precision": model.precision,
+                "preprocessing": model.preprocessing.to_json(),
+            },
+            "files": {name: sha256_of(folder / name) for name in listed},
+        }
+        _write_json(folder / MANIFEST, manifest)
+    return model
+
+
+@dataclass(frozen=True)
+class Known:
+    """What results.json beside the file knows of it, as sentences; "not measured" where it knows nothing."""
+
+    accuracy: tuple[str, ...] = ()
+    latency: tuple[str, ...] = ()
+
+    @classmethod
+    def beside(cls, model: Deployed) -> "Known":
+        if not (model.path.parent / RESULTS_FILE).is_file():
+            return cls()
+        try:
+            results = Results.load(model.path.parent)
+        except InputError:
+            return cls()
+        ids = {a.id for a in results.artifacts if a.sha256 == model.sha256}
+        return cls(
+            tuple(accuracy_sentence(e) for e in results.evaluations if e.artifact in ids),
+            tuple(latency_sentence(m, results.context) for m in results.measurements if m.artifact in ids),
+        )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what handoff.json says.
+
+    Raises:
+        InputError: the folder is no hand-over.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(
+            f"{folder} is no hand-over, {MANIFEST} is missing: give the --out of `edgenet handoff`"
+        ) from None
+    except ValueError:
+        raise InputError(f"{folder / MANIFEST} is damaged: hand the model over again") from None
+    if not isinstance(manifest, dict) or manifest.get(MARK) != LAYOUT or not isinstance(manifest.get("files"), dict):
+        raise InputError(
+            f"{folder / MANIFEST} is not one that this version of edgenet wrote: hand the model over again"
+        )
+    return manifest
+
+
+def _check_replaceable(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"--out {out} is a file: give a folder")
+    there = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
+    if not there:
+        return
+    if MANIFEST not in there:
+        raise InputError(f"--out {out} is not empty and no earlier hand-over: give another folder")
+    others = sorted(there - set(read_manifest(out)["files"]) - {MANIFEST})
+    if others:
+        raise InputError(
+            f"--out {out} holds {others[0]}, which edgenet did not write: move it away, or give another folder"
+        )
+
+
+@contextmanager
+def _replaced_folder(out: Path) -> Iterator[Path]:
+    """Yield a new folder beside `out`, which takes its place when the block ends well."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    except OSError as e:
+        raise InputError(f"cannot write {out}: {e.strerror}; choose another --out folder") from None
+    old = new.with_suffix(".old")
+    try:
+        new.chmod(0o755)
+        yield new
+        if out.exists():
+            os.rename(out, old)
+        os.rename(new, out)
+    except OSError as e:
+        if old.exists() and not out.exists():
+            os.rename(old, out)
+        raise InputError(f"cannot write {out}: {e.strerror}; free some space or choose another --out") from e
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _golden_pictures(model: Deployed) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return pixels (10, H, W, 3), scores (10, classes) and names of the sample crops that the model is surest of.
+
+    A sure answer does not flip by what kernels differ in. At most two crops are of one photograph.
+    """
+    from edgenet.device_bench.worker import Worker
+
+    names = sample.names()[::_CANDIDATES]
+    pixels = np.stack([decode(name, model.preprocessing) for name in names])
+    with Worker(model.path) as worker:
+        scores = worker.predict(model.input_of(pixels))
+    if not np.isfinite(scores).all():
+        raise InputError(f"{model.path} gives scores that are no numbers: it cannot be handed over")
+    margins = [_margin(s) for s in scores]
+    chosen: list[int] = []
+    for i in sorted(range(len(names)), key=lambda i: (-margins[i], names[i])):
+        photograph = sample.photograph_of(names[i])[0]
+        if sum(sample.photograph_of(names[j])[0] == photograph for j in chosen) < _MOST_OF_ONE:
+            chosen.append(i)
+    chosen = sorted(chosen[:N_CASES])
+    return pixels[chosen], scores[chosen], [names[i] for i in chosen]
+
+
+def _margin(scores: np.ndarray) -> float:
+    best, second = np.sort(scores)[::-1][:2]
+    return float(best - second)
+
+
+def _write_module(model: Deployed, folder: Path, known: Known) -> None:
+    assets, kotlin = folder / ASSETS, folder / "src/main/kotlin/edgenet/classifier"
+    tests = folder / "src/androidTest/kotlin/edgenet/classifier"
+    for place in (assets, kotlin, tests):
+        place.mkdir(parents=True)
+    shutil.copyfile(model.path, assets / model.asset)
+    (assets / "labels.txt").write_text("\n".join(model.labels) + "\n", encoding="utf-8")
+    for name, text in code(model, template, N_CASES).items():
+        place = folder if name.endswith(".kts") else tests if name == "GoldenTest.kt" else kotlin
+        (place / name).write_text(text, encoding="utf-8")
+    text = readme(model, template, N_CASES, known.accuracy, known.latency)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _write_golden(model: Deployed, folder: Path, pixels: np.ndarray, scores: np.ndarray, names: list[str]) -> None:
+    folder.mkdir(parents=True)
+    cases = []
+    inputs = model.input_of(pixels)
+    for i, name in enumerate(names):
+        sample.crop(name).save(folder / f"{i}.png")
+        (folder / f"{i}_input.bin").write_bytes(
+            np.ascontiguousarray(inputs[i], inputs.dtype.newbyteorder("<")).tobytes()
+        )
+        (folder / f"{i}_scores.bin").write_bytes(scores[i].astype("<f4").tobytes())
+        top1 = int(scores[i].argmax())
+        cases.append(
+            {
+                "photograph": f"{i}.png",
+                "source": name,
+                "input": f"{i}_input.bin",
+                "output": f"{i}_scores.bin",
+                "top1": top1,
+                "label": model.labels[top1],
+                "score": float(scores[i][top1]),
+                "margin": _margin(scores[i]),
+            }
+        )
+    spread = float(scores.max() - scores.min())  # at most 1 for probabilities; a file may end in logits
+    golden = {
+        "model": model.asset,
+        "sha256": model.sha256,
+        "input": {"shape": [1, *pixels.shape[1:]], "dtype": model.input.dtype},
+        "output": {"shape": [1, scores.shape[1]], "dtype": "float32"},
+        "tolerance": model.tolerance * max(1.0, spread),
+        "cases": cases,
+    }
+    _write_json(folder / GOLDEN_FILE, golden)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@functools.cache
+def template(name: str) -> str:
+    """Return the text of a file in handoff_files/."""
+    return resources.files("edgenet.handoff.files").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,339 @@
+"""File -> pixels -> network input: the only place that opens, crops, resizes or normalises a picture.
+
+A picture is turned upright by its EXIF orientation, made 8-bit RGB, cropped and resized as EfficientNet's authors do
+(https://github.com/tensorflow/tpu, models/official/efficientnet/preprocessing.py): the centre square with a side of
+res / (res + 32) of the short side, then bicubic to res x res. What is not plain 8-bit RGB:
+
+    transparent          put on white, as a page shows it: the colour under a transparent pixel is arbitrary
+    16-bit grayscale     scaled to 8 bits (PIL's own conversion would clip)
+    CMYK                 converted without its ICC profile, as TensorFlow's decoder does; Adobe's inversion is undone
+    animated, paged      the first frame
+    32-bit, float, LAB   refused: there is no agreed range or conversion
+    > 179 megapixels     refused: decoding would take gigabytes
+
+JPEG is decoded at full size: the decoder's scaled modes (`Image.draft`) are faster and give other pixels.
+"""
+
+import collections
+import contextlib
+import functools
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from edgenet.errors import InputError
+from edgenet.images import sample
+from edgenet.results import ImageSet
+
+Pixels = NDArray[np.uint8]
+
+MAX_PIXELS = 178_956_970  # 512 MiB as RGB; where PIL, too, refuses a file as a decompression bomb
+MAX_SKIPPED_PERCENT = 1
+
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")  # by content, not by extension
+_RESAMPLING = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
+_PIL_MODULES = r"PIL\."
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photograph becomes a network's input: (pixel - mean) / std on a square of `resolution_px`.
+
+    `mean` and `std` are in 0..255 and, like the pixels, in `channel_order` ("rgb" or "bgr").
+    """
+
+    resolution_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop_padding_px: int = 32
+    interpolation: str = "bicubic"
+    channel_order: str = "rgb"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
+        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+        if self.resolution_px < 1 or self.crop_padding_px < 0:
+            raise InputError(
+                f"preprocessing with resolution {self.resolution_px} and crop padding {self.crop_padding_px}: "
+                "give a resolution of at least 1 px and a padding of at least 0 px"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(v > 0 for v in self.std):
+            raise InputError(
+                f"preprocessing with mean {self.mean} and std {self.std}: give three numbers each, std > 0"
+            )
+        if self.interpolation not in _RESAMPLING:
+            raise InputError(f"unknown interpolation '{self.interpolation}' (valid: {', '.join(_RESAMPLING)})")
+        if self.channel_order not in ("rgb", "bgr"):
+            raise InputError(f"unknown channel order '{self.channel_order}' (valid: rgb, bgr)")
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Preprocessing":
+        """Build it from what `to_json` gave; unknown keys are ignored.
+
+        Raises:
+            InputError: a key is missing or a value is not valid.
+        """
+        try:
+            return cls(**{k: data[k] for k in cls.__dataclass_fields__ if k in data})
+        except (TypeError, ValueError) as e:
+            raise InputError(f"not a preprocessing ({e}): it needs resolution_px, mean and std") from None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some pictures of a stream: `indices` (n,) into the ImageSet, `pixels` (n, H, W, 3) uint8."""
+
+    indices: NDArray[np.int64]
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that could not be decoded, and why."""
+
+    file: str
+    why: str
+
+
+def decode(file: str, preprocessing: Preprocessing) -> Pixels:
+    """Return the picture as the network sees it before normalisation: (H, W, 3) uint8, in its channel order.
+
+    Raises:
+        InputError: the file cannot be decoded; the message starts with its name.
+    """
+    picture = _open_rgb(file)
+    res = preprocessing.resolution_px
+    side = max(1, int(res / (res + preprocessing.crop_padding_px) * min(picture.size)))
+    # Cropped, then resized, as the authors do: resize(box=...) would filter in pixels from outside of the crop.
+    square = _centre_square(picture, side).resize((res, res), _RESAMPLING[preprocessing.interpolation])
+    pixels = np.asarray(square, np.uint8)
+    return np.ascontiguousarray(pixels[..., ::-1]) if preprocessing.channel_order == "bgr" else pixels
+
+
+def normalise(pixels: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Return (pixels - mean) / std: (N, H, W, 3) uint8 -> (N, H, W, 3) float32."""
+    out = pixels.astype(np.float32)
+    out -= np.asarray(preprocessing.mean, np.float32)
+    out /= np.asarray(preprocessing.std, np.float32)
+    return out
+
+
+def stream(
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    chunk: int = 64,
+    workers: int | None = None,
+    skipped_before: Sequence[Skipped] = (),
+) -> "Stream":
+    """Decode a set on all cores ahead of use; see `Stream`."""
+    return Stream(images, preprocessing, chunk, workers, skipped_before)
+
+
+class Stream:
+    """The pictures of a set as `Chunk`s, in order, decoded by threads that run ahead of the reader.
+
+    No more than three chunks of decoded pictures exist at a time beside what the reader keeps, so memory does not grow
+    with the set. A file that cannot be decoded is left out and listed in `skipped`. Every iteration starts anew.
+
+    Args:
+        chunk: pictures in a Chunk; the last may have fewer.
+        workers: decoding threads; by default one for each core this process may use.
+        skipped_before: what another part of the same split skipped, so that the 1 % is that of the whole set.
+
+    Raises (while iterating):
+        InputError: as soon as more than 1 % of the set was skipped, or when nothing is left.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        preprocessing: Preprocessing,
+        chunk: int = 64,
+        workers: int | None = None,
+        skipped_before: Sequence[Skipped] = (),
+    ) -> None:
+        if chunk < 1 or (workers is not None and workers < 1):
+            raise InputError(f"a stream of chunks of {chunk} by {workers} workers: give at least 1 of each")
+        self.images, self.preprocessing, self.chunk = images, preprocessing, chunk
+        self.workers = workers or cores()
+        self.skipped: list[Skipped] = []
+        self._skipped_before = tuple(skipped_before)
+
+    def __len__(self) -> int:
+        """Pictures in the set, the skipped ones included."""
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        self.skipped = []
+        n_set = self.images.n_set or len(self.images)
+        indices: list[int] = []
+        pixels: list[Pixels] = []
+        n_read = 0
+        for i, result in self._decoded():
+            if isinstance(result, Skipped):
+                self.skipped.append(result)
+                refuse_too_many([*self._skipped_before, *self.skipped], n_set)
+                continue
+            n_read += 1
+            indices.append(i)
+            pixels.append(result)
+            del result  # else the last picture of a chunk lives on while the reader works
+            if len(indices) == self.chunk:
+                yield _take(indices, pixels)
+        if indices:
+            yield _take(indices, pixels)
+        if n_read == 0 and self.skipped:
+            raise InputError(_unreadable(self.skipped, len(self.images)))
+
+    def _decoded(self) -> Iterator[tuple[int, Pixels | Skipped]]:
+        _prepare_pil()  # here, once, before threads do
+        ahead = max(self.chunk, 2 * self.workers)
+        waiting: collections.deque[Future[Pixels | Skipped]] = collections.deque()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+        try:
+            for n, file in enumerate(self.images.files):
+                waiting.append(pool.submit(_decode_or_skip, file, self.preprocessing))
+                if len(waiting) > ahead:
+                    yield n - ahead, waiting.popleft().result()
+            n = len(self.images) - len(waiting)
+            while waiting:
+                yield n, waiting.popleft().result()
+                n += 1
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def load_pixels(images: ImageSet, preprocessing: Preprocessing, workers: int | None = None) -> Pixels:
+    """Return all pictures of a small set: (N, H, W, 3) uint8, without those that could not be decoded.
+
+    Raises:
+        InputError: more than 1 % of them could not be decoded.
+    """
+    res = preprocessing.resolution_px
+    chunks = [c.pixels for c in stream(images, preprocessing, workers=workers)]
+    return np.concatenate(chunks) if chunks else np.zeros((0, res, res, 3), np.uint8)
+
+
+def thumbnail(file: str, side_px: int = 96) -> bytes:
+    """Return the centre square of a picture, upright, as a JPEG of side_px x side_px.
+
+    Raises:
+        InputError: the file cannot be decoded.
+    """
+    picture = _open_rgb(file)
+    square = _centre_square(picture, min(picture.size)).resize((side_px, side_px), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    square.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def _take(indices: list[int], pixels: list[Pixels]) -> Chunk:
+    out = Chunk(np.asarray(indices, np.int64), np.stack(pixels))
+    indices.clear()
+    pixels.clear()
+    return out
+
+
+def _decode_or_skip(file: str, preprocessing: Preprocessing) -> Pixels | Skipped:
+    try:
+        return decode(file, preprocessing)
+    except InputError as e:
+        return Skipped(file, str(e).removeprefix(f"{file}: "))
+
+
+def refuse_too_many(skipped: Sequence[Skipped], n_set: int) -> None:
+    """Raise InputError where more than 1 % of a set cannot be read."""
+    if len(skipped) * 100 > n_set * MAX_SKIPPED_PERCENT:
+        raise InputError(_unreadable(skipped, n_set))
+
+
+def _unreadable(skipped: Sequence[Skipped], n_set: int) -> str:
+    shown = ", ".join(f"{s.file} ({s.why})" for s in skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+    allowed = f"at most {MAX_SKIPPED_PERCENT} % may be left out"
+    return f"{len(skipped)} or more of {n_set} images cannot be read, {allowed}: {shown}; repair or remove them"
+
+
+def _open_rgb(file: str) -> Image.Image:
+    # An upright 8-bit RGB picture that is loaded and holds no open file.
+    if sample.is_sample(file):
+        return sample.crop(file)
+    try:
+        with Image.open(file, formats=_prepare_pil()) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            picture.load()
+            return _rgb(_upright(picture))
+    except Image.DecompressionBombError:
+        why = f"larger than {MAX_PIXELS / 1e6:.0f} megapixels; scale it down"
+    except UnidentifiedImageError:
+        heif = Path(file).suffix.lower() in (".heic", ".heif")
+        why = "HEIC cannot be read; convert it to JPEG" if heif else "not an image, or cut off in its header"
+    except Exception as e:  # PIL's parsers let whatever a broken file provokes through: struct.error, KeyError, ...
+        why = (isinstance(e, OSError) and e.strerror) or str(e) or type(e).__name__
+        if "truncated" in why.lower() or "create decoder object" in why:  # the latter is WebP's way to say it
+            why = "the file is truncated"
+    raise InputError(f"{file}: {why}")
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()  # once, before threads need it
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _prepare_pil() -> tuple[str, ...]:
+    # PIL warns of odd metadata and of large pictures. What matters ends in `skipped`; a filter of the whole process,
+    # since warnings.catch_warnings is not safe in threads.
+    entry = warnings.filters[0] if warnings.filters else None
+    if entry is None or entry[0] != "ignore" or getattr(entry[3], "pattern", "") != _PIL_MODULES:
+        warnings.filterwarnings("ignore", module=_PIL_MODULES)
+    return _formats()
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    with contextlib.suppress(Exception):  # damaged EXIF data does not make the picture unreadable
+        ImageOps.exif_transpose(picture, in_place=True)  # a copy would not know its format
+    return picture
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
+        wide = np.asarray(picture).astype(np.uint32)  # 0..65535
+        picture = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    elif picture.mode in ("I", "F", "LAB"):
+        raise ValueError(f"pixels of mode {picture.mode} have no agreed range; convert it to 8-bit RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")  # a copy, so that it outlives the open file
+
+
+def _centre_square(picture: Image.Image, side: int) -> Image.Image:
+    # The authors round the offset up: ((size - side) + 1) // 2.
+    left, top = (picture.width - side + 1) // 2, (picture.height - side + 1) // 2
+    return picture.crop((left, top, left + side, top + side))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

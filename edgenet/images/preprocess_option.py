@@ -1,0 +1,95 @@
+"""What `--preprocess` says: a preset, settings, or a preset with settings changed.
+
+    torch                                                           torchvision's: resize 256, crop 224, ImageNet mean
+    mean=127.5 std=127.5                                            the rest as the default
+    torch crop=0 size=256
+    mean=123.675,116.28,103.53 std=58.395,57.12,57.375 crop=32 order=rgb size=224 interpolation=bilinear
+
+The network's input is (pixel - mean) / std, with pixels, mean and std in 0..255 and in the channel order that `order`
+names. `crop` is what is cut away: the centre square of size / (size + crop) of the short side is taken. torchvision's
+"resize 256, centre crop 224" is crop=32 at size=224.
+"""
+
+import math
+from typing import Any
+
+from edgenet.errors import InputError
+from edgenet.images import Preprocessing
+from edgenet.models.zoo import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD
+
+# Preset -> fields of Preprocessing. tf, torch and caffe are the modes of keras.applications' preprocess_input.
+PRESETS: dict[str, dict[str, Any]] = {
+    "tf": {"mean": (127.5,) * 3, "std": (127.5,) * 3, "interpolation": "bilinear"},
+    "torch": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bilinear"},
+    "caffe": {
+        "mean": (103.939, 116.779, 123.68), "std": (1.0,) * 3, "interpolation": "bilinear", "channel_order": "bgr",
+    },
+    "raw": {"mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bilinear"},
+    "unit": {"mean": (0.0,) * 3, "std": (255.0,) * 3, "interpolation": "bilinear"},
+    "efficientnet": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+    "lite": {"mean": LITE_MEAN, "std": LITE_STD},
+}  # fmt: skip
+_FIELDS = {
+    "mean": "mean",
+    "std": "std",
+    "crop": "crop_padding_px",
+    "order": "channel_order",
+    "size": "resolution_px",
+    "interpolation": "interpolation",
+}
+EXAMPLES = "e.g. --preprocess torch, or --preprocess 'mean=127.5 std=127.5'"
+
+
+def parse_preprocess(text: str, resolution_px: int | None) -> Preprocessing:
+    """Return what `text` says.
+
+    Args:
+        resolution_px: the side of the model's input, None where the model leaves it open; then `size` must say it.
+
+    Raises:
+        InputError: an unknown preset or setting, a value that does not fit it, mean or std missing, a size that is not
+            the model's.
+    """
+    words = text.replace(";", " ").split()
+    if not words:
+        raise InputError(f"--preprocess is empty: give a preset ({', '.join(PRESETS)}) or settings, {EXAMPLES}")
+    fields: dict[str, Any] = {}
+    given: set[str] = set()
+    for i, word in enumerate(words):
+        key, equals, value = word.partition("=")
+        if not equals:
+            if key not in PRESETS or i > 0:
+                where = "comes first" if key in PRESETS else f"is not known (valid: {', '.join(PRESETS)})"
+                raise InputError(f"--preprocess '{text}': the preset '{key}' {where}; settings are KEY=VALUE")
+            fields.update(PRESETS[key])
+            continue
+        if key not in _FIELDS:
+            raise InputError(f"--preprocess '{text}': unknown setting '{key}' (valid: {', '.join(_FIELDS)})")
+        if key in given:
+            raise InputError(f"--preprocess '{text}': '{key}' is given twice")
+        given.add(key)
+        fields[_FIELDS[key]] = _value(text, key, value)
+    for key in ("mean", "std"):
+        if key not in fields:
+            raise InputError(f"--preprocess '{text}': {key} is missing, in 0..255; {EXAMPLES}")
+    size = fields.pop("resolution_px", resolution_px)
+    if size is None:
+        raise InputError("the model leaves the size of its input open: say it, e.g. --preprocess 'torch size=224'")
+    if resolution_px is not None and size != resolution_px:
+        raise InputError(f"--preprocess '{text}': size={size}, but the model takes {resolution_px} px: leave size out")
+    return Preprocessing(size, **fields)
+
+
+def _value(text: str, key: str, value: str) -> Any:
+    try:
+        if key in ("mean", "std"):
+            numbers = tuple(float(v) for v in value.split(","))
+            if not all(math.isfinite(v) for v in numbers) or len(numbers) not in (1, 3):
+                raise ValueError
+            return numbers * 3 if len(numbers) == 1 else numbers
+        if key in ("crop", "size"):
+            return int(value)
+    except ValueError:
+        wanted = "one number or three, as 1,2,3" if key in ("mean", "std") else "a whole number of pixels"
+        raise InputError(f"--preprocess '{text}': {key} must be {wanted}, was '{value}'") from None
+    return value.lower()

@@ -1,0 +1,243 @@
+"""Timing and evaluating on devices: what `run`, `bench` and `evaluate --device` ask of them.
+
+Devices run one after another, because each measurement wants this machine for itself; only phones, which do the work
+alone, run at the same time. A device that fails is a Failure, and the others go on.
+"""
+
+import platform
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgenet.device_bench import Device, Plan, Request, open_device
+from edgenet.device_bench.registry import parse
+from edgenet.device_bench.steadiness import seconds_of
+from edgenet.device_bench.timing import PUBLISHED
+from edgenet.errors import EdgenetError, InputError
+from edgenet.evaluate import Candidate, evaluate
+from edgenet.export.runtime import READS
+from edgenet.images import Preprocessing
+from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, sha256_of
+
+# A run compares a dozen files, so that a per cent decides nothing; `bench` is for those who want to know.
+# Every run of it counts: in so short a time one file has the core to itself and the next has not, and would seem slower
+# if runs were set aside. Shared rounds disturb all files alike.
+RUN_PLAN = Plan(target_ci=0.01, max_rounds=20, every_run=True)
+BENCH_PLAN = Plan()
+SUFFIXES = (".tflite", ".onnx", ".xml")
+_AT_ONCE = ("adb",)
+_ROUNDING = 4e-6  # float32 probabilities that differ by so much differ by the order of additions
+_REMEDY = "`edgenet devices` lists those that are there; the same command goes on with what is missing"
+
+Progress = Callable[[int, int], None]  # (done, in all)
+Measured = Measurement | Estimate  # an accelerator that is not here is estimated, and never said to be measured
+
+
+def request_of(
+    threads: int = 1,
+    runtime: str | None = None,
+    delegate: str | None = None,
+    cores: str | None = None,
+    sustained: str | None = None,
+    publish: bool = False,
+) -> Request:
+    """Return what the options of `edgenet bench` ask for.
+
+    Args:
+        cores: core numbers with commas, such as "2,3".
+        sustained: a duration, such as "10m".
+
+    Raises:
+        InputError: an option makes no sense, or two exclude each other.
+    """
+    if threads < 1:
+        raise InputError(f"--threads must be at least 1, was {threads}")
+    if runtime is not None and runtime not in READS:
+        raise InputError(f"unknown runtime '{runtime}' (valid: {', '.join(READS)})")
+    if sustained and publish:
+        raise InputError("--publish and --sustained exclude each other: published rules time rounds, not one long run")
+    plan = PUBLISHED if publish else BENCH_PLAN
+    if sustained:
+        plan = replace(plan, sustained_s=seconds_of(sustained), self_check=False)
+    return Request(threads, runtime, delegate, _cores(cores), plan)
+
+
+def _cores(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    parts = text.split(",")
+    if not all(p.strip().isdecimal() for p in parts):
+        raise InputError(f"--cores takes core numbers with commas, such as 2,3; it was '{text}'")
+    return tuple(dict.fromkeys(int(p) for p in parts))
+
+
+def check_files(paths: Sequence[Path]) -> None:
+    """Raise InputError for what is not there or is no model file by its name."""
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"no file {path}: give model files, .tflite, .onnx or .xml")
+        if path.suffix not in SUFFIXES:
+            raise InputError(f"{path} is not a model file by its name: give model files, .tflite, .onnx or .xml")
+
+
+def bench_on(
+    devices: Sequence[str],
+    artifacts: Sequence[tuple[str, Path]],
+    request: Request,
+    progress: Progress | None = None,
+) -> tuple[list[Measured], list[Failure]]:
+    """Time (id, path) pairs on each device.
+
+    Returns:
+        measurements, or estimates, and failures, in the order of the devices. A failure of a device has its name; one
+        of a file that failed on another device than this machine names both.
+
+    Raises:
+        InputError: a device is written wrongly; or there is only one, and it cannot do what is asked.
+    """
+    for device in devices:
+        parse(device)
+    lock = threading.Lock()
+    steps = dict.fromkeys(devices, (0, 0))
+
+    def one(device: str) -> tuple[list[Measured], list[Failure]]:
+        def step(done: int, total: int, _: str) -> None:
+            with lock:
+                steps[device] = (done, total)
+                if progress is not None:
+                    # Those that have not begun are taken to be as long as this one.
+                    progress(sum(d for d, _ in steps.values()), sum(t or total for _, t in steps.values()))
+
+        try:
+            with open_device(device) as d:
+                measurements, failures = d.bench(artifacts, request, step)
+        except InputError as e:
+            if len(devices) == 1:
+                raise
+            return [], [Failure("bench", device, str(e), _REMEDY)]
+        except EdgenetError as e:
+            return [], [Failure("bench", device, str(e), _REMEDY)]
+        return list(measurements), [_named(f, device) for f in failures]
+
+    found: dict[str, tuple[list[Measured], list[Failure]]] = {}
+    at_once = [d for d in devices if parse(d)[0] in _AT_ONCE]
+    if len(at_once) > 1:
+        with ThreadPoolExecutor(len(at_once)) as pool:
+            found.update(zip(at_once, pool.map(one, at_once), strict=True))
+    for device in devices:
+        if device not in found:
+            found[device] = one(device)
+    return [m for d in devices for m in found[d][0]], [f for d in devices for f in found[d][1]]
+
+
+def _named(f: Failure, device: str) -> Failure:
+    return f if device == "local" or device in f.what else replace(f, what=f"{f.what} on {device}")
+
+
+def evaluate_on(
+    devices: Sequence[str],
+    files: Sequence[Path],
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    progress: Progress | None = None,
+) -> tuple[list[Evaluation], list[Failure]]:
+    """Run the pictures through each file on each device, and compare with what this machine answers, bit by bit.
+
+    Returns:
+        evaluations, each with `device`, `outputs_differing`, `largest_difference`, `difference` in words, and the
+        agreement of top-1 with this machine; and failures.
+
+    Raises:
+        InputError: a device is written wrongly, or too many pictures cannot be read.
+    """
+    for name in devices:
+        parse(name)
+    evaluations: list[Evaluation] = []
+    failures: list[Failure] = []
+    done = 0
+
+    def step(pictures: int, in_all: int) -> None:
+        if progress is not None:
+            progress(done * in_all + pictures, len(devices) * len(files) * in_all)
+
+    for name in devices:
+        try:
+            with open_device(name) as device:
+                info = device.info()
+                for path in files:
+                    found, failed = _evaluate_one(device, info, path, images, preprocessing, step)
+                    evaluations += found
+                    failures += failed
+                    done += 1
+        except InputError:
+            raise
+        except EdgenetError as e:
+            failures.append(Failure("evaluate", name, str(e), _REMEDY))
+    return evaluations, failures
+
+
+def _evaluate_one(
+    device: Device,
+    info: dict[str, Any],
+    path: Path,
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    progress: Progress,
+) -> tuple[list[Evaluation], list[Failure]]:
+    here, there, sha256 = str(path), f"{path} on {device.id}", sha256_of(path)
+    candidates = [Candidate(here, path, sha256), Candidate(there, path, sha256, device)]
+    found, failures = evaluate(candidates, images, preprocessing, reference=here, progress=progress)
+    remote = [e for e in found if e.artifact == there]
+    said = [replace(e, artifact=here, device=device.id, difference=difference(e, path, info)) for e in remote]
+    return said, [f for f in failures if f.what == there or not remote]
+
+
+def difference(e: Evaluation, path: Path, info: dict[str, Any]) -> str:
+    """Return in a sentence why a file answers otherwise on a device than here, as far as the two tell.
+
+    Args:
+        e: an evaluation there, compared with here.
+        info: what the device says of itself.
+    """
+    if not e.outputs_compared or e.outputs_differing is None:
+        return ""
+    machine = str(info.get("machine") or info.get("abi") or "the device")
+    if e.outputs_differing == 0:
+        return f"bit for bit the same: the kernels of {machine} compute what this machine's do"
+    if e.largest_difference is None:
+        return f"{machine} answers with numbers that are not finite: its kernels overflow, or the file is broken there"
+    reasons = []
+    if delegate := str(info.get("delegate") or ""):
+        reasons.append(f"it runs through the delegate {delegate} there, whose kernels are other ones")
+    elif machine != platform.machine():
+        reasons.append(f"the kernels for {machine} are other ones than those for {platform.machine()}")
+    ours, theirs = _version_here(e.runtime), (info.get("runtimes") or {}).get(e.runtime)
+    if theirs and ours and theirs != ours:
+        reasons.append(f"{e.runtime} is {theirs} there and {ours} here")
+    if e.largest_difference <= _ROUNDING:
+        reasons.append("so small a difference is float arithmetic in another order")
+    elif _is_integer(path):
+        reasons.append(
+            "integer kernels may round a product up or down when they scale it back, and such a step grows from "
+            "layer to layer"
+        )
+    else:
+        reasons.append(
+            "it is more than rounding: look for float16 arithmetic, or for a layer that is computed otherwise"
+        )
+    return "; ".join(reasons)
+
+
+def _is_integer(path: Path) -> bool:
+    from edgenet.export.inspect import inspect
+
+    return inspect(path).precision in ("int8", "int16x8", "dynamic")
+
+
+def _version_here(runtime: str) -> str | None:
+    from edgenet.device_bench.describe import runtimes
+
+    return runtimes().get(runtime)

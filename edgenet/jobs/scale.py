@@ -1,0 +1,292 @@
+"""`edgenet scale`: the network of a family that fills a latency budget on a device, found by measuring there.
+
+Compound scaling (scaling.py) with latency in the place of multiply-adds, which the EfficientNet paper did not do:
+phi grows until the device takes as long as allowed. Repeats are rounded up and filters to multiples of 8, so latency
+over phi is a staircase; a step too high for the budget is bridged by making the network a little wider or narrower.
+"""
+
+import dataclasses
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenet.errors import DeviceError, GateFailed, InputError
+from edgenet.jobs.output_folder import machine_context
+from edgenet.models.graph_drawing import Blueprint
+from edgenet.models.scaling import EFFICIENTNET, FAMILIES, Family, Scale, compound, family, scaled_px
+from edgenet.results import Failure, Measurement, Results, atomic_write
+
+TOLERANCE = 0.05  # of the budget: what is promised
+_AIM = 0.02  # the search goes on until the network is as near as this
+_MOST_NETWORKS = 12
+_PHIS = np.arange(-12, 8.01, 0.1)  # a 4,000th of the baseline's multiply-adds to 256 times as many
+_PHI_END = 0.25  # networks so near to an end of phi are the smallest or the largest
+_TILTS = np.linspace(0.8, 1.25, 16)  # factors on the width alone
+_TILT_REACH = 1.7  # times as fast or as slow as on the scale: more than any tilt makes of it
+_PHIS_TILTED = 6  # those nearest to the budget
+_ATTEMPTS = 3  # at a network that is still within the budget when it is timed again
+_ENOUGH = 4  # networks, after which a search that promises nothing better ends
+_TILT_PRICE = 0.2  # what a network off the compound scale has to be nearer by to be chosen
+_UNITS_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+def parse_budget_ms(text: str) -> float:
+    """Return "30ms", "0.5 s" or "900us" in milliseconds.
+
+    Raises:
+        InputError: it is no time, or none above 0.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zµ]+)\s*", text)
+    if found is None or found[2] not in _UNITS_MS:
+        raise InputError(f"--budget '{text}' is not a time: give a number and ms, s or us, e.g. --budget 30ms")
+    budget_ms = float(found[1]) * _UNITS_MS[found[2]]
+    if not budget_ms > 0:
+        raise InputError(f"--budget '{text}' is no time at all: give more than 0ms")
+    return budget_ms
+
+
+@dataclass(frozen=True)
+class ScaleJob:
+    """What `edgenet scale` is asked for.
+
+    Raises:
+        InputError: an argument makes no sense.
+    """
+
+    device: str
+    budget: str
+    out: Path
+    family: str = "efficientnet-lite"
+    threads: int = 1
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        from edgenet.device_bench.registry import parse
+
+        parse_budget_ms(self.budget)
+        family(self.family)
+        parse(self.device)
+        if self.threads < 1:
+            raise InputError(f"--threads must be at least 1, was {self.threads}")
+
+    @property
+    def budget_ms(self) -> float:
+        return parse_budget_ms(self.budget)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network that could be proposed. `tilt` is a factor on the compound scale's width; 1 is on the scale."""
+
+    phi: float
+    tilt: float
+    width: float
+    depth: float
+    resolution_px: int
+    multiply_adds: int
+    parameters: int
+    latency_ms: float | None = None  # once it is measured
+
+
+def propose(
+    of: Family,
+    budget_ms: float,
+    measure: Callable[[Blueprint], float],
+    most: int = _MOST_NETWORKS,
+    start: Point | None = None,
+) -> tuple[Point, list[Point]]:
+    """Return the network nearest to the budget, and all that were measured in the order they were.
+
+    Each time the network whose predicted latency is nearest to the budget is measured. The prediction is its
+    multiply-adds times the time that one took in the measured networks next to it.
+
+    Args:
+        measure: draws, exports and times a network; milliseconds.
+        most: how many networks may be measured.
+        start: where to begin; the baseline by default.
+
+    Raises:
+        InputError: even the smallest network takes longer than the budget, or the largest less.
+    """
+    on_scale = _distinct(_point(of, float(phi), 1.0) for phi in _PHIS)
+    measured: list[Point] = []
+
+    def predicted_ms(p: Point) -> float:
+        by_size = sorted(measured, key=lambda m: m.multiply_adds)
+        sizes = [math.log(m.multiply_adds) for m in by_size]
+        rates = [math.log((m.latency_ms or 0) / m.multiply_adds) for m in by_size]
+        return p.multiply_adds * math.exp(np.interp(math.log(p.multiply_adds), sizes, rates))
+
+    def off(p: Point) -> float:
+        return abs(math.log(predicted_ms(p) / budget_ms))
+
+    def distance(p: Point) -> float:
+        return abs(math.log((p.latency_ms or 0) / budget_ms))
+
+    chosen = start or _point(of, 0.0, 1.0)
+    while len(measured) < most:
+        latency_ms = measure(of.scaled(Scale(chosen.width, chosen.depth, chosen.resolution_px / of.resolution_px)))
+        measured.append(dataclasses.replace(chosen, latency_ms=latency_ms))
+        best = min(measured, key=distance)
+        if distance(best) <= _AIM:
+            return best, measured
+        _check_possible(of, measured[-1], budget_ms, _TILT_REACH)
+        near = sorted(on_scale, key=off)[:_PHIS_TILTED]
+        tilted = [_point(of, p.phi, float(tilt)) for p in near for tilt in _TILTS]
+        tried = {m.multiply_adds for m in measured}
+        new = [p for p in _distinct([*near, *tilted]) if p.multiply_adds not in tried]
+        chosen = min(new, key=lambda p: off(p) + _TILT_PRICE * abs(math.log(p.tilt)))
+        if len(measured) >= _ENOUGH and off(chosen) >= distance(best):
+            break
+    best = min(measured, key=distance)
+    _check_possible(of, best, budget_ms, 1 + TOLERANCE)
+    return best, measured
+
+
+def _check_possible(of: Family, p: Point, budget_ms: float, reach: float) -> None:
+    """Raise InputError where `p`, at an end of phi, is off by more than a factor of `reach`, and the end is why."""
+    ratio = (p.latency_ms or 0) / budget_ms
+    if p.phi <= _PHIS[0] + _PHI_END and ratio > reach:
+        words = ("fast", "smallest", "larger")
+    elif p.phi >= _PHIS[-1] - _PHI_END and ratio < 1 / reach:
+        words = ("slow", "largest", "smaller")
+    else:
+        return
+    raise InputError(
+        f"no {of.name} is as {words[0]} as {budget_ms:g} ms: the {words[1]}, at {p.resolution_px} px, takes "
+        f"{p.latency_ms:.3g} ms; give a {words[2]} --budget or another --family"
+    )
+
+
+def _point(of: Family, phi: float, tilt: float) -> Point:
+    scale = compound(phi, EFFICIENTNET)
+    width = scale.width * tilt
+    net = of.scaled(Scale(width, scale.depth, scale.resolution))
+    px = scaled_px(of.resolution_px, scale.resolution)
+    return Point(phi, tilt, width, scale.depth, px, net.multiply_adds, net.parameters)
+
+
+def _distinct(points: Any) -> list[Point]:
+    """Return one of each network: rounding makes many factors the same."""
+    return list({(p.multiply_adds, p.parameters): p for p in reversed(list(points))}.values())
+
+
+def scale(job: ScaleJob, progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Results:
+    """Find the network, export it to OUT, time the file that was written, and write OUT/results.json.
+
+    The file's weights are random: it proves the latency; its accuracy comes with training. context["scale"] holds
+    the proposal and what was measured on the way.
+
+    Raises:
+        InputError: the budget cannot be met by any network of the family, or the device only estimates.
+        DeviceError: the device failed.
+        GateFailed: no network was within 5 % of the budget; the nearest is exported all the same.
+    """
+    from edgenet.export import export_graph
+    from edgenet.export.graph import fingerprint
+    from edgenet.export.network import Network, canonical_names, classes_of
+    from edgenet.images import Preprocessing
+    from edgenet.models.zoo import LITE_MEAN, LITE_STD
+
+    of, budget_ms = FAMILIES[job.family], job.budget_ms
+    measured: list[Point] = []
+    best = _point(of, 0.0, 1.0)
+    with _timer(job) as timed:
+
+        def export(net: Blueprint, folder: Path) -> Any:
+            graph = canonical_names(net.graph())
+            ids, names = classes_of(1000)
+            preprocessing = Preprocessing(net.resolution_px, LITE_MEAN, LITE_STD)
+            network = Network(net.name, graph, preprocessing, ids, names, "random", fingerprint(graph))
+            return export_graph(network, graph, folder, format="tflite", precision="float32")
+
+        def measure(net: Blueprint) -> float:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / export(net, Path(folder)).path
+                return timed(path.name, path).median_ms
+
+        for attempt in range(_ATTEMPTS):
+            progress("scale", attempt, _ATTEMPTS)
+            best, tried = propose(of, budget_ms, measure, start=best)
+            measured += tried
+            factors = Scale(best.width, best.depth, best.resolution_px / of.resolution_px)
+            name = f"{of.name}-w{best.width:.2f}-d{best.depth:.2f}-{best.resolution_px}px"
+            with tempfile.TemporaryDirectory() as folder:
+                artifact = export(of.scaled(factors, name), Path(folder))
+                final = timed(artifact.id, Path(folder) / artifact.path)
+                met = abs(final.median_ms / budget_ms - 1) <= TOLERANCE
+                if met or attempt == _ATTEMPTS - 1:
+                    with atomic_write(job.out / artifact.path) as tmp:
+                        shutil.copyfile(Path(folder) / artifact.path, tmp)
+                    break
+        progress("scale", _ATTEMPTS, _ATTEMPTS)
+    assert best is not None
+    results = Results(context=_context(job, best, measured, final, met), artifacts=[artifact], measurements=[final])
+    results.save(job.out)
+    if not met:
+        raise GateFailed(
+            f"no {of.name} within 5 % of {budget_ms:g} ms on {job.device}: the nearest of {len(measured)}, {name}, "
+            f"takes {final.median_ms:.2f} ms and was exported; a quieter machine or a longer --budget may help"
+        )
+    return results
+
+
+def _context(job: ScaleJob, best: Point, measured: list[Point], final: Measurement, met: bool) -> dict[str, Any]:
+    return {
+        **machine_context(job.command),
+        "scale": {
+            "family": job.family,
+            "device": job.device,
+            "budget_ms": job.budget_ms,
+            "met": met,
+            **{k: v for k, v in dataclasses.asdict(best).items() if k != "latency_ms"},
+            "latency_ms": final.median_ms,
+            "measured": [dataclasses.asdict(m) for m in measured],
+        },
+    }
+
+
+@contextmanager
+def _timer(job: ScaleJob) -> Iterator[Callable[[str, Path], Measurement]]:
+    """Yield what times one file on the job's device, which stays open."""
+    from edgenet.device_bench import Request, open_device
+
+    with open_device(job.device) as device:
+
+        def timed(id: str, path: Path) -> Measurement:
+            found, failures = device.bench([(id, path)], Request(threads=job.threads))
+            if failures:
+                raise DeviceError(_said(failures[0]))
+            if not found or not isinstance(found[0], Measurement):
+                raise InputError(f"{job.device} only estimates: give a --device that measures, such as local")
+            return found[0]
+
+        yield timed
+
+
+def _said(failure: Failure) -> str:
+    return f"{failure.what} could not be timed: {failure.why}; {failure.remedy}"
+
+
+def lines(results: Results) -> list[tuple[str, str]]:
+    """Return the proposal as (label, text) rows."""
+    from edgenet.report.formatting import counted
+
+    found, m = results.context["scale"], results.measurements[0]
+    place = f"{m.device}, {counted(m.threads, 'thread')}, {m.runtime}"
+    return [
+        ("network", f"{found['family']}, width {found['width']:.2f}, depth {found['depth']:.2f}, "
+                    f"{found['resolution_px']} px"),
+        ("size", f"{found['parameters'] / 1e6:.2f} M parameters, {found['multiply_adds'] / 1e6:,.0f} M multiply-adds"),
+        ("latency", f"{m.median_ms:.2f} ms of {found['budget_ms']:g} on {place}"),
+        ("measured", f"{len(found['measured'])} networks on the way"),
+        ("file", f"{results.artifacts[0].path}; its weights are random: train it before it is used"),
+    ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""The networks: the zoo, their weights, and drawings of others without TensorFlow."""

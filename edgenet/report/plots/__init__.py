@@ -1,0 +1,1 @@
+"""Plots as inline SVG, written by hand: no library, no script, colours by CSS class."""

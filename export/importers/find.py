@@ -1,0 +1,306 @@
+"""From what the user has, a name of the zoo or a model file, to a `Source`: verified at once, built later.
+
+A model may be a .keras or .h5 file of Keras 2 or 3, a SavedModel folder, an ONNX file or a float .tflite. What a file
+is decides its content, not its name. Checking reads as little as tells a user what is wrong, and never TensorFlow;
+nothing in a file is run: pickles, Lambda layers and custom code are refused.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edgenet.errors import InputError
+from edgenet.export import metadata
+from edgenet.export.graph import Graph, read_tflite
+from edgenet.export.importers.classifier import checked, float_constants
+from edgenet.export.importers.found import Found, sha256_of_all
+from edgenet.export.importers.labels import class_labels
+from edgenet.export.inspect import looks_like
+from edgenet.export.network import Source, classes_of
+from edgenet.images import Pixels, Preprocessing, normalise
+from edgenet.images.preprocess_option import EXAMPLES, PRESETS, parse_preprocess
+from edgenet.models import weights as weights_module
+from edgenet.models import zoo
+from edgenet.results import sha256_of
+
+BATCH_PIXELS = 32 * 224**2  # of the batch whose statistics a network with random weights gets
+SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx", ".tflite")
+VALID = "a .keras, .h5, .onnx or float .tflite file, or a SavedModel folder"
+# Files that people have instead, and what to do.
+_OTHERS = {
+    ".pt": "a PyTorch file, which may carry code: export the model, torch.onnx.export(model, ...), and give the .onnx",
+    ".pth": "a PyTorch file of weights: export the model, torch.onnx.export(model, ...), and give the .onnx",
+    ".pkl": "a pickle, which edgenet never runs",
+    ".pickle": "a pickle, which edgenet never runs",
+    ".xml": "an OpenVINO model: give the file that it was made from",
+    ".pb": "a frozen graph or a part of a SavedModel: give the SavedModel's folder",
+    ".mlmodel": "a Core ML model: give the file that it was made from",
+    ".mlpackage": "a Core ML model: give the file that it was made from",
+    ".task": "a MediaPipe bundle: give the float .tflite in it",
+    ".safetensors": "a file of weights: give a model, or a zoo model with --weights",
+    ".npz": "a file of weights: give a model, or a zoo model with --weights",
+    ".toml": "a recipe: `edgenet run` takes it",
+}
+
+
+def find_source(
+    model: str,
+    weights: Path | None = None,
+    random_weights: bool = False,
+    *,
+    preprocess: str | None = None,
+    labels: Path | None = None,
+) -> Source:
+    """Find the model that the user means: a name of the zoo, or the path of a model file or folder.
+
+    Args:
+        weights: a file of pretrained weights; the zoo's package of them by default.
+        random_weights: use the initialiser's weights instead.
+        preprocess: how a picture becomes the input of a model file that does not say so (see preprocess_option.py).
+        labels: names of the classes of a model file.
+
+    Raises:
+        InputError: unknown model; weights that are missing, damaged or another variant's; a file that is no model, or
+            none that edgenet reads.
+        MissingDependency: the package with the weights is not installed.
+    """
+    if model not in zoo.MODELS and is_path(model):
+        if weights or random_weights:
+            option = "--weights" if weights else "--random-weights"
+            raise InputError(f"{model} carries its weights: leave {option} out, which is for models of the zoo")
+        return find_file(model, preprocess, labels)
+    spec = zoo.spec(model)
+    for option, given in (("--preprocess", preprocess), ("--labels", labels)):
+        if given is not None:
+            raise InputError(f"{option} is for a model file; {model} is of the zoo, which knows it: leave it out")
+    if weights and random_weights:
+        raise InputError("--weights and --random-weights exclude each other: give one")
+    loaded = (
+        weights_module.random(spec, spec.classes)
+        if random_weights
+        else weights_module.load(spec, weights, spec.classes)
+    )
+    ids, names = classes_of(spec.classes)
+
+    def build() -> Graph:
+        from edgenet.models.efficientnet import deploy
+
+        return deploy(spec, loaded.arrays)
+
+    def build_on(pixels: Pixels) -> Graph:
+        from edgenet.models.efficientnet import deploy, with_batch_statistics
+
+        x = normalise(pixels[: max(2, BATCH_PIXELS // spec.resolution_px**2)], preprocessing)
+        return deploy(spec, with_batch_statistics(spec, loaded.arrays, x))
+
+    preprocessing = Preprocessing(spec.resolution_px, spec.mean, spec.std)
+    source = Source(spec.name, preprocessing, ids, names, loaded.provenance, loaded.sha256, build)
+    return replace(source, build_on=build_on) if random_weights else source
+
+
+def is_path(model: str) -> bool:
+    """Whether the user means a file or a folder, there or not, and not a name of the zoo."""
+    path = Path(model)
+    return "/" in model or "\\" in model or path.suffix.lower() in (*SUFFIXES, *_OTHERS) or path.exists()
+
+
+def find_file(model: str, preprocess: str | None = None, labels: Path | None = None) -> Source:
+    """Return the `Source` of a model file or folder.
+
+    Args:
+        preprocess: how its input is made (see edgenet.images.preprocess_option); None where the file says so itself.
+        labels: the names of its classes, one a line, or CSV index,wnid,name.
+
+    Raises:
+        InputError: no such file, not a model that edgenet reads, or one that is no image classifier; the input's
+            preprocessing is not known; labels that do not fit.
+        MissingDependency: the package that reads this kind of file is not installed.
+    """
+    path = Path(model)
+    found = KINDS[kind_of(path)](path)
+    px = side_px(path, found.shape)
+    if preprocess is not None:
+        preprocessing = parse_preprocess(preprocess, px)
+    elif found.preprocessing is not None:
+        preprocessing = found.preprocessing
+    else:
+        hint = f" (its metadata says {found.hint})" if found.hint else ""
+        raise InputError(
+            f"{path} does not say how its input is made from a picture{hint}: give --preprocess, a preset "
+            f"({', '.join(PRESETS)}) or settings, {EXAMPLES}" + ("" if px else " with size=PIXELS")
+        )
+    build = functools.cache(lambda: found.build(preprocessing.resolution_px))
+    classes = found.classes
+    if classes is None:  # only the built graph tells
+        graph = build()
+        classes = int(np.prod(graph.tensors[graph.outputs[0]].shape))
+    if classes < 2:
+        raise InputError(
+            f"{path} gives {classes} number a picture; a classifier gives one for each of two classes or more"
+        )
+    ids, names = class_labels(classes, labels, found.labels)
+    return Source(artifact_name(path), preprocessing, ids, names, path.name, found.sha256, build)
+
+
+def artifact_name(path: Path) -> str:
+    """Return what the files that are made from `path` are called: its stem, in letters that every system takes."""
+    path = path.absolute()
+    stem = path.name if path.is_dir() else path.stem
+    if stem.isdigit():  # a version folder of a served SavedModel
+        stem = f"{path.parent.name}_{stem}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-") or "model"
+
+
+def kind_of(path: Path) -> str:
+    """Return the key of KINDS for a file or folder, by its content.
+
+    Raises:
+        InputError: there is none, or it is something else; the message says what.
+    """
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            return "savedmodel"
+        raise InputError(f"{path} is a folder without saved_model.pb, no SavedModel: give {VALID}")
+    if not path.exists():
+        raise InputError(f"there is no file {path}: give {VALID}, or a name that `edgenet models` lists")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file: give {VALID}")
+    try:
+        with open(path, "rb") as f:
+            head = f.read(4096)
+    except OSError as e:
+        raise InputError(f"cannot read {path}: {e.strerror}") from None
+    suffix, like = path.suffix.lower(), looks_like(head)
+    if suffix in _OTHERS:
+        raise InputError(f"{path} is {_OTHERS[suffix]}; edgenet reads {VALID}")
+    for magic, kind in ((b"\x89HDF\r\n\x1a\n", "h5"), (b"PK\x03\x04", "keras")):
+        if head.startswith(magic):
+            return kind
+    if head[4:8] == b"TFL3":
+        return "tflite"
+    if like == "an ONNX model" or (suffix == ".onnx" and like == "a binary file of an unknown kind"):
+        return "onnx"
+    raise InputError(f"{path} looks like {like}: give {VALID}")
+
+
+def side_px(path: Path, shape: Sequence[int | None]) -> int | None:
+    """Return the side of the square that a model takes, None where it is open.
+
+    Raises:
+        InputError: the input is no picture, not of three channels, not square, or half open.
+    """
+    shown = "x".join("?" if n is None else str(n) for n in shape)
+    if len(shape) != 4 or shape[3] not in (3, None):
+        raise InputError(
+            f"{path} takes an input of {shown or 'no shape'}; edgenet feeds colour pictures, 1 x H x W x 3"
+        )
+    if shape[0] not in (1, None):
+        raise InputError(f"{path} takes {shape[0]} pictures at once: save it with a batch of 1, or an open one")
+    if shape[1] != shape[2]:
+        raise InputError(f"{path} takes pictures of {shape[1] or '?'} x {shape[2] or '?'}; edgenet feeds squares")
+    return shape[1]
+
+
+def _find_onnx(path: Path) -> Found:
+    from edgenet.export.importers import onnx_importer as importer
+    from edgenet.export.importers.onnx_graph import NHWC
+
+    model = importer.load_onnx(path)
+    shape = importer.input_shape(model, str(path))
+    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
+        shown = "x".join("?" if n is None else str(n) for n in shape)
+        raise InputError(
+            f"{path} takes an input of {shown}; edgenet feeds colour pictures, N x 3 x H x W or N x H x W x 3"
+        )
+    nchw = shape[1] == 3
+    files = [path, *(path.parent / f for f in importer.external_files_of(path))]
+    props = {p.key: p.value for p in model.metadata_props}
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    sizes = [int(d.dim_value) for d in dims[1:] if d.HasField("dim_value")]
+    classes = int(np.prod(sizes)) if len(dims) > 1 and len(sizes) == len(dims) - 1 and min(sizes) > 0 else None
+
+    def build(px: int) -> Graph:
+        return checked(path, importer.from_onnx(model, (1, 3, px, px) if nchw else (1, px, px, 3)))
+
+    return Found(
+        tuple(shape[i] for i in NHWC) if nchw else shape,
+        sha256_of_all(files),
+        build,
+        classes,
+        _own_preprocessing(props.get("edgenet")),
+        tuple(props["labels"].splitlines()) if "labels" in props else None,
+    )
+
+
+def _find_tflite(path: Path) -> Found:
+    data = path.read_bytes()
+    try:
+        graph = read_tflite(data)
+        buffers, files = metadata.read_buffers(data), metadata.read_files(data)
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from None
+    except metadata.PARSE_ERRORS:
+        raise InputError(f"{path} is not a whole .tflite file: convert or copy it again") from None
+    graph = checked(path, float_constants(path, graph))
+    shape = graph.tensors[graph.inputs[0]].shape
+    about = buffers.get("edgenet")
+    labels = files.get(metadata.LABELS_FILE)
+    return Found(
+        shape,
+        sha256_of(path),
+        lambda px: graph,
+        int(np.prod(graph.tensors[graph.outputs[0]].shape)),
+        _own_preprocessing(about.decode() if about else None),
+        tuple(labels.decode("utf-8", "replace").splitlines()) if labels else None,
+        _normalization(data),
+    )
+
+
+def _normalization(data: bytes) -> str:
+    """Return mean and std of a file's TFLite metadata as `--preprocess` takes them; it says nothing of the crop."""
+    try:
+        image = (metadata.read_metadata(data).get("inputs") or [{}])[0]
+    except InputError:
+        return ""
+    mean, std = image.get("mean"), image.get("std")
+    return f"mean={','.join(f'{m:g}' for m in mean)} std={','.join(f'{s:g}' for s in std)}" if mean and std else ""
+
+
+def _find_h5(path: Path) -> Found:
+    from edgenet.export.importers.keras_file import find_h5
+
+    return find_h5(path)
+
+
+def _find_keras(path: Path) -> Found:
+    from edgenet.export.importers.keras_file import find_keras
+
+    return find_keras(path)
+
+
+def _find_saved_model(path: Path) -> Found:
+    from edgenet.export.importers.saved_model import find_saved_model
+
+    return find_saved_model(path)
+
+
+KINDS: dict[str, Callable[[Path], Found]] = {
+    "onnx": _find_onnx,
+    "tflite": _find_tflite,
+    "h5": _find_h5,
+    "keras": _find_keras,
+    "savedmodel": _find_saved_model,
+}
+
+
+def _own_preprocessing(about: str | None) -> Preprocessing | None:
+    """Return the preprocessing that a file of edgenet's carries."""
+    try:
+        return Preprocessing.from_json(json.loads(about)["preprocessing"]) if about else None
+    except (ValueError, KeyError, TypeError, InputError):
+        return None

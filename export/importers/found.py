@@ -1,0 +1,36 @@
+"""What a look at a model file told, before anything is built."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgenet.export.graph import Graph
+from edgenet.images import Preprocessing
+from edgenet.results import sha256_of
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a look at a file told.
+
+    `shape` is the input's (N, H, W, C), None where it is open. `classes`, `preprocessing` and `labels` are None where
+    the file does not say. `build(px)` gives the float graph for an input of that size.
+    """
+
+    shape: tuple[int | None, ...]
+    sha256: str
+    build: Callable[[int], Graph]
+    classes: int | None = None
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] | None = None
+    hint: str = ""  # what it says of its preprocessing, where that is not all
+
+
+def sha256_of_all(files: Sequence[Path]) -> str:
+    """Return one sha256 for one file or several."""
+    digests = [sha256_of(f) for f in files]
+    if len(files) == 1:
+        return digests[0]
+    text = "".join(f"{f.name} {d}\n" for f, d in zip(files, digests, strict=True))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,285 @@
+"""Whole Keras models, .keras and .h5, of Keras 2 and Keras 3: looked at without TensorFlow, built later.
+
+Their configuration names Python functions and classes. Before Keras sees it, every name in it is held against a list:
+a Lambda layer carries code, and a class outside of Keras is code that edgenet does not have.
+"""
+
+import json
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgenet.errors import EdgenetError, InputError, MissingDependency
+from edgenet.export.graph import Graph
+from edgenet.export.importers.classifier import checked
+from edgenet.export.importers.found import Found
+from edgenet.frameworks import keras as tf_keras
+from edgenet.frameworks import quiet, tensorflow
+from edgenet.results import sha256_of
+
+# Modules of Keras whose classes and functions only compute. keras.utils and others can open files and load code.
+_TRUSTED = re.compile(
+    r"^(keras|tf_keras)(\.src)?(\.(layers|models|engine|initializers|regularizers|constraints|activations|ops|"
+    r"dtype_policies|mixed_precision|backend\.common)(\..+)?)?$"
+    r"|^tensorflow\.python\.ops\.init_ops(_v2)?$"  # initializers that tf-keras borrows
+)
+_PASSES = {
+    "Activation", "Softmax", "ReLU", "Dropout", "Flatten", "Reshape", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
+    "BatchNormalization", "AveragePooling2D",
+}  # fmt: skip
+MAX_CONFIG_BYTES = 2**28
+
+
+def find_keras(path: Path) -> Found:
+    """Look at a .keras file. Raises InputError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if "config.json" not in names:
+                torch = any(n.endswith("data.pkl") for n in names)
+                what = (
+                    "a PyTorch file: export it to ONNX"
+                    if torch
+                    else "a zip archive, but no .keras model (no config.json)"
+                )
+                raise InputError(f"{path} is {what}; edgenet never runs what is in it")
+            if max(archive.getinfo(n).file_size for n in names if n.endswith(".json")) > MAX_CONFIG_BYTES:
+                raise InputError(f"{path} has a configuration of more than {MAX_CONFIG_BYTES} bytes: it is damaged")
+            config = json.loads(archive.read("config.json"))
+            about = json.loads(archive.read("metadata.json")) if "metadata.json" in names else {}
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, NotImplementedError, OSError) as e:
+        raise InputError(f"{path} is not a whole .keras file ({e}): save or copy it again") from None
+    return _found(path, config, str(about.get("keras_version", "3")))
+
+
+def find_h5(path: Path) -> Found:
+    """Look at a .h5 file. Raises InputError, MissingDependency."""
+    try:
+        import h5py
+    except ImportError:
+        raise MissingDependency("h5py", "export", "reading a .h5 file") from None
+    try:
+        with h5py.File(path, "r") as f:
+            stored = f.attrs.get("model_config")
+            version = f.attrs.get("keras_version", "2")
+            text = stored.decode() if isinstance(stored, bytes) else stored
+            version = version.decode() if isinstance(version, bytes) else str(version)
+            if text is None:
+                raise InputError(
+                    f"{path} holds weights only, no network: save the whole model, model.save('model.keras'); for a "
+                    "model of the zoo give its name and --weights"
+                )
+            config = json.loads(text)
+    except (OSError, ValueError, KeyError, RuntimeError) as e:
+        raise InputError(f"{path} is not a whole .h5 file ({_one_line(e)}): save or copy it again") from None
+    return _found(path, config, version)
+
+
+def _found(path: Path, config: Any, version: str) -> Found:
+    if not isinstance(config, dict) or not isinstance(config.get("config"), dict | list):
+        raise InputError(f"{path} has no network in its configuration: save the whole model, model.save('model.keras')")
+    config = {k: v for k, v in config.items() if k != "compile_config"}  # the loss and the optimizer are not needed
+    refuse_code(path, config)
+    for what in ("input", "output"):
+        names = _ends(config, what)
+        if len(names) > 1:
+            raise InputError(f"{path} has {len(names)} {what}s ({', '.join(names)}); an image classifier has one")
+    shape = _input_shape(config)
+    if shape is None:
+        shape = (None, None, None, 3)
+
+    def build(px: int) -> Graph:
+        return _build(path, version, px)
+
+    return Found(shape, sha256_of(path), build, _classes(config))
+
+
+def refuse_code(path: Path, config: Any) -> None:
+    """Raise InputError where a configuration asks for code that is not Keras' own."""
+    for item in _dicts(config):
+        kind = item.get("class_name")
+        if not isinstance(kind, str):
+            continue
+        inner = item.get("config")
+        name = inner.get("name") if isinstance(inner, dict) else None
+        named = f"{kind} '{name}'" if name else kind
+        if kind in ("Lambda", "__lambda__"):
+            raise InputError(f"{path} has the layer {named}, Python code in a file, which edgenet never runs")
+        if kind in ("DTypePolicy", "Policy") and isinstance(name, str) and "float16" in name:
+            raise InputError(
+                f"{path} is of mixed precision ({name}): build the network with the policy float32, load the weights "
+                "into it and save that"
+            )
+        module, registered = item.get("module"), item.get("registered_name")
+        if kind == "LayerScale" and re.match(r"^(tf_)?keras(\.src)?\.applications\.\w+$", str(module)):
+            continue  # ConvNeXt's own layer
+        foreign = "module" in item and not (isinstance(module, str) and _TRUSTED.match(module))
+        if foreign or (isinstance(registered, str) and ">" in registered):
+            where = f" of {module}" if isinstance(module, str) and module != "builtins" else ""
+            shown = inner if module == "builtins" and isinstance(inner, str) else named
+            raise InputError(_custom(path, f"class or function {shown}{where}"))
+
+
+def _custom(path: Path, what: str) -> str:
+    return (
+        f"{path} has the custom {what}, which edgenet does not have: save a network of Keras' own layers, or export it "
+        "to ONNX"
+    )
+
+
+def _dicts(item: Any) -> Iterator[dict[str, Any]]:
+    stack = [item]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            yield item
+            stack.extend(reversed(list(item.values())))
+        elif isinstance(item, list):
+            stack.extend(reversed(item))
+
+
+def _layers(model: dict[str, Any]) -> list[dict[str, Any]]:
+    inner = model["config"]
+    layers = inner.get("layers", []) if isinstance(inner, dict) else inner
+    return [layer for layer in layers if isinstance(layer, dict)]
+
+
+def _ends(model: dict[str, Any], what: str) -> list[str]:
+    """Return the names of a functional model's input or output layers; nothing for a sequential one."""
+    found = model["config"].get(f"{what}_layers") if isinstance(model["config"], dict) else None
+    if isinstance(found, dict):
+        return [str(n) for n in found]
+    if not isinstance(found, list) or not found:
+        return []
+    return [str(found[0])] if isinstance(found[0], str) else [str(f[0]) for f in found if isinstance(f, list) and f]
+
+
+def _input_shape(model: dict[str, Any]) -> tuple[int | None, ...] | None:
+    """Return the shape of a model's input, None where the configuration does not say."""
+    wanted = _ends(model, "input")
+    inner = model["config"] if isinstance(model["config"], dict) else {}
+    for layer in _layers(model):
+        config = layer.get("config")
+        if not isinstance(config, dict) or (wanted and config.get("name", layer.get("name")) != wanted[0]):
+            continue
+        shape = config.get("batch_shape") or config.get("batch_input_shape")
+        if isinstance(shape, dict):  # {"class_name": "__tuple__", "items": [...]}
+            shape = shape.get("items")
+        if shape is None and "layers" in config:
+            return _input_shape(layer)
+        if shape is not None:
+            return tuple(n if isinstance(n, int) else None for n in shape)
+        break
+    built = inner.get("build_input_shape") or (model.get("build_config") or {}).get("input_shape")
+    return tuple(n if isinstance(n, int) else None for n in built) if isinstance(built, list) else None
+
+
+def _classes(model: dict[str, Any]) -> int | None:
+    """Return the number of classes if the last layers say it plainly, None if only the built network can tell."""
+    wanted, layers = _ends(model, "output"), _layers(model)
+    if not layers or (wanted and layers[-1].get("config", {}).get("name") != wanted[0]):
+        return None
+    for layer in reversed(layers):
+        config = layer.get("config", {})
+        if layer.get("class_name") == "Dense":
+            return config.get("units") if isinstance(config.get("units"), int) else None
+        if layer.get("class_name") == "Conv2D":
+            return config.get("filters") if isinstance(config.get("filters"), int) else None
+        if layer.get("class_name") not in _PASSES:
+            return None
+    return None
+
+
+def _build(path: Path, version: str, px: int) -> Graph:
+    from edgenet.export.network import from_keras
+
+    model = _load(path, version)
+    for what in ("inputs", "outputs"):
+        if len(getattr(model, what, None) or [0]) > 1:
+            raise InputError(f"{path} has {len(getattr(model, what))} {what}; an image classifier has one")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras warns of what users cannot change here
+        return checked(path, converted(path, lambda: from_keras(model, (1, px, px, 3))))
+
+
+def _load(path: Path, version: str) -> Any:
+    """Load a model with the Keras that its file names, or else with the other one."""
+    loaders = {"Keras 3": _keras3, "Keras 2 (tf-keras)": tf_keras}
+    order = sorted(loaders, key=lambda name: (version[:1] == "2") != ("2" in name))
+    reasons = []
+    for name in order:
+        try:
+            module = loaders[name]()
+            with warnings.catch_warnings(), quiet():
+                warnings.simplefilter("ignore")
+                if path.suffix.lower() in (".keras", ".h5", ".hdf5"):
+                    return _load_with(module, path)
+                return _load_renamed(module, path)
+        except MissingDependency as e:
+            reasons.append(f"{name}: {e}")
+        except Exception as e:  # Keras raises whatever the broken part of a file provokes
+            if unknown := re.search(r"Unknown (\w+):? '?(?:\w+>)?(\w+)'?", str(e)):
+                raise InputError(_custom(path, f"{unknown[1]} {unknown[2]}")) from None
+            reasons.append(f"{name}: {_one_line(e)}")
+    raise InputError(
+        f"{path}, saved by Keras {version}, cannot be loaded: save it as a SavedModel (model.export) or as ONNX. "
+        f"{'; '.join(reasons)}"
+    )
+
+
+def _load_with(module: Any, path: Path) -> Any:
+    return module.models.load_model(str(path), compile=False, safe_mode=True)
+
+
+def _load_renamed(module: Any, path: Path) -> Any:
+    """Keras goes by the suffix, edgenet by the content."""
+    import tempfile
+
+    suffix = ".keras" if zipfile.is_zipfile(path) else ".h5"
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"model{suffix}"
+        link.symlink_to(path.absolute())
+        return _load_with(module, link)
+
+
+def _keras3() -> Any:
+    tensorflow()
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        with quiet():
+            import keras
+    except ImportError:
+        raise MissingDependency("keras", "export", "loading a Keras model") from None
+    if not keras.__version__.startswith("3"):
+        raise MissingDependency("keras 3", "export", "loading a model of Keras 3")
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(f"Keras is set to the backend {keras.backend.backend()}: set KERAS_BACKEND=tensorflow")
+    return keras
+
+
+def converted(path: Path, convert: Any) -> Graph:
+    """Return what `convert` gives, TFLite's converter's complaints as one line."""
+    try:
+        graph: Graph = convert()
+        return graph
+    except EdgenetError as e:
+        raise InputError(f"{path}: {e}") from None
+    except Exception as e:  # the converter's errors are MLIR's diagnostics, pages of them
+        text = str(e)
+        flex = re.search(r"(?:Flex|Custom) ops: ([^\n]*)", text)
+        ops = re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", text)
+        ops += re.findall(r"\b(?:tf\.)?([A-Z]\w+)\b", flex[1]) if flex else []
+        if ops:
+            named = ", ".join(dict.fromkeys(ops))
+            raise InputError(f"{path} has operators that TFLite does not have: {named}; replace them") from None
+        raise InputError(f"{path} cannot be converted: {_one_line(e)}") from None
+
+
+def _one_line(e: BaseException) -> str:
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    text = " ".join(lines)[:300] if lines else type(e).__name__
+    return text.rstrip(".")

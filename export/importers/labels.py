@@ -1,0 +1,84 @@
+"""Names of a model's classes: from the user's file, from the model file itself, or the default."""
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgenet.errors import EdgenetError, InputError
+from edgenet.export import metadata
+from edgenet.export.network import classes_of
+
+
+def class_labels(
+    n: int, file: Path | None, inside: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return ids and names of `n` classes: the user's file's, or what the model carries, or the default.
+
+    Raises:
+        InputError: the file cannot be read, or does not have `n` names.
+    """
+    ids, names = classes_of(n)
+    if file is not None:
+        return read_labels(file, n)
+    if inside is None or len(inside) != n or tuple(inside) == names:
+        return ids, names
+    return _ids_and_names(tuple(inside))
+
+
+def read_labels(file: Path, n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return ids and names of `n` classes from a text file, a name a line, or CSV index,wnid,name."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as e:
+        raise InputError(f"cannot read --labels {file}: {e.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--labels {file} is no text file: give one name a line, or CSV index,wnid,name") from None
+    lines = [line.strip() for line in text.strip("\r\n").splitlines()]
+    if lines and [c.strip() for c in lines[0].lower().split(",")] == ["index", "wnid", "name"]:
+        rows = [r for r in csv.reader(lines[1:]) if r]
+        bad = next((r for r in rows if len(r) != 3 or not r[0].strip().isdigit()), None)
+        if bad is not None or [int(r[0]) for r in rows] != list(range(len(rows))):
+            wrong = f"the row '{','.join(bad)}'" if bad else "rows out of order"
+            raise InputError(f"--labels {file} has {wrong}: give index,wnid,name with the indices 0, 1, 2, ...")
+        ids, names = tuple(r[1].strip() for r in rows), tuple(r[2].strip() for r in rows)
+    else:
+        ids, names = _ids_and_names(tuple(lines))
+    if len(names) != n:
+        raise InputError(
+            f"--labels {file} has {len(names)} names, the model {n} classes: give one name for each, in order"
+        )
+    if "" in names:
+        raise InputError(f"--labels {file}: the name of class {names.index('')} is empty: give one for each class")
+    return ids, names
+
+
+def _ids_and_names(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Take lines of "n01440764 tench" apart, if all are such."""
+    split = [re.fullmatch(r"(n\d{8})(?:[\s,:]+(.*))?", line) for line in lines]
+    if lines and all(split):
+        return tuple(m[1] for m in split if m), tuple(m[2] or m[1] for m in split if m)
+    return lines, lines
+
+
+def labels_in(path: Path) -> tuple[str, ...] | None:
+    """Return the names that a .tflite, .onnx or OpenVINO .xml file carries, None where there are none."""
+    suffix, text = path.suffix.lower(), None
+    try:
+        if suffix == ".tflite":
+            stored = metadata.read_files(path.read_bytes()).get(metadata.LABELS_FILE)
+            text = stored.decode("utf-8", "replace") if stored else None
+        elif suffix == ".onnx":
+            import onnx
+
+            properties = onnx.load(str(path), load_external_data=False).metadata_props
+            text = next((p.value for p in properties if p.key == "labels"), None)
+        elif suffix == ".xml":
+            from xml.etree import ElementTree
+
+            found = ElementTree.parse(path).find("./rt_info/labels")
+            text = "\n".join(json.loads(found.get("value", "[]"))) if found is not None else None
+    except (EdgenetError, ImportError, OSError, ValueError, SyntaxError):  # names are not worth an error
+        return None
+    return tuple(text.splitlines()) if text else None

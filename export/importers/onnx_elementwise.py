@@ -1,0 +1,214 @@
+"""ONNX operators that change every number on its own, or pairs of them, in TFLite's terms."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edgenet.errors import InputError
+from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value
+
+NONE = {"fusedActivationFunction": 0}
+FLOAT_MAX = float(np.finfo(np.float32).max)
+
+
+def same(kind: str, options_type: str = "NONE", **options: Any) -> Handler:
+    """Return the handler of an operator that TFLite has under another name."""
+
+    def handle(b: Importer, node: Node) -> Value:
+        return b.same(node, kind, b.value(node), options, options_type)
+
+    return handle
+
+
+def passed(b: Importer, node: Node) -> Value:
+    """Import what gives its input unchanged: Identity, Dropout."""
+    if node.kind == "Dropout" and (training := b.constant(node, 2)) is not None and bool(training):
+        raise InputError(f"{node} is in training mode: export the network in inference mode (model.eval())")
+    return b.value(node)
+
+
+def aligned(b: Importer, x: Value, rank: int) -> Value:
+    """Return activation `x` with axes of length 1 in front up to `rank`."""
+    return b.reshape(x, (1,) * (rank - x.rank) + x.shape) if x.rank < rank else x
+
+
+def constant_like(b: Importer, name: str, data: np.ndarray, x: Value) -> str:
+    """Add a constant in the order in which `x`, of its rank or higher, is stored."""
+    data = np.asarray(data, np.float32)
+    data = data.reshape((1,) * (x.rank - data.ndim) + data.shape)
+    if x.flat is not None and data.shape[-1] > 1:
+        data = data[..., x.flat_order()]
+    data = data.transpose(x.perm)
+    while data.ndim > 1 and data.shape[0] == 1:
+        data = data[0]
+    return b.add_constant(name, data if data.ndim else data.reshape(1))
+
+
+def binary(b: Importer, node: Node, kind: str, x: Value, y: Value | np.ndarray, swap: bool = False) -> Value:
+    """Add an operator of two operands that broadcast; `swap` puts `y` first."""
+    options_type = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions", "DIV": "DivOptions"}.get(kind)
+    options, options_type = (NONE, options_type) if options_type else ({}, "MaximumMinimumOptions")
+    if isinstance(y, np.ndarray):
+        if y.ndim > x.rank:
+            x = aligned(b, x, y.ndim)
+        if kind == "DIV" and not swap:
+            kind, y, options_type = "MUL", (1 / y.astype(np.float64)).astype(np.float32), "MulOptions"
+        other, shape = (
+            constant_like(b, f"{node.outputs[0].strip('/')}_constant", y, x),
+            np.broadcast_shapes(x.shape, y.shape),
+        )
+        out = replace(x, shape=shape)
+    else:
+        rank = max(x.rank, y.rank)
+        x, y = b.plain(aligned(b, x, rank)), b.plain(aligned(b, y, rank))
+        if np.prod(y.shape) > np.prod(x.shape):
+            x = b.turn(x, y.perm)
+        y = b.turn(y, x.perm)
+        other, out = y.name, replace(x, shape=np.broadcast_shapes(x.shape, y.shape))
+    operands = [other, x.name] if swap else [x.name, other]
+    return replace(out, name=b.emit(node, kind, operands, out.stored, options, options_type))
+
+
+def arithmetic(kind: str) -> Handler:
+    """Return the handler of Add, Sub, Mul or Div."""
+
+    def handle(b: Importer, node: Node) -> Value:
+        first, second = b.constant(node, 0), b.constant(node, 1)
+        if second is not None:
+            return binary(b, node, kind, b.value(node), second)
+        if first is not None:
+            return binary(b, node, kind, b.value(node, 1), first, swap=kind in ("SUB", "DIV"))
+        return binary(b, node, kind, b.value(node), b.value(node, 1))
+
+    return handle
+
+
+def extremes(kind: str) -> Handler:
+    """Return the handler of Min or Max, of two or more inputs."""
+
+    def handle(b: Importer, node: Node) -> Value:
+        known = [c for i in range(len(node.inputs)) if (c := b.constant(node, i)) is not None]
+        rest = [b.value(node, i) for i in range(len(node.inputs)) if b.constant(node, i) is None]
+        out = rest[0]
+        others: list[Value | np.ndarray] = [*rest[1:], *known]
+        for y in others:
+            out = binary(b, node, kind, out, y)
+        return out
+
+    return handle
+
+
+def clip(b: Importer, node: Node, x: Value, low: float, high: float) -> Value:
+    """Hold `x` within [low, high]: RELU, RELU6, or MAXIMUM and MINIMUM."""
+    kinds = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
+    if (low, high) in kinds:
+        return b.same(node, kinds[low, high], x)
+    if low == 0.0:
+        x = b.same(node, "RELU", x)
+    elif low > -FLOAT_MAX:
+        x = binary(b, node, "MAXIMUM", x, np.float32(low).reshape(1))
+    return binary(b, node, "MINIMUM", x, np.float32(high).reshape(1)) if high < FLOAT_MAX else x
+
+
+def clip_node(b: Importer, node: Node) -> Value:
+    """Import Clip."""
+    limits = []
+    for i, key, default in ((1, "min", -np.inf), (2, "max", np.inf)):
+        given = b.required(node, i, key) if node.input(i) else node.attributes.get(key, default)
+        limits.append(float(np.asarray(given).ravel()[0]) if np.size(given) else default)
+    return clip(b, node, b.value(node), *limits)
+
+
+def hard_sigmoid(b: Importer, node: Node) -> Value:
+    """max(0, min(1, alpha x + beta)) as ReLU6 does it: 6 times as large, then divided."""
+    alpha, beta = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
+    x = b.value(node)
+    if abs(alpha * 6 - 1) > 1e-6:
+        x = binary(b, node, "MUL", x, np.array([alpha * 6], np.float32))
+    x = binary(b, node, "ADD", x, np.array([beta * 6], np.float32))
+    return binary(b, node, "MUL", b.same(node, "RELU6", x), np.array([1 / 6], np.float32))
+
+
+def leaky_relu(b: Importer, node: Node) -> Value:
+    """Import LeakyRelu."""
+    return b.same(node, "LEAKY_RELU", b.value(node), {"alpha": node.attributes.get("alpha", 0.01)}, "LeakyReluOptions")
+
+
+def prelu(b: Importer, node: Node) -> Value:
+    """Import PRelu."""
+    x, slope = b.value(node), b.required(node, 1, "slope")
+    name = constant_like(b, f"{node.outputs[0].strip('/')}_slope", slope, x)
+    return replace(x, name=b.emit(node, "PRELU", [x.name, name], x.stored))
+
+
+def elu(b: Importer, node: Node) -> Value:
+    """Import Elu."""
+    if node.attributes.get("alpha", 1.0) != 1.0:
+        raise InputError(f"{node} has alpha {node.attributes['alpha']:g}; edgenet handles 1")
+    return b.same(node, "ELU", b.value(node))
+
+
+def gelu(b: Importer, node: Node) -> Value:
+    """Import Gelu."""
+    tanh = node.attributes.get("approximate", "none") == "tanh"
+    return b.same(node, "GELU", b.value(node), {"approximate": tanh}, "GeluOptions")
+
+
+def silu(b: Importer, node: Node) -> Value:
+    """Import Swish: x times its sigmoid."""
+    x = b.value(node)
+    alpha = node.attributes.get("alpha", 1.0)
+    inner = x if alpha == 1.0 else binary(b, node, "MUL", x, np.array([alpha], np.float32))
+    return binary(b, node, "MUL", x, b.same(node, "LOGISTIC", inner))
+
+
+def _softplus_of(b: Importer, node: Node, x: Value) -> Value:
+    """log(1 + exp(x)) as max(x, 0) + log(1 + exp(-|x|)), which does not overflow."""
+    small = b.same(
+        node, "EXP", b.same(node, "NEG", b.same(node, "ABS", x, {}, "AbsOptions"), {}, "NegOptions"), {}, "ExpOptions"
+    )
+    log = b.same(node, "LOG", binary(b, node, "ADD", small, np.ones(1, np.float32)))
+    return binary(b, node, "ADD", b.same(node, "RELU", x), log)
+
+
+def softplus(b: Importer, node: Node) -> Value:
+    """Import Softplus."""
+    return _softplus_of(b, node, b.value(node))
+
+
+def mish(b: Importer, node: Node) -> Value:
+    """Import Mish."""
+    x = b.value(node)
+    return binary(b, node, "MUL", x, b.same(node, "TANH", _softplus_of(b, node, x)))
+
+
+def power(b: Importer, node: Node) -> Value:
+    """Import Pow."""
+    exponent = b.required(node, 1, "exponent")
+    if exponent.size != 1 or float(exponent.ravel()[0]) not in (0.5, 1.0, 2.0):
+        raise InputError(f"{node} has an exponent other than 0.5, 1 and 2, which edgenet does not handle")
+    x = b.value(node)
+    kind = {0.5: "SQRT", 1.0: "", 2.0: "SQUARE"}[float(exponent.ravel()[0])]
+    return b.same(node, kind, x, {}, "SquareOptions" if kind == "SQUARE" else "NONE") if kind else x
+
+
+def reciprocal(b: Importer, node: Node) -> Value:
+    """Import Reciprocal."""
+    return binary(b, node, "DIV", b.value(node), np.ones(1, np.float32), swap=True)
+
+
+def cast(b: Importer, node: Node) -> Value:
+    """Import Cast."""
+    name = b.onnx.TensorProto.DataType.Name(node.attributes["to"])
+    if name not in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16"):
+        raise InputError(f"{node} turns an activation into {name}; edgenet handles real numbers")
+    return b.value(node)
+
+
+def expand(b: Importer, node: Node) -> Value:
+    """Import Expand."""
+    x, wanted = b.value(node), tuple(int(n) for n in b.required(node, 1, "shape"))
+    if np.broadcast_shapes(x.shape, wanted) != np.broadcast_shapes(x.shape):
+        return binary(b, node, "ADD", x, np.zeros(wanted, np.float32))
+    return x

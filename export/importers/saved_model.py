@@ -1,0 +1,145 @@
+"""TensorFlow SavedModel folders: the signature is read from saved_model.pb without TensorFlow, the graph built later.
+
+Only the few fields that are needed are read, by their numbers in saved_model.proto and meta_graph.proto of
+tensorflow/core/protobuf; the wire format is https://protobuf.dev/programming-guides/encoding/.
+"""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgenet.errors import InputError
+from edgenet.export.graph import Graph
+from edgenet.export.importers.classifier import checked
+from edgenet.export.importers.found import Found, sha256_of_all
+from edgenet.export.importers.keras_file import converted
+from edgenet.frameworks import quiet, tensorflow
+
+SERVING = "serving_default"
+_META_GRAPHS, _SIGNATURES, _KEY, _VALUE, _INPUTS, _OUTPUTS, _DTYPE, _SHAPE, _DIM, _SIZE = 2, 5, 1, 2, 1, 2, 2, 3, 2, 1
+_UNKNOWN_RANK = 3
+_FLOAT = 1  # DataType
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    name: str
+    dtype: int
+    shape: tuple[int | None, ...]
+
+
+def find_saved_model(path: Path) -> Found:
+    """Look at a SavedModel. Raises InputError."""
+    try:
+        signatures = _signatures((path / "saved_model.pb").read_bytes())
+    except OSError as e:
+        raise InputError(f"cannot read {path / 'saved_model.pb'}: {e.strerror}") from None
+    except (IndexError, ValueError):
+        raise InputError(f"{path / 'saved_model.pb'} is damaged: save or copy the model again") from None
+    named = {k: v for k, v in signatures.items() if not k.startswith("__saved_model_")}
+    key = SERVING if SERVING in named else next(iter(named)) if len(named) == 1 else None
+    if key is None:
+        has = f"it has {', '.join(sorted(named))}" if named else "it has none"
+        raise InputError(f"{path} has no signature {SERVING} ({has}): save it with one, e.g. model.export(folder)")
+    for what, tensors in zip(("inputs", "outputs"), named[key], strict=True):
+        if len(tensors) != 1:
+            names = ", ".join(t.name for t in tensors)
+            raise InputError(f"{path} has {len(tensors)} {what} ({names}); an image classifier has one")
+    image, out = named[key][0][0], named[key][1][0]
+    if image.dtype != _FLOAT:
+        raise InputError(
+            f"{path} takes numbers that are no float32; edgenet feeds normalised pictures: save it for such"
+        )
+    files = sorted(f for f in path.rglob("*") if f.is_file() and f.suffix != ".pbtxt" and f.name != "fingerprint.pb")
+    sizes = out.shape[1:]
+    classes = 1
+    for n in sizes:
+        classes *= n or 0
+
+    def build(px: int) -> Graph:
+        return _build(path, key, image.name, px)
+
+    return Found(image.shape, sha256_of_all(files), build, classes if sizes and classes else None)
+
+
+def _build(path: Path, key: str, name: str, px: int) -> Graph:
+    from edgenet.export.network import INPUT, from_function
+
+    tf = tensorflow()
+
+    def convert() -> Graph:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with quiet():
+                loaded = tf.saved_model.load(str(path))  # kept: the signature does not keep its variables alive
+            signature = loaded.signatures[key]
+            function = tf.function(
+                lambda image: next(iter(signature(**{name: image}).values())),
+                input_signature=[tf.TensorSpec((1, px, px, 3), tf.float32, INPUT)],
+            )
+            return from_function(function.get_concrete_function())
+
+    return checked(path, converted(path, convert))
+
+
+def _signatures(data: bytes) -> dict[str, tuple[list[_Tensor], list[_Tensor]]]:
+    found = {}
+    for meta_graph in _all(data, _META_GRAPHS):
+        for entry in _all(meta_graph, _SIGNATURES):
+            fields = dict(_fields(entry))
+            definition = bytes(fields[_VALUE])
+            tensors = tuple(
+                sorted((_tensor(e) for e in _all(definition, side)), key=lambda t: t.name)
+                for side in (_INPUTS, _OUTPUTS)
+            )
+            found[bytes(fields[_KEY]).decode()] = (tensors[0], tensors[1])
+    return found
+
+
+def _tensor(entry: bytes) -> _Tensor:
+    fields = dict(_fields(entry))
+    info = dict(_fields(bytes(fields[_VALUE])))
+    shape = bytes(info.get(_SHAPE, b""))
+    dims = [dict(_fields(d)).get(_SIZE, 0) for d in _all(shape, _DIM)]
+    sizes = tuple(None if not isinstance(n, int) or n >= 1 << 63 else n for n in dims)  # -1 is open
+    return _Tensor(bytes(fields[_KEY]).decode(), int(info.get(_DTYPE, 0)), sizes)
+
+
+def _all(data: bytes, number: int) -> Iterator[bytes]:
+    return (v for n, v in _fields(data) if n == number and isinstance(v, bytes))
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yield (number, value) of a message's fields."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        number, kind = tag >> 3, tag & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            yield number, value
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+            yield number, data[at : at + size]
+            at += size
+        elif kind == 2:
+            size, at = _varint(data, at)
+            if at + size > len(data):
+                raise ValueError("cut off")
+            yield number, data[at : at + size]
+            at += size
+        else:
+            raise ValueError(f"wire type {kind}")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise ValueError("not a number")

