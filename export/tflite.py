@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from edgenet.export import metadata
-from edgenet.export.graph import Graph, write_tflite
+from edgenet.export.graph import Graph
 from edgenet.export.network import Network
+from edgenet.export.tflite_file import write_tflite
 
 EDGENET_METADATA = "edgenet"
 SUFFIX = ".tflite"

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.export.graph import Graph, Op, Tensor, read_tflite
+from edgenet.export.graph import Graph, Op, Tensor
+from edgenet.export.tflite_file import read_tflite
 from edgenet.targets import EDGE_TPU_OPERATORS
 
 _EIGHT_BITS = {"int8", "uint8"}

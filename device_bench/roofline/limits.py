@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgenet.export.graph import Graph, Op, Quantization, Tensor, write_tflite
+from edgenet.export.graph import Graph, Op, Quantization, Tensor
+from edgenet.export.tflite_file import write_tflite
 
 # The product (M, K) by (K, N), as a 1x1 convolution of SIDE_PX x SIDE_PX: large enough for a kernel to reach its pace,
 # and in float32 small enough for a cache of 1 MB.

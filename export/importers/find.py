@@ -16,12 +16,13 @@ import numpy as np
 
 from edgenet.errors import InputError
 from edgenet.export import metadata
-from edgenet.export.graph import Graph, read_tflite
+from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import checked, float_constants
 from edgenet.export.importers.found import Found, sha256_of_all
 from edgenet.export.importers.labels import class_labels
 from edgenet.export.inspect import looks_like
 from edgenet.export.network import Source, classes_of
+from edgenet.export.tflite_file import read_tflite
 from edgenet.images import Pixels, Preprocessing, normalise
 from edgenet.images.preprocess_option import EXAMPLES, PRESETS, parse_preprocess
 from edgenet.models import weights as weights_module

@@ -20,8 +20,9 @@ from edgenet.calibration.integer_reference import (
 from edgenet.calibration.quantize import round_weights
 from edgenet.errors import InputError
 from edgenet.export import Network
-from edgenet.export.graph import Graph, Op, Quantization, Tensor, write_tflite
+from edgenet.export.graph import Graph, Op, Quantization, Tensor
 from edgenet.export.interface import with_io
+from edgenet.export.tflite_file import write_tflite
 from edgenet.images import load_pixels, normalise, open_images, split
 from edgenet.results import Calibration, ImageSet
 from helpers import tiny

@@ -8,8 +8,9 @@ import pytest
 from edgenet.calibration import quantize
 from edgenet.errors import InputError
 from edgenet.export import Network
-from edgenet.export.graph import Graph, Op, Quantization, Tensor, _unique_names, read_tflite, schema, write_tflite
+from edgenet.export.graph import Graph, Op, Quantization, Tensor
 from edgenet.export.network import canonical_names
+from edgenet.export.tflite_file import _unique_names, read_tflite, schema, write_tflite
 from edgenet.results import Calibration
 from helpers import tiny
 

@@ -16,10 +16,11 @@ from edgenet.calibration import quantize
 from edgenet.calibration.execute import Executor
 from edgenet.errors import InputError
 from edgenet.export import export_graph, find_source, metadata
-from edgenet.export.graph import Graph, write_tflite
+from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import as_classifier, rgb_input
 from edgenet.export.importers.keras_file import refuse_code
 from edgenet.export.importers.labels import labels_in
+from edgenet.export.tflite_file import write_tflite
 from edgenet.images import normalise
 from edgenet.images.preprocess_option import parse_preprocess
 from helpers import tiny
