@@ -30,7 +30,7 @@ from edgenet.calibration.quantize import (
     weight_scale,
 )
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Quantization
+from edgenet.export.graph import Graph, Op, Quantization, along_axis
 from edgenet.results import Calibration
 from edgenet.targets import PAIR_LIMIT
 
@@ -263,28 +263,17 @@ class _Geometry:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     dilation: tuple[int, int]
-    before: tuple[int, int]  # padding
-    after: tuple[int, int]
+    pads: tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right))
     out: tuple[int, int]
 
     @classmethod
     def of(cls, op: Op, weights: tuple[int, ...], shape: tuple[int, ...]) -> "_Geometry":
         if op.kind == "FULLY_CONNECTED":
             row = (1, int(np.prod(shape[:-1])))
-            return cls(row, (1, 1), (1, 1), (1, 1), (0, 0), (0, 0), row)
-        stride = (op.options["strideH"], op.options["strideW"])
-        dilation = (op.options.get("dilationHFactor", 1), op.options.get("dilationWFactor", 1))
-        kernel = (weights[1], weights[2])
-        out, before, after = [], [], []
-        for k, s, d, n in zip(kernel, stride, dilation, shape[1:3], strict=True):
-            reach = (k - 1) * d + 1
-            same = op.options["padding"] == 0
-            out.append(-(-n // s) if same else -(-(n - reach + 1) // s))
-            pad = max((out[-1] - 1) * s + reach - n, 0) if same else 0
-            before.append(pad // 2)
-            after.append(pad - pad // 2)
-        size = (shape[1], shape[2])
-        return cls(size, kernel, stride, dilation, tuple(before), tuple(after), tuple(out))  # type: ignore[arg-type]
+            return cls(row, (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), row)
+        size, kernel, window = (shape[1], shape[2]), (weights[1], weights[2]), op.window
+        pads, out = window.pads(size, kernel), window.output_size(size, kernel)
+        return cls(size, kernel, window.strides, window.dilations, pads, out)
 
     @property
     def positions(self) -> int:
@@ -306,13 +295,11 @@ class _Geometry:
         return found
 
     def _reads(self, axis: int, position: np.ndarray, tap: np.ndarray) -> np.ndarray:
-        return position[:, None] * self.stride[axis] + tap * self.dilation[axis] - self.before[axis]
+        return position[:, None] * self.stride[axis] + tap * self.dilation[axis] - self.pads[axis][0]
 
     def means(self, x: np.ndarray) -> np.ndarray:
         """Return (taps, C): what each tap reads of x, (..., C), in the mean over all positions."""
-        padded = np.pad(
-            x.reshape(*self.size, -1), ((self.before[0], self.after[0]), (self.before[1], self.after[1]), (0, 0))
-        )
+        padded = np.pad(x.reshape(*self.size, -1), (*self.pads, (0, 0)))
         (down, across), (height, width) = self.stride, self.out
         corners = [(i * self.dilation[0], j * self.dilation[1]) for i, j in np.ndindex(self.kernel)]
         return np.stack(
@@ -334,11 +321,10 @@ def _with_weight(graph: Graph, op: Op, weight: Weight | None) -> Graph:
     """Return the graph with the rounded weights of `op` in the place of the float ones."""
     if weight is None:
         return graph
-    shape = [1] * weight.values.ndim
-    shape[weight.axis] = -1
+    scale = along_axis(weight.scale, weight.axis, weight.values.ndim)
     tensors = dict(graph.tensors)
     t = tensors[str(op.inputs[1])]
-    tensors[t.name] = replace(t, data=weight.values.astype(np.float32) * weight.scale.reshape(shape))
+    tensors[t.name] = replace(t, data=weight.values.astype(np.float32) * scale)
     if weight.bias is not None and len(op.inputs) > 2 and op.inputs[2] is not None:
         tensors[op.inputs[2]] = replace(tensors[op.inputs[2]], data=weight.bias)
     return replace(graph, tensors=tensors)

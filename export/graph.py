@@ -34,9 +34,14 @@ class Activation(IntEnum):
     TANH = 4
 
     @property
-    def bounds(self) -> tuple[float, float] | None:
-        """The limits that it clips to, None where it does more than clip."""
-        return _BOUNDS.get(self)
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest number that it gives."""
+        return _BOUNDS[self]
+
+    @property
+    def clips(self) -> bool:
+        """Whether it leaves every number within its bounds as it is."""
+        return self != Activation.TANH
 
 
 _BOUNDS = {
@@ -44,6 +49,7 @@ _BOUNDS = {
     Activation.RELU: (0.0, np.inf),
     Activation.RELU_N1_TO_1: (-1.0, 1.0),
     Activation.RELU6: (0.0, 6.0),
+    Activation.TANH: (-1.0, 1.0),
 }
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import MissingDependency
-from edgenet.export.tensorflow_operators import FUNCTIONS, ON_REALS, axes
+from edgenet.export.tensorflow_operators import FUNCTIONS, ON_REALS, activated, axes
 from edgenet.frameworks import keras, quiet, tensorflow
 from edgenet.targets import PAIR_LIMIT
 
@@ -125,7 +125,7 @@ def kit() -> dict[str, Any]:
                 return _exact_mean(tf, fed, self.options, links)
             y = FUNCTIONS[self.kind](tf, fed, self.options)
             if links is None:
-                return {None: lambda y: y, "relu": tf.nn.relu, "relu6": tf.nn.relu6}[self.activation](y)
+                return activated(tf, y, self.activation)
             return y / tf.cast(links.output(), y.dtype) if self.kind in ON_REALS else y
 
         def get_config(self) -> dict[str, Any]:

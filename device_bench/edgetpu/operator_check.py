@@ -86,7 +86,7 @@ def _depthwise(op: Op, inputs: list[Tensor], outputs: list[Tensor]) -> bool:
 
 
 def _not_fused(op: Op, inputs: list[Tensor], outputs: list[Tensor]) -> bool:
-    return _option(op, "fusedActivationFunction") == [0]
+    return not op.activation
 
 
 def _dense(op: Op, inputs: list[Tensor], outputs: list[Tensor]) -> bool:
