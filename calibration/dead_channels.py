@@ -28,7 +28,7 @@ class _Chain:
     last: Op  # pointwise convolution of the C channels
 
 
-def use_spare_channels(graph: Graph, low: np.ndarray, high: np.ndarray, inputs: Iterable[np.ndarray]) -> Graph:
+def use_dead_channels(graph: Graph, low: np.ndarray, high: np.ndarray, inputs: Iterable[np.ndarray]) -> Graph:
     """Return the float graph with its dead first channels put to use; the names of its activations stay.
 
     Args:

@@ -2,7 +2,7 @@
 
 The quantized model is made from the very graph that `quantize()` returns and every exporter writes, operator by
 operator, and wrapped by tensorflow-model-optimization (`quantize_annotate_layer` and `quantize_apply` with quantizers
-of our own, see learning.py). So what is trained is what is exported, and before the first step it answers as the
+of our own, see fake_quantizers.py). So what is trained is what is exported, and before the first step it answers as the
 post-training file does.
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from edgenet.calibration.quantize import FREE, INTEGER, WEIGHT_AXIS, Weight, adds_in_pairs, share_pairs
-from edgenet.calibration.training.fake_quantizers import Links, Step, kit, ratio_of, tfmot
+from edgenet.calibration.training.links import Links, Step, ratio_of
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph, Op
 from edgenet.export.tensorflow_operators import FUNCTIONS, keras_activation
-from edgenet.frameworks import keras, quiet
+from edgenet.frameworks import keras, quiet, tfmot
 from edgenet.results import Calibration
 
 NEAR = 0.49  # of a step: how far from its integer a latent weight may start
@@ -35,7 +35,7 @@ def float_model(graph: Graph) -> Any:
         InputError: an operator that cannot be trained.
         MissingDependency: tf-keras is not installed.
     """
-    with kit_scope():
+    with custom_objects():
         model = _assemble(graph, graph.logits(), lambda layer, op: layer, quantized=False)
     for op in graph.ops:
         if op.kind in WEIGHT_AXIS and _layer_name(op.outputs[0]) in _names(model):
@@ -47,9 +47,11 @@ def float_model(graph: Graph) -> Any:
     return model
 
 
-def kit_scope() -> Any:
+def custom_objects() -> Any:
     """Return the context in which Keras knows our layers by name."""
-    return keras().utils.custom_object_scope(kit())
+    from edgenet.calibration.training.fake_quantizers import CUSTOM_OBJECTS
+
+    return keras().utils.custom_object_scope(CUSTOM_OBJECTS)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def fake_quantized(
         quantized: from `quantize(graph, "int8", ...)`.
         latent: float weights by the operator's output: a weight starts as near to its own as its integer allows.
         bits: of each operator's weights, by the operator's output; 8 where it does not say.
-        in_pairs: two weights whose products a kernel adds first share PAIR_LIMIT, as `round_with_feedback` has it.
+        in_pairs: two weights whose products a kernel adds first share PAIR_LIMIT, as `gptq.Rounding` has it.
         learn_ranges: let the ranges of activations move, where no other scale hangs on them.
         learn_scales: let the scales of weights move.
 
@@ -105,7 +107,9 @@ def fake_quantized(
         InputError: an operator that cannot be trained.
         MissingDependency: tf-keras or tensorflow-model-optimization is not installed.
     """
-    api, classes = tfmot(), kit()
+    api = tfmot()
+    from edgenet.calibration.training.fake_quantizers import LayerConfig, OnlyAnnotated
+
     free = _free_ranges(quantized) if learn_ranges else set()
 
     def wrap(layer: Any, op: Op) -> Any:
@@ -114,12 +118,12 @@ def fake_quantized(
         if not rounds and op.kind not in WEIGHT_AXIS:
             return layer
         pairs = in_pairs and _in_pairs(quantized, op)
-        config = classes["Config"](bits.get(out, 8), rounds, out in free, learn_scales, pairs)
+        config = LayerConfig(bits.get(out, 8), rounds, out in free, learn_scales, pairs)
         return api.quantize_annotate_layer(layer, quantize_config=config)
 
-    with quiet(), kit_scope(), api.quantize_scope():
+    with quiet(), custom_objects(), api.quantize_scope():
         annotated = _assemble(quantized, quantized_logits(quantized), wrap, quantized=True)
-        model = api.quantize_apply(annotated, scheme=classes["Scheme"](), quantized_layer_name_prefix="")
+        model = api.quantize_apply(annotated, scheme=OnlyAnnotated(), quantized_layer_name_prefix="")
     steps = _Steps(quantized, model)
     for op in quantized.ops:
         if _layer_name(op.outputs[0]) in _names(model):
@@ -263,8 +267,9 @@ def _layer(graph: Graph, op: Op, quantized: bool) -> Any:
     options = {key: v.tolist() if isinstance(v, np.ndarray) else v for key, v in op.options.items()}
     if op.kind in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"):
         options["shape"] = list(graph.tensors[op.outputs[0]].shape[1:])
-    kind = op.kind
-    return kit()["Operator"](kind, options, constants, activation, name=name)
+    from edgenet.calibration.training.operator_layer import Operator
+
+    return Operator(op.kind, options, constants, activation, name=name)
 
 
 def _is_constant(graph: Graph, name: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from edgenet.calibration import quantize
 from edgenet.calibration.equalize import cheapest_ranges, equalizable, equalize, movable
-from edgenet.calibration.gptq import round_with_feedback
+from edgenet.calibration.gptq import gptq_weights
 from edgenet.calibration.ranges import choose_ranges, observe
 from edgenet.calibration.sensitivity import sqnr_db
 from edgenet.errors import InputError
@@ -111,7 +111,7 @@ def test_an_equalised_network_loses_less_in_int8() -> None:
     found = []
     for g in (graph, equalize(graph, xs)):
         c = Calibration(choose_ranges(observe(g, xs, 1)), "min-max", "", len(xs), "")
-        w = round_with_feedback(g, xs, c, threads=1)
+        w = gptq_weights(g, xs, c, threads=1)
         found.append(sqnr_db(expected, outputs(quantize(g, "int8", c, weights=w), unseen)))
     assert found[1] > found[0]
 
