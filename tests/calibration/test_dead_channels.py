@@ -8,14 +8,15 @@ import pytest
 
 from edgenet.calibration.dead_channels import _share_out, use_dead_channels
 from edgenet.calibration.quantize import constant_weights
-from edgenet.export.graph import Graph
-from helpers.layers import NONE, RELU6, Builder, outputs
+from edgenet.export.graph import Activation, Graph
+from helpers.graph_builder import NONE, RELU6, Builder
+from helpers.layers import outputs
 
 STEP = 6 / 255
 BLACK, WHITE = np.array([-1.0]), np.array([1.0])
 
 
-def network(dead_bias: float = -1.0, activation: int = RELU6, **changes: Any) -> Graph:
+def network(dead_bias: float = -1.0, activation: Activation = RELU6, **changes: Any) -> Graph:
     """Three first channels: 3 + 3 x, 3 - 3 x and a dead one; the first is read as ten times the differences of
     neighbours, the second as it is."""
     b = Builder(1, 8, 8, 1)
@@ -58,7 +59,7 @@ def test_the_channel_that_suffers_most_is_copied_half_a_step_apart_by_hand() -> 
 
 def test_the_offset_of_a_copy_is_taken_back_behind_the_depthwise_kernel() -> None:
     graph = network()
-    filters = graph.tensors["middle/w"].data
+    filters = graph.tensors["middle_w"].data
     assert filters is not None
     filters[0, 0, 1, 0] = 14.0  # the taps' sum is 4
     _, bias = weights_of(use_dead_channels(graph, BLACK, WHITE, greys()), "middle")
@@ -68,7 +69,7 @@ def test_the_offset_of_a_copy_is_taken_back_behind_the_depthwise_kernel() -> Non
 @pytest.mark.parametrize(("then", "constant"), [(NONE, -0.5), (RELU6, 0.0)])
 def test_what_a_dead_channel_added_everywhere_goes_into_the_bias(then: int, constant: float) -> None:
     graph = network(then=then)
-    graph.tensors["middle/b"].data[2] = -0.5  # type: ignore[index]
+    graph.tensors["middle_b"].data[2] = -0.5  # type: ignore[index]
     _, bias = weights_of(use_dead_channels(graph, BLACK, WHITE, greys()), "y")
     np.testing.assert_allclose(bias, [0.25 + 2 * constant])
 
@@ -101,7 +102,7 @@ def test_channels_that_do_not_suffer_get_no_copy() -> None:
 
 def test_a_network_of_which_nothing_fires_is_left_as_it_is() -> None:
     graph = network()
-    for name, value in (("first/w", 0.0), ("first/b", -1.0)):
+    for name, value in (("first_w", 0.0), ("first_b", -1.0)):
         data = graph.tensors[name].data
         assert data is not None
         data[:] = value

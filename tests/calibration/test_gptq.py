@@ -15,7 +15,8 @@ from edgenet.calibration.sensitivity import loudest, sensitivity, sqnr_db
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.results import Calibration
-from helpers.layers import Builder, bottleneck, outputs, pictures
+from helpers.graph_builder import Builder
+from helpers.layers import bottleneck, outputs, pictures
 
 
 def calibration(graph: Graph, xs: list[np.ndarray]) -> Calibration:

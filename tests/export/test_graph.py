@@ -22,7 +22,7 @@ def test_producers_consumers_and_activations_agree_with_the_operators(tiny_netwo
     assert [g.ops[i].kind for i in g.consumers()["stem"]] == ["CONV_2D", "ADD"]
     assert g.ops[g.producers()["added"]].kind == "ADD"
     assert "image" not in g.producers()
-    assert g.constant("axes").tolist() == [1, 2]  # type: ignore[union-attr]
+    assert g.constant("pooled_axes").tolist() == [1, 2]  # type: ignore[union-attr]
     assert g.constant("image") is None
     assert g.constant(None) is None
 

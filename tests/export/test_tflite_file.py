@@ -106,7 +106,7 @@ def test_metadata_comes_back_by_name(tiny_network: Network) -> None:
 def test_equal_constants_are_stored_once(tiny_network: Network) -> None:
     g = tiny_network.graph
     big = np.ones((5, 96), np.float32)
-    twice = replace(g, tensors={**g.tensors, "classifier_w": replace(g.tensors["classifier_w"], data=big)})
+    twice = replace(g, tensors={**g.tensors, "logits_w": replace(g.tensors["logits_w"], data=big)})
     s = schema()
     before = len(s.ModelT.InitFromPackedBuf(write_tflite(twice), 0).buffers)
     same = np.full(96, 0.25, np.float32)
@@ -200,6 +200,6 @@ def test_custom_operators_and_control_flow_are_refused(tiny_network: Network) ->
 def test_more_than_two_gigabytes_of_weights_are_refused_before_they_are_packed(tiny_network: Network) -> None:
     huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (2**29, 1), (0, 0))  # 2 GiB that take four bytes
     g = tiny_network.graph
-    tensors = {**g.tensors, "classifier_w": replace(g.tensors["classifier_w"], data=huge)}
+    tensors = {**g.tensors, "logits_w": replace(g.tensors["logits_w"], data=huge)}
     with pytest.raises(InputError, match=r"2\.0 GiB.*use openvino or onnx"):
         write_tflite(replace(g, tensors=tensors))

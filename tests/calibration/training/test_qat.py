@@ -22,7 +22,7 @@ from edgenet.jobs import qat
 from edgenet.results import Evaluation, ImageSet, Results
 from edgenet.targets import PAIR_LIMIT, SAFE_BITS
 from helpers import tiny
-from helpers.layers import Builder
+from helpers.graph_builder import Builder
 from helpers.trainings import calibrating, settings, student_of, training
 
 pytest.importorskip("tensorflow_model_optimization")
@@ -138,7 +138,7 @@ def test_what_cannot_be_trained_is_told_before_any_calibration(
 ) -> None:
     shape = tiny_network.graph.tensors[tiny_network.graph.inputs[0]].shape
     b = Builder(*shape)
-    b.op("ABS", ("image",), "size", shape, "AbsOptions")
+    b.op("ABS", ["image"], shape, "AbsOptions", out="size")
     graph = b.graph(b.dense(b.mean("size", "pool"), "logits", np.eye(3), np.zeros(3)))
     own = SharedCalibration(replace(tiny_network, graph=graph), shared.pixels)
     with pytest.raises(InputError, match=r"size is a ABS, which cannot be trained .*`edgenet run`"):
