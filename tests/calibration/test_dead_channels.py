@@ -117,7 +117,7 @@ def test_a_network_of_which_nothing_fires_is_left_as_it_is() -> None:
     [
         pytest.param(network(dead_bias=-0.49), id="a picture could wake the channel"),
         pytest.param(network(activation=NONE), id="nothing keeps it at zero"),
-        pytest.param(network(then=4), id="a tanh in between"),
+        pytest.param(network(then=Activation.TANH), id="a tanh in between"),
         pytest.param(network().with_outputs(["middle", "y"]), id="an output in between"),
     ],
 )
