@@ -159,10 +159,10 @@ def test_a_quantized_tflite_is_refused(precision: str, tmp_path: Path) -> None:
 
 
 def test_the_half_that_a_tflite_says_of_its_input_is_named(tmp_path: Path) -> None:
-    about = metadata.build_metadata(
+    about = metadata.build_metadata(metadata.ClassifierMetadata(
         name="n", description="d", version="1", author="a", license="l", mean=(127.5,), std=(127.5,),
         input_name="image", output_name="probabilities", float_input=True, n_classes=tiny.CLASSES,
-    )  # fmt: skip
+    ))  # fmt: skip
     path = tmp_path / "other.tflite"
     path.write_bytes(write_tflite(tiny.graph(), metadata={metadata.BUFFER_NAME: about}))
     with pytest.raises(InputError, match=r"\(its metadata says mean=127\.5.* std=127\.5.*\): give --preprocess"):
