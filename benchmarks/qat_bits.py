@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgenet.calibration import Recipe, SharedCalibration
-from edgenet.calibration.gptq import round_with_feedback
+from edgenet.calibration.gptq import gptq_weights
 from edgenet.calibration.quantize import quantize
 from edgenet.calibration.training.qat import WEIGHT_BITS, layer_bits
 from edgenet.export import FORMATS, Network, export_graph, find_source
@@ -120,10 +120,8 @@ def rounded_to_nearest(model: str, images_dir: str, n_train: int, folder: Path) 
     """Return the agreement on the views of the 4-bit TFLite file without a correction; `folder` has the float one."""
     network, calibration, pixels = pictures(model, images_dir, n_train)
     shared = SharedCalibration(network, load_pixels(calibration, network.preprocessing), recipe=Recipe(corrections=()))
-    weights = round_with_feedback(
-        shared.graph, shared.inputs(), shared.calibration, bits=layer_bits(shared.graph, 4), feedback=False,
-        bias_correction=False, reconstruction=False, images=1,
-    )  # fmt: skip
+    rounding = shared.recipe.rounding(layer_bits(shared.graph, 4))  # without corrections
+    weights = gptq_weights(shared.graph, shared.inputs(), shared.calibration, rounding, images=1)
     graph = quantize(shared.graph, "int8", shared.calibration, weights=weights)
     (folder / "nearest").mkdir(exist_ok=True)
     made = export_graph(

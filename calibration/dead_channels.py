@@ -14,10 +14,8 @@ import numpy as np
 
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import constant_weights
-from edgenet.export.graph import Graph, Op, Tensor
+from edgenet.export.graph import Activation, Graph, Op, Tensor
 
-NONE, RELU, RELU6 = 0, 1, 3  # of the schema's ActivationFunctionType
-BOUNDS = {NONE: (-np.inf, np.inf), RELU: (0.0, np.inf), RELU6: (0.0, 6.0)}
 STEPS = 255  # of an int8 activation
 
 
@@ -30,7 +28,7 @@ class _Chain:
     last: Op  # pointwise convolution of the C channels
 
 
-def use_spare_channels(graph: Graph, low: np.ndarray, high: np.ndarray, inputs: Iterable[np.ndarray]) -> Graph:
+def use_dead_channels(graph: Graph, low: np.ndarray, high: np.ndarray, inputs: Iterable[np.ndarray]) -> Graph:
     """Return the float graph with its dead first channels put to use; the names of its activations stay.
 
     Args:
@@ -67,9 +65,10 @@ def _chain(graph: Graph) -> _Chain | None:
         ops.append(readers[0])
         name = readers[0].outputs[0]
     chain = _Chain(*ops)
-    first, middle = (op.options["fusedActivationFunction"] for op in (chain.first, chain.depthwise))
+    relus = (Activation.RELU, Activation.RELU6)
+    known = chain.first.activation in relus and chain.depthwise.activation in (Activation.NONE, *relus)
     pointwise = graph.tensors[str(chain.last.inputs[1])].shape[1:3] == (1, 1)
-    return chain if first in (RELU, RELU6) and middle in BOUNDS and pointwise else None
+    return chain if known and pointwise else None
 
 
 def _dead(graph: Graph, op: Op, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -119,7 +118,7 @@ def _with_copies(graph: Graph, chain: _Chain, given: dict[int, list[int]], step:
     w, v, u = (np.array(constant_weights(graph, op)) for op in (chain.first, chain.depthwise, chain.last))
     bias, after, end = (np.array(graph.constant(op.inputs[2])) for op in (chain.first, chain.depthwise, chain.last))
     dead = [spare for spares in given.values() for spare in spares]
-    still = np.clip(after[dead], *BOUNDS[chain.depthwise.options["fusedActivationFunction"]])
+    still = np.clip(after[dead], *chain.depthwise.activation.bounds)
     end += u[:, 0, 0, dead] @ still.astype(end.dtype)  # what a dead channel adds everywhere
     for c, spares in given.items():
         share = [c, *spares]

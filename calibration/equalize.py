@@ -22,10 +22,8 @@ import numpy as np
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import WEIGHT_AXIS, constant_weights
 from edgenet.calibration.ranges import LEVELS, check_finite
-from edgenet.export.graph import Graph, Op, Tensor
+from edgenet.export.graph import Activation, Graph, Op, Padding, Tensor, along_axis
 
-NONE, RELU = 0, 1  # of the schema's ActivationFunctionType
-SAME = 0  # of the schema's Padding
 MOVES = {"MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "ADD"}  # a moved channel in is the moved channel out
 PASSES = {"MAX_POOL_2D", "AVERAGE_POOL_2D", "RELU"}  # a scaled channel in is the scaled channel out
 MAX_SCALE = 64.0  # a channel that is nearly dead is not blown up further
@@ -83,10 +81,8 @@ def _rewrite(graph: Graph, tensors: dict[str, Tensor], op: Op, w: np.ndarray, ch
         bias = bias + (new * changes[x].offset).sum(others)
         new = new / changes[x].scale
     if out in changes:
-        shape = [1] * w.ndim
-        shape[axis] = -1
         bias = (bias - changes[out].offset) * changes[out].scale
-        new = new * changes[out].scale.reshape(shape)
+        new = new * along_axis(changes[out].scale, axis, w.ndim)
     weights = f"{out}_equalized_weights"
     tensors[weights] = Tensor(weights, w.shape, "float32", new.astype(np.float32))
     if found is not None or bias.any():
@@ -205,8 +201,7 @@ def movable(graph: Graph, group: Sequence[str]) -> bool:
     producers, consumers = graph.producers(), graph.consumers()
 
     def moves(op: Op) -> bool:
-        linear = op.options.get("fusedActivationFunction", NONE) == NONE
-        return linear and (op.kind in MOVES or constant_weights(graph, op) is not None)
+        return not op.activation and (op.kind in MOVES or constant_weights(graph, op) is not None)
 
     def reads(op: Op) -> bool:
         return op.kind in MOVES or _pads_nothing(graph, op)
@@ -218,7 +213,7 @@ def _pads_nothing(graph: Graph, op: Op) -> bool:
     if op.kind not in WEIGHT_AXIS:
         return False
     kernel = graph.tensors[str(op.inputs[1])].shape[1:3]
-    return op.kind == "FULLY_CONNECTED" or op.options["padding"] != SAME or kernel == (1, 1)
+    return op.kind == "FULLY_CONNECTED" or op.window.padding == Padding.VALID or kernel == (1, 1)
 
 
 def _groups(graph: Graph) -> list[list[str]]:
@@ -245,7 +240,7 @@ def _operands(graph: Graph, op: Op) -> Iterable[str]:
 
 
 def _linear(op: Op) -> bool:
-    return op.options.get("fusedActivationFunction", NONE) in (NONE, RELU)
+    return op.activation in (Activation.NONE, Activation.RELU)
 
 
 def _passes(graph: Graph, op: Op) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import MissingDependency
-from edgenet.export.graph import Graph, write_tflite
+from edgenet.export.graph import Graph
+from edgenet.export.tflite_file import write_tflite
 from edgenet.frameworks import quiet
 
 

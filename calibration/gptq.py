@@ -1,18 +1,21 @@
-"""Round a network's weights so that its layers' outputs move least: second-order error feedback and bias correction.
+"""GPTQ: round a network's weights so that the outputs of its layers change least.
 
-Layer by layer, in the order they run, in the network quantized so far. First the weights are moved a little towards
-giving the float network's output from the quantized network's input, which makes good what the layers before it did
-wrong. Then each rounding error is made good by the weights of the same output channel that are not rounded yet, as the
-covariance of the layer's inputs says (optimal brain quantization in the form of GPTQ, https://arxiv.org/abs/2210.17323),
-and the bias takes back what is left of the mean (https://arxiv.org/abs/1906.04721, section 4.2). Unlabelled pictures,
-closed form, no random numbers: the same pictures always give the same integers.
+The layers are rounded in the order they run, each in the network as it is quantized so far, in three steps:
+
+    reconstruction    the weights move a little, so that they give the float network's output from the quantized
+                      network's input: this makes good what the layers before did wrong
+    feedback          each rounding error is made good by the weights of the same output channel that are not rounded
+                      yet, according to the covariance of the layer's inputs (GPTQ, https://arxiv.org/abs/2210.17323)
+    bias correction   the bias takes back what is left of the mean (https://arxiv.org/abs/1906.04721, section 4.2)
+
+Unlabelled pictures, closed form, no random numbers: the same pictures always give the same integers.
 """
 
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -30,14 +33,14 @@ from edgenet.calibration.quantize import (
     weight_scale,
 )
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Quantization
+from edgenet.export.graph import Graph, Op, Quantization, along_axis
 from edgenet.results import Calibration
 from edgenet.targets import PAIR_LIMIT
 
 T = TypeVar("T")
 
 DAMPING = 0.3  # of the mean variance, added to each input's: more than GPTQ's 0.01, since pictures are few
-PULL = 30.0  # the same, for the step towards the float output: where the search for each layer's own begins
+PULL = 30.0  # the same, for reconstruction: where the search for each layer's own begins
 PULLS = (0.03, 0.3, 3.0, PULL, 300.0, 3000.0)
 PULL_ROWS = 128  # outputs that it is found from
 SAMPLES = 8192  # positions that a layer's covariance is taken from, at least
@@ -67,18 +70,48 @@ class _Moments:
         return self.halves.mean(0)
 
 
-def round_with_feedback(
+@dataclass(frozen=True)
+class Rounding:
+    """What the weights are rounded to, and which of the three steps are taken.
+
+    Attributes:
+        bits: of the weights, 2 to 8; or by the name of the operator's output, 8 for those that it leaves out.
+        precision: "int8" or "int16x8": what the activations are rounded to; "weight-only": not at all.
+        exceptions: the precision of single operators, as `quantize` takes them.
+        feedback: second-order; without it each weight is rounded to the nearest integer.
+        bias_correction: of the mean of each output channel.
+        reconstruction: move the weights towards the float output first.
+        in_pairs: the weights of two inputs whose products a kernel adds in 16 bits share PAIR_LIMIT; `bits` then holds
+            for the layers where it is not known which products are added first.
+
+    Raises:
+        InputError: bits out of range.
+    """
+
+    bits: int | Mapping[str, int] = 8
+    precision: str = "int8"
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+    feedback: bool = True
+    bias_correction: bool = True
+    reconstruction: bool = True
+    in_pairs: bool = False
+
+    def __post_init__(self) -> None:
+        for b in self.bits.values() if isinstance(self.bits, Mapping) else (self.bits,):
+            if not 2 <= b <= 8:
+                raise InputError(f"weights can have 2 to 8 bits, not {b}")
+
+    def bits_of(self, output: str) -> int:
+        """Return the bits of the weights of the operator with this output."""
+        return self.bits.get(output, 8) if isinstance(self.bits, Mapping) else self.bits
+
+
+def gptq_weights(
     graph: Graph,
     inputs: Iterable[np.ndarray],
     calibration: Calibration,
+    rounding: Rounding = Rounding(),
     *,
-    bits: int | Mapping[str, int] = 8,
-    precision: str = "int8",
-    exceptions: Mapping[str, str] | None = None,
-    feedback: bool = True,
-    bias_correction: bool = True,
-    reconstruction: bool = True,
-    in_pairs: bool = False,
     images: int = 100,
     max_bytes: int = MAX_BYTES,
     threads: int | None = None,
@@ -90,22 +123,11 @@ def round_with_feedback(
         inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised. The first `images` are used,
             or fewer where the activations would need more than `max_bytes`.
         calibration: ranges of every activation.
-        bits: of the weights, 2 to 8; or by the name of the operator's output, 8 where it does not say.
-        precision: "int8" or "int16x8": what the activations are rounded to; "weight-only": not at all.
-        exceptions: as `quantize` takes them.
-        feedback: second-order; without it each weight is rounded to the nearest integer.
-        bias_correction: of the mean of each output channel.
-        reconstruction: move the weights towards the float output first.
-        in_pairs: the weights of two inputs whose products a kernel adds in 16 bits share PAIR_LIMIT; `bits` then holds
-            for layers of which it is not known who is added to whom.
 
     Raises:
-        InputError: bits out of range, or no picture.
+        InputError: no picture.
     """
-    for b in bits.values() if isinstance(bits, Mapping) else (bits,):
-        if not 2 <= b <= 8:
-            raise InputError(f"weights can have 2 to 8 bits, not {b}")
-    grid = _grid(graph, precision, calibration, exceptions)
+    grid = _grid(graph, calibration, rounding)
     most = max(2 * 5 * int(np.prod(graph.tensors[n].shape)) for n in graph.activations())
     pictures = [x for x, _ in zip(inputs, range(max(1, min(images, max_bytes // most))), strict=False)]
     if not pictures:
@@ -114,23 +136,17 @@ def round_with_feedback(
     weights = {}
     for op in graph.ops:
         w = constant_weights(graph, op)
-        if w is not None and (exceptions or {}).get(op.outputs[0]) not in UNROUNDED:
-            moments = run.moments(op, w)
-            own = bits.get(op.outputs[0], 8) if isinstance(bits, Mapping) else bits
-            weights[op.outputs[0]] = _layer(
-                graph, op, w, moments, own, feedback, bias_correction, reconstruction, in_pairs
-            )
+        if w is not None and rounding.exceptions.get(op.outputs[0]) not in UNROUNDED:
+            weights[op.outputs[0]] = _layer(graph, op, w, run.moments(op, w), rounding)
         run.advance(op, weights.get(op.outputs[0]))
     return weights
 
 
-def _grid(
-    graph: Graph, precision: str, calibration: Calibration, exceptions: Mapping[str, str] | None
-) -> dict[str, tuple[str, Quantization]]:
+def _grid(graph: Graph, calibration: Calibration, rounding: Rounding) -> dict[str, tuple[str, Quantization]]:
     """Return integer type and scale of each activation that `quantize` stores as integers."""
-    if precision == "weight-only":
+    if rounding.precision == "weight-only":
         return {}
-    stored = quantize(graph, precision, calibration, exceptions=exceptions).tensors
+    stored = quantize(graph, rounding.precision, calibration, exceptions=rounding.exceptions).tensors
     fed = {n: stored.get(f"{n}_int8") or stored.get(f"{n}_int16") for n in graph.inputs}
     found = {n: fed.get(n) or stored[n] for n in graph.activations() if n in stored}
     return {n: (t.dtype, t.quantization) for n, t in found.items() if t.quantization is not None}
@@ -263,28 +279,17 @@ class _Geometry:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     dilation: tuple[int, int]
-    before: tuple[int, int]  # padding
-    after: tuple[int, int]
+    pads: tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right))
     out: tuple[int, int]
 
     @classmethod
     def of(cls, op: Op, weights: tuple[int, ...], shape: tuple[int, ...]) -> "_Geometry":
         if op.kind == "FULLY_CONNECTED":
             row = (1, int(np.prod(shape[:-1])))
-            return cls(row, (1, 1), (1, 1), (1, 1), (0, 0), (0, 0), row)
-        stride = (op.options["strideH"], op.options["strideW"])
-        dilation = (op.options.get("dilationHFactor", 1), op.options.get("dilationWFactor", 1))
-        kernel = (weights[1], weights[2])
-        out, before, after = [], [], []
-        for k, s, d, n in zip(kernel, stride, dilation, shape[1:3], strict=True):
-            reach = (k - 1) * d + 1
-            same = op.options["padding"] == 0
-            out.append(-(-n // s) if same else -(-(n - reach + 1) // s))
-            pad = max((out[-1] - 1) * s + reach - n, 0) if same else 0
-            before.append(pad // 2)
-            after.append(pad - pad // 2)
-        size = (shape[1], shape[2])
-        return cls(size, kernel, stride, dilation, tuple(before), tuple(after), tuple(out))  # type: ignore[arg-type]
+            return cls(row, (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), row)
+        size, kernel, window = (shape[1], shape[2]), (weights[1], weights[2]), op.window
+        pads, out = window.pads(size, kernel), window.output_size(size, kernel)
+        return cls(size, kernel, window.strides, window.dilations, pads, out)
 
     @property
     def positions(self) -> int:
@@ -306,13 +311,11 @@ class _Geometry:
         return found
 
     def _reads(self, axis: int, position: np.ndarray, tap: np.ndarray) -> np.ndarray:
-        return position[:, None] * self.stride[axis] + tap * self.dilation[axis] - self.before[axis]
+        return position[:, None] * self.stride[axis] + tap * self.dilation[axis] - self.pads[axis][0]
 
     def means(self, x: np.ndarray) -> np.ndarray:
         """Return (taps, C): what each tap reads of x, (..., C), in the mean over all positions."""
-        padded = np.pad(
-            x.reshape(*self.size, -1), ((self.before[0], self.after[0]), (self.before[1], self.after[1]), (0, 0))
-        )
+        padded = np.pad(x.reshape(*self.size, -1), (*self.pads, (0, 0)))
         (down, across), (height, width) = self.stride, self.out
         corners = [(i * self.dilation[0], j * self.dilation[1]) for i, j in np.ndindex(self.kernel)]
         return np.stack(
@@ -334,48 +337,39 @@ def _with_weight(graph: Graph, op: Op, weight: Weight | None) -> Graph:
     """Return the graph with the rounded weights of `op` in the place of the float ones."""
     if weight is None:
         return graph
-    shape = [1] * weight.values.ndim
-    shape[weight.axis] = -1
+    scale = along_axis(weight.scale, weight.axis, weight.values.ndim)
     tensors = dict(graph.tensors)
     t = tensors[str(op.inputs[1])]
-    tensors[t.name] = replace(t, data=weight.values.astype(np.float32) * weight.scale.reshape(shape))
+    tensors[t.name] = replace(t, data=weight.values.astype(np.float32) * scale)
     if weight.bias is not None and len(op.inputs) > 2 and op.inputs[2] is not None:
         tensors[op.inputs[2]] = replace(tensors[op.inputs[2]], data=weight.bias)
     return replace(graph, tensors=tensors)
 
 
-def _layer(
-    graph: Graph,
-    op: Op,
-    w: np.ndarray,
-    m: _Moments,
-    bits: int,
-    feedback: bool,
-    bias_correction: bool,
-    reconstruction: bool,
-    in_pairs: bool,
-) -> Weight:
+def _layer(graph: Graph, op: Op, w: np.ndarray, m: _Moments, rounding: Rounding) -> Weight:
+    bits = rounding.bits_of(op.outputs[0])
     axis, limit = WEIGHT_AXIS[op.kind], 2 ** (bits - 1) - 1
     channels = w.shape[axis]
     grouped = _rows(op, w, len(m.mean)).astype(np.float64)
     target = np.einsum("grt,gt->gr", grouped, m.float_mean)
-    if reconstruction:
+    if rounding.reconstruction:
         grouped = _towards_float(grouped, m)
     rows = grouped.reshape(channels, -1)
-    if in_pairs := in_pairs and adds_in_pairs(op.kind, w.shape) and len(m.mean) == 1:
+    in_pairs = rounding.in_pairs and adds_in_pairs(op.kind, w.shape) and len(m.mean) == 1
+    if in_pairs:
         scale, limit = pair_scale(rows), 127
     else:
         scale = weight_scale(rows, 0, bits)
     s = scale.astype(np.float64).reshape(grouped.shape[:2])
-    if feedback:
-        q = _round_with_feedback(grouped, s, m.covariance, limit, in_pairs)
+    if rounding.feedback:
+        q = _round_in_turn(grouped, s, m.covariance, limit, in_pairs)
     else:
         q = np.clip(np.rint(grouped / s[..., None]), -limit, limit)
         if in_pairs:
             q = share_pairs(q)
     stored = op.inputs[2] if len(op.inputs) > 2 else None
     bias = None
-    if bias_correction and stored is not None:
+    if rounding.bias_correction and stored is not None:
         shift = target - np.einsum("grt,gt->gr", q * s[..., None], m.mean)
         bias = (graph.constant(stored) + shift.reshape(-1)).astype(np.float32)
     shape = (channels, *(n for i, n in enumerate(w.shape) if i != axis))
@@ -426,7 +420,7 @@ def _pull(halves: np.ndarray, missing: np.ndarray) -> float:
     return PULLS[best] / 2
 
 
-def _round_with_feedback(
+def _round_in_turn(
     w: np.ndarray,
     scale: np.ndarray,
     covariance: np.ndarray,

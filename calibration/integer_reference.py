@@ -19,7 +19,7 @@ logit in a thousand, by one level. With 8-bit weights lite0 keeps 0.875 of float
 (80 photographs, all in the exact one); OpenVINO on a machine without VNNI was measured at 0.877.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +27,13 @@ import numpy as np
 
 from edgenet.calibration.quantize import INTEGER
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Quantization, Tensor
+from edgenet.export.graph import Activation, Graph, Op, Quantization, Tensor, Window, fused
 
 ARITHMETICS = ("exact", "saturating")
 REQUANTIZATIONS = ("float", "fixed")
 INT16_MIN, INT16_MAX = -(2**15), 2**15 - 1
 # float32 holds every integer up to 2^24: a sum of this many products of 255 by 127 is exact in any order.
 _EXACT_TERMS = 2**24 // (255 * 128)
-_ACTIVATIONS = {0: (-np.inf, np.inf), 1: (0.0, np.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}  # ActivationFunctionType
-_SAME = 0  # of the schema's Padding
 
 
 def saturating_dot(u8: np.ndarray, s8: np.ndarray) -> np.ndarray:
@@ -189,7 +187,9 @@ class _Run:
     def stored(self, op: Op, levels: np.ndarray) -> np.ndarray:
         """Return levels (before the zero point) as the output's type holds them, within the fused activation."""
         t, q = self.tensor(op.outputs[0]), self.quantization(op.outputs[0])
-        low, high = _ACTIVATIONS[int(op.options.get("fusedActivationFunction", 0) or 0)]
+        if not op.activation.clips:
+            raise InputError(f"the integer reference has no fused {op.activation.name} ({op.outputs[0]})")
+        low, high = op.activation.bounds
         zero, scale = int(q.zero_point[0]), float(q.scale[0])
         least, most = INTEGER[t.dtype]
         least = max(least, zero + round(low / scale)) if np.isfinite(low) else least
@@ -276,39 +276,23 @@ def _requantized(run: _Run, op: Op, sums: np.ndarray) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------------- operators
 
 
-def _pads(size: int, kernel: int, stride: int, dilation: int, padding: int) -> tuple[int, int, int]:
-    """Return (before, after, outputs) along one axis: TFLite puts the odd pixel of SAME at the end."""
-    reach = (kernel - 1) * dilation + 1
-    if padding != _SAME:
-        return 0, 0, (size - reach) // stride + 1
-    n = -(-size // stride)
-    total = max((n - 1) * stride + reach - size, 0)
-    return total // 2, total - total // 2, n
-
-
-def _windows(x: np.ndarray, kernel: tuple[int, int], o: Mapping[str, Any], fill: int) -> list[list[np.ndarray]]:
+def _taps(x: np.ndarray, kernel: tuple[int, int], window: Window, fill: int) -> list[list[np.ndarray]]:
     """Return the picture as each tap of the kernel sees it: [row][column] of (N, H', W', C)."""
-    dilations = (int(o.get("dilationHFactor", 1) or 1), int(o.get("dilationWFactor", 1) or 1))
-    strides = (int(o["strideH"]), int(o["strideW"]))
-    top, bottom, h = _pads(x.shape[1], kernel[0], strides[0], dilations[0], o["padding"])
-    left, right, w = _pads(x.shape[2], kernel[1], strides[1], dilations[1], o["padding"])
-    padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
-    return [
-        [
-            padded[:, i * dilations[0] :, j * dilations[1] :][:, : (h - 1) * strides[0] + 1 : strides[0]][
-                :, :, : (w - 1) * strides[1] + 1 : strides[1]
-            ]
-            for j in range(kernel[1])
-        ]
-        for i in range(kernel[0])
-    ]
+    padded = np.pad(x, ((0, 0), *window.pads(x.shape[1:3], kernel), (0, 0)), constant_values=fill)
+    n = window.output_size(x.shape[1:3], kernel)
+
+    def read(axis: int, tap: int) -> slice:
+        first, step = tap * window.dilations[axis], window.strides[axis]
+        return slice(first, first + (n[axis] - 1) * step + 1, step)
+
+    return [[padded[:, read(0, i), read(1, j)] for j in range(kernel[1])] for i in range(kernel[0])]
 
 
 def _conv(run: _Run, op: Op) -> np.ndarray:
     x, w = run.read(op.inputs[0]), run.read(op.inputs[1])  # (N, H, W, C), (O, kh, kw, C / groups)
     run.quantization(op.inputs[1])
     zero = int(run.quantization(op.inputs[0]).zero_point[0])
-    taps = [t for row in _windows(x, (w.shape[1], w.shape[2]), op.options, zero) for t in row]
+    taps = [t for row in _taps(x, (w.shape[1], w.shape[2]), op.window, zero) for t in row]
     groups = x.shape[3] // w.shape[3]
     outputs, inputs = w.shape[0] // groups, w.shape[3]
     sums = []
@@ -328,7 +312,7 @@ def _depthwise(run: _Run, op: Op) -> np.ndarray:
     dtype = np.float32 if x.dtype == np.int8 and w.shape[1] * w.shape[2] <= _EXACT_TERMS else np.float64
     centred = x.astype(dtype) - zero
     sums: Any = 0
-    for i, row in enumerate(_windows(centred, (w.shape[1], w.shape[2]), op.options, 0)):
+    for i, row in enumerate(_taps(centred, (w.shape[1], w.shape[2]), op.window, 0)):
         for j, tap in enumerate(row):
             sums = sums + (np.repeat(tap, multiplier, -1) if multiplier > 1 else tap) * w[0, i, j].astype(dtype)
     return _requantized(run, op, sums.astype(np.int64))
@@ -391,12 +375,12 @@ def _pool(run: _Run, op: Op) -> np.ndarray:
     kernel = (int(o["filterHeight"]), int(o["filterWidth"]))
     if op.kind == "MAX_POOL_2D":
         wide = x.astype(np.int64)
-        taps = [t for row in _windows(wide, kernel, o, INTEGER[str(x.dtype)][0]) for t in row]
+        taps = [t for row in _taps(wide, kernel, op.window, INTEGER[str(x.dtype)][0]) for t in row]
         return run.stored(op, np.maximum.reduce(taps) - int(run.quantization(op.outputs[0]).zero_point[0]))
     # The stored numbers themselves, divided with rounding half away from zero; padding is not averaged.
-    ones = _windows(np.ones((1, *x.shape[1:3], 1), np.int64), kernel, o, 0)
+    ones = _taps(np.ones((1, *x.shape[1:3], 1), np.int64), kernel, op.window, 0)
     count = sum(t for row in ones for t in row)
-    sums = sum(t for row in _windows(x.astype(np.int64), kernel, o, 0) for t in row)
+    sums = sum(t for row in _taps(x.astype(np.int64), kernel, op.window, 0) for t in row)
     average = np.sign(sums) * ((np.abs(sums) + count // 2) // count)
     return run.stored(op, average - int(run.quantization(op.outputs[0]).zero_point[0]))
 
@@ -416,9 +400,8 @@ def _dequantize(run: _Run, op: Op) -> np.ndarray:
 
 def _relu(run: _Run, op: Op) -> np.ndarray:
     q, qo = run.quantization(op.inputs[0]), run.quantization(op.outputs[0])
-    fused = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}[op.kind]
     levels = run.scaled(run.read(op.inputs[0]).astype(np.int64) - int(q.zero_point[0]), q.scale / qo.scale)
-    return run.stored(Op(op.kind, op.inputs, op.outputs, {"fusedActivationFunction": fused}), levels)
+    return run.stored(Op(op.kind, op.inputs, op.outputs, fused(Activation[op.kind])), levels)
 
 
 def _table(function: Callable[[np.ndarray], np.ndarray]) -> "Kernel":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Quantization, Tensor
+from edgenet.export.graph import Graph, Op, Quantization, Tensor, along_axis
 from edgenet.results import Calibration
 from edgenet.targets import PAIR_LIMIT
 
@@ -31,19 +31,8 @@ FIXED_OUTPUT = {
     "TANH": (Quantization.per_tensor(1 / 128), Quantization.per_tensor(1 / 32768)),
 }
 FREE = {
-    "ADD",
-    "SUB",
-    "MUL",
-    "MEAN",
-    "SUM",
-    "RELU",
-    "RELU6",
-    "RELU_N1_TO_1",
-    "LEAKY_RELU",
-    "PRELU",
-    "HARD_SWISH",
-    "GELU",
-}
+    "ADD", "SUB", "MUL", "MEAN", "SUM", "RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "PRELU", "HARD_SWISH", "GELU",
+}  # fmt: skip
 # What these make is only as exact as their input is next to zero: (kind, index of the input that counts so).
 DIVIDES = {("DIV", 1), ("RSQRT", 0), ("SQRT", 0), ("LOG", 0)}
 SUMS = {"ADD", "SUM", "MEAN", "MAXIMUM", "RESHAPE"}  # through which such an input is followed to where it is made
@@ -89,12 +78,9 @@ def affine(low: float, high: float, dtype: str) -> Quantization:
 
 def quantize_array(x: np.ndarray, q: Quantization, dtype: str) -> np.ndarray:
     """Return the stored integers of real numbers `x`, rounded half to even and clipped to the type."""
-    shape = [1] * x.ndim
-    if len(q.scale) > 1:
-        shape[q.axis] = -1
-    scale, zero = q.scale.reshape(shape).astype(np.float64), q.zero_point.reshape(shape)
+    scale, zero = q.broadcast(x.ndim)
     qmin, qmax = INTEGER[dtype]
-    return np.clip(np.rint(x / scale) + zero, qmin, qmax).astype(dtype)
+    return np.clip(np.rint(x / scale.astype(np.float64)) + zero, qmin, qmax).astype(dtype)
 
 
 def weight_scale(w: np.ndarray, axis: int, bits: int = 8, per_channel: bool = True) -> np.ndarray:
@@ -435,9 +421,7 @@ def _bias(out: str, bias: np.ndarray, input_scale: float, weights: Tensor, dtype
     if dtype == "int8" and np.any(scale < needed):
         grown = np.maximum(scale, needed) / scale
         assert weights.data is not None
-        shape = [1] * weights.data.ndim
-        shape[q.axis] = -1
-        values = np.rint(weights.data / grown.reshape(shape)).astype(np.int8)
+        values = np.rint(weights.data / along_axis(grown, q.axis, weights.data.ndim)).astype(np.int8)
         q = replace(q, scale=(q.scale * grown).astype(np.float32))
         weights = replace(weights, data=values, quantization=q)
         scale = q.scale.astype(np.float64) * input_scale

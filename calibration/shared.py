@@ -4,12 +4,13 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from edgenet.calibration.dead_channels import use_spare_channels
+from edgenet.calibration.dead_channels import use_dead_channels
 from edgenet.calibration.equalize import equalize
-from edgenet.calibration.gptq import round_with_feedback
+from edgenet.calibration.gptq import Rounding, gptq_weights
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
 from edgenet.calibration.ranges import METHODS, Observation, choose_ranges, observe
 from edgenet.errors import InputError
@@ -47,6 +48,16 @@ class Recipe:
         for c in self.corrections:
             if c not in CORRECTIONS:
                 raise InputError(f"unknown correction '{c}' (valid: {', '.join(CORRECTIONS)}, or none)")
+
+    def rounding(self, bits: int | Mapping[str, int], **how: Any) -> Rounding:
+        """Return how weights of `bits` bits are rounded: with those of GPTQ's steps that are among the corrections."""
+        return Rounding(
+            bits,
+            feedback="feedback" in self.corrections,
+            bias_correction="bias-correction" in self.corrections,
+            reconstruction="reconstruction" in self.corrections,
+            **how,
+        )
 
 
 class SharedCalibration:
@@ -87,7 +98,7 @@ class SharedCalibration:
                 normalise(np.full((1, 1, 1, 3), value, np.uint8), self.network.preprocessing).ravel()
                 for value in (0, 255)
             )
-            graph = use_spare_channels(graph, darkest, brightest, shown)
+            graph = use_dead_channels(graph, darkest, brightest, shown)
         return graph
 
     @cached_property
@@ -110,25 +121,16 @@ class SharedCalibration:
 
     def weights(self, precision: str, bits: int = 8, exceptions: Mapping[str, str] | None = None) -> dict[str, Weight]:
         """Return the integers of every layer's weights for this precision, corrected as the recipe says."""
-        corrections = set(self.recipe.corrections) - CHANGES_GRAPH
-        if self.pixels is None or not corrections:
+        if self.pixels is None or not set(self.recipe.corrections) - CHANGES_GRAPH:
             return round_weights(self.graph, bits)
         # One rounding serves int8, int16x8 and dynamic: the last two lose next to nothing by it, and it takes seconds.
         key = ("weight-only" if precision == "weight-only" else "int8", bits, repr(exceptions or {}))
         if key not in self._weights:
             # Where sums saturate at 8 bits, two weights that are added first share what 7 bits would give each of them.
-            self._weights[key] = round_with_feedback(
-                self.graph,
-                self.inputs(),
-                self.calibration,
-                bits=bits,
-                in_pairs=bits == SAFE_BITS,
-                precision=key[0],
-                exceptions=exceptions,
-                feedback="feedback" in corrections,
-                bias_correction="bias-correction" in corrections,
-                reconstruction="reconstruction" in corrections,
+            rounding = self.recipe.rounding(
+                bits, precision=key[0], exceptions=exceptions or {}, in_pairs=bits == SAFE_BITS
             )
+            self._weights[key] = gptq_weights(self.graph, self.inputs(), self.calibration, rounding)
         return self._weights[key]
 
     def quantized(

@@ -60,3 +60,15 @@ def keras() -> Any:
     except ImportError:
         raise MissingDependency("tf-keras", "export", "building a network") from None
     return tf_keras
+
+
+def tfmot() -> Any:
+    """Return tensorflow_model_optimization.quantization.keras. Raises MissingDependency."""
+    keras()
+    try:
+        with quiet():
+            from tensorflow_model_optimization.quantization import keras as quantization
+    except ImportError:
+        name = "tensorflow-model-optimization"
+        raise MissingDependency(name, "qat", "quantization-aware training") from None
+    return quantization

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Quantization, Tensor
+from edgenet.export.graph import Graph, Op, Quantization, Tensor, fused
 from edgenet.images import Preprocessing
 
 IO_DTYPES = ("float32", "uint8", "int8")
@@ -80,8 +80,8 @@ def _raw_pixels(graph: Graph, io: str, preprocessing: Preprocessing) -> Graph:
             tensors[shift] = Tensor(shift, (3,), "float32", -np.array(preprocessing.mean, np.float32) / std)
             scaled = f"{image}_scaled"
             tensors[scaled], tensors[floating] = Tensor(scaled, shape, "float32"), Tensor(floating, shape, "float32")
-            front.append(Op("MUL", (source, scale), (scaled,), {"fusedActivationFunction": 0}, "MulOptions"))
-            front.append(Op("ADD", (scaled, shift), (floating,), {"fusedActivationFunction": 0}, "AddOptions"))
+            front.append(Op("MUL", (source, scale), (scaled,), fused(), "MulOptions"))
+            front.append(Op("ADD", (scaled, shift), (floating,), fused(), "AddOptions"))
     return replace(graph, tensors=tensors, ops=(*front, *rest))
 
 

@@ -17,9 +17,11 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edgenet.errors import InputError, MissingDependency
+from edgenet.export.tflite_file import schema
 
 BUFFER_NAME = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -44,86 +46,103 @@ _FILE_TYPES = ("unknown", "descriptions", "axis labels", "value labels", "score 
 PARSE_ERRORS = (struct.error, ValueError, IndexError, TypeError, OverflowError, AttributeError, KeyError, MemoryError)
 
 
-def build_metadata(
-    *,
-    name: str,
-    description: str,
-    version: str,
-    author: str,
-    license: str,
-    mean: Sequence[float],
-    std: Sequence[float],
-    input_name: str = "image",
-    output_name: str = "score",
-    float_input: bool = True,
-    n_classes: int | None = None,
-    labels_file: str = LABELS_FILE,
-) -> bytes:
-    """Return the `ModelMetadata` flatbuffer of an image classifier with one RGB input and one output.
+@dataclass(frozen=True)
+class ClassifierMetadata:
+    """What the metadata of an image classifier with one RGB input and one output says.
 
-    Put it into the model as the metadata buffer `TFLITE_METADATA`, then add the label file with `append_files`.
-
-    Args:
+    Attributes:
         mean, std: of the input, (pixel - mean) / std with pixels in 0..255; one value, or one for each channel.
         input_name, output_name: names for people; MediaPipe pairs tensors by position.
         float_input: True when the file takes normalised float32, False when it takes raw pixels as uint8 or int8. The
             normalization is written in both cases, as the schema asks ("quantized models share the same normalization
             parameters as their corresponding float models"); only the range of values differs.
         n_classes: the length of the output, mentioned in its description.
-        labels_file: the name of the label file, one label a line in the order of the outputs.
 
     Raises:
         InputError: `mean` and `std` are not of equal length 1 or 3, or a `std` is not above 0.
+    """
+
+    name: str
+    description: str
+    version: str
+    author: str
+    license: str
+    mean: Sequence[float]
+    std: Sequence[float]
+    input_name: str = "image"
+    output_name: str = "score"
+    float_input: bool = True
+    n_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or not all(s > 0 for s in self.std):
+            raise InputError(
+                f"mean {tuple(self.mean)} and std {tuple(self.std)} must have 1 or 3 values each, std above 0"
+            )
+
+
+def build_metadata(about: ClassifierMetadata) -> bytes:
+    """Return the `ModelMetadata` flatbuffer of an image classifier.
+
+    Put it into the model as the metadata buffer `TFLITE_METADATA`, then add the label file LABELS_FILE, one label a
+    line in the order of the outputs, with `append_files`.
+
+    Raises:
         MissingDependency: the flatbuffers package is not installed.
     """
-    if len(mean) != len(std) or len(mean) not in (1, 3) or not all(s > 0 for s in std):
-        raise InputError(f"mean {tuple(mean)} and std {tuple(std)} must have 1 or 3 values each, std above 0")
-    flatbuffers = _flatbuffers()
-    low = [(0 - m) / s for m, s in zip(mean, std, strict=True)] if float_input else [0.0]
-    high = [(255 - m) / s for m, s in zip(mean, std, strict=True)] if float_input else [255.0]
-    takes = "normalised as (pixel - mean) / std" if float_input else "as raw 0..255 pixels; the file normalises them"
-    classes = "each class" if n_classes is None else f"each of {n_classes} classes"
+    b = _flatbuffers().Builder(1024)
+    tensor_in, tensor_out = _input_tensor(b, about), _output_tensor(b, about)
+    subgraph = _record(b, _SUBGRAPH, inputs=_vector(b, [tensor_in]), outputs=_vector(b, [tensor_out]))
+    root = _record(
+        b,
+        _MODEL,
+        name=b.CreateString(about.name),
+        description=b.CreateString(about.description),
+        version=b.CreateString(about.version),
+        subgraphs=_vector(b, [subgraph]),
+        author=b.CreateString(about.author),
+        license=b.CreateString(about.license),
+        min_parser_version=b.CreateString(MIN_PARSER_VERSION),
+    )
+    b.Finish(root, IDENTIFIER)
+    return bytes(b.Output())
 
-    b = flatbuffers.Builder(1024)
+
+def _input_tensor(b: Any, about: ClassifierMetadata) -> int:
+    scaled = list(zip(about.mean, about.std, strict=True))
+    low = [(0 - m) / s for m, s in scaled] if about.float_input else [0.0]
+    high = [(255 - m) / s for m, s in scaled] if about.float_input else [255.0]
+    normalised = "normalised as (pixel - mean) / std"
+    takes = normalised if about.float_input else "as raw 0..255 pixels; the file normalises them"
     image = _content(b, _IMAGE, _table(b, 2, scalars={0: _RGB}))
-    normalization = _table(b, 2, {0: _floats(b, mean), 1: _floats(b, std)})
+    normalization = _table(b, 2, {0: _floats(b, about.mean), 1: _floats(b, about.std)})
     unit = _table(b, 2, {1: normalization}, {0: _NORMALIZATION})
     stats = _table(b, 2, {0: _floats(b, high), 1: _floats(b, low)})
-    tensor_in = _record(
+    return _record(
         b,
         _TENSOR,
-        name=b.CreateString(input_name),
+        name=b.CreateString(about.input_name),
         description=b.CreateString(f"RGB image, {takes}"),
         content=image,
         process_units=_vector(b, [unit]),
         stats=stats,
     )
+
+
+def _output_tensor(b: Any, about: ClassifierMetadata) -> int:
+    classes = "each class" if about.n_classes is None else f"each of {about.n_classes} classes"
     label_text = b.CreateString("one label a line, in the order of the outputs")
-    label_slots = {0: b.CreateString(labels_file), 1: label_text}
+    label_slots = {0: b.CreateString(LABELS_FILE), 1: label_text}
     labels = _table(b, len(_FILE), label_slots, {2: _TENSOR_AXIS_LABELS})
-    tensor_out = _record(
+    return _record(
         b,
         _TENSOR,
-        name=b.CreateString(output_name),
+        name=b.CreateString(about.output_name),
         description=b.CreateString(f"score of {classes}"),
         content=_content(b, _FEATURE, _table(b, 0)),
         stats=_table(b, 2, {0: _floats(b, [1.0]), 1: _floats(b, [0.0])}),
         files=_vector(b, [labels]),
     )
-    subgraph = _record(b, _SUBGRAPH, inputs=_vector(b, [tensor_in]), outputs=_vector(b, [tensor_out]))
-    root = _record(
-        b,
-        _MODEL,
-        name=b.CreateString(name),
-        description=b.CreateString(description),
-        version=b.CreateString(version),
-        subgraphs=_vector(b, [subgraph]),
-        author=b.CreateString(author),
-        license=b.CreateString(license),
-        min_parser_version=b.CreateString(MIN_PARSER_VERSION),
-    )
-    b.Finish(root, IDENTIFIER)
-    return bytes(b.Output())
 
 
 def append_files(model: bytes, files: Mapping[str, bytes]) -> bytes:
@@ -186,12 +205,9 @@ def read_buffers(model: bytes) -> dict[str, bytes]:
     """
     if model[4:8] != b"TFL3":
         raise InputError("this is not a .tflite file: the identifier TFL3 is missing")
+    s = schema()
     try:
-        from ai_edge_litert import schema_py_generated as schema
-    except ImportError:
-        raise MissingDependency("ai-edge-litert", "tflite", "reading a .tflite file") from None
-    try:
-        root = schema.Model.GetRootAs(model)
+        root = s.Model.GetRootAs(model)
         out = {}
         for i in range(_checked(root.MetadataLength(), model)):
             entry = root.Metadata(i)

@@ -26,13 +26,10 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Tensor
+from edgenet.export.graph import FUSED, Activation, Graph, Op, Tensor, Window
 
 TO_NCHW = (0, 3, 1, 2)
 TO_NHWC = (0, 2, 3, 1)
-_FUSED = {1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH"}  # ActivationFunctionType of the schema
-_CLIPS = {"RELU": (0.0, np.inf), "RELU_N1_TO_1": (-1.0, 1.0), "RELU6": (0.0, 6.0)}
-_SAME = 0  # Padding of the schema
 
 
 def to_nchw(graph: Graph) -> Graph:
@@ -77,14 +74,7 @@ def stored(shape: Sequence[int]) -> tuple[int, ...]:
 def real_numbers(t: Tensor) -> np.ndarray:
     """Return the real numbers of a constant, float32: the stored ones times their scale, less the zero point."""
     assert t.data is not None
-    q = t.quantization
-    if q is None:
-        return t.data.astype(np.float32)
-    shape = [1] * t.data.ndim
-    if len(q.scale) > 1:
-        shape[q.axis] = -1
-    zero, scale = q.zero_point.reshape(shape), q.scale.astype(np.float64).reshape(shape)
-    return np.asarray((t.data - zero) * scale, np.float32)
+    return t.data.astype(np.float32) if t.quantization is None else t.quantization.real(t.data)
 
 
 def _keeps_order(shape: Sequence[int], perm: Sequence[int]) -> bool:
@@ -189,21 +179,19 @@ class _Layout:
         self, op: Op, inputs: Sequence[str | None], options: Mapping[str, Any] | None = None, kind: str = ""
     ) -> None:
         """Add `op` with its outputs; a fused activation becomes an operator behind it."""
-        act = _FUSED.get(int(op.options.get("fusedActivationFunction", 0) or 0))
+        act = op.activation
         outputs = tuple(op.outputs)
         for name in outputs:
             self.tensors[name] = self.moved(name)
-        options = {
-            k: v for k, v in (op.options if options is None else options).items() if k != "fusedActivationFunction"
-        }
+        options = {k: v for k, v in (op.options if options is None else options).items() if k != FUSED}
         kind = kind or op.kind
-        if act is None or _clipped_by_range(self.tensors[outputs[0]], act):
+        if act == Activation.NONE or _clipped_by_range(self.tensors[outputs[0]], act):
             self.ops.append(Op(kind, tuple(inputs), outputs, options))
             return
-        before = f"{outputs[0]}_before_{act.lower()}"
+        before = f"{outputs[0]}_before_{act.name.lower()}"
         self.tensors[before] = replace(self.tensors[outputs[0]], name=before)
         self.ops.append(Op(kind, tuple(inputs), (before,), options))
-        self.ops.append(Op(act, (before,), outputs))
+        self.ops.append(Op(act.name, (before,), outputs))
 
     def step(self, kind: str, source: str, out: str, shape: Sequence[int], options: dict[str, Any]) -> str:
         """Add an operator that moves numbers of `source` to `out`, of stored `shape`, without changing them."""
@@ -240,29 +228,21 @@ class _Layout:
         self.reshaped(kept, self.shape(out), out, source_shape=shape)
 
 
-def _clipped_by_range(t: Tensor, activation: str) -> bool:
+def _clipped_by_range(t: Tensor, activation: Activation) -> bool:
     """Whether the integers of `t` cannot hold what `activation` would cut off."""
-    if t.quantization is None or activation not in _CLIPS:
+    if t.quantization is None or not activation.clips:
         return False
     limits = np.iinfo(t.dtype)
     scale, zero = float(t.quantization.scale[0]), int(t.quantization.zero_point[0])
-    low, high = _CLIPS[activation]
+    low, high = activation.bounds
     half = scale / 2  # what lies nearer than half a step to the limit is rounded onto it
     return (limits.min - zero) * scale >= low - half and (limits.max - zero) * scale <= high + half
 
 
-def _pads(
-    shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], same: bool
-) -> tuple[int, ...]:
-    """Return (top, left, bottom, right): TFLite puts the odd pixel of SAME at the end."""
-    if not same:
-        return (0, 0, 0, 0)
-    before, after = [], []
-    for size, k, s, d in zip(shape[1:3], kernel, strides, dilations, strict=True):
-        total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
-        before.append(total // 2)
-        after.append(total - total // 2)
-    return (*before, *after)
+def _pads(window: Window, shape: Sequence[int], kernel: Sequence[int]) -> tuple[int, int, int, int]:
+    """Return (top, left, bottom, right) for a picture (1, H, W, C)."""
+    (top, bottom), (left, right) = window.pads(shape[1:3], kernel)
+    return top, left, bottom, right
 
 
 def _convolution(g: _Layout, op: Op) -> None:
@@ -272,22 +252,17 @@ def _convolution(g: _Layout, op: Op) -> None:
     depthwise = op.kind == "DEPTHWISE_CONV_2D"
     source, extra = g.padded.get(x, (x, (0, 0, 0, 0)))
     shape, channels = g.shape(w), g.shape(x)[3]
-    strides = (op.options["strideH"], op.options["strideW"])
-    dilations = (op.options.get("dilationHFactor", 1) or 1, op.options.get("dilationWFactor", 1) or 1)
-    pads = _pads(g.shape(x), shape[1:3], strides, dilations, op.options["padding"] == _SAME)
+    window = op.window
+    pads = _pads(window, g.shape(x), shape[1:3])
     options = {
         "pads": tuple(a + b for a, b in zip(pads, extra, strict=True)),
-        "strides": strides,
-        "dilations": dilations,
+        "strides": window.strides,
+        "dilations": window.dilations,
         "groups": channels if depthwise else channels // shape[3],
     }
     weights = g.constant(w, perm=(3, 0, 1, 2) if depthwise else TO_NCHW)  # (out, in / groups, H, W)
     bias = [g.constant(b) for b in op.inputs[2:] if b is not None]
-    g.emit(
-        op,
-        [source, weights, *bias],
-        {**options, "fusedActivationFunction": op.options.get("fusedActivationFunction", 0)},
-    )
+    g.emit(op, [source, weights, *bias], options)
 
 
 def _dense(g: _Layout, op: Op) -> None:
@@ -301,15 +276,11 @@ def _dense(g: _Layout, op: Op) -> None:
         *(g.constant(b) for b in op.inputs[2:] if b is not None),
     ]
     if len(g.shape(out)) == 2:
-        g.emit(op, operands, {"fusedActivationFunction": op.options.get("fusedActivationFunction", 0)})
+        g.emit(op, operands, {})
         return
     flat_out, n_out = f"{out}_rows", g.shape(w)[0]
     g.old.tensors[flat_out] = replace(g.old.tensors[out], name=flat_out, shape=(rows, n_out))
-    g.emit(
-        replace(op, outputs=(flat_out,)),
-        operands,
-        {"fusedActivationFunction": op.options.get("fusedActivationFunction", 0)},
-    )
+    g.emit(replace(op, outputs=(flat_out,)), operands, {})
     g.reshaped(flat_out, g.shape(out), out)
 
 
@@ -320,10 +291,8 @@ def _elementwise(g: _Layout, op: Op) -> None:
 
 def _pool(g: _Layout, op: Op) -> None:
     kernel = (op.options["filterHeight"], op.options["filterWidth"])
-    strides = (op.options["strideH"], op.options["strideW"])
-    pads = _pads(g.shape(op.inputs[0]), kernel, strides, (1, 1), op.options["padding"] == _SAME)
-    fused = op.options.get("fusedActivationFunction", 0)
-    g.emit(op, [op.inputs[0]], {"kernel": kernel, "strides": strides, "pads": pads, "fusedActivationFunction": fused})
+    pads = _pads(op.window, g.shape(op.inputs[0]), kernel)
+    g.emit(op, [op.inputs[0]], {"kernel": kernel, "strides": op.window.strides, "pads": pads})
 
 
 def _axis(axis: int, rank: int) -> int:
@@ -358,8 +327,7 @@ def _transpose(g: _Layout, op: Op) -> None:
 def _concatenation(g: _Layout, op: Op) -> None:
     rank = len(g.shape(op.outputs[0]))
     inputs = [g.operand(n, rank) for n in op.inputs]
-    fused = op.options.get("fusedActivationFunction", 0)
-    g.emit(op, inputs, {"axis": _axis(op.options["axis"], rank), "fusedActivationFunction": fused})
+    g.emit(op, inputs, {"axis": _axis(op.options["axis"], rank)})
 
 
 def _pack(g: _Layout, op: Op) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, read_tflite, write_tflite
+from edgenet.export.graph import Graph
 from edgenet.export.interface import LOGITS
+from edgenet.export.tflite_file import read_tflite, write_tflite
 from edgenet.frameworks import quiet, tensorflow
 from edgenet.images import Pixels, Preprocessing, imagenet_classes
 

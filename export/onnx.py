@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import InputError, MissingDependency
-from edgenet.export.graph import LARGEST_BYTES, Graph, Op, Quantization, Tensor
+from edgenet.export.graph import LARGEST_BYTES, Activation, Graph, Op, Quantization, Tensor
 from edgenet.export.nchw import left_in_float, real_numbers, to_nchw
 from edgenet.export.network import Network
 from edgenet.export.onnx_constants import Store, beside, inline
@@ -206,11 +206,9 @@ class _Writer:
         q = source.quantization
         assert q is not None
         assert source.data is not None
-        shape = [1] * source.data.ndim
-        if len(q.scale) > 1:
-            shape[q.axis] = -1
+        scale, _ = q.broadcast(source.data.ndim)
         whole = self.node("Cast", [self.initializer(source.name, source.data)], f"{out}_whole", to=self.type("float32"))
-        return self.node("Mul", [whole, self.initializer(f"{source.name}_scale", q.scale.reshape(shape))], out)
+        return self.node("Mul", [whole, self.initializer(f"{source.name}_scale", scale)], out)
 
     def shape(self, name: str | None) -> tuple[int, ...]:
         return self.graph.tensors[str(name)].shape
@@ -226,9 +224,9 @@ def _simple(kind: str, **attributes: Any) -> _Emitter:
     return emit
 
 
-def _clip(low: float, high: float) -> _Emitter:
+def _clip(activation: Activation) -> _Emitter:
     def emit(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
-        w.node("Clip", [x[0], w.scalar(low), w.scalar(high)], out)
+        w.node("Clip", [x[0], *map(w.scalar, activation.bounds)], out)
 
     return emit
 
@@ -461,8 +459,8 @@ _KINDS: dict[str, _Emitter] = {
     "REDUCE_MAX": _reduction("ReduceMax"),
     "REDUCE_MIN": _reduction("ReduceMin"),
     "RELU": _simple("Relu"),
-    "RELU6": _clip(0, 6),
-    "RELU_N1_TO_1": _clip(-1, 1),
+    "RELU6": _clip(Activation.RELU6),
+    "RELU_N1_TO_1": _clip(Activation.RELU_N1_TO_1),
     "RESHAPE": _reshape,
     "RESIZE_BILINEAR": _resize,
     "RESIZE_NEAREST_NEIGHBOR": _resize,

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import MissingDependency
-from edgenet.export.graph import Graph, Op, Tensor
-from edgenet.export.nchw import left_in_float, real_numbers, to_nchw
+from edgenet.export.graph import Activation, Graph, Op, Tensor
+from edgenet.export.nchw import left_in_float, to_nchw
 from edgenet.export.network import Network
 
 SUFFIX = ".xml"
@@ -137,12 +137,9 @@ class _Writer:
         if q is None:
             node = self.ops.constant(t.data.reshape(shape))
             return self.ops.convert(node, "f32") if t.dtype == "float16" else node
-        ones = [1] * t.data.ndim
-        if len(q.scale) > 1:
-            ones[q.axis] = -1
-        scale = q.scale.reshape(ones)
         if not packed:
-            return self.ops.constant(real_numbers(t).reshape(shape))
+            return self.ops.constant(q.real(t.data).reshape(shape))
+        scale, _ = q.broadcast(t.data.ndim)
         if len(shape) != t.data.ndim:
             scale = scale.reshape(*shape[:2], *[1] * (len(shape) - 2)) if len(q.scale) > 1 else scale[..., None]
         real = self.ops.convert(self.ops.constant(t.data.reshape(shape)), "f32")
@@ -233,9 +230,9 @@ def _simple(method: str) -> _Emitter:
     return emit
 
 
-def _clamp(low: float, high: float) -> _Emitter:
+def _clamp(activation: Activation) -> _Emitter:
     def emit(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
-        return [w.ops.clamp(x[0], low, high)]
+        return [w.ops.clamp(x[0], *activation.bounds)]
 
     return emit
 
@@ -406,8 +403,8 @@ _KINDS: dict[str, _Emitter] = {
     "REDUCE_MAX": _reduction("reduce_max"),
     "REDUCE_MIN": _reduction("reduce_min"),
     "RELU": _simple("relu"),
-    "RELU6": _clamp(0, 6),
-    "RELU_N1_TO_1": _clamp(-1, 1),
+    "RELU6": _clamp(Activation.RELU6),
+    "RELU_N1_TO_1": _clamp(Activation.RELU_N1_TO_1),
     "RESHAPE": _reshape,
     "RESIZE_BILINEAR": _resize,
     "RESIZE_NEAREST_NEIGHBOR": _resize,

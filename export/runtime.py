@@ -201,18 +201,10 @@ def runtime_for(path: str, runtime: str | None = None) -> str:
 def import_runtime(path: str, runtime: str | None = None) -> str:
     """Import the runtime that reads `path`, so that loading the model after is only that; return its name.
 
-    Raises:
-        MissingRuntime: it is not installed.
-        LoadError: no runtime reads such a file.
+    Raises MissingRuntime where it is not installed, LoadError where no runtime reads such a file.
     """
     name = runtime_for(path, runtime)
-    imports: dict[str, Callable[[], Any]] = {
-        "litert": _import_litert,
-        "onnxruntime": _import_onnxruntime,
-        "openvino": _import_openvino,
-        "edgetpu": _import_litert,
-    }
-    imports[name]()
+    _IMPORTS[name]()
     return name
 
 
@@ -233,19 +225,11 @@ def load(path: Any, threads: int = 1, runtime: str | None = None, delegate: str 
     if not os.path.isfile(path):
         raise LoadError(f"no such file: {path}")
     import_runtime(path, name)
-    backend_of: dict[str, Callable[[str, int], Any]] = {
-        "litert": _LiteRT,
-        "onnxruntime": _OnnxRuntime,
-        "openvino": _OpenVINO,
-        "edgetpu": _EdgeTpu,
-    }
     if delegate not in (None, "cpu", "gpu", "npu"):
         raise LoadError(f"unknown delegate '{delegate}' (valid on this machine: cpu, gpu, npu)")
     try:
-        if delegate in ("gpu", "npu"):
-            backend = _openvino_on(name, delegate.upper(), path, threads)
-        else:
-            backend = backend_of[name](path, threads)
+        on_device = delegate in ("gpu", "npu")
+        backend = _openvino_on(name, str(delegate), path, threads) if on_device else _BACKENDS[name](path, threads)
     except LoadError:
         raise
     except Exception as e:  # each runtime has its own, undocumented set of exceptions
@@ -257,9 +241,9 @@ class _LiteRT:
     runtime = "litert"
 
     def __init__(self, path: str, threads: int) -> None:
-        interpreter_class, self.version = _import_litert()
+        litert, self.version = _import_litert()
         self._path = path
-        self._interpreter = self._load(interpreter_class, path, threads)
+        self._interpreter = self._load(litert, path, threads)
         self._interpreter.allocate_tensors()
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         _one_input(path, len(inputs))
@@ -271,8 +255,8 @@ class _LiteRT:
         self._output_index = [o["index"] for o in outputs]
         self.delegate = _litert_delegate(self._interpreter)
 
-    def _load(self, interpreter_class: Any, path: str, threads: int) -> Any:
-        return interpreter_class(model_path=path, num_threads=threads)
+    def _load(self, litert: Any, path: str, threads: int) -> Any:
+        return litert.Interpreter(model_path=path, num_threads=threads)
 
     def lanes(self, n: int) -> list[_LiteRT]:
         return [_LiteRT(self._path, 1) for _ in range(n)]
@@ -298,19 +282,15 @@ class _EdgeTpu(_LiteRT):
         super().__init__(path, threads)
         self.delegate = "Edge TPU"
 
-    def _load(self, interpreter_class: Any, path: str, threads: int) -> Any:
+    def _load(self, litert: Any, path: str, threads: int) -> Any:
         with open(path, "rb") as f:
             if EDGE_TPU_OPERATOR.encode() not in f.read():  # the delegate would take nothing, without a word
                 raise LoadError(f"{path} is not compiled for the Edge TPU: run edgetpu_compiler on it")
         try:
-            from ai_edge_litert.interpreter import load_delegate
-        except ImportError:
-            from tflite_runtime.interpreter import load_delegate
-        try:
-            delegate = load_delegate(EDGE_TPU_LIBRARY)
+            delegate = litert.load_delegate(EDGE_TPU_LIBRARY)
         except (OSError, ValueError) as e:
             raise LoadError(f"{EDGE_TPU_LIBRARY} does not load, or finds no Edge TPU ({_reason(e)})") from None
-        return interpreter_class(model_path=path, num_threads=threads, experimental_delegates=[delegate])
+        return litert.Interpreter(model_path=path, num_threads=threads, experimental_delegates=[delegate])
 
     def lanes(self, n: int) -> list[_LiteRT]:
         return [self]  # there is one stick
@@ -353,12 +333,12 @@ def openvino_devices() -> list[str]:
     return sorted({d.partition(".")[0].lower() for d in _import_openvino().Core().available_devices})
 
 
-def _openvino_on(runtime: str, device: str, path: str, threads: int) -> _OpenVINO:
+def _openvino_on(runtime: str, delegate: str, path: str, threads: int) -> _OpenVINO:
     if runtime != "openvino":
-        raise LoadError(f"delegate {device.lower()} is OpenVINO's on this machine: add --runtime openvino")
-    if device.lower() not in openvino_devices():
-        raise LoadError(f"OpenVINO finds no {device} here (valid: {', '.join(openvino_devices())})")
-    return _OpenVINO(path, threads, device=device)
+        raise LoadError(f"delegate {delegate} is OpenVINO's on this machine: add --runtime openvino")
+    if delegate not in openvino_devices():
+        raise LoadError(f"OpenVINO finds no {delegate.upper()} here (valid: {', '.join(openvino_devices())})")
+    return _OpenVINO(path, threads, device=delegate.upper())
 
 
 class _OpenVINO:
@@ -377,11 +357,7 @@ class _OpenVINO:
     def _compile(self, hint: str, threads: int, streams: int) -> Any:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": hint}
         if self._device == "CPU":
-            settings |= {
-                "INFERENCE_NUM_THREADS": threads,
-                "NUM_STREAMS": streams,
-                "INFERENCE_PRECISION_HINT": "f32",
-            }
+            settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams, "INFERENCE_PRECISION_HINT": "f32"}
         core = self._ov.Core()
         model = core.read_model(self._path)
         self._said = model.get_rt_info("edgenet").astype(str) if model.has_rt_info("edgenet") else ""
@@ -403,19 +379,20 @@ class _OpenVINO:
 
 
 def _import_litert() -> tuple[Any, str]:
+    """Return the module with `Interpreter` and `load_delegate`, of either package, and the package's version."""
     from importlib.metadata import version
 
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter
 
-        return Interpreter, version("ai-edge-litert")
+        return interpreter, version("ai-edge-litert")
     except ImportError:
         pass
     try:
-        from tflite_runtime.interpreter import Interpreter
+        from tflite_runtime import interpreter
     except ImportError:
         raise _missing(".tflite", "ai-edge-litert (or tflite-runtime)", "tflite") from None
-    return Interpreter, version("tflite-runtime")
+    return interpreter, version("tflite-runtime")
 
 
 def _import_onnxruntime() -> Any:
@@ -434,10 +411,18 @@ def _import_openvino() -> Any:
     return openvino
 
 
+_IMPORTS: dict[str, Callable[[], Any]] = {
+    "litert": _import_litert, "edgetpu": _import_litert,
+    "onnxruntime": _import_onnxruntime, "openvino": _import_openvino,
+}  # fmt: skip
+_BACKENDS: dict[str, Callable[[str, int], Any]] = {
+    "litert": _LiteRT, "onnxruntime": _OnnxRuntime, "openvino": _OpenVINO, "edgetpu": _EdgeTpu,
+}  # fmt: skip
+
+
 def _missing(files: str, package: str, extra: str) -> MissingRuntime:
-    return MissingRuntime(
-        f"running {files} files needs {package}, which is not installed: pip install 'edgenet[{extra}]'"
-    )
+    message = f"running {files} files needs {package}, which is not installed: pip install 'edgenet[{extra}]'"
+    return MissingRuntime(message)
 
 
 def _one_input(path: str, n: int) -> None:
@@ -446,9 +431,8 @@ def _one_input(path: str, n: int) -> None:
 
 
 def _layout(path: str, shape: tuple[int, ...], prefer_nhwc: bool) -> str:
-    colours = (1, 3, 4)
     if len(shape) == 4:
-        nhwc, nchw = shape[3] in colours, shape[1] in colours
+        nhwc, nchw = (shape[axis] in (1, 3, 4) for axis in (3, 1))  # grey, RGB or RGBA
         if nhwc or nchw:
             return "NHWC" if nhwc and (prefer_nhwc or not nchw) else "NCHW"
     raise LoadError(f"{path} takes an input of shape {shape}, which is no image: (N, H, W, 3) or (N, 3, H, W) is")
@@ -456,27 +440,24 @@ def _layout(path: str, shape: tuple[int, ...], prefer_nhwc: bool) -> str:
 
 def _signature_names(interpreter: Any) -> dict[int, str]:
     """Return tensor index -> the name in the file's signature, which is what users see; empty without one."""
-    names: dict[int, str] = {}
     try:
         signatures = interpreter.get_signature_list()
         if not signatures:
-            return names
+            return {}
         runner = interpreter.get_signature_runner(next(iter(signatures)))
-        for details in (runner.get_input_details(), runner.get_output_details()):
-            names.update({int(d["index"]): str(name) for name, d in details.items()})
+        tensors = [*runner.get_input_details().items(), *runner.get_output_details().items()]
     except (AttributeError, KeyError, ValueError):  # old tflite-runtime, or a signature of another subgraph
         return {}
-    return names
+    return {int(d["index"]): str(name) for name, d in tensors}
 
 
 def _litert_tensor(detail: dict[str, Any], names: dict[int, str]) -> Tensor:
-    scales = detail["quantization_parameters"]["scales"]
-    zero_points = detail["quantization_parameters"]["zero_points"]
+    q = detail["quantization_parameters"]
     shape = tuple(int(d) for d in detail.get("shape_signature", detail["shape"]))
     name = names.get(int(detail["index"]), detail["name"])
     dtype = np.dtype(detail["dtype"]).name
-    if len(scales) and np.dtype(dtype).kind in "iu":
-        return Tensor(name, shape, dtype, float(scales[0]), int(zero_points[0]))
+    if len(q["scales"]) and np.dtype(dtype).kind in "iu":
+        return Tensor(name, shape, dtype, float(q["scales"][0]), int(q["zero_points"][0]))
     return Tensor(name, shape, dtype)
 
 

@@ -14,12 +14,10 @@ import numpy as np
 
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph, Op
-from edgenet.export.tensorflow_operators import FUNCTIONS
+from edgenet.export.tensorflow_operators import FUNCTIONS, activated, keras_activation
 from edgenet.frameworks import quiet, tensorflow
 
 SUFFIX = ".savedmodel"
-_PADDING = {0: "SAME", 1: "VALID"}
-_ACTIVATIONS = {0: None, 1: "relu", 3: "relu6"}
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -68,10 +66,7 @@ def _module(graph: Graph) -> Any:
 
 def _function(tf: Any, graph: Graph, op: Op) -> Callable[[list[Any]], Any]:
     """Return what the operator does with those of its inputs that are computed."""
-    fused = int(op.options.get("fusedActivationFunction", 0) or 0)
-    if fused not in _ACTIVATIONS:
-        raise InputError(f"{op.outputs[0]} ({op.kind}): its fused activation is neither relu nor relu6")
-    activation = {None: tf.identity, "relu": tf.nn.relu, "relu6": tf.nn.relu6}[_ACTIVATIONS[fused]]
+    activation = keras_activation(op)
     if op.kind in _WEIGHTED:
         return _weighted(tf, graph, op, activation)
     constants = {i: graph.constant(n) for i, n in enumerate(op.inputs) if n and graph.constant(n) is not None}
@@ -88,17 +83,17 @@ def _function(tf: Any, graph: Graph, op: Op) -> Callable[[list[Any]], Any]:
         x = list(fed)
         for i in sorted(constants):
             x.insert(i, constants[i])
-        return activation(functions[op.kind](tf, x, op.options))
+        return activated(tf, functions[op.kind](tf, x, op.options), activation)
 
     return compute
 
 
-def _weighted(tf: Any, graph: Graph, op: Op, activation: Callable[[Any], Any]) -> Callable[[list[Any]], Any]:
+def _weighted(tf: Any, graph: Graph, op: Op, activation: str | None) -> Callable[[list[Any]], Any]:
     w = graph.constant(op.inputs[1])
     if w is None or w.dtype != np.float32:
         raise InputError(f"{op.outputs[0]} ({op.kind}): its weights are not float32 constants")
     b = graph.constant(op.inputs[2]) if len(op.inputs) > 2 else None
-    o, inputs = op.options, graph.tensors[str(op.inputs[0])].shape[-1]
+    inputs = graph.tensors[str(op.inputs[0])].shape[-1]
     # TFLite's layouts -> TensorFlow's: OHWI -> HWIO, (1, H, W, C * m) -> (H, W, C, m), (out, in) -> (in, out).
     if op.kind == "CONV_2D":
         w = w.transpose(1, 2, 3, 0)
@@ -114,14 +109,10 @@ def _weighted(tf: Any, graph: Graph, op: Op, activation: Callable[[Any], Any]) -
         if op.kind == "FULLY_CONNECTED":
             y = tf.linalg.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel)
         else:
-            padding = _PADDING[o["padding"]]
-            strides = [1, o["strideH"], o["strideW"], 1]
-            dilations = [o.get("dilationHFactor", 1), o.get("dilationWFactor", 1)]
-            if op.kind == "CONV_2D":
-                y = tf.nn.conv2d(x, kernel, strides, padding, dilations=dilations)
-            else:
-                y = tf.nn.depthwise_conv2d(x, kernel, strides, padding, dilations=dilations)
-        return activation(y if bias is None else tf.nn.bias_add(y, bias))
+            window = op.window
+            convolve = tf.nn.conv2d if op.kind == "CONV_2D" else tf.nn.depthwise_conv2d
+            y = convolve(x, kernel, [1, *window.strides, 1], window.padding.name, dilations=window.dilations)
+        return activated(tf, y if bias is None else tf.nn.bias_add(y, bias), activation)
 
     compute.variables = [kernel] if bias is None else [kernel, bias]  # type: ignore[attr-defined]
     return compute

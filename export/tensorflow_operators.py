@@ -1,14 +1,35 @@
-"""What TFLite's operators without weights compute, in TensorFlow's terms."""
+"""What TFLite's operators without weights, activations and paddings are called in TensorFlow and Keras."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from edgenet.errors import InputError
+from edgenet.export.graph import Activation, Op, Padding
+
+_KERAS = {Activation.NONE: None, Activation.RELU: "relu", Activation.RELU6: "relu6"}
+
+
+def keras_activation(op: Op) -> str | None:
+    """Return what Keras calls the operator's fused activation. Raises InputError for one that it does not have."""
+    if op.activation not in _KERAS:
+        valid = ", ".join(a.name for a in _KERAS)
+        raise InputError(
+            f"{op.outputs[0]} ({op.kind}) has the fused activation {op.activation.name}, which has no form in "
+            f"TensorFlow here (valid: {valid})"
+        )
+    return _KERAS[op.activation]
+
+
+def activated(tf: Any, x: Any, activation: str | None) -> Any:
+    """Return `x` after the activation that `keras_activation` named."""
+    return x if activation is None else {"relu": tf.nn.relu, "relu6": tf.nn.relu6}[activation](x)
+
 
 def _pool(tf: Any, x: Any, o: Mapping[str, Any], mode: str) -> Any:
     window, strides = (o["filterHeight"], o["filterWidth"]), (o["strideH"], o["strideW"])
-    return tf.nn.pool(x, window, mode, strides, {0: "SAME", 1: "VALID"}[o["padding"]])
+    return tf.nn.pool(x, window, mode, strides, Padding(o["padding"]).name)
 
 
 def axes(constant: Any) -> list[int]:

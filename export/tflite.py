@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from edgenet.export import metadata
-from edgenet.export.graph import Graph, write_tflite
+from edgenet.export.graph import Graph
 from edgenet.export.network import Network
+from edgenet.export.tflite_file import write_tflite
 
 EDGENET_METADATA = "edgenet"
 SUFFIX = ".tflite"
@@ -22,7 +23,7 @@ def to_tflite(network: Network, graph: Graph, path: Path, about: dict[str, Any])
     The signature `serving_default` names the input and the output. The metadata is what MediaPipe Tasks reads:
     normalization, labels, author, version.
     """
-    mediapipe = metadata.build_metadata(
+    mediapipe = metadata.ClassifierMetadata(
         name=network.name,
         description=f"{network.name}, {about['precision']}; weights: {network.weights}",
         version=str(about["edgenet_version"]),
@@ -37,7 +38,7 @@ def to_tflite(network: Network, graph: Graph, path: Path, about: dict[str, Any])
     )
     entries = {
         "min_runtime_version": b"2.16.0".ljust(16, b"\0"),
-        metadata.BUFFER_NAME: mediapipe,
+        metadata.BUFFER_NAME: metadata.build_metadata(mediapipe),
         EDGENET_METADATA: json.dumps(about, sort_keys=True).encode(),
     }
     model = write_tflite(graph, description=f"edgenet {about['edgenet_version']}", metadata=entries)

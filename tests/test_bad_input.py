@@ -334,7 +334,7 @@ def test_files_that_take_different_pixels_are_not_evaluated_together(
 def test_a_file_that_edgenet_did_not_write_is_not_guessed_at(
     edgenet: Edgenet, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    from edgenet.export.graph import write_tflite
+    from edgenet.export.tflite_file import write_tflite
 
     path = tmp_path / "foreign.tflite"
     path.write_bytes(write_tflite(tiny.graph()))

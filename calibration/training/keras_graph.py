@@ -2,7 +2,7 @@
 
 The quantized model is made from the very graph that `quantize()` returns and every exporter writes, operator by
 operator, and wrapped by tensorflow-model-optimization (`quantize_annotate_layer` and `quantize_apply` with quantizers
-of our own, see learning.py). So what is trained is what is exported, and before the first step it answers as the
+of our own, see fake_quantizers.py). So what is trained is what is exported, and before the first step it answers as the
 post-training file does.
 """
 
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from edgenet.calibration.quantize import FREE, INTEGER, WEIGHT_AXIS, Weight, adds_in_pairs, share_pairs
-from edgenet.calibration.training.fake_quantizers import Links, Step, kit, ratio_of, tfmot
+from edgenet.calibration.training.links import Links, Step, ratio_of
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Quantization
-from edgenet.frameworks import keras, quiet
+from edgenet.export.graph import Graph, Op
+from edgenet.export.tensorflow_operators import FUNCTIONS, keras_activation
+from edgenet.frameworks import keras, quiet, tfmot
 from edgenet.results import Calibration
 
 NEAR = 0.49  # of a step: how far from its integer a latent weight may start
@@ -25,8 +26,6 @@ NEAR = 0.49  # of a step: how far from its integer a latent weight may start
 MOVES = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "PAD", "MAX_POOL_2D"}
 # Operators that read a scale as it is, so that it may move.
 _READS_ANY_SCALE = set(WEIGHT_AXIS) | FREE | MOVES | {"DEQUANTIZE", "LOGISTIC", "TANH"}
-_PADDING = {0: "same", 1: "valid"}
-_ACTIVATIONS = {0: None, 1: "relu", 3: "relu6"}
 
 
 def float_model(graph: Graph) -> Any:
@@ -36,7 +35,7 @@ def float_model(graph: Graph) -> Any:
         InputError: an operator that cannot be trained.
         MissingDependency: tf-keras is not installed.
     """
-    with kit_scope():
+    with custom_objects():
         model = _assemble(graph, graph.logits(), lambda layer, op: layer, quantized=False)
     for op in graph.ops:
         if op.kind in WEIGHT_AXIS and _layer_name(op.outputs[0]) in _names(model):
@@ -48,9 +47,11 @@ def float_model(graph: Graph) -> Any:
     return model
 
 
-def kit_scope() -> Any:
+def custom_objects() -> Any:
     """Return the context in which Keras knows our layers by name."""
-    return keras().utils.custom_object_scope(kit())
+    from edgenet.calibration.training.fake_quantizers import CUSTOM_OBJECTS
+
+    return keras().utils.custom_object_scope(CUSTOM_OBJECTS)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def fake_quantized(
         quantized: from `quantize(graph, "int8", ...)`.
         latent: float weights by the operator's output: a weight starts as near to its own as its integer allows.
         bits: of each operator's weights, by the operator's output; 8 where it does not say.
-        in_pairs: two weights whose products a kernel adds first share PAIR_LIMIT, as `round_with_feedback` has it.
+        in_pairs: two weights whose products a kernel adds first share PAIR_LIMIT, as `gptq.Rounding` has it.
         learn_ranges: let the ranges of activations move, where no other scale hangs on them.
         learn_scales: let the scales of weights move.
 
@@ -106,7 +107,9 @@ def fake_quantized(
         InputError: an operator that cannot be trained.
         MissingDependency: tf-keras or tensorflow-model-optimization is not installed.
     """
-    api, classes = tfmot(), kit()
+    api = tfmot()
+    from edgenet.calibration.training.fake_quantizers import LayerConfig, OnlyAnnotated
+
     free = _free_ranges(quantized) if learn_ranges else set()
 
     def wrap(layer: Any, op: Op) -> Any:
@@ -115,12 +118,12 @@ def fake_quantized(
         if not rounds and op.kind not in WEIGHT_AXIS:
             return layer
         pairs = in_pairs and _in_pairs(quantized, op)
-        config = classes["Config"](bits.get(out, 8), rounds, out in free, learn_scales, pairs)
+        config = LayerConfig(bits.get(out, 8), rounds, out in free, learn_scales, pairs)
         return api.quantize_annotate_layer(layer, quantize_config=config)
 
-    with quiet(), kit_scope(), api.quantize_scope():
+    with quiet(), custom_objects(), api.quantize_scope():
         annotated = _assemble(quantized, quantized_logits(quantized), wrap, quantized=True)
-        model = api.quantize_apply(annotated, scheme=classes["Scheme"](), quantized_layer_name_prefix="")
+        model = api.quantize_apply(annotated, scheme=OnlyAnnotated(), quantized_layer_name_prefix="")
     steps = _Steps(quantized, model)
     for op in quantized.ops:
         if _layer_name(op.outputs[0]) in _names(model):
@@ -162,7 +165,7 @@ class _Steps:
             output=self.of(op.outputs[0]),
             low=low,
             high=high,
-            activation=_ACTIVATIONS.get(int(op.options.get("fusedActivationFunction", 0) or 0)),
+            activation=keras_activation(op),
         )
         holders: tuple[Any, ...] = (layer, getattr(layer, "layer", None), getattr(layer, "quantize_config", None))
         for holder in holders:
@@ -180,7 +183,7 @@ def _calibrate(layer: Any, graph: Graph, op: Op, latent: Mapping[str, np.ndarray
         t = graph.tensors[str(op.inputs[1])]
         assert t.data is not None
         assert t.quantization is not None
-        integers, steps = t.data.astype(np.float32), _spread(t.quantization, t.data.ndim)
+        integers, (steps, _) = t.data.astype(np.float32), t.quantization.broadcast(t.data.ndim)
         if op.outputs[0] in latent:
             integers = np.clip(latent[op.outputs[0]] / steps, integers - NEAR, integers + NEAR)
         kernel, x = _kernel(op.kind), _inputs(graph, op)
@@ -235,31 +238,25 @@ def _assemble(graph: Graph, output: str, wrap: Callable[[Any, Op], Any], quantiz
 
 
 def _layer(graph: Graph, op: Op, quantized: bool) -> Any:
-    layers, o, name = keras().layers, op.options, _layer_name(op.outputs[0])
-    fused = int(o.get("fusedActivationFunction", 0) or 0)
-    if fused not in _ACTIVATIONS:
-        raise InputError(
-            f"{op.outputs[0]} ({op.kind}) cannot be trained: its fused activation is neither relu nor relu6"
-        )
+    layers, name = keras().layers, _layer_name(op.outputs[0])
+    # In integers an activation is a bound of the output's range.
+    activation = None if quantized else keras_activation(op)
     if op.kind in WEIGHT_AXIS:
         w = graph.constant(op.inputs[1])
         if w is None:
             raise InputError(f"{op.outputs[0]} ({op.kind}) cannot be trained: its weights are computed")
-        # In integers an activation is a bound of the output's range.
-        activation = None if quantized else _ACTIVATIONS[fused]
         shared = {"use_bias": _bias(graph, op) is not None, "activation": activation, "name": name}
         if op.kind == "FULLY_CONNECTED":
             return layers.Dense(w.shape[0], **shared)
-        geometry = {"strides": (o["strideH"], o["strideW"]), "padding": _PADDING[o["padding"]],
-                    "dilation_rate": (o.get("dilationHFactor", 1), o.get("dilationWFactor", 1))}  # fmt: skip
+        window = op.window
+        geometry = {"strides": window.strides, "padding": window.padding.name.lower(),
+                    "dilation_rate": window.dilations}  # fmt: skip
         if op.kind == "DEPTHWISE_CONV_2D":
             multiplier = w.shape[3] // _inputs(graph, op)
             return layers.DepthwiseConv2D(w.shape[1:3], depth_multiplier=multiplier, **geometry, **shared)
         if w.shape[3] != _inputs(graph, op):
             raise InputError(f"{op.outputs[0]} is a grouped convolution, which TensorFlow cannot train on a CPU")
         return layers.Conv2D(w.shape[0], w.shape[1:3], **geometry, **shared)
-    from edgenet.export.tensorflow_operators import FUNCTIONS
-
     if op.kind not in FUNCTIONS:
         valid = ", ".join(sorted({*WEIGHT_AXIS, *FUNCTIONS}))
         raise InputError(
@@ -267,11 +264,12 @@ def _layer(graph: Graph, op: Op, quantized: bool) -> Any:
             "network without training"
         )
     constants = {str(i): _real(graph, n).tolist() for i, n in enumerate(op.inputs) if n and _is_constant(graph, n)}
-    options = {key: v.tolist() if isinstance(v, np.ndarray) else v for key, v in o.items()}
+    options = {key: v.tolist() if isinstance(v, np.ndarray) else v for key, v in op.options.items()}
     if op.kind in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"):
         options["shape"] = list(graph.tensors[op.outputs[0]].shape[1:])
-    kind = op.kind
-    return kit()["Operator"](kind, options, constants, None if quantized else _ACTIVATIONS[fused], name=name)
+    from edgenet.calibration.training.operator_layer import Operator
+
+    return Operator(op.kind, options, constants, activation, name=name)
 
 
 def _is_constant(graph: Graph, name: str) -> bool:
@@ -281,23 +279,12 @@ def _is_constant(graph: Graph, name: str) -> bool:
 def _real(graph: Graph, name: str) -> np.ndarray:
     t = graph.tensors[name]
     assert t.data is not None
-    if t.quantization is None:
-        return t.data
-    steps = _spread(t.quantization, t.data.ndim)
-    zero = t.quantization.zero_point.reshape(steps.shape)
-    return np.asarray((t.data.astype(np.float64) - zero) * steps, np.float32)
+    return t.data if t.quantization is None else t.quantization.real(t.data)
 
 
 def _bias(graph: Graph, op: Op) -> np.ndarray | None:
     name = op.inputs[2] if len(op.inputs) > 2 else None
     return None if name is None else _real(graph, name).astype(np.float32)
-
-
-def _spread(q: Quantization, ndim: int) -> np.ndarray:
-    shape = [1] * ndim
-    if len(q.scale) > 1:
-        shape[q.axis] = -1
-    return q.scale.reshape(shape)
 
 
 def _inputs(graph: Graph, op: Op) -> int:

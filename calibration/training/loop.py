@@ -94,53 +94,64 @@ class Outcome:
         }
 
 
-class Training:
-    """Trains `model` and leaves the best weights in it.
+@dataclass(frozen=True)
+class Task:
+    """A model and what it learns.
 
-    Args:
-        loss: of each picture of a batch; what is minimised is the mean.
-        data: epoch -> a tf.data.Dataset of (x, target) batches of `settings.batch`, the same for the same epoch.
+    Attributes:
+        model: a tf-keras model, made in the scope of the strategy that it is trained with.
+        loss: of each picture of a batch; the mean is minimised.
+        data: epoch -> a tf.data.Dataset of (x, target) batches of the settings' size, the same for the same epoch.
+        steps_per_epoch: batches of an epoch.
         validate: -> numbers of the held-back pictures, "loss" among them, with the weights that the model has then.
-        folder: for checkpoints and logs; each worker of a cluster has its own.
-        identity: what the run depends on beside the settings; a checkpoint of another is refused.
-        strategy: the one in whose scope `model` was made.
         half: the type of 16 bits that the model computes in, None for float32. Weights, their average and the optimizer
             are float32 in any case; float16 gets a loss scale that adapts itself.
-        note: is told a line at the end of each epoch.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        loss: Loss,
-        data: Callable[[int], Any],
-        steps_per_epoch: int,
-        validate: Callable[[], dict[str, float]],
-        settings: Settings,
-        folder: Path,
-        identity: Mapping[str, Any],
-        strategy: Any,
-        *,
-        half: str | None = None,
-        progress: Progress = lambda *_: None,
-        note: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        if steps_per_epoch < 1:
+    model: Any
+    loss: Loss
+    data: Callable[[int], Any]
+    steps_per_epoch: int
+    validate: Callable[[], dict[str, float]]
+    half: str | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run computes and keeps its checkpoints, and whom it tells how far it is.
+
+    Attributes:
+        folder: for checkpoints and logs; a run that was stopped goes on there. Each worker of a cluster has its own.
+        identity: what the run depends on beside the settings; a checkpoint of another run is refused.
+        strategy: from `open_strategy`, opened before anything else of TensorFlow ran.
+        note: gets a line at the end of each epoch.
+    """
+
+    folder: Path
+    identity: Mapping[str, Any]
+    strategy: Any
+    progress: Progress = lambda *_: None
+    note: Callable[[str], None] = lambda _: None
+
+
+class Training:
+    """Trains a task's model and leaves the best weights in it."""
+
+    def __init__(self, task: Task, settings: Settings, place: Place) -> None:
+        if task.steps_per_epoch < 1:
             raise InputError(f"fewer pictures to train on than --batch {settings.batch}: give more, or a smaller batch")
-        self.model, self.loss, self.data, self.validate = model, loss, data, validate
-        self.per_epoch, self.settings, self.folder, self.strategy = steps_per_epoch, settings, folder, strategy
-        self.identity = identity_of(settings, identity)
-        self.progress, self.note, self.state, self.half = progress, note, State(), half
+        self.task, self.settings, self.place, self.state = task, settings, place, State()
+        self.model, self.identity = task.model, identity_of(settings, place.identity)
         tf = tensorflow()
         tf.keras.utils.set_random_seed(settings.seed)
-        with strategy.scope():
+        with place.strategy.scope():
             self.optimizer = keras().optimizers.Adam(settings.learning_rate, beta_2=0.99, epsilon=1e-8)
-            if half == "float16":
+            if task.half == "float16":
                 self.optimizer = keras().mixed_precision.LossScaleOptimizer(self.optimizer)
-            self.trained = list(model.trainable_variables)
+            self.trained = list(task.model.trainable_variables)
             self.optimizer.build(self.trained)
             self.average = [tf.Variable(v, trainable=False, name="average") for v in self.trained]
-        self.other = [v for v in model.weights if all(v is not t for t in self.trained)]
+        self.other = [v for v in task.model.weights if all(v is not t for t in self.trained)]
         self.best = [v.numpy() for v in (*self.trained, *self.other)]
         self._step = tf.function(self._distributed_step)
         self.writer: Any = None
@@ -150,7 +161,7 @@ class Training:
     def _replica_step(self, x: Any, target: Any) -> Any:
         tf = tensorflow()
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(self.loss(self.model(x, training=True), x, target)) / self.settings.batch
+            loss = tf.reduce_sum(self.task.loss(self.model(x, training=True), x, target)) / self.settings.batch
             scaled = self.optimizer.get_scaled_loss(loss) if hasattr(self.optimizer, "get_scaled_loss") else loss
         gradients = tape.gradient(scaled, self.trained)
         if hasattr(self.optimizer, "get_unscaled_gradients"):
@@ -160,10 +171,10 @@ class Training:
 
     def _distributed_step(self, x: Any, target: Any) -> Any:
         tf = tensorflow()
-        loss = self.strategy.run(self._replica_step, (x, target))
+        loss = self.place.strategy.run(self._replica_step, (x, target))
         for average, v in zip(self.average, self.trained, strict=True):
             average.assign(self.settings.ema * average + (1 - self.settings.ema) * v)
-        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+        return self.place.strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
 
     # ------------------------------------------------------------------------------------------------------- the run
 
@@ -176,7 +187,7 @@ class Training:
         """
         self._resume()
         if not self.state.finished:
-            self.writer = tensorflow().summary.create_file_writer(str(self.folder / LOGS))
+            self.writer = tensorflow().summary.create_file_writer(str(self.place.folder / LOGS))
             with _signals() as asked, self.writer.as_default():
                 if not self.state.curve:
                     self._assess(None)
@@ -186,20 +197,20 @@ class Training:
             self.writer.close()
         self._assign(self.best)
         s = self.state
-        seen = s.epoch * self.per_epoch * self.settings.batch
+        seen = s.epoch * self.task.steps_per_epoch * self.settings.batch
         return Outcome(tuple(s.curve), s.best_epoch, s.seconds, seen, s.epoch < self.settings.epochs)
 
     def _epoch(self, asked: list[int]) -> None:
         s, started = self.state, time.monotonic()
-        data = self.data(s.epoch).skip(s.step).prefetch(2)
-        total = self.settings.epochs * self.per_epoch
-        for x, target in self.strategy.experimental_distribute_dataset(data):
-            number = s.epoch * self.per_epoch + s.step
+        data = self.task.data(s.epoch).skip(s.step).prefetch(2)
+        total = self.settings.epochs * self.task.steps_per_epoch
+        for x, target in self.place.strategy.experimental_distribute_dataset(data):
+            number = s.epoch * self.task.steps_per_epoch + s.step
             rate = self.settings.rate(number, total)
             self.optimizer.learning_rate = rate
             loss = float(self._step(x, target))
             if not math.isfinite(loss):
-                either = ", a longer --warmup or --mixed-precision off" if self.half else " or a longer --warmup"
+                either = ", a longer --warmup or --mixed-precision off" if self.task.half else " or a longer --warmup"
                 raise InputError(
                     f"training diverged: the loss of step {number + 1} is {loss} at learning rate {rate:.3g}. Try "
                     f"--learning-rate {self.settings.learning_rate / 4:.2g}{either}, and another --out: "
@@ -207,14 +218,14 @@ class Training:
                 )
             s.step += 1
             s.loss_sum += loss
-            self.progress("train", number + 1, total)
+            self.place.progress("train", number + 1, total)
             if asked:
                 s.seconds += time.monotonic() - started
                 self._save()
                 raise KeyboardInterrupt
         elapsed = time.monotonic() - started
         s.seconds += elapsed
-        mean, images_per_s = s.loss_sum / self.per_epoch, s.step * self.settings.batch / max(elapsed, 1e-9)
+        mean, images_per_s = s.loss_sum / self.task.steps_per_epoch, s.step * self.settings.batch / max(elapsed, 1e-9)
         s.epoch, s.step, s.loss_sum = s.epoch + 1, 0, 0.0
         self._assess({"loss": mean, "learning_rate": rate, "images_per_s": round(images_per_s, 2)})
         s.finished = s.epoch >= self.settings.epochs or s.epoch - s.best_epoch >= self.settings.patience
@@ -226,7 +237,7 @@ class Training:
         averages = [v.numpy() for v in self.average]
         for v, a in zip(self.trained, averages, strict=True):
             v.assign(a)
-        found = self.validate()
+        found = self.task.validate()
         if not math.isfinite(found["loss"]):
             found = {**found, "loss": float(np.finfo(np.float32).max)}
         if found["loss"] < s.best_loss:
@@ -243,7 +254,9 @@ class Training:
         self.writer.flush()
         left = s.seconds / max(s.epoch, 1) * (self.settings.epochs - s.epoch)
         shown = "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in row.items() if k != "epoch")
-        self.note(f"epoch {s.epoch}/{self.settings.epochs}  {shown}" + (f"  {_clock(left)} left" if s.epoch else ""))
+        self.place.note(
+            f"epoch {s.epoch}/{self.settings.epochs}  {shown}" + (f"  {_clock(left)} left" if s.epoch else "")
+        )
 
     # -------------------------------------------------------------------------------------------------- checkpoints
 
@@ -258,14 +271,14 @@ class Training:
         arrays = {f"v{i}": v.numpy() for i, v in enumerate(self._everything())}
         arrays |= {f"b{i}": b for i, b in enumerate(self.best)}
         about = json.dumps({"identity": self.identity, "state": asdict(self.state)})
-        with atomic_write(self.folder / CHECKPOINT) as tmp, open(tmp, "wb") as f:
+        with atomic_write(self.place.folder / CHECKPOINT) as tmp, open(tmp, "wb") as f:
             np.savez(f, about=np.array(about), **arrays)
 
     def _resume(self) -> None:
-        path = self.folder / CHECKPOINT
+        path = self.place.folder / CHECKPOINT
         if not path.exists():
             return
-        check_resumable(self.folder, self.identity)
+        check_resumable(self.place.folder, self.identity)
         about = _about(path)
         with np.load(path) as stored:
             self.best = [stored[f"b{i}"] for i in range(len(self.best))]

@@ -5,21 +5,19 @@ what is kept at the end is the best that a held-back part of the pictures saw, s
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgenet.calibration.execute import Executor
-from edgenet.calibration.gptq import round_with_feedback
+from edgenet.calibration.gptq import gptq_weights
 from edgenet.calibration.quantize import Weight, constant_weights, quantize
 from edgenet.calibration.shared import SharedCalibration, spread
 from edgenet.calibration.training.augment import Pictures, batches, centre, check_augmentations
 from edgenet.calibration.training.distill import distillation, divergence
 from edgenet.calibration.training.keras_graph import fake_quantized, float_model, quantized_logits
-from edgenet.calibration.training.loop import Outcome, Progress, Settings, Training
+from edgenet.calibration.training.loop import Outcome, Place, Settings, Task, Training
 from edgenet.calibration.training.strategy import check_mixed, check_strategy, half_type, policy
 from edgenet.errors import EdgenetError, InputError
 from edgenet.export.graph import Graph
@@ -92,18 +90,9 @@ def start(shared: SharedCalibration, bits: Mapping[str, int], pictures: Pictures
     one = set(bits.values())
     if len(one) == 1:
         return shared.weights("int8", one.pop())
-    corrections = shared.recipe.corrections
-    return round_with_feedback(
-        shared.graph,
-        (normalise(centre(pictures.subset([i])), pictures.preprocessing) for i in spread(len(pictures))),
-        shared.calibration,
-        bits=bits,
-        feedback="feedback" in corrections,
-        bias_correction="bias-correction" in corrections,
-        reconstruction="reconstruction" in corrections,
-        images=len(pictures),
-        max_bytes=START_BYTES,
-    )
+    inputs = (normalise(centre(pictures.subset([i])), pictures.preprocessing) for i in spread(len(pictures)))
+    rounding = shared.recipe.rounding(bits)
+    return gptq_weights(shared.graph, inputs, shared.calibration, rounding, images=len(pictures), max_bytes=START_BYTES)
 
 
 def train(
@@ -113,11 +102,7 @@ def train(
     bits: Mapping[str, int],
     distill: Distillation,
     settings: Settings,
-    folder: Path,
-    identity: Mapping[str, Any],
-    strategy: Any,
-    progress: Progress = lambda *_: None,
-    note: Callable[[str], None] = lambda _: None,
+    place: Place,
 ) -> Trained:
     """Train the quantized network and return it as graphs that every exporter takes.
 
@@ -126,9 +111,6 @@ def train(
         pictures: to train on; labels are used where `distill.labels_weight` says so.
         held_back: what decides which weights are kept, never trained on.
         bits: of each operator's weights (`layer_bits`).
-        folder: for checkpoints and logs; a run that was stopped goes on there.
-        identity: what tells this run from others.
-        strategy: from `open_strategy`, opened before anything else of TensorFlow ran.
 
     Raises:
         InputError: the network has an operator that cannot be trained; another run's checkpoint; the loss diverged.
@@ -137,12 +119,12 @@ def train(
     """
     # The student's sums of integers need float32's 24 bits, so that it answers as the file; the teacher's do not.
     # The teacher comes first: what cannot be trained is told before minutes of calibration.
-    with strategy.scope(), policy(half_type(distill.mixed_precision, strategy)):
+    with place.strategy.scope(), policy(half_type(distill.mixed_precision, place.strategy)):
         teacher = float_model(shared.network.graph)
     weights = start(shared, bits, pictures)
     before = quantize(shared.graph, "int8", shared.calibration, weights=weights)
     latent = dict(_float_weights(shared.graph))
-    with strategy.scope():
+    with place.strategy.scope():
         student = fake_quantized(
             before, latent, bits, in_pairs=set(bits.values()) == {SAFE_BITS},  # as SharedCalibration.weights rounds
             learn_ranges=distill.learn_ranges, learn_scales=distill.learn_scales,
@@ -160,19 +142,14 @@ def train(
 
     matches_before = _checked(before, x, simulated(), wanted, "before training")
     classes = wanted.shape[1]
-    outcome = Training(
+    task = Task(
         student.model,
         distillation(teacher, distill.temperature, distill.labels_weight),
         lambda epoch: batches(pictures, settings.batch, settings.seed, epoch, distill.augment, classes),
         len(pictures) // settings.batch,
         validate,
-        settings,
-        folder,
-        identity,
-        strategy,
-        progress=progress,
-        note=note,
-    ).run()
+    )
+    outcome = Training(task, settings, place).run()
     if outcome.best_epoch == 0:
         return Trained(before, before, shared.calibration, outcome, matches_before, matches_before)
     found, calibration = student.trained(shared.calibration)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.export.graph import Graph, Op, Tensor, read_tflite
+from edgenet.export.graph import Graph, Op, Tensor
+from edgenet.export.tflite_file import read_tflite
 from edgenet.targets import EDGE_TPU_OPERATORS
 
 _EIGHT_BITS = {"int8", "uint8"}
@@ -85,7 +86,7 @@ def _depthwise(op: Op, inputs: list[Tensor], outputs: list[Tensor]) -> bool:
 
 
 def _not_fused(op: Op, inputs: list[Tensor], outputs: list[Tensor]) -> bool:
-    return _option(op, "fusedActivationFunction") == [0]
+    return not op.activation
 
 
 def _dense(op: Op, inputs: list[Tensor], outputs: list[Tensor]) -> bool:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgenet.export.graph import Graph, Op, Quantization, Tensor, write_tflite
+from edgenet.export.graph import Graph, Op, Quantization, Tensor, fused
+from edgenet.export.tflite_file import write_tflite
 
 # The product (M, K) by (K, N), as a 1x1 convolution of SIDE_PX x SIDE_PX: large enough for a kernel to reach its pace,
 # and in float32 small enough for a cache of 1 MB.
@@ -60,7 +61,7 @@ def product_tflite(arithmetic: str) -> tuple[bytes, np.ndarray]:
         "y": Tensor("y", shape, dtype, None, out_q),
     }
     options = {"padding": 0, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
-    op = Op("CONV_2D", ("x", "w", "b"), ("y",), {**options, "fusedActivationFunction": 0}, "Conv2DOptions")
+    op = Op("CONV_2D", ("x", "w", "b"), ("y",), {**options, **fused()}, "Conv2DOptions")
     return write_tflite(Graph("product", tensors, (op,), ("x",), ("y",)), signature=None), x
 
 

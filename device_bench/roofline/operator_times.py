@@ -22,8 +22,9 @@ import numpy as np
 from edgenet.device_bench.roofline import limits
 from edgenet.device_bench.tool import run_tool
 from edgenet.errors import EdgenetError
-from edgenet.export.graph import Graph, Op, read_tflite, write_tflite
+from edgenet.export.graph import Graph, Op
 from edgenet.export.runtime import LoadError, load, runtime_for
+from edgenet.export.tflite_file import read_tflite, write_tflite
 
 BUILT_IN = "built-in"  # a kernel of LiteRT's own, which the delegate did not take
 _MIN_ROUNDS, _MAX_ROUNDS, _MIN_S, _WARM_UP = 20, 500, 1.0, 3

@@ -173,7 +173,7 @@ class _Run:
     ) -> tuple[dict[str, np.ndarray], Any, float]:
         """Return the training form's weights, what training gave, and the held-back accuracy of the head alone."""
         from edgenet.calibration.training.augment import batches, centre
-        from edgenet.calibration.training.loop import Training
+        from edgenet.calibration.training.loop import Place, Task, Training
         from edgenet.calibration.training.strategy import half_type, policy
         from edgenet.frameworks import keras, tensorflow
         from edgenet.images import normalise
@@ -222,20 +222,15 @@ class _Run:
             soft = target * (1 - SMOOTHING) + SMOOTHING / n
             return -tf.reduce_sum(soft * tf.nn.log_softmax(tf.cast(z, tf.float32)), -1)
 
-        outcome = Training(
+        task = Task(
             logits,
             loss,
             lambda epoch: batches(self.pictures, s.batch, s.seed, epoch, self.job.augment, n),
             len(self.pictures) // s.batch,
             validate,
-            s,
-            self.job.out / FOLDER,
-            identity,
-            strategy,
-            half=half,
-            progress=progress,
-            note=note,
-        ).run()
+            half,
+        )
+        outcome = Training(task, s, Place(self.job.out / FOLDER, identity, strategy, progress, note)).run()
         return get_weights(model), outcome, before
 
 

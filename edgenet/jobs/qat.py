@@ -185,6 +185,7 @@ def _train(
     note: Callable[[str], None],
 ) -> "Trained":
     from edgenet.calibration.training.augment import load_pictures
+    from edgenet.calibration.training.loop import Place
     from edgenet.calibration.training.qat import layer_bits, train
     from edgenet.calibration.training.strategy import open_strategy
 
@@ -199,11 +200,7 @@ def _train(
         layer_bits(shared.graph, *_bits(job)),
         job.distill,
         job.settings,
-        folder,
-        identity,
-        strategy,
-        progress,
-        note,
+        Place(folder, identity, strategy, progress, note),
     )
 
 

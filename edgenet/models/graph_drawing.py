@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.export.graph import Graph, Op, Tensor
+from edgenet.export.graph import Activation, Graph, Op, Tensor, fused
 
-RELU, RELU6 = "relu", "relu6"
-_FUSED = {None: 0, RELU: 1, RELU6: 3}  # the schema's ActivationFunctionType
+RELU, RELU6 = Activation.RELU, Activation.RELU6
 _KEPT = {None: 1.0, RELU: 0.5, RELU6: 0.5}  # of the mean square of what is centred on 0
 _BIAS_DEVIATION = 0.05  # biases that are not zero, as folding batch norm leaves them
 
@@ -69,7 +68,7 @@ class Blueprint:
         filters: int,
         kernel: int | tuple[int, int] = 1,
         stride: int | tuple[int, int] = 1,
-        activation: str | None = None,
+        activation: Activation | None = None,
         *,
         norm: bool = True,
         bias: bool = False,
@@ -83,7 +82,7 @@ class Blueprint:
         inputs = (x.name, w, self._bias(filters))
         self.parameters += fan_in * filters + (2 * filters if norm else 0) + (filters if bias else 0)
         self.multiply_adds += fan_in * filters * math.prod(size)
-        options = {**_window(strides), "fusedActivationFunction": _FUSED[activation]}
+        options = {**_window(strides), **fused(activation)}
         return self._emit("CONV_2D", inputs, size, filters, options, "Conv2DOptions", 1.0, activation)
 
     def depthwise(
@@ -91,7 +90,7 @@ class Blueprint:
         x: Feature,
         kernel: int,
         stride: int = 1,
-        activation: str | None = None,
+        activation: Activation | None = None,
         *,
         norm: bool = True,
         dilation: int = 1,
@@ -102,7 +101,7 @@ class Blueprint:
         self.parameters += kernel * kernel * x.channels + (2 * x.channels if norm else 0)
         self.multiply_adds += kernel * kernel * x.channels * math.prod(size)
         window = {**_window((stride, stride)), "dilationWFactor": dilation, "dilationHFactor": dilation}
-        options = {**window, "depthMultiplier": 1, "fusedActivationFunction": _FUSED[activation]}
+        options = {**window, "depthMultiplier": 1, **fused(activation)}
         inputs = (x.name, w, self._bias(x.channels))
         return self._emit(
             "DEPTHWISE_CONV_2D", inputs, size, x.channels, options, "DepthwiseConv2DOptions", 1.0, activation
@@ -115,7 +114,7 @@ class Blueprint:
         w = self._weights((classes, x.channels), x.channels, x.power)
         self.parameters += (x.channels + 1) * classes
         self.multiply_adds += x.channels * classes
-        dense = {"fusedActivationFunction": 0, "weightsFormat": 0, "keepNumDims": False}
+        dense = {**fused(), "weightsFormat": 0, "keepNumDims": False}
         inputs = (pooled.name, w, self._bias(classes))
         logits = self._emit("FULLY_CONNECTED", inputs, (), classes, dense, "FullyConnectedOptions")
         return self._emit("SOFTMAX", (logits.name,), (), classes, {"beta": 1.0}, "SoftmaxOptions")
@@ -133,7 +132,7 @@ class Blueprint:
         """Return x * sigmoid(x)."""
         return self.scaled(x, self._gate(x), power=0.36 * x.power, centred=False)
 
-    def squeeze_excite(self, x: Feature, filters: int, activation: str | None = None) -> Feature:
+    def squeeze_excite(self, x: Feature, filters: int, activation: Activation | None = None) -> Feature:
         """Scale each channel by a gate made of all channels' averages; `activation` None inside it is SiLU."""
         axes = self._constant("axes", np.array([1, 2], np.int32))
         pooled = self._emit("MEAN", (x.name, axes), (1, 1), x.channels, {"keepDims": True}, "ReducerOptions", x.power)
@@ -143,7 +142,7 @@ class Blueprint:
 
     def scaled(self, x: Feature, by: Feature, power: float, centred: bool) -> Feature:
         """Return the product, of the shape of `x`; `power` and `centred` are what is expected of it."""
-        y = self._emit("MUL", (x.name, by.name), x.size, x.channels, {"fusedActivationFunction": 0}, "MulOptions")
+        y = self._emit("MUL", (x.name, by.name), x.size, x.channels, fused(), "MulOptions")
         return Feature(y.name, x.size, x.channels, power, centred)
 
     def _gate(self, x: Feature) -> Feature:
@@ -154,17 +153,17 @@ class Blueprint:
         op = {"max": "MAX_POOL_2D", "average": "AVERAGE_POOL_2D"}[kind]
         options = {
             "padding": 0, "strideW": stride, "strideH": stride,
-            "filterWidth": kernel, "filterHeight": kernel, "fusedActivationFunction": 0,
+            "filterWidth": kernel, "filterHeight": kernel, **fused(),
         }  # fmt: skip
         size = _strided(x.size, (stride, stride))
         y = self._emit(op, (x.name,), size, x.channels, options, "Pool2DOptions")
         return Feature(y.name, size, x.channels, x.power, x.centred and kind == "average")
 
-    def add(self, a: Feature, b: Feature, activation: str | None = None) -> Feature:
+    def add(self, a: Feature, b: Feature, activation: Activation | None = None) -> Feature:
         """Return a + b."""
         if a.shape != b.shape:
             raise ValueError(f"cannot add {a} and {b}")
-        options = {"fusedActivationFunction": _FUSED[activation]}
+        options = fused(activation)
         power = a.power + b.power
         y = self._emit("ADD", (a.name, b.name), a.size, a.channels, options, "AddOptions", power, activation)
         centred = a.centred and b.centred
@@ -176,7 +175,7 @@ class Blueprint:
             return parts[0]
         channels = sum(p.channels for p in parts)
         power = sum(p.power * p.channels for p in parts) / channels
-        options = {"axis": 3, "fusedActivationFunction": 0}
+        options = {"axis": 3, **fused()}
         names = tuple(p.name for p in parts)
         y = self._emit("CONCATENATION", names, parts[0].size, channels, options, "ConcatenationOptions", power)
         return Feature(y.name, y.size, channels, power, all(p.centred for p in parts))
@@ -235,7 +234,7 @@ class Blueprint:
         options: dict[str, Any],
         options_type: str,
         power: float = 1.0,
-        activation: str | None = None,
+        activation: Activation | None = None,
     ) -> Feature:
         name = f"{kind.lower()}_{len(self._ops)}"
         out = Feature(name, size, channels, power * _KEPT[activation], activation is None)

@@ -16,12 +16,13 @@ import numpy as np
 
 from edgenet.errors import InputError
 from edgenet.export import metadata
-from edgenet.export.graph import Graph, read_tflite
+from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import checked, float_constants
-from edgenet.export.importers.found import Found, sha256_of_all
 from edgenet.export.importers.labels import class_labels
-from edgenet.export.inspect import looks_like
+from edgenet.export.importers.model_file import ModelFile, sha256_of_all
+from edgenet.export.inspect import first_bytes, looks_like
 from edgenet.export.network import Source, classes_of
+from edgenet.export.tflite_file import read_tflite
 from edgenet.images import Pixels, Preprocessing, normalise
 from edgenet.images.preprocess_option import EXAMPLES, PRESETS, parse_preprocess
 from edgenet.models import weights as weights_module
@@ -168,13 +169,7 @@ def kind_of(path: Path) -> str:
         raise InputError(f"{path} is a folder without saved_model.pb, no SavedModel: give {VALID}")
     if not path.exists():
         raise InputError(f"there is no file {path}: give {VALID}, or a name that `edgenet models` lists")
-    if not path.is_file():
-        raise InputError(f"{path} is not a regular file: give {VALID}")
-    try:
-        with open(path, "rb") as f:
-            head = f.read(4096)
-    except OSError as e:
-        raise InputError(f"cannot read {path}: {e.strerror}") from None
+    head = first_bytes(path, f"give {VALID}")
     suffix, like = path.suffix.lower(), looks_like(head)
     if suffix in _OTHERS:
         raise InputError(f"{path} is {_OTHERS[suffix]}; edgenet reads {VALID}")
@@ -206,7 +201,7 @@ def side_px(path: Path, shape: Sequence[int | None]) -> int | None:
     return shape[1]
 
 
-def _find_onnx(path: Path) -> Found:
+def _find_onnx(path: Path) -> ModelFile:
     from edgenet.export.importers import onnx_importer as importer
     from edgenet.export.importers.onnx_graph import NHWC
 
@@ -227,7 +222,7 @@ def _find_onnx(path: Path) -> Found:
     def build(px: int) -> Graph:
         return checked(path, importer.from_onnx(model, (1, 3, px, px) if nchw else (1, px, px, 3)))
 
-    return Found(
+    return ModelFile(
         tuple(shape[i] for i in NHWC) if nchw else shape,
         sha256_of_all(files),
         build,
@@ -237,7 +232,7 @@ def _find_onnx(path: Path) -> Found:
     )
 
 
-def _find_tflite(path: Path) -> Found:
+def _find_tflite(path: Path) -> ModelFile:
     data = path.read_bytes()
     try:
         graph = read_tflite(data)
@@ -250,7 +245,7 @@ def _find_tflite(path: Path) -> Found:
     shape = graph.tensors[graph.inputs[0]].shape
     about = buffers.get("edgenet")
     labels = files.get(metadata.LABELS_FILE)
-    return Found(
+    return ModelFile(
         shape,
         sha256_of(path),
         lambda px: graph,
@@ -271,25 +266,25 @@ def _normalization(data: bytes) -> str:
     return f"mean={','.join(f'{m:g}' for m in mean)} std={','.join(f'{s:g}' for s in std)}" if mean and std else ""
 
 
-def _find_h5(path: Path) -> Found:
+def _find_h5(path: Path) -> ModelFile:
     from edgenet.export.importers.keras_file import find_h5
 
     return find_h5(path)
 
 
-def _find_keras(path: Path) -> Found:
+def _find_keras(path: Path) -> ModelFile:
     from edgenet.export.importers.keras_file import find_keras
 
     return find_keras(path)
 
 
-def _find_saved_model(path: Path) -> Found:
+def _find_saved_model(path: Path) -> ModelFile:
     from edgenet.export.importers.saved_model import find_saved_model
 
     return find_saved_model(path)
 
 
-KINDS: dict[str, Callable[[Path], Found]] = {
+KINDS: dict[str, Callable[[Path], ModelFile]] = {
     "onnx": _find_onnx,
     "tflite": _find_tflite,
     "h5": _find_h5,

@@ -9,12 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgenet.export.graph import Graph, Op, Tensor
+from edgenet.export.graph import Activation, Graph, Op, Padding, Tensor, along_axis, fused
 
 WEIGHT_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}  # axis of the output channels
-FUSED = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}  # the schema's ActivationFunctionType
+CLIPS = ("RELU", "RELU_N1_TO_1", "RELU6")  # operators that are taken into the one before as its activation
 TAKES_ACTIVATION = {*WEIGHT_AXIS, "ADD", "SUB", "MUL", "DIV"}
-SAME, VALID = 0, 1  # the schema's Padding
 
 
 def fuse(graph: Graph) -> Graph:
@@ -34,12 +33,6 @@ def drop_unused(graph: Graph) -> Graph:
             kept.append(op)
     needed |= {*graph.inputs, *(n for op in kept for n in op.outputs)}
     return replace(graph, tensors={n: t for n, t in graph.tensors.items() if n in needed}, ops=tuple(reversed(kept)))
-
-
-def same_pads(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """Return what SAME puts before and after an axis of `size`: the odd pixel at the end."""
-    total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
-    return total // 2, total - total // 2
 
 
 class _Fuser:
@@ -73,21 +66,17 @@ class _Fuser:
     def padded(self, op: Op) -> bool:
         """PAD with zeros in front of a VALID convolution, where SAME pads alike."""
         pad = self.before(op.inputs[0] if op.inputs else None)
-        if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D") or op.options["padding"] != VALID:
+        if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D") or op.window.padding != Padding.VALID:
             return False
         if pad is None or pad.kind != "PAD":
             return False
-        w, pads = self.tensors[str(op.inputs[1])].shape, self.graph.constant(pad.inputs[1])
-        size, o = self.tensors[str(pad.inputs[0])].shape, op.options
-        same = [
-            (0, 0),
-            same_pads(size[1], w[1], o["strideH"], o.get("dilationHFactor", 1)),
-            same_pads(size[2], w[2], o["strideW"], o.get("dilationWFactor", 1)),
-            (0, 0),
-        ]
-        if pads is None or pads.tolist() != [list(p) for p in same]:
+        pads, w = self.graph.constant(pad.inputs[1]), self.tensors[str(op.inputs[1])].shape
+        size_px = self.tensors[str(pad.inputs[0])].shape[1:3]
+        same = replace(op.window, padding=Padding.SAME).pads(size_px, w[1:3])
+        if pads is None or pads.tolist() != [list(p) for p in ((0, 0), *same, (0, 0))]:
             return False
-        self.put(replace(op, inputs=(pad.inputs[0], *op.inputs[1:]), options={**o, "padding": SAME}), op.inputs[0])
+        options = {**op.options, "padding": Padding.SAME.value}
+        self.put(replace(op, inputs=(pad.inputs[0], *op.inputs[1:]), options=options), op.inputs[0])
         return True
 
     def scaled(self, op: Op) -> bool:
@@ -98,7 +87,7 @@ class _Fuser:
         if c is None and op.kind != "SUB":
             x, c = op.inputs[1], self.graph.constant(op.inputs[0])
         linear = self.before(x)
-        if c is None or linear is None or linear.kind not in WEIGHT_AXIS or linear.options["fusedActivationFunction"]:
+        if c is None or linear is None or linear.kind not in WEIGHT_AXIS or linear.activation:
             return False
         if self.tensors[op.outputs[0]].shape != self.tensors[str(x)].shape:
             return False
@@ -114,9 +103,7 @@ class _Fuser:
         b = np.zeros(channels) if bias is None else bias.astype(np.float64)
         v, new = np.broadcast_to(c.ravel().astype(np.float64), (channels,)), w.astype(np.float64)
         if op.kind == "MUL":
-            shape = [1] * w.ndim
-            shape[WEIGHT_AXIS[linear.kind]] = -1
-            new, b = new * v.reshape(shape), b * v
+            new, b = new * along_axis(v, WEIGHT_AXIS[linear.kind], w.ndim), b * v
         else:
             b = b + v if op.kind == "ADD" else b - v
         out = op.outputs[0]
@@ -124,18 +111,17 @@ class _Fuser:
         if op.kind == "MUL":
             inputs[1] = self.constant(f"{out}_weights", new)
         inputs.append(self.constant(f"{out}_bias", b))
-        fused = op.options.get("fusedActivationFunction", 0)
-        options = {**linear.options, "fusedActivationFunction": fused}
+        options = {**linear.options, **fused(op.activation)}
         self.put(replace(linear, inputs=tuple(inputs), outputs=op.outputs, options=options), x)
         return True
 
     def activated(self, op: Op) -> bool:
-        if op.kind not in FUSED:
+        if op.kind not in CLIPS:
             return False
         made = self.before(op.inputs[0])
-        if made is None or made.kind not in TAKES_ACTIVATION or made.options.get("fusedActivationFunction", 0):
+        if made is None or made.kind not in TAKES_ACTIVATION or made.activation:
             return False
-        options = {**made.options, "fusedActivationFunction": FUSED[op.kind]}
+        options = {**made.options, **fused(Activation[op.kind])}
         self.put(replace(made, outputs=op.outputs, options=options), op.inputs[0])
         return True
 

@@ -16,7 +16,7 @@ from typing import Any
 from edgenet.errors import EdgenetError, InputError, MissingDependency
 from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import checked
-from edgenet.export.importers.found import Found
+from edgenet.export.importers.model_file import ModelFile
 from edgenet.frameworks import keras as tf_keras
 from edgenet.frameworks import quiet, tensorflow
 from edgenet.results import sha256_of
@@ -34,7 +34,7 @@ _PASSES = {
 MAX_CONFIG_BYTES = 2**28
 
 
-def find_keras(path: Path) -> Found:
+def find_keras(path: Path) -> ModelFile:
     """Look at a .keras file. Raises InputError."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -56,7 +56,7 @@ def find_keras(path: Path) -> Found:
     return _found(path, config, str(about.get("keras_version", "3")))
 
 
-def find_h5(path: Path) -> Found:
+def find_h5(path: Path) -> ModelFile:
     """Look at a .h5 file. Raises InputError, MissingDependency."""
     try:
         import h5py
@@ -79,7 +79,7 @@ def find_h5(path: Path) -> Found:
     return _found(path, config, version)
 
 
-def _found(path: Path, config: Any, version: str) -> Found:
+def _found(path: Path, config: Any, version: str) -> ModelFile:
     if not isinstance(config, dict) or not isinstance(config.get("config"), dict | list):
         raise InputError(f"{path} has no network in its configuration: save the whole model, model.save('model.keras')")
     config = {k: v for k, v in config.items() if k != "compile_config"}  # the loss and the optimizer are not needed
@@ -95,7 +95,7 @@ def _found(path: Path, config: Any, version: str) -> Found:
     def build(px: int) -> Graph:
         return _build(path, version, px)
 
-    return Found(shape, sha256_of(path), build, _classes(config))
+    return ModelFile(shape, sha256_of(path), build, _classes(config))
 
 
 def refuse_code(path: Path, config: Any) -> None:

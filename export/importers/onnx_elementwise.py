@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import InputError
+from edgenet.export.graph import Activation, fused
 from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value
 
-NONE = {"fusedActivationFunction": 0}
 FLOAT_MAX = float(np.finfo(np.float32).max)
 
 
@@ -48,7 +48,7 @@ def constant_like(b: Importer, name: str, data: np.ndarray, x: Value) -> str:
 def binary(b: Importer, node: Node, kind: str, x: Value, y: Value | np.ndarray, swap: bool = False) -> Value:
     """Add an operator of two operands that broadcast; `swap` puts `y` first."""
     options_type = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions", "DIV": "DivOptions"}.get(kind)
-    options, options_type = (NONE, options_type) if options_type else ({}, "MaximumMinimumOptions")
+    options, options_type = (fused(), options_type) if options_type else ({}, "MaximumMinimumOptions")
     if isinstance(y, np.ndarray):
         if y.ndim > x.rank:
             x = aligned(b, x, y.ndim)
@@ -101,9 +101,9 @@ def extremes(kind: str) -> Handler:
 
 def clip(b: Importer, node: Node, x: Value, low: float, high: float) -> Value:
     """Hold `x` within [low, high]: RELU, RELU6, or MAXIMUM and MINIMUM."""
-    kinds = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
-    if (low, high) in kinds:
-        return b.same(node, kinds[low, high], x)
+    for activation in (Activation.RELU6, Activation.RELU_N1_TO_1):
+        if (low, high) == activation.bounds:
+            return b.same(node, activation.name, x)
     if low == 0.0:
         x = b.same(node, "RELU", x)
     elif low > -FLOAT_MAX:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.importers.fuse import SAME, VALID, same_pads
-from edgenet.export.importers.onnx_elementwise import NONE, aligned, binary
+from edgenet.export.graph import Padding, fused, same_pads
+from edgenet.export.importers.onnx_elementwise import aligned, binary
 from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value, identity
 from edgenet.export.importers.onnx_shapes import reduce
 
@@ -75,8 +75,8 @@ def conv(b: Importer, node: Node) -> Value:
     if not same:
         x = pad_picture(b, node, x, pads)
     options = {
-        "padding": SAME if same and any(pads) else VALID, "strideH": strides[0], "strideW": strides[1],
-        "dilationHFactor": dilations[0], "dilationWFactor": dilations[1], **NONE,
+        "padding": _padding(same and any(pads)), "strideH": strides[0], "strideW": strides[1],
+        "dilationHFactor": dilations[0], "dilationWFactor": dilations[1], **fused(),
     }  # fmt: skip
     bias = np.zeros(out_channels, np.float32)
     if node.input(2):
@@ -95,10 +95,14 @@ def conv(b: Importer, node: Node) -> Value:
     return replace(out, name=b.emit(node, kind, inputs, out.stored, options, options_type, version=version))
 
 
+def _padding(same: bool) -> int:
+    return (Padding.SAME if same else Padding.VALID).value
+
+
 def _window_options(kernel: Sequence[int], strides: Sequence[int], same: bool) -> dict[str, Any]:
     return {
-        "padding": SAME if same else VALID, "strideH": strides[0], "strideW": strides[1],
-        "filterHeight": kernel[0], "filterWidth": kernel[1], **NONE,
+        "padding": _padding(same), "strideH": strides[0], "strideW": strides[1],
+        "filterHeight": kernel[0], "filterWidth": kernel[1], **fused(),
     }  # fmt: skip
 
 
@@ -245,7 +249,7 @@ def dense(b: Importer, node: Node, x: Value, w: np.ndarray, bias: np.ndarray | N
     weights = b.add_constant(f"{name}_weights", w.T.astype(np.float32))
     full = np.zeros(w.shape[1], np.float32) if bias is None else np.broadcast_to(bias, (w.shape[1],)).astype(np.float32)
     out = replace(x, shape=(*x.shape[:-1], w.shape[1]))
-    options = {**NONE, "weightsFormat": 0, "keepNumDims": x.rank != 2, "asymmetricQuantizeInputs": False}
+    options = {**fused(), "weightsFormat": 0, "keepNumDims": x.rank != 2, "asymmetricQuantizeInputs": False}
     inputs = [x.name, weights, b.add_constant(f"{name}_bias", full)]
     version = 5 if x.rank != 2 else 1
     out_name = b.emit(node, "FULLY_CONNECTED", inputs, out.stored, options, "FullyConnectedOptions", version=version)

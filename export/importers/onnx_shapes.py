@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from edgenet.errors import InputError
+from edgenet.export.graph import fused
 from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value
-
-NONE = {"fusedActivationFunction": 0}
 
 
 def reduce(b: Importer, node: Node, kind: str, x: Value, axes: Sequence[int], keep: bool) -> Value:
@@ -105,7 +104,7 @@ def concat(b: Importer, node: Node) -> Value:
     shape = list(lead.shape)
     shape[axis] = sum(v.shape[axis] for v in values)
     out = replace(lead, shape=tuple(shape))
-    options = {"axis": lead.axis(axis), **NONE}
+    options = {"axis": lead.axis(axis), **fused()}
     name = b.emit(node, "CONCATENATION", [v.name for v in values], out.stored, options, "ConcatenationOptions")
     return replace(out, name=name)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import checked
-from edgenet.export.importers.found import Found, sha256_of_all
 from edgenet.export.importers.keras_file import converted
+from edgenet.export.importers.model_file import ModelFile, sha256_of_all
 from edgenet.frameworks import quiet, tensorflow
 
 SERVING = "serving_default"
@@ -29,7 +29,7 @@ class _Tensor:
     shape: tuple[int | None, ...]
 
 
-def find_saved_model(path: Path) -> Found:
+def find_saved_model(path: Path) -> ModelFile:
     """Look at a SavedModel. Raises InputError."""
     try:
         signatures = _signatures((path / "saved_model.pb").read_bytes())
@@ -60,7 +60,7 @@ def find_saved_model(path: Path) -> Found:
     def build(px: int) -> Graph:
         return _build(path, key, image.name, px)
 
-    return Found(image.shape, sha256_of_all(files), build, classes if sizes and classes else None)
+    return ModelFile(image.shape, sha256_of_all(files), build, classes if sizes and classes else None)
 
 
 def _build(path: Path, key: str, name: str, px: int) -> Graph:

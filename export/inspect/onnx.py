@@ -111,7 +111,7 @@ class _Graph:
         return np.asarray(self.onnx.numpy_helper.to_array(tensor))
 
 
-def read_onnx(path: Path) -> Facts:
+def onnx_facts(path: Path) -> Facts:
     """Read an .onnx file.
 
     Raises:

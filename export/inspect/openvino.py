@@ -90,7 +90,7 @@ class _Graph:
         return np.frombuffer(self.blob, dtype, math.prod(shape), offset).reshape(shape)
 
 
-def read_openvino(path: Path) -> Facts:
+def openvino_facts(path: Path) -> Facts:
     """Read an OpenVINO .xml file and the .bin beside it.
 
     Raises:

@@ -12,17 +12,17 @@ from pathlib import Path
 
 from edgenet.errors import InputError
 from edgenet.export.inspect.facts import Facts, Inspection, WeightQuantization, conclude
-from edgenet.export.inspect.onnx import read_onnx
-from edgenet.export.inspect.openvino import read_openvino
-from edgenet.export.inspect.tflite import read_tflite
+from edgenet.export.inspect.onnx import onnx_facts
+from edgenet.export.inspect.openvino import openvino_facts
+from edgenet.export.inspect.tflite import tflite_facts
 from edgenet.results import TensorInfo, size_of
 
 __all__ = ["Inspection", "inspect", "lines", "looks_like", "multiply_adds"]
 
 _READERS: dict[str, Callable[[Path], Facts]] = {
-    ".tflite": read_tflite,
-    ".onnx": read_onnx,
-    ".xml": read_openvino,
+    ".tflite": tflite_facts,
+    ".onnx": onnx_facts,
+    ".xml": openvino_facts,
 }
 _NAMES = {".tflite": "a .tflite model", ".onnx": "an ONNX model", ".xml": "an OpenVINO model"}
 
@@ -72,20 +72,29 @@ def multiply_adds(path: str | Path) -> int:
     return sum(o.multiply_adds for o in _read(Path(path)).operators)
 
 
+def first_bytes(path: Path, advice: str) -> bytes:
+    """Return the beginning of a file, which tells what it is; `advice` ends the message where there is no such file.
+
+    Raises:
+        InputError: it does not exist, is not a regular file, or cannot be read.
+    """
+    if not path.exists():
+        raise InputError(f"there is no file {path}: {advice}")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file: {advice}")
+    try:
+        with open(path, "rb") as f:
+            return f.read(4096)
+    except OSError as e:
+        raise InputError(f"cannot read {path}: {e.strerror}") from None
+
+
 def _read(path: Path) -> Facts:
     reads = f"edgenet inspects {', '.join(_READERS)} files"
     if path.is_dir():
         saved = " with a TensorFlow SavedModel" if (path / "saved_model.pb").exists() else ""
         raise InputError(f"{path} is a folder{saved}: {reads}")
-    if not path.exists():
-        raise InputError(f"there is no file {path}: {reads}")
-    if not path.is_file():
-        raise InputError(f"{path} is not a regular file: {reads}")
-    try:
-        with open(path, "rb") as f:
-            head = f.read(4096)
-    except OSError as e:
-        raise InputError(f"cannot read {path}: {e.strerror}") from None
+    head = first_bytes(path, reads)
     suffix = path.suffix.lower()
     found = _model_suffix(head)
     if suffix == ".bin" and path.with_suffix(".xml").exists():

@@ -147,7 +147,7 @@ class _Reader:
         return _Op(kind, self.ints(op.InputsAsNumpy()), self.ints(op.OutputsAsNumpy()), adj_x)
 
 
-def read_tflite(path: Path) -> Facts:
+def tflite_facts(path: Path) -> Facts:
     """Read a .tflite file.
 
     Raises:
@@ -176,7 +176,7 @@ def _parsed(path: Path, parse: Callable[[bytes, Any], T]) -> T:
 def operator_outputs(path: Path) -> list[tuple[str, str]]:
     """Return (kind, name of the first output) of every operator of the main graph, as the file spells them.
 
-    Raises as `read_tflite` does.
+    Raises as `tflite_facts` does.
     """
 
     def outputs(buf: bytes, schema: Any) -> list[tuple[str, str]]:

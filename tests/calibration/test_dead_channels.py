@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgenet.calibration.dead_channels import _share_out, use_spare_channels
+from edgenet.calibration.dead_channels import _share_out, use_dead_channels
 from edgenet.calibration.quantize import constant_weights
-from edgenet.export.graph import Graph
-from helpers.layers import NONE, RELU6, Builder, outputs
+from edgenet.export.graph import Activation, Graph
+from helpers.graph_builder import NONE, RELU6, Builder
+from helpers.layers import outputs
 
 STEP = 6 / 255
 BLACK, WHITE = np.array([-1.0]), np.array([1.0])
 
 
-def network(dead_bias: float = -1.0, activation: int = RELU6, **changes: Any) -> Graph:
+def network(dead_bias: float = -1.0, activation: Activation = RELU6, **changes: Any) -> Graph:
     """Three first channels: 3 + 3 x, 3 - 3 x and a dead one; the first is read as ten times the differences of
     neighbours, the second as it is."""
     b = Builder(1, 8, 8, 1)
@@ -44,7 +45,7 @@ def weights_of(graph: Graph, out: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_channel_that_suffers_most_is_copied_half_a_step_apart_by_hand() -> None:
-    made = use_spare_channels(network(), BLACK, WHITE, greys())
+    made = use_dead_channels(network(), BLACK, WHITE, greys())
     w, bias = weights_of(made, "first")
     np.testing.assert_allclose(w.ravel(), [3, -3, 3])
     np.testing.assert_allclose(bias, [3 - STEP / 4, 3, 3 + STEP / 4], rtol=1e-6)
@@ -58,24 +59,24 @@ def test_the_channel_that_suffers_most_is_copied_half_a_step_apart_by_hand() -> 
 
 def test_the_offset_of_a_copy_is_taken_back_behind_the_depthwise_kernel() -> None:
     graph = network()
-    filters = graph.tensors["middle/w"].data
+    filters = graph.tensors["middle_w"].data
     assert filters is not None
     filters[0, 0, 1, 0] = 14.0  # the taps' sum is 4
-    _, bias = weights_of(use_spare_channels(graph, BLACK, WHITE, greys()), "middle")
+    _, bias = weights_of(use_dead_channels(graph, BLACK, WHITE, greys()), "middle")
     np.testing.assert_allclose(bias, [1 + 4 * STEP / 4, 0, 1 - 4 * STEP / 4], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("then", "constant"), [(NONE, -0.5), (RELU6, 0.0)])
 def test_what_a_dead_channel_added_everywhere_goes_into_the_bias(then: int, constant: float) -> None:
     graph = network(then=then)
-    graph.tensors["middle/b"].data[2] = -0.5  # type: ignore[index]
-    _, bias = weights_of(use_spare_channels(graph, BLACK, WHITE, greys()), "y")
+    graph.tensors["middle_b"].data[2] = -0.5  # type: ignore[index]
+    _, bias = weights_of(use_dead_channels(graph, BLACK, WHITE, greys()), "y")
     np.testing.assert_allclose(bias, [0.25 + 2 * constant])
 
 
 def test_the_function_stays_and_rounding_the_first_activation_makes_a_quarter_of_the_noise() -> None:
     graph, xs = network(), greys(64, slope=0.1)[:-1]
-    made = use_spare_channels(graph, BLACK, WHITE, greys())
+    made = use_dead_channels(graph, BLACK, WHITE, greys())
     expected = outputs(graph, xs)
     inside = (slice(None), slice(None), slice(2, -2))  # where the kernel does not reach the zeros around
     np.testing.assert_allclose(outputs(made, xs)[inside], expected[inside], atol=1e-4)
@@ -101,11 +102,11 @@ def test_channels_that_do_not_suffer_get_no_copy() -> None:
 
 def test_a_network_of_which_nothing_fires_is_left_as_it_is() -> None:
     graph = network()
-    for name, value in (("first/w", 0.0), ("first/b", -1.0)):
+    for name, value in (("first_w", 0.0), ("first_b", -1.0)):
         data = graph.tensors[name].data
         assert data is not None
         data[:] = value
-    made = use_spare_channels(graph, BLACK, WHITE, greys())
+    made = use_dead_channels(graph, BLACK, WHITE, greys())
     for out in ("first", "middle", "y"):
         for a, b in zip(weights_of(made, out), weights_of(graph, out), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -116,19 +117,19 @@ def test_a_network_of_which_nothing_fires_is_left_as_it_is() -> None:
     [
         pytest.param(network(dead_bias=-0.49), id="a picture could wake the channel"),
         pytest.param(network(activation=NONE), id="nothing keeps it at zero"),
-        pytest.param(network(then=4), id="a tanh in between"),
+        pytest.param(network(then=Activation.TANH), id="a tanh in between"),
         pytest.param(network().with_outputs(["middle", "y"]), id="an output in between"),
     ],
 )
 def test_a_network_without_a_spare_channel_is_left_alone(graph: Graph) -> None:
-    assert use_spare_channels(graph, BLACK, WHITE, greys()) is graph
+    assert use_dead_channels(graph, BLACK, WHITE, greys()) is graph
 
 
 def test_a_network_that_begins_otherwise_is_left_alone() -> None:
     b = Builder(1, 8, 8, 1)
     b.conv("image", "first", [[[[3.0]]], [[[0.5]]]], [3.0, -1.0], RELU6)
     graph = b.graph(b.conv("first", "y", [[[[1.0, 1.0]]]], [0.0]))
-    assert use_spare_channels(graph, BLACK, WHITE, greys()) is graph
+    assert use_dead_channels(graph, BLACK, WHITE, greys()) is graph
 
 
 def test_a_kernel_that_reads_neighbours_behind_the_depthwise_one_is_left_alone() -> None:
@@ -137,7 +138,7 @@ def test_a_kernel_that_reads_neighbours_behind_the_depthwise_one_is_left_alone()
     b.conv("image", "first", [[[[3.0]]], [[[0.5]]]], [3.0, -1.0], RELU6)
     b.depthwise("first", "middle", np.ones((1, 3, 3, 2)), [0.0, 0.5])
     graph = b.graph(b.conv("middle", "y", np.ones((1, 3, 3, 2)), [0.0]))
-    assert use_spare_channels(graph, BLACK, WHITE, greys()) is graph
+    assert use_dead_channels(graph, BLACK, WHITE, greys()) is graph
 
 
 def test_the_bound_of_a_channel_counts_the_zeros_around_the_picture() -> None:
@@ -148,4 +149,4 @@ def test_the_bound_of_a_channel_counts_the_zeros_around_the_picture() -> None:
     b.conv("image", "first", w, [0.0, 1.0], RELU6)
     b.depthwise("first", "middle", np.ones((1, 3, 3, 2)), [0.0, 0.0])
     graph = b.graph(b.conv("middle", "y", [[[[1.0, 1.0]]]], [0.0]))
-    assert use_spare_channels(graph, np.array([1.0]), np.array([2.0]), greys()) is graph
+    assert use_dead_channels(graph, np.array([1.0]), np.array([2.0]), greys()) is graph

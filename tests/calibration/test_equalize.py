@@ -8,13 +8,14 @@ import pytest
 
 from edgenet.calibration import quantize
 from edgenet.calibration.equalize import cheapest_ranges, equalizable, equalize, movable
-from edgenet.calibration.gptq import round_with_feedback
+from edgenet.calibration.gptq import gptq_weights
 from edgenet.calibration.ranges import choose_ranges, observe
 from edgenet.calibration.sensitivity import sqnr_db
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.results import Calibration
-from helpers.layers import RELU, RELU6, Builder, bottleneck, outputs, pictures
+from helpers.graph_builder import NONE, RELU, RELU6, Builder
+from helpers.layers import bottleneck, outputs, pictures
 
 ENDS = [np.full((1, 1, 1, 1), v, np.float32) for v in (-1.0, 1.0)]
 
@@ -86,7 +87,7 @@ def test_what_is_padded_or_made_by_a_relu_is_scaled_and_not_moved(activation: st
     b = Builder(1, 2, 2, 1)
     rng = np.random.default_rng(0)
     kernel = 3 if activation.startswith("none") else 1
-    b.conv("image", "a", [[[[1.0]]], [[[4.0]]]], [2.0, 5.0], RELU if kernel == 1 else 0)
+    b.conv("image", "a", [[[[1.0]]], [[[4.0]]]], [2.0, 5.0], RELU if kernel == 1 else NONE)
     graph = b.graph(b.conv("a", "y", rng.normal(size=(1, kernel, kernel, 2)), [0.0]))
     xs = [rng.uniform(-1, 1, (1, 2, 2, 1)).astype(np.float32) for _ in range(4)]
     even = equalize(graph, xs)
@@ -111,7 +112,7 @@ def test_an_equalised_network_loses_less_in_int8() -> None:
     found = []
     for g in (graph, equalize(graph, xs)):
         c = Calibration(choose_ranges(observe(g, xs, 1)), "min-max", "", len(xs), "")
-        w = round_with_feedback(g, xs, c, threads=1)
+        w = gptq_weights(g, xs, c, threads=1)
         found.append(sqnr_db(expected, outputs(quantize(g, "int8", c, weights=w), unseen)))
     assert found[1] > found[0]
 

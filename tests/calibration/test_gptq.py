@@ -1,4 +1,4 @@
-"""rounding.py: by hand, against brute force, and on a network of a few layers."""
+"""gptq.py: by hand, against brute force, and on a network of a few layers."""
 
 from dataclasses import replace
 from itertools import product
@@ -8,14 +8,15 @@ import pytest
 
 from edgenet.calibration import gptq, measure_ranges, quantize
 from edgenet.calibration.execute import Executor
-from edgenet.calibration.gptq import PULL, PULLS, _Geometry, _pull, _ridge, _round_with_feedback, round_with_feedback
+from edgenet.calibration.gptq import PULL, PULLS, Rounding, _Geometry, _pull, _ridge, _round_in_turn, gptq_weights
 from edgenet.calibration.integer_reference import saturated_share
 from edgenet.calibration.quantize import adds_in_pairs, constant_weights, pair_scale, round_weights, weight_scale
 from edgenet.calibration.sensitivity import loudest, sensitivity, sqnr_db
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.results import Calibration
-from helpers.layers import Builder, bottleneck, outputs, pictures
+from helpers.graph_builder import Builder
+from helpers.layers import bottleneck, outputs, pictures
 
 
 def calibration(graph: Graph, xs: list[np.ndarray]) -> Calibration:
@@ -23,7 +24,7 @@ def calibration(graph: Graph, xs: list[np.ndarray]) -> Calibration:
 
 
 def round_one(w: list[float], covariance: list[list[float]]) -> list[float]:
-    return _round_with_feedback(np.array([[w]]), np.ones((1, 1)), np.array([covariance]), 127)[0, 0].tolist()
+    return _round_in_turn(np.array([[w]]), np.ones((1, 1)), np.array([covariance]), 127)[0, 0].tolist()
 
 
 def test_the_error_of_one_weight_is_made_good_by_a_correlated_one() -> None:
@@ -40,7 +41,7 @@ def test_feedback_is_never_worse_than_nearest_and_near_the_best_of_all() -> None
     x = rng.normal(size=(500, 5)) @ rng.normal(size=(5, 5))
     h = np.cov(x.T)
     w = rng.uniform(-3, 3, (20, 5))
-    q = _round_with_feedback(w[None], np.ones((1, 20)), h[None], 127, damping=0.01)[0]
+    q = _round_in_turn(w[None], np.ones((1, 20)), h[None], 127, damping=0.01)[0]
 
     def cost(v: np.ndarray) -> np.ndarray:
         return np.einsum("...i,ij,...j->...", v, h, v)
@@ -54,7 +55,7 @@ def test_more_inputs_than_a_block_are_rounded_as_in_one_block() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 50)) @ rng.normal(size=(50, 50))
     arguments = (rng.normal(0, 5, (1, 8, 50)), np.ones((1, 8)), np.cov(x.T)[None], 127)
-    np.testing.assert_array_equal(_round_with_feedback(*arguments, block=16), _round_with_feedback(*arguments))
+    np.testing.assert_array_equal(_round_in_turn(*arguments, block=16), _round_in_turn(*arguments))
 
 
 @pytest.mark.parametrize("bits", [8, 7])
@@ -70,13 +71,13 @@ def test_a_grouped_convolution_is_rounded_as_its_groups_would_be_apart(
     )
     whole = Builder(1, 9, 9, 6)
     graph = whole.graph(whole.conv("image", "y", w, bias))
-    found = round_with_feedback(graph, xs, calibration(graph, xs), bits=bits, in_pairs=bits == 7)["y"]
+    found = gptq_weights(graph, xs, calibration(graph, xs), Rounding(bits, in_pairs=bits == 7))["y"]
     ranges = dict(calibration(graph, xs).ranges)
     for g in range(3):
         part = Builder(1, 9, 9, 2)
         own = part.graph(part.conv("image", "y", w[2 * g : 2 * g + 2], bias[2 * g : 2 * g + 2]))
-        apart = round_with_feedback(
-            own, [x[..., 2 * g : 2 * g + 2] for x in xs], Calibration(ranges, "min-max", "", 4, ""), bits=bits
+        apart = gptq_weights(
+            own, [x[..., 2 * g : 2 * g + 2] for x in xs], Calibration(ranges, "min-max", "", 4, ""), Rounding(bits)
         )["y"]
         np.testing.assert_array_equal(found.values[2 * g : 2 * g + 2], apart.values)
         np.testing.assert_array_equal(found.scale[2 * g : 2 * g + 2], apart.scale)
@@ -95,13 +96,13 @@ def test_a_dense_layer_over_tokens_is_rounded_as_the_convolution_of_one_pixel_th
     pixels = Builder(1, 1, 9, 6)
     pixels.conv("image", "y", w[:, None, None], bias)
     graphs = (tokens.graph("y"), xs), (pixels.graph("y"), [x[None] for x in xs])
-    a, b = (round_with_feedback(g, x, calibration(g, x), threads=1)["y"] for g, x in graphs)
+    a, b = (gptq_weights(g, x, calibration(g, x), threads=1)["y"] for g, x in graphs)
     np.testing.assert_array_equal(a.values, b.values[:, 0, 0])
     np.testing.assert_array_equal(a.bias, b.bias)
 
 
 def test_integers_stay_within_the_bits() -> None:
-    q = _round_with_feedback(np.array([[[200.0, -300.0]]]), np.ones((1, 1)), np.eye(2)[None], 63)
+    q = _round_in_turn(np.array([[[200.0, -300.0]]]), np.ones((1, 1)), np.eye(2)[None], 63)
     np.testing.assert_array_equal(q, [[[63, -63]]])
 
 
@@ -115,14 +116,14 @@ def test_two_weights_that_are_added_first_share_what_fits_into_16_bits() -> None
 
 def test_the_second_of_a_pair_gets_what_the_first_left() -> None:
     # The first has the larger variance and takes 120; 128 leaves 8 of the other's 30. The third stands alone with 127.
-    q = _round_with_feedback(np.array([[[120.0, 30.0, 0.0, 127.0]]]), np.ones((1, 1)), np.diag([4.0, 3, 2, 1])[None],
+    q = _round_in_turn(np.array([[[120.0, 30.0, 0.0, 127.0]]]), np.ones((1, 1)), np.diag([4.0, 3, 2, 1])[None],
                              127, in_pairs=True)  # fmt: skip
     np.testing.assert_array_equal(q, [[[120, 8, 0, 127]]])
 
 
 def test_pairs_never_saturate() -> None:
     graph, xs = bottleneck(), pictures(12)
-    weights = round_with_feedback(graph, xs, calibration(graph, xs), bits=7, in_pairs=True)
+    weights = gptq_weights(graph, xs, calibration(graph, xs), Rounding(7, in_pairs=True))
     quantized = quantize(graph, "int8", calibration(graph, xs), weights=weights)
     assert set(saturated_share(quantized).values()) == {0.0}
 
@@ -133,7 +134,7 @@ def test_pairs_lose_less_than_seven_bits_each_where_large_weights_are_rare() -> 
     errors = []
     for scale, limit, in_pairs in ((weight_scale(w[0], 0, 7), 63, False), (pair_scale(w[0]), 127, True)):
         s = scale[None].astype(float)
-        q = _round_with_feedback(w, s, h, limit, in_pairs)
+        q = _round_in_turn(w, s, h, limit, in_pairs)
         errors.append(float(np.square(q * s[..., None] - w).mean()))
     assert errors[1] < 0.6 * errors[0]
     assert np.abs(q).reshape(1, 32, 100, 2).sum(-1).max() <= 128
@@ -181,18 +182,16 @@ def test_the_bias_takes_back_the_mean_shift() -> None:
     b = Builder(1, 2)
     graph = b.graph(b.dense("image", "logits", [[1.27, 0.0049]], [0.5]))  # 0.0049 is rounded to 0
     xs = [np.array([[0.0, 1.0]], np.float32), np.array([[1.0, 1.0]], np.float32)]
-    w = round_with_feedback(
-        graph, xs, calibration(graph, xs), feedback=False, reconstruction=False, precision="weight-only", threads=1
-    )["logits"]
+    rounding = Rounding(feedback=False, reconstruction=False, precision="weight-only")
+    w = gptq_weights(graph, xs, calibration(graph, xs), rounding, threads=1)["logits"]
     np.testing.assert_array_equal(w.values, [[127, 0]])
     np.testing.assert_allclose(w.bias, [0.5049], atol=1e-6)
 
 
 def test_all_switched_off_is_rounding_to_the_nearest() -> None:
     graph, xs = bottleneck(), pictures(4)
-    off = round_with_feedback(
-        graph, xs, calibration(graph, xs), feedback=False, bias_correction=False, reconstruction=False, threads=1
-    )
+    rounding = Rounding(feedback=False, bias_correction=False, reconstruction=False)
+    off = gptq_weights(graph, xs, calibration(graph, xs), rounding, threads=1)
     for name, w in round_weights(graph).items():
         np.testing.assert_array_equal(off[name].values, w.values)
         assert off[name].bias is None
@@ -202,7 +201,8 @@ def test_all_switched_off_is_rounding_to_the_nearest() -> None:
 def test_pictures_that_were_not_seen_come_out_nearer_to_float(bits: int) -> None:
     graph, xs, unseen = bottleneck(), pictures(32), pictures(32, seed=2)
     expected, nearest = outputs(graph, unseen), quantize(graph, "weight-only", weights=round_weights(graph, bits))
-    weights = round_with_feedback(graph, xs, calibration(graph, xs), bits=bits, precision="weight-only", threads=1)
+    rounding = Rounding(bits, precision="weight-only")
+    weights = gptq_weights(graph, xs, calibration(graph, xs), rounding, threads=1)
     stored = {n: w.values for n, w in weights.items()}
     assert max(np.abs(v).max() for v in stored.values()) == 2 ** (bits - 1) - 1
     ours = outputs(_with(graph, weights), unseen)
@@ -219,7 +219,7 @@ def _with(graph: Graph, weights: dict) -> Graph:  # type: ignore[type-arg]
 
 def test_the_same_pictures_give_the_same_integers() -> None:
     graph, xs = bottleneck(), pictures(8)
-    a, b = (round_with_feedback(graph, xs, calibration(graph, xs), threads=1) for _ in range(2))
+    a, b = (gptq_weights(graph, xs, calibration(graph, xs), threads=1) for _ in range(2))
     for name in a:
         np.testing.assert_array_equal(a[name].values, b[name].values)
         np.testing.assert_array_equal(a[name].bias, b[name].bias)
@@ -229,7 +229,7 @@ def test_the_same_pictures_give_the_same_integers() -> None:
 def test_a_number_of_bits_that_does_not_fit_is_refused(bits: int) -> None:
     graph, xs = bottleneck(), pictures(1)
     with pytest.raises(InputError, match=f"2 to 8 bits, not {bits}"):
-        round_with_feedback(graph, xs, calibration(graph, xs), bits=bits)
+        gptq_weights(graph, xs, calibration(graph, xs), Rounding(bits))
 
 
 def test_the_sensitivity_of_each_layer_names_the_one_that_was_spoilt() -> None:
@@ -258,7 +258,8 @@ def test_a_layer_in_float_has_no_rounding_that_the_next_would_make_good() -> Non
     graph, xs = bottleneck(), pictures(8)
     *others, last = (op for op in graph.ops if constant_weights(graph, op) is not None)
     c, every = calibration(graph, xs), {op.outputs[0]: "float16" for op in graph.ops if op.outputs != last.outputs}
-    weights = round_with_feedback(graph, xs, c, exceptions=every, reconstruction=False, feedback=False, threads=1)
+    rounding = Rounding(exceptions=every, reconstruction=False, feedback=False)
+    weights = gptq_weights(graph, xs, c, rounding, threads=1)
     assert list(weights) == [*last.outputs]
     w, run = weights[last.outputs[0]], Executor(graph, last.inputs[:1], 1)
     mean = np.mean([run(x)[0] for x in xs], axis=0).ravel()  # of the float network, as nothing before rounds

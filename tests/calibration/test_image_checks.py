@@ -13,11 +13,12 @@ from PIL import Image, ImageFilter
 from edgenet.calibration import image_checks as lint_module
 from edgenet.calibration.image_checks import CODES, SEVERITIES, Finding, check_allowed, lint, lint_network, refuse
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Tensor
+from edgenet.export.graph import Graph
 from edgenet.images import Preprocessing, load_pixels, open_images, split, stream
 from edgenet.images.near_duplicates import glances, looks_alike
 from edgenet.results import ImageSet, Results
 from helpers.command_line import Edgenet
+from helpers.graph_builder import Builder
 from helpers.places import IMAGENET_MINI
 
 PX = 64
@@ -319,13 +320,10 @@ def test_of_a_large_evaluation_set_the_content_is_always_compared(
 
 
 def network(*kinds: tuple[str, float]) -> Graph:
-    tensors, ops, name = {"x": Tensor("x", (1, 8, 8, 3), "float32")}, [], "x"
-    for i, (kind, constant) in enumerate(kinds):
-        tensors[f"c{i}"] = Tensor(f"c{i}", (1,), "float32", np.array([constant], np.float32))
-        tensors[f"y{i}"] = Tensor(f"y{i}", (1, 8, 8, 3), "float32")
-        ops.append(Op(kind, (name, f"c{i}"), (f"y{i}",)))
-        name = f"y{i}"
-    return Graph("main", tensors, tuple(ops), ("x",), (name,))
+    b, x = Builder(1, 8, 8, 3), "image"
+    for kind, constant in kinds:
+        x = b.op(kind, [x, b.constant([constant])], (1, 8, 8, 3))
+    return b.graph(x)
 
 
 def test_a_network_that_normalises_by_itself_must_not_be_fed_normalised_pictures() -> None:

@@ -20,14 +20,16 @@ from edgenet.calibration.integer_reference import (
 from edgenet.calibration.quantize import round_weights
 from edgenet.errors import InputError
 from edgenet.export import Network
-from edgenet.export.graph import Graph, Op, Quantization, Tensor, write_tflite
+from edgenet.export.graph import Graph, Op, Quantization, Tensor, fused
 from edgenet.export.interface import with_io
+from edgenet.export.tflite_file import write_tflite
 from edgenet.images import load_pixels, normalise, open_images, split
 from edgenet.results import Calibration, ImageSet
 from helpers import tiny
+from helpers.graph_builder import RELU, RELU6, Builder
 from helpers.places import IMAGENET_MINI
 
-NO_ACTIVATION = {"fusedActivationFunction": 0}
+NO_ACTIVATION = fused()
 
 
 def litert(graph: Graph, inputs: np.ndarray, builtin: bool = False) -> np.ndarray:
@@ -201,18 +203,10 @@ def test_with_seven_bit_weights_a_target_that_saturates_computes_the_same(
 def single(kind: str, options: dict[str, Any], type: str, shape: tuple[int, ...], out: tuple[int, ...],
            constants: dict[str, np.ndarray] | None = None, twice: bool = False) -> Graph:  # fmt: skip
     """One float operator on an input of `shape`; `twice` feeds it a ReLU6 of the input too."""
-    tensors = {"x": Tensor("x", shape, "float32"), "y": Tensor("y", out, "float32")}
-    ops = []
-    inputs: list[str] = ["x"]
-    if twice:
-        tensors["clipped"] = Tensor("clipped", shape, "float32")
-        ops.append(Op("RELU6", ("x",), ("clipped",)))
-        inputs.append("clipped")
-    for name, data in (constants or {}).items():
-        tensors[name] = Tensor(name, data.shape, str(data.dtype), data)
-        inputs.append(name)
-    ops.append(Op(kind, tuple(inputs), ("y",), options, type))
-    return Graph("main", tensors, tuple(ops), ("x",), ("y",))
+    b = Builder(*shape)
+    inputs = ["image", b.op("RELU6", ["image"], shape)] if twice else ["image"]
+    inputs += [b.constant(data, str(data.dtype), name) for name, data in (constants or {}).items()]
+    return b.graph(b.op(kind, inputs, out, type, out="y", **options))
 
 
 RNG = np.random.default_rng(3)
@@ -236,10 +230,10 @@ PADS, FLAT = np.array([[0, 0], [1, 2], [0, 0], [0, 0]], np.int32), np.array([1, 
 #   kind, options, their type, output, constants, two inputs
 CASES: dict[str, tuple[Any, ...]] = {
     "conv same": (
-        "CONV_2D", {**WINDOW, **SAME, "fusedActivationFunction": 3}, CONV, (1, 5, 5, 4), weights(4, 3, 3, 6), False,
+        "CONV_2D", {**WINDOW, **SAME, **fused(RELU6)}, CONV, (1, 5, 5, 4), weights(4, 3, 3, 6), False,
     ),
     "conv valid": (
-        "CONV_2D", {**WINDOW, **VALID, "fusedActivationFunction": 1}, CONV, (1, 4, 4, 4), weights(4, 3, 3, 6), False,
+        "CONV_2D", {**WINDOW, **VALID, **fused(RELU)}, CONV, (1, 4, 4, 4), weights(4, 3, 3, 6), False,
     ),
     "conv dilated": ("CONV_2D", {**WIDE, **SAME, **NO_ACTIVATION}, CONV, (1, 9, 9, 4), weights(4, 3, 3, 6), False),
     "conv grouped": ("CONV_2D", {**WINDOW, **SAME, **NO_ACTIVATION}, CONV, (1, 5, 5, 4), weights(4, 3, 3, 3), False),
@@ -251,7 +245,7 @@ CASES: dict[str, tuple[Any, ...]] = {
         "DEPTHWISE_CONV_2D", {**WINDOW, **SAME, "depthMultiplier": 2, **NO_ACTIVATION}, DEPTHWISE, (1, 5, 5, 12),
         weights(1, 3, 3, 12), False,
     ),
-    "add": ("ADD", {"fusedActivationFunction": 1}, "AddOptions", S, None, True),
+    "add": ("ADD", {**fused(RELU)}, "AddOptions", S, None, True),
     "sub": ("SUB", NO_ACTIVATION, "SubOptions", S, None, True),
     "mul": ("MUL", NO_ACTIVATION, "MulOptions", S, None, True),
     "mean": ("MEAN", {"keepDims": True}, "ReducerOptions", (1, 1, 1, 6), {"axes": np.array([1, 2], np.int32)}, False),

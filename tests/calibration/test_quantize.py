@@ -7,9 +7,10 @@ from edgenet.calibration import PRECISIONS, measure_ranges, quantize
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import affine, round_weights
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph
+from edgenet.export.graph import Graph, fused
 from edgenet.results import Calibration
-from helpers.layers import NONE, RELU, Builder, bottleneck, pictures
+from helpers.graph_builder import RELU, VALID, Builder
+from helpers.layers import bottleneck, pictures
 
 # Ranges that give round scales: image 0.01 (zero point 0), hidden 0.02 (-128), logits 0.02 (0).
 RANGES = {"image": (-1.28, 1.27), "hidden": (0.0, 5.1), "logits": (-2.56, 2.54)}
@@ -18,7 +19,7 @@ RANGES = {"image": (-1.28, 1.27), "hidden": (0.0, 5.1), "logits": (-2.56, 2.54)}
 def two_layers() -> Graph:
     b = Builder(1, 2)
     b.dense("image", "hidden", [[1.27, -0.5], [0.26, 2.54]], [0.1, -0.2], RELU)
-    return b.graph(b.dense("hidden", "logits", [[1.27, 0.64], [-1.27, 0.3]], [0.2, 0.0], NONE))
+    return b.graph(b.dense("hidden", "logits", [[1.27, 0.64], [-1.27, 0.3]], [0.2, 0.0]))
 
 
 def calibration(ranges: dict[str, tuple[float, float]]) -> Calibration:
@@ -109,9 +110,11 @@ def test_a_layer_in_int16_stands_between_conversions_and_runs() -> None:
 def test_a_pool_keeps_the_scale_of_what_it_reads() -> None:
     b = Builder(1, 4, 4, 1)
     x = b.conv("image", "conv", np.full((2, 1, 1, 1), 0.5), [0, 0])
-    pool = {"padding": 1, "strideW": 2, "strideH": 2, "filterWidth": 2, "filterHeight": 2}
-    b.op("MAX_POOL_2D", (x,), "pool", (1, 2, 2, 2), "Pool2DOptions", **pool, fusedActivationFunction=NONE)
-    q = quantize(b.graph("pool"), "int8", calibration({"image": (-1, 1), "conv": (-1, 1), "pool": (0, 0.5)}))
+    q = quantize(
+        b.graph(b.pool(x, "MAX_POOL_2D", VALID, size=2, out="pool")),
+        "int8",
+        calibration({"image": (-1, 1), "conv": (-1, 1), "pool": (0, 0.5)}),
+    )
     assert q.tensors["pool"].quantization == q.tensors["conv"].quantization
     assert "QUANTIZE" not in kinds(q)[1:]
 
@@ -120,7 +123,7 @@ def test_all_parts_of_a_concatenation_get_its_scale() -> None:
     b = Builder(1, 2)
     b.dense("image", "a", [[1.0, 0.0]], [0.0])
     b.dense("image", "b", [[0.0, 4.0]], [0.0])
-    b.op("CONCATENATION", ("a", "b"), "both", (1, 2), "ConcatenationOptions", axis=1, fusedActivationFunction=NONE)
+    b.op("CONCATENATION", ["a", "b"], (1, 2), "ConcatenationOptions", out="both", axis=1, **fused())
     ranges = {"image": (-1.0, 1.0), "a": (-1.0, 1.0), "b": (-4.0, 4.0), "both": (-4.0, 4.0)}
     graph = b.graph("both")
     q = quantize(graph, "int8", calibration(ranges))
@@ -163,12 +166,11 @@ def test_int8_without_a_calibration_says_what_to_give() -> None:
 
 def test_a_normalisation_stays_in_float() -> None:
     b = Builder(1, 4)
-    b.op("MUL", ("image", "image"), "squares", (1, 4), "MulOptions", fusedActivationFunction=NONE)
-    axes = b.constant("axes", [1], "int32")
-    b.op("MEAN", ("squares", axes), "variance", (1, 1), "ReducerOptions", keepDims=True)
-    b.op("ADD", ("variance", b.constant("epsilon", [[1e-6]])), "safe", (1, 1), "AddOptions", fusedActivationFunction=0)
-    b.op("RSQRT", ("safe",), "inverse", (1, 1), "NONE")
-    b.op("MUL", ("image", "inverse"), "normal", (1, 4), "MulOptions", fusedActivationFunction=NONE)
+    b.op("MUL", ["image", "image"], (1, 4), "MulOptions", out="squares", **fused())
+    b.mean("squares", "variance", axes=[1], keep=True)
+    b.op("ADD", ["variance", b.constant([[1e-6]])], (1, 1), "AddOptions", out="safe", **fused())
+    b.op("RSQRT", ["safe"], (1, 1), out="inverse")
+    b.op("MUL", ["image", "inverse"], (1, 4), "MulOptions", out="normal", **fused())
     graph = b.graph(b.dense("normal", "logits", np.eye(4), np.zeros(4)))
     ranges = {"image": (-1.28, 1.27), "normal": (-2.56, 2.54), "logits": (-2.56, 2.54), "inverse": (0.8, 40.0)}
     found = quantize(graph, "int8", calibration({**ranges, **dict.fromkeys(("squares", "variance", "safe"), (0, 1.6))}))

@@ -6,7 +6,8 @@ import pytest
 from edgenet.calibration.ranges import BINS, METHODS, Observation, choose_ranges, measure_ranges, observe, squared_error
 from edgenet.calibration.shared import spread
 from edgenet.errors import InputError
-from helpers.layers import Builder, bottleneck, pictures
+from helpers.graph_builder import Builder
+from helpers.layers import bottleneck, pictures
 
 
 def seen(*arrays: object) -> Observation:

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import random
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from edgenet.errors import InputError
 from edgenet.export.metadata import (
     BUFFER_NAME,
+    ClassifierMetadata,
     append_files,
     build_metadata,
     parse_metadata,
@@ -23,10 +25,10 @@ from edgenet.export.metadata import (
 from helpers.damage import with_metadata
 
 LABELS = b"ant\nbee\ncat\ndog\nelk"
-ARGUMENTS = {
-    "name": "Tiny", "description": "a tiny network", "version": "0.1.0", "author": "Ada", "license": "Apache-2.0",
-    "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375), "n_classes": 5,
-}  # fmt: skip
+ABOUT = ClassifierMetadata(
+    "Tiny", "a tiny network", "0.1.0", "Ada", "Apache-2.0", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375),
+    n_classes=5,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -43,15 +45,15 @@ def model() -> bytes:
 
 
 def test_every_field_comes_back(model):
-    m = read_metadata(with_metadata(model, {BUFFER_NAME: build_metadata(**ARGUMENTS)}))
+    m = read_metadata(with_metadata(model, {BUFFER_NAME: build_metadata(ABOUT)}))
     assert {k: m[k] for k in ("name", "description", "version", "author", "license", "min_parser_version")} == {
         "name": "Tiny", "description": "a tiny network", "version": "0.1.0", "author": "Ada", "license": "Apache-2.0",
         "min_parser_version": "1.0.0",
     }  # fmt: skip
     (image,), (score,) = m["inputs"], m["outputs"]
     assert (image["content"], image["color_space"]) == ("image", "rgb")
-    assert image["mean"] == pytest.approx(ARGUMENTS["mean"], rel=1e-6)
-    assert image["std"] == pytest.approx(ARGUMENTS["std"], rel=1e-6)
+    assert image["mean"] == pytest.approx(ABOUT.mean, rel=1e-6)
+    assert image["std"] == pytest.approx(ABOUT.std, rel=1e-6)
     assert image["min"] == pytest.approx([-2.117904, -2.035714, -1.804444], rel=1e-5)
     assert image["max"] == pytest.approx([2.248908, 2.428571, 2.64], rel=1e-5)
     assert score["content"] == "feature"
@@ -68,7 +70,7 @@ def test_mediapipes_own_schema_reads_the_same():
     assert spec.loader is not None
     theirs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(theirs)
-    buffer = build_metadata(**ARGUMENTS)
+    buffer = build_metadata(ABOUT)
     assert theirs.ModelMetadata.ModelMetadataBufferHasIdentifier(buffer, 0)
     m = theirs.ModelMetadataT.InitFromObj(theirs.ModelMetadata.GetRootAs(buffer, 0))
     assert (m.name, m.author, m.version, m.license) == (b"Tiny", b"Ada", b"0.1.0", b"Apache-2.0")
@@ -77,8 +79,8 @@ def test_mediapipes_own_schema_reads_the_same():
     assert isinstance(image.content.contentProperties, theirs.ImagePropertiesT)
     assert image.content.contentProperties.colorSpace == theirs.ColorSpaceType.RGB
     assert image.processUnits[0].optionsType == theirs.ProcessUnitOptions.NormalizationOptions
-    np.testing.assert_allclose(image.processUnits[0].options.mean, ARGUMENTS["mean"], rtol=1e-6)
-    np.testing.assert_allclose(image.processUnits[0].options.std, ARGUMENTS["std"], rtol=1e-6)
+    np.testing.assert_allclose(image.processUnits[0].options.mean, ABOUT.mean, rtol=1e-6)
+    np.testing.assert_allclose(image.processUnits[0].options.std, ABOUT.std, rtol=1e-6)
     np.testing.assert_allclose(image.stats.max, [2.248908, 2.428571, 2.64], rtol=1e-5)
     assert isinstance(score.content.contentProperties, theirs.FeaturePropertiesT)
     assert score.associatedFiles[0].name == b"labels.txt"
@@ -86,16 +88,16 @@ def test_mediapipes_own_schema_reads_the_same():
 
 
 def test_a_file_that_takes_pixels_says_so():
-    image = parse_metadata(build_metadata(**ARGUMENTS, float_input=False))["inputs"][0]
+    image = parse_metadata(build_metadata(replace(ABOUT, float_input=False)))["inputs"][0]
     assert (image["min"], image["max"]) == ([0.0], [255.0])
     assert "raw 0..255" in image["description"]
-    assert image["mean"] == pytest.approx(ARGUMENTS["mean"], rel=1e-6)
+    assert image["mean"] == pytest.approx(ABOUT.mean, rel=1e-6)
 
 
 @pytest.mark.parametrize(("mean", "std"), [((1, 2), (1, 2)), ((0,), (0,)), ((0, 0, 0), (1,)), ((), ())])
 def test_a_normalization_that_cannot_be_is_refused(mean, std):
     with pytest.raises(InputError, match="1 or 3 values"):
-        build_metadata(**{**ARGUMENTS, "mean": mean, "std": std})
+        build_metadata(replace(ABOUT, mean=mean, std=std))
 
 
 def test_the_archive_is_stored_behind_the_model_and_the_same_every_time(model):
@@ -124,7 +126,7 @@ def test_a_model_without_any_says_so(model):
 
 
 def test_other_buffers_are_read_by_name(model):
-    two = with_metadata(model, {"edgenet": b'{"a": 1}', BUFFER_NAME: build_metadata(**ARGUMENTS)})
+    two = with_metadata(model, {"edgenet": b'{"a": 1}', BUFFER_NAME: build_metadata(ABOUT)})
     assert read_buffers(two)["edgenet"] == b'{"a": 1}'
     assert read_metadata(two)["name"] == "Tiny"
 
@@ -137,7 +139,7 @@ def test_what_is_no_tflite_file_is_refused():
 
 
 def test_damaged_metadata_and_archives_are_input_errors_or_valid_answers(model):
-    whole = append_files(with_metadata(model, {BUFFER_NAME: build_metadata(**ARGUMENTS)}), {"labels.txt": LABELS})
+    whole = append_files(with_metadata(model, {BUFFER_NAME: build_metadata(ABOUT)}), {"labels.txt": LABELS})
     rng = random.Random(0)
     refused = 0
     for k in range(1000):
@@ -185,8 +187,8 @@ def classifiers() -> dict[str, bytes]:
 
 
 def _packed(model: bytes, kind: str) -> bytes:
-    arguments = {**ARGUMENTS, "mean": (127.0,) * 3, "std": (128.0,) * 3}
-    meta = build_metadata(**arguments, float_input=kind in ("float32", "integer"))
+    about = replace(ABOUT, mean=(127.0,) * 3, std=(128.0,) * 3, float_input=kind in ("float32", "integer"))
+    meta = build_metadata(about)
     return append_files(with_metadata(model, {BUFFER_NAME: meta}), {"labels.txt": LABELS})
 
 

@@ -15,6 +15,7 @@ from edgenet.export.onnx import BESIDE, PRECISIONS, to_onnx
 from edgenet.images import normalise
 from edgenet.results import Calibration
 from helpers import operators, tiny
+from helpers.graph_builder import RELU6, SAME, Builder
 from helpers.nchw_files import ABOUT, EXACT_BITS, quantized, run, session, tflite_result, written
 from helpers.nchw_files import pictures as pictures
 from helpers.nchw_files import pixels as pixels
@@ -132,9 +133,9 @@ def test_a_file_says_what_it_is(
 
 
 def test_dynamic_quantization_takes_the_weights_integers(tiny_network: Network, tmp_path: Path) -> None:
-    b = operators.Build()
-    y = operators.convolution(b, operators.convolution(b, "image", 40, 2, operators.SAME, operators.RELU6), 40, 1, 0)
-    operators.dense(b, operators.mean(b, y, [1, 2], False), 30)
+    b = Builder(*operators.SHAPE)
+    y = operators.convolution(b, operators.convolution(b, "image", 40, 2, SAME, RELU6), 40, 1, SAME)
+    operators.dense(b, b.mean(y), 30)
     graph = b.graph()
     x = np.random.default_rng(3).normal(size=(4, *operators.SHAPE[1:])).astype(np.float32)
     path = to_onnx(tiny_network, quantized(graph, "dynamic"), tmp_path / "x_dynamic.onnx", ABOUT)

@@ -1,68 +1,10 @@
-"""Graphs of a few operators, for tests that work numbers out by hand."""
-
-from typing import Any
+"""A network of a few layers, pictures for it, and what it gives."""
 
 import numpy as np
 
 from edgenet.calibration.execute import Executor
-from edgenet.export.graph import Graph, Op, Tensor
-
-NONE, RELU, RELU6 = 0, 1, 3
-CONV = {"padding": 0, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
-
-
-class Builder:
-    """Collects operators; each method returns the name of what it made."""
-
-    def __init__(self, *shape: int) -> None:
-        self.tensors = {"image": Tensor("image", shape, "float32")}
-        self.ops: list[Op] = []
-
-    def constant(self, name: str, data: Any, dtype: str = "float32") -> str:
-        array = np.asarray(data, dtype)
-        self.tensors[name] = Tensor(name, array.shape, dtype, array)
-        return name
-
-    def op(
-        self, kind: str, inputs: tuple[str, ...], out: str, shape: tuple[int, ...], type: str, **options: Any
-    ) -> str:
-        self.tensors[out] = Tensor(out, shape, "float32")
-        self.ops.append(Op(kind, inputs, (out,), options, type))
-        return out
-
-    def dense(self, x: str, out: str, w: Any, b: Any, activation: int = NONE) -> str:
-        inputs = (x, self.constant(f"{out}/w", w), self.constant(f"{out}/b", b))
-        shape = (1, len(np.asarray(w)))
-        return self.op(
-            "FULLY_CONNECTED", inputs, out, shape, "FullyConnectedOptions", fusedActivationFunction=activation
-        )
-
-    def conv(self, x: str, out: str, w: Any, b: Any, activation: int = NONE, stride: int = 1) -> str:
-        """SAME padding. w: (out, kernel, kernel, in)."""
-        inputs = (x, self.constant(f"{out}/w", w), self.constant(f"{out}/b", b))
-        shape = (1, *(-(-n // stride) for n in self.tensors[x].shape[1:3]), len(np.asarray(w)))
-        options = {**CONV, "strideW": stride, "strideH": stride, "fusedActivationFunction": activation}
-        return self.op("CONV_2D", inputs, out, shape, "Conv2DOptions", **options)
-
-    def depthwise(self, x: str, out: str, w: Any, b: Any, activation: int = NONE, stride: int = 1) -> str:
-        """SAME padding. w: (1, kernel, kernel, C)."""
-        inputs = (x, self.constant(f"{out}/w", w), self.constant(f"{out}/b", b))
-        shape = (1, *(-(-n // stride) for n in self.tensors[x].shape[1:3]), np.asarray(w).shape[3])
-        options = {**CONV, "strideW": stride, "strideH": stride, "fusedActivationFunction": activation}
-        options["depthMultiplier"] = 1
-        return self.op("DEPTHWISE_CONV_2D", inputs, out, shape, "DepthwiseConv2DOptions", **options)
-
-    def add(self, a: str, b: str, out: str, activation: int = NONE) -> str:
-        shape = self.tensors[a].shape
-        return self.op("ADD", (a, b), out, shape, "AddOptions", fusedActivationFunction=activation)
-
-    def mean(self, x: str, out: str) -> str:
-        axes = self.constant(f"{out}/axes", [1, 2], "int32")
-        shape = (1, self.tensors[x].shape[-1])
-        return self.op("MEAN", (x, axes), out, shape, "ReducerOptions", keepDims=False)
-
-    def graph(self, out: str) -> Graph:
-        return Graph("layers", self.tensors, tuple(self.ops), ("image",), (out,))
+from edgenet.export.graph import Graph
+from helpers.graph_builder import RELU6, Builder
 
 
 def bottleneck(seed: int = 0, size: int = 12, classes: int = 5) -> Graph:

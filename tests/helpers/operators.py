@@ -4,111 +4,44 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.export.graph import Graph, Op, Tensor
+from edgenet.export.graph import Activation, Graph, Op, Padding, Tensor, fused
+from helpers.graph_builder import NONE, RELU, RELU6, SAME, VALID, Builder
 
 SHAPE = (1, 6, 7, 3)
-RELU, RELU6 = 1, 3  # the schema's ActivationFunctionType
-SAME, VALID = 0, 1
-
-
-class Build:
-    """Puts operators one behind another."""
-
-    def __init__(self) -> None:
-        self.rng = np.random.default_rng(0)
-        self.tensors = {"image": Tensor("image", SHAPE, "float32")}
-        self.ops: list[Op] = []
-
-    def constant(self, data: Any, dtype: str = "float32") -> str:
-        name = f"constant_{len(self.tensors)}"
-        array = np.asarray(data, dtype)
-        self.tensors[name] = Tensor(name, array.shape, dtype, array)
-        return name
-
-    def random(self, *shape: int) -> str:
-        return self.constant(self.rng.normal(0, 0.5, shape))
-
-    def op(
-        self,
-        kind: str,
-        inputs: list[str],
-        shape: tuple[int, ...],
-        type: str = "NONE",
-        dtype: str = "float32",
-        **options: Any,
-    ) -> str:
-        name = f"{kind.lower()}_{len(self.ops)}"
-        self.tensors[name] = Tensor(name, shape, dtype)
-        self.ops.append(Op(kind, tuple(inputs), (name,), options, type))
-        return name
-
-    def graph(self) -> Graph:
-        return Graph("main", self.tensors, tuple(self.ops), ("image",), (self.ops[-1].outputs[0],))
 
 
 def convolution(
-    b: Build, x: str, filters: int, stride: int, padding: int, activation: int = 0, dilation: int = 1, kernel: int = 3
-) -> str:
-    _, h, w, c = b.tensors[x].shape
-    reach = (kernel - 1) * dilation
-    size = [-(-(n - (reach if padding == VALID else 0)) // stride) for n in (h, w)]
-    return b.op(
-        "CONV_2D", [x, b.random(filters, kernel, kernel, c), b.random(filters)], (1, *size, filters), "Conv2DOptions",
-        padding=padding, strideW=stride, strideH=stride, dilationWFactor=dilation, dilationHFactor=dilation,
-        fusedActivationFunction=activation,
-    )  # fmt: skip
+    b: Builder, x: str, filters: int, stride: int, padding: Padding, activation: Activation = NONE, dilation: int = 1,
+    kernel: int = 3,
+) -> str:  # fmt: skip
+    w = b.normal(filters, kernel, kernel, b.tensors[x].shape[3])
+    return b.conv(x, "", w, b.normal(filters), activation, stride, padding, dilation)
 
 
-def depthwise(b: Build, x: str, multiplier: int, stride: int = 1, activation: int = RELU6) -> str:
-    _, h, w, c = b.tensors[x].shape
-    size = (-(-h // stride), -(-w // stride))
-    return b.op(
-        "DEPTHWISE_CONV_2D", [x, b.random(1, 3, 3, c * multiplier), b.random(c * multiplier)],
-        (1, *size, c * multiplier), "DepthwiseConv2DOptions", padding=SAME, strideW=stride, strideH=stride,
-        depthMultiplier=multiplier, dilationWFactor=1, dilationHFactor=1, fusedActivationFunction=activation,
-    )  # fmt: skip
+def depthwise(b: Builder, x: str, multiplier: int, stride: int = 1) -> str:
+    channels = b.tensors[x].shape[3] * multiplier
+    return b.depthwise(x, "", b.normal(1, 3, 3, channels), b.normal(channels), RELU6, stride)
 
 
-def mean(b: Build, x: str, axes: list[int], keep: bool, kind: str = "MEAN") -> str:
-    shape = b.tensors[x].shape
-    kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
-    out = kept if keep else tuple(n for i, n in enumerate(shape) if i not in axes)
-    return b.op(kind, [x, b.constant(axes, "int32")], out, "ReducerOptions", keepDims=keep)
-
-
-def dense(b: Build, x: str, n: int, activation: int = 0) -> str:
-    shape = b.tensors[x].shape
-    rows, width = int(np.prod(shape[:-1])), shape[-1]
-    return b.op(
-        "FULLY_CONNECTED", [x, b.random(n, width), b.random(n)], (rows, n), "FullyConnectedOptions",
-        fusedActivationFunction=activation, weightsFormat=0, keepNumDims=False,
-    )  # fmt: skip
-
-
-def pool(b: Build, x: str, kind: str, padding: int, size: int = 3, stride: int = 2) -> str:
-    _, h, w, c = b.tensors[x].shape
-    out = [-(-(n - (size - 1 if padding == VALID else 0)) // stride) for n in (h, w)]
-    return b.op(
-        kind, [x], (1, *out, c), "Pool2DOptions", padding=padding, strideW=stride, strideH=stride, filterWidth=size,
-        filterHeight=size, fusedActivationFunction=0,
-    )  # fmt: skip
+def dense(b: Builder, x: str, n: int, activation: Activation = NONE) -> str:
+    return b.dense(x, "", b.normal(n, b.tensors[x].shape[-1]), b.normal(n), activation)
 
 
 def binary(
-    kind: str, type: str, other: tuple[int, ...] | None, activation: int | None = 0, swapped: bool = False
+    kind: str, type: str, other: tuple[int, ...] | None, activation: Activation | None = NONE, swapped: bool = False
 ) -> Graph:
-    b = Build()
+    b = Builder(*SHAPE)
     x = convolution(b, "image", 3, 1, SAME)
-    y = b.random(*other) if other is not None else "image"
+    y = b.constant(b.normal(*other)) if other is not None else "image"
     if kind == "DIV":
         y = b.constant(np.abs(b.tensors[y].data) + 0.5)
-    fused = {} if activation is None else {"fusedActivationFunction": activation}
-    b.op(kind, [y, x] if swapped else [x, y], SHAPE, type, **fused)
+    option = {} if activation is None else fused(activation)
+    b.op(kind, [y, x] if swapped else [x, y], SHAPE, type, **option)
     return b.graph()
 
 
 def unary(kind: str, type: str = "NONE", positive: bool = False, **options: Any) -> Graph:
-    b = Build()
+    b = Builder(*SHAPE)
     x = convolution(b, "image", 5, 1, SAME)
     if positive:
         x = b.op(
@@ -116,32 +49,32 @@ def unary(kind: str, type: str = "NONE", positive: bool = False, **options: Any)
             [b.op("ABS", [x], (1, 6, 7, 5), "AbsOptions"), b.constant(0.5)],
             (1, 6, 7, 5),
             "AddOptions",
-            fusedActivationFunction=0,
+            **fused(),
         )
     b.op(kind, [x], (1, 6, 7, 5), type, **options)
     return b.graph()
 
 
 def chain(*steps: Any) -> Graph:
-    b, x = Build(), "image"
+    b, x = Builder(*SHAPE), "image"
     for step in steps:
         x = step(b, x)
     return b.graph()
 
 
-def reshape(b: Build, x: str, shape: tuple[int, ...], kind: str = "RESHAPE") -> str:
+def reshape(b: Builder, x: str, shape: tuple[int, ...], kind: str = "RESHAPE") -> str:
     if kind == "SQUEEZE":
         return b.op(kind, [x], shape, "SqueezeOptions", squeezeDims=[1, 2])
     return b.op(kind, [x, b.constant(shape, "int32")], shape, "ReshapeOptions", newShape=list(shape))
 
 
-def transpose(b: Build, x: str, perm: list[int]) -> str:
+def transpose(b: Builder, x: str, perm: list[int]) -> str:
     shape = tuple(b.tensors[x].shape[i] for i in perm)
     return b.op("TRANSPOSE", [x, b.constant(perm, "int32")], shape, "TransposeOptions")
 
 
 def pad(
-    b: Build, x: str, pads: list[tuple[int, int]], kind: str = "PAD", value: float = 0.0, mode: int | None = None
+    b: Builder, x: str, pads: list[tuple[int, int]], kind: str = "PAD", value: float = 0.0, mode: int | None = None
 ) -> str:
     shape = tuple(n + sum(p) for n, p in zip(b.tensors[x].shape, pads, strict=True))
     inputs = [x, b.constant(pads, "int32")] + ([b.constant(value)] if kind == "PADV2" else [])
@@ -155,23 +88,23 @@ def pad(
     )
 
 
-def concatenation(b: Build, x: str) -> str:
+def concatenation(b: Builder, x: str) -> str:
     left, right = convolution(b, x, 4, 1, SAME, RELU6), convolution(b, x, 2, 1, SAME)
-    return b.op("CONCATENATION", [left, right], (1, 6, 7, 6), "ConcatenationOptions", axis=3, fusedActivationFunction=0)
+    return b.op("CONCATENATION", [left, right], (1, 6, 7, 6), "ConcatenationOptions", axis=3, **fused())
 
 
-def pack(b: Build, x: str) -> str:
+def pack(b: Builder, x: str) -> str:
     one = reshape(b, x, SHAPE[1:])
     two = b.op("EXP", [one], SHAPE[1:], "ExpOptions")
     return b.op("PACK", [one, two], (2, *SHAPE[1:]), "PackOptions", axis=0, valuesCount=2)
 
 
-def cut(b: Build, x: str) -> str:
+def cut(b: Builder, x: str) -> str:
     inputs = [x, b.constant([0, 1, 0, 1], "int32"), b.constant([1, 3, -1, 2], "int32")]
     return b.op("SLICE", inputs, (1, 3, 7, 2), "SliceOptions")
 
 
-def strided(b: Build, x: str, shrink: bool) -> str:
+def strided(b: Builder, x: str, shrink: bool) -> str:
     inputs = [
         x,
         *(
@@ -184,63 +117,64 @@ def strided(b: Build, x: str, shrink: bool) -> str:
     return b.op("STRIDED_SLICE", inputs, shape, "StridedSliceOptions", **masks)
 
 
-def resize(b: Build, x: str, kind: str, aligned: bool, half: bool) -> str:
+def resize(b: Builder, x: str, kind: str, aligned: bool, half: bool) -> str:
     type = {"RESIZE_BILINEAR": "ResizeBilinearOptions", "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions"}[kind]
     return b.op(
         kind, [x, b.constant([9, 13], "int32")], (1, 9, 13, 3), type, alignCorners=aligned, halfPixelCenters=half
     )
 
 
-def attention(b: Build, x: str) -> str:
+def attention(b: Builder, x: str) -> str:
     """Rows of a picture against each other: BATCH_MATMUL of rank 4 and of rank 3, with a softmax."""
     scores = b.op("BATCH_MATMUL", [x, x], (1, 6, 7, 7), "BatchMatMulOptions", adjX=False, adjY=True)
     weights = b.op("SOFTMAX", [scores], (1, 6, 7, 7), "SoftmaxOptions", beta=0.5)
     mixed = reshape(
         b, b.op("BATCH_MATMUL", [weights, x], SHAPE, "BatchMatMulOptions", adjX=False, adjY=False), (6, 7, 3)
     )
-    return b.op("BATCH_MATMUL", [mixed, b.random(6, 3, 4)], (6, 7, 4), "BatchMatMulOptions", adjX=False, adjY=False)
+    other = b.constant(b.normal(6, 3, 4))
+    return b.op("BATCH_MATMUL", [mixed, other], (6, 7, 4), "BatchMatMulOptions", adjX=False, adjY=False)
 
 
-def squeeze_and_excite(b: Build, x: str) -> str:
+def squeeze_and_excite(b: Builder, x: str) -> str:
     """x * sigmoid(conv(mean(x))) behind a swish, as EfficientNet has it."""
     y = convolution(b, x, 8, 2, SAME)
     shape = b.tensors[y].shape
-    y = b.op("MUL", [y, b.op("LOGISTIC", [y], shape)], shape, "MulOptions", fusedActivationFunction=0)
-    gate = convolution(b, mean(b, y, [1, 2], True), 8, 1, SAME, kernel=1)
+    y = b.op("MUL", [y, b.op("LOGISTIC", [y], shape)], shape, "MulOptions", **fused())
+    gate = convolution(b, b.mean(y, axes=[1, 2], keep=True), 8, 1, SAME, kernel=1)
     gate = b.op("LOGISTIC", [gate], (1, 1, 1, 8))
-    return b.op("MUL", [y, gate], shape, "MulOptions", fusedActivationFunction=0)
+    return b.op("MUL", [y, gate], shape, "MulOptions", **fused())
 
 
-def prelu(b: Build, x: str) -> str:
-    return b.op("PRELU", [convolution(b, x, 5, 1, SAME), b.random(1, 1, 5)], (1, 6, 7, 5))
+def prelu(b: Builder, x: str) -> str:
+    return b.op("PRELU", [convolution(b, x, 5, 1, SAME), b.constant(b.normal(1, 1, 5))], (1, 6, 7, 5))
 
 
-def cast(b: Build, x: str) -> str:
+def cast(b: Builder, x: str) -> str:
     whole = b.op(
         "CAST",
-        [b.op("MUL", [x, b.constant(10.0)], SHAPE, "MulOptions", fusedActivationFunction=0)],
+        [b.op("MUL", [x, b.constant(10.0)], SHAPE, "MulOptions", **fused())],
         SHAPE,
         "CastOptions",
-        "int32",
+        dtype="int32",
     )
     return b.op("CAST", [whole], SHAPE, "CastOptions")
 
 
-def split_in_two(b: Build, x: str) -> str:
+def split_in_two(b: Builder, x: str) -> str:
     y = convolution(b, x, 4, 1, SAME)
     for name in ("left", "right"):
         b.tensors[name] = Tensor(name, (1, 6, 7, 2), "float32")
     b.ops.append(Op("SPLIT", (b.constant(3, "int32"), y), ("left", "right"), {"numSplits": 2}, "SplitOptions"))
-    return b.op("SUB", ["left", "right"], (1, 6, 7, 2), "SubOptions", fusedActivationFunction=0)
+    return b.op("SUB", ["left", "right"], (1, 6, 7, 2), "SubOptions", **fused())
 
 
 CASES: dict[str, Graph] = {
     "a strided convolution with uneven padding": chain(lambda b, x: convolution(b, x, 4, 2, SAME, RELU6)),
     "a convolution without padding": chain(lambda b, x: convolution(b, x, 4, 2, VALID, RELU)),
-    "a dilated convolution": chain(lambda b, x: convolution(b, x, 4, 1, SAME, 0, 2)),
+    "a dilated convolution": chain(lambda b, x: convolution(b, x, 4, 1, SAME, dilation=2)),
     "a depthwise convolution": chain(lambda b, x: depthwise(b, x, 1, 2)),
     "a depthwise convolution with two filters a channel": chain(lambda b, x: depthwise(b, x, 2)),
-    "a dense layer on a mean": chain(lambda b, x: dense(b, mean(b, x, [1, 2], False), 5, RELU)),
+    "a dense layer on a mean": chain(lambda b, x: dense(b, b.mean(x, axes=[1, 2], keep=False), 5, RELU)),
     "a dense layer on a picture": chain(lambda b, x: dense(b, reshape(b, x, (1, 126)), 5)),
     "a dense layer on each pixel": chain(lambda b, x: dense(b, x, 5)),
     "an addition of pictures": binary("ADD", "AddOptions", None, RELU),
@@ -253,14 +187,14 @@ CASES: dict[str, Graph] = {
     "a maximum": binary("MAXIMUM", "MaximumMinimumOptions", (3,), None),
     "a minimum": binary("MINIMUM", "MaximumMinimumOptions", None, None),
     "a squared difference": binary("SQUARED_DIFFERENCE", "SquaredDifferenceOptions", None, None),
-    "a mean that keeps the axes": chain(lambda b, x: mean(b, x, [1, 2], True)),
-    "a mean over rows": chain(lambda b, x: mean(b, x, [1], False)),
-    "a mean over channels": chain(lambda b, x: mean(b, x, [3], False)),
-    "a sum": chain(lambda b, x: mean(b, x, [1, 2], False, "SUM")),
-    "a largest value": chain(lambda b, x: mean(b, x, [2], True, "REDUCE_MAX")),
-    "an average pool with padding": chain(lambda b, x: pool(b, x, "AVERAGE_POOL_2D", SAME)),
-    "an average pool": chain(lambda b, x: pool(b, x, "AVERAGE_POOL_2D", VALID)),
-    "a max pool with padding": chain(lambda b, x: pool(b, x, "MAX_POOL_2D", SAME)),
+    "a mean that keeps the axes": chain(lambda b, x: b.mean(x, axes=[1, 2], keep=True)),
+    "a mean over rows": chain(lambda b, x: b.mean(x, axes=[1], keep=False)),
+    "a mean over channels": chain(lambda b, x: b.mean(x, axes=[3], keep=False)),
+    "a sum": chain(lambda b, x: b.mean(x, axes=[1, 2], keep=False, kind="SUM")),
+    "a largest value": chain(lambda b, x: b.mean(x, axes=[2], keep=True, kind="REDUCE_MAX")),
+    "an average pool with padding": chain(lambda b, x: b.pool(x, "AVERAGE_POOL_2D", SAME)),
+    "an average pool": chain(lambda b, x: b.pool(x, "AVERAGE_POOL_2D", VALID)),
+    "a max pool with padding": chain(lambda b, x: b.pool(x, "MAX_POOL_2D", SAME)),
     "a padded picture": chain(lambda b, x: pad(b, x, [(0, 0), (1, 2), (3, 0), (0, 1)])),
     "a picture padded with a number": chain(lambda b, x: pad(b, x, [(0, 0), (1, 2), (0, 1), (0, 0)], "PADV2", 0.25)),
     "a mirrored border": chain(lambda b, x: pad(b, x, [(0, 0), (1, 2), (2, 1), (0, 0)], "MIRROR_PAD", mode=0)),
@@ -270,7 +204,7 @@ CASES: dict[str, Graph] = {
     "a concatenation": chain(concatenation),
     "a stack": chain(pack),
     "pixels in a row": chain(lambda b, x: reshape(b, x, (1, 42, 3))),
-    "a squeeze": chain(lambda b, x: reshape(b, mean(b, x, [1, 2], True), (1, 3), "SQUEEZE")),
+    "a squeeze": chain(lambda b, x: reshape(b, b.mean(x, axes=[1, 2], keep=True), (1, 3), "SQUEEZE")),
     "a reshape that cuts rows": chain(lambda b, x: reshape(b, x, (1, 3, 14, 3))),
     "a swap of height and width": chain(lambda b, x: transpose(b, x, [0, 2, 1, 3])),
     "channels in front": chain(lambda b, x: transpose(b, x, [0, 3, 1, 2])),

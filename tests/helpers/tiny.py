@@ -15,62 +15,38 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edgenet.export.graph import Graph, Op, Tensor
+from edgenet.export.graph import Activation, Graph
 from edgenet.export.importers.find import find_source
 from edgenet.export.network import Network, Source, classes_of
 from edgenet.images import Preprocessing, normalise
 
+if __name__ == "__main__":  # as a program it has the folder of the helpers on its path, and not the tests'
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from helpers.graph_builder import NONE, RELU6, Builder
+
 PX, CLASSES = 20, 5
 COLOURS = ((200, 60, 60), (60, 190, 60), (60, 60, 200), (200, 200, 70), (120, 120, 120))  # of class 0 to 4
 PREPROCESSING = Preprocessing(PX, (127.0,) * 3, (128.0,) * 3)
-RELU6 = 3  # the schema's ActivationFunctionType
-STRIDES = {"padding": 0, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
 
 
 def graph(seed: int = 0, classes: int = CLASSES) -> Graph:
     """Return the float network: (1, 20, 20, 3) -> (1, classes) probabilities."""
     rng = np.random.default_rng(seed)
-    tensors: dict[str, Tensor] = {"image": Tensor("image", (1, PX, PX, 3), "float32")}
-    ops: list[Op] = []
+    b = Builder(1, PX, PX, 3)
 
-    def constant(name: str, data: np.ndarray) -> str:
-        tensors[name] = Tensor(name, data.shape, str(data.dtype), data)
-        return name
-
-    def emit(kind: str, inputs: tuple[str, ...], name: str, shape: tuple[int, ...], options: dict, type: str) -> str:
-        tensors[name] = Tensor(name, shape, "float32")
-        ops.append(Op(kind, inputs, (name,), options, type))
-        return name
-
-    def conv(x: str, name: str, kernel: int, filters: int, stride: int = 1, activation: int = RELU6) -> str:
-        _, side, _, inputs = tensors[x].shape
-        side = -(-side // stride)
-        w = rng.normal(0, (2 / (kernel * kernel * inputs)) ** 0.5, (filters, kernel, kernel, inputs)).astype(np.float32)
-        bias = rng.normal(0.1, 0.1, filters).astype(np.float32)
-        options = {**STRIDES, "strideW": stride, "strideH": stride, "fusedActivationFunction": activation}
-        inputs_ = (x, constant(f"{name}_w", w), constant(f"{name}_b", bias))
-        return emit("CONV_2D", inputs_, name, (1, side, side, filters), options, "Conv2DOptions")
-
-    def depthwise(x: str, name: str) -> str:
-        shape = tensors[x].shape
-        w = rng.normal(0.1, 0.3, (1, 3, 3, shape[3])).astype(np.float32)
-        bias = rng.normal(0.1, 0.1, shape[3]).astype(np.float32)
-        options = {**STRIDES, "depthMultiplier": 1, "fusedActivationFunction": RELU6}
-        inputs = (x, constant(f"{name}_w", w), constant(f"{name}_b", bias))
-        return emit("DEPTHWISE_CONV_2D", inputs, name, shape, options, "DepthwiseConv2DOptions")
+    def conv(x: str, name: str, kernel: int, filters: int, stride: int = 1, activation: Activation = RELU6) -> str:
+        inputs = b.tensors[x].shape[3]
+        w = rng.normal(0, (2 / (kernel * kernel * inputs)) ** 0.5, (filters, kernel, kernel, inputs))
+        return b.conv(x, name, w, rng.normal(0.1, 0.1, filters), activation, stride)
 
     stem = conv("image", "stem", 3, 16, stride=2)
-    middle = conv(depthwise(conv(stem, "expand", 1, 48), "depthwise"), "project", 1, 16, activation=0)
-    added = emit("ADD", (middle, stem), "added", tensors[stem].shape, {"fusedActivationFunction": 0}, "AddOptions")
-    head = conv(added, "head", 1, 96)
-    axes = constant("axes", np.array([1, 2], np.int32))
-    pooled = emit("MEAN", (head, axes), "pooled", (1, 96), {"keepDims": False}, "ReducerOptions")
-    w = constant("classifier_w", rng.normal(0, 0.2, (classes, 96)).astype(np.float32))
-    bias = constant("classifier_b", np.zeros(classes, np.float32))
-    dense = {"fusedActivationFunction": 0, "weightsFormat": 0, "keepNumDims": False}
-    emit("FULLY_CONNECTED", (pooled, w, bias), "logits", (1, classes), dense, "FullyConnectedOptions")
-    emit("SOFTMAX", ("logits",), "probabilities", (1, classes), {"beta": 1.0}, "SoftmaxOptions")
-    return Graph("main", tensors, tuple(ops), ("image",), ("probabilities",))
+    expanded = conv(stem, "expand", 1, 48)
+    b.depthwise(expanded, "depthwise", rng.normal(0.1, 0.3, (1, 3, 3, 48)), rng.normal(0.1, 0.1, 48), RELU6)
+    middle = conv("depthwise", "project", 1, 16, activation=NONE)
+    head = conv(b.add(middle, stem, "added"), "head", 1, 96)
+    b.dense(b.mean(head, "pooled"), "logits", rng.normal(0, 0.2, (classes, 96)), np.zeros(classes))
+    return b.graph(b.op("SOFTMAX", ["logits"], (1, classes), "SoftmaxOptions", out="probabilities", beta=1.0))
 
 
 def trained() -> Graph:
@@ -85,8 +61,8 @@ def trained() -> Graph:
     x = np.c_[np.array(features), np.ones(len(labels))]
     y = 8.0 * np.eye(CLASSES)[labels] - 4
     fitted = np.linalg.solve(x.T @ x + 1e-2 * np.eye(x.shape[1]), x.T @ y).astype(np.float32)  # (97, classes)
-    g.tensors["classifier_w"] = replace(g.tensors["classifier_w"], data=np.ascontiguousarray(fitted[:-1].T))
-    g.tensors["classifier_b"] = replace(g.tensors["classifier_b"], data=fitted[-1].copy())
+    g.tensors["logits_w"] = replace(g.tensors["logits_w"], data=np.ascontiguousarray(fitted[:-1].T))
+    g.tensors["logits_b"] = replace(g.tensors["logits_b"], data=fitted[-1].copy())
     return g
 
 

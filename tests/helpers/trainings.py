@@ -11,7 +11,7 @@ from edgenet.calibration.quantize import constant_weights
 from edgenet.calibration.training.augment import Pictures, batches
 from edgenet.calibration.training.distill import distillation, divergence
 from edgenet.calibration.training.keras_graph import FakeQuantized, fake_quantized, float_model
-from edgenet.calibration.training.loop import Settings, Training
+from edgenet.calibration.training.loop import Place, Settings, Task, Training
 from edgenet.calibration.training.qat import layer_bits, logits, start
 from edgenet.calibration.training.strategy import open_strategy, policy
 from edgenet.export import Network
@@ -45,8 +45,8 @@ def _float(shared: SharedCalibration, name: str) -> np.ndarray | None:
 def training(
     shared: SharedCalibration, pictures: Pictures, folder: Path, strategy: Any = None, **changes: Any
 ) -> tuple[FakeQuantized, Training]:
-    s, place = settings(**changes), strategy or open_strategy("cpu")
-    with place.scope():
+    s, strategy = settings(**changes), strategy or open_strategy("cpu")
+    with strategy.scope():
         student, teacher = student_of(shared), float_model(shared.network.graph)
     x = normalise(pictures.pixels[:10, 16:36, 16:36], pictures.preprocessing)
     wanted = logits(shared.network.graph, "logits", x)
@@ -58,7 +58,8 @@ def training(
         return batches(pictures, s.batch, s.seed, epoch, ("flip", "crop", "colour"), tiny.CLASSES)
 
     loss = distillation(teacher, 1.0, 0.0)
-    return student, Training(student.model, loss, data, len(pictures) // s.batch, validate, s, folder, {}, place)
+    task = Task(student.model, loss, data, len(pictures) // s.batch, validate)
+    return student, Training(task, s, Place(folder, {}, strategy))
 
 
 def labelled_training(
@@ -81,4 +82,4 @@ def labelled_training(
         return {"loss": float(np.mean([np.mean(loss(model(x, training=False), x, y)) for x, y in data(0)]))}
 
     steps = len(pictures) // s.batch
-    return Training(model, loss, data, steps, validate, s, folder, {}, strategy, half=half)
+    return Training(Task(model, loss, data, steps, validate, half), s, Place(folder, {}, strategy))

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from edgenet import cli
 from edgenet.errors import GateFailed, InputError
-from edgenet.export.graph import read_tflite
+from edgenet.export.tflite_file import read_tflite
 from edgenet.jobs.scale import TOLERANCE, ScaleJob, parse_budget_ms, propose, scale
 from edgenet.models.graph_drawing import Blueprint
 from edgenet.models.scaling import EFFICIENTNET, FAMILIES, Coefficients, Scale, compound, grid, grid_search, scaled_px

@@ -234,8 +234,8 @@ def test_a_row_with_its_own_number_of_classes_gets_weights_for_them(
 @BUILT
 def test_multiply_adds_by_arithmetic_are_those_of_the_file(spec: ModelSpec, tmp_path) -> None:
     """The file's are counted by inspect, operator by operator, from the tensors' shapes; 96 px keep it quick."""
-    from edgenet.export.graph import write_tflite
     from edgenet.export.inspect import multiply_adds
+    from edgenet.export.tflite_file import write_tflite
 
     spec = replace(spec, resolution_px=96)
     deploy = efficientnet.deploy(spec, weights.random(spec).arrays)

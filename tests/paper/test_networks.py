@@ -9,7 +9,8 @@ from edgenet.calibration.execute import Executor
 from edgenet.device_bench import example_picture
 from edgenet.errors import InputError
 from edgenet.export import export_graph
-from edgenet.export.graph import Graph, write_tflite
+from edgenet.export.graph import Graph
+from edgenet.export.tflite_file import write_tflite
 from edgenet.models import zoo
 from edgenet.models.amoebanet import amoebanet
 from edgenet.models.graph_drawing import Blueprint

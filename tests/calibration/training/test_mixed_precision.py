@@ -64,7 +64,7 @@ def test_a_gradient_that_overflows_float16_skips_the_step_and_halves_the_scale(
     run = labelled_training(tiny_network, pictures, tmp_path, "float16")
     run.optimizer._loss_scale._current_loss_scale.assign(2.0**60)
     before = [v.numpy() for v in run.trained]
-    x, target = next(iter(run.data(0)))
+    x, target = next(iter(run.task.data(0)))
     assert np.isfinite(float(run._step(x, target)))
     for v, b in zip(run.trained, before, strict=True):
         np.testing.assert_array_equal(v.numpy(), b)

@@ -11,7 +11,7 @@ import pytest
 from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.calibration.training.augment import Pictures, batches, load_pictures
 from edgenet.calibration.training.keras_graph import float_model, quantized_logits
-from edgenet.calibration.training.loop import CHECKPOINT, LOGS, Settings
+from edgenet.calibration.training.loop import CHECKPOINT, LOGS, Place, Settings
 from edgenet.calibration.training.qat import Distillation, _apart, layer_bits, logits, start, train
 from edgenet.calibration.training.strategy import open_strategy
 from edgenet.errors import InputError
@@ -22,7 +22,7 @@ from edgenet.jobs import qat
 from edgenet.results import Evaluation, ImageSet, Results
 from edgenet.targets import PAIR_LIMIT, SAFE_BITS
 from helpers import tiny
-from helpers.layers import Builder
+from helpers.graph_builder import Builder
 from helpers.trainings import calibrating, settings, student_of, training
 
 pytest.importorskip("tensorflow_model_optimization")
@@ -138,11 +138,11 @@ def test_what_cannot_be_trained_is_told_before_any_calibration(
 ) -> None:
     shape = tiny_network.graph.tensors[tiny_network.graph.inputs[0]].shape
     b = Builder(*shape)
-    b.op("ABS", ("image",), "size", shape, "AbsOptions")
+    b.op("ABS", ["image"], shape, "AbsOptions", out="size")
     graph = b.graph(b.dense(b.mean("size", "pool"), "logits", np.eye(3), np.zeros(3)))
     own = SharedCalibration(replace(tiny_network, graph=graph), shared.pixels)
     with pytest.raises(InputError, match=r"size is a ABS, which cannot be trained .*`edgenet run`"):
-        train(own, pictures, pictures, {}, Distillation(), settings(), tmp_path, {}, open_strategy("cpu"))
+        train(own, pictures, pictures, {}, Distillation(), settings(), Place(tmp_path, {}, open_strategy("cpu")))
     assert "calibration" not in vars(own)
 
 
@@ -172,7 +172,7 @@ def test_a_run_that_is_cut_ends_at_the_weights_of_one_that_is_not(
             # makes a signal's frame larger than the alternative stack, and the signal would end all tests.
             handler(signal.SIGTERM, None)
 
-    cut.progress = stop
+    cut.place = replace(cut.place, progress=stop)
     with pytest.raises(KeyboardInterrupt):
         cut.run()
     assert (tmp_path / "cut" / CHECKPOINT).exists()
@@ -203,7 +203,7 @@ def test_a_loss_that_is_no_number_stops_with_step_rate_and_advice(
     shared: SharedCalibration, pictures: Pictures, tmp_path: Path
 ) -> None:
     _, run = training(shared, pictures, tmp_path)
-    run.loss = lambda z, x, target: z[:, 0] * float("nan")
+    run.task = replace(run.task, loss=lambda z, x, target: z[:, 0] * float("nan"))
     with pytest.raises(InputError, match=r"loss of step 1 is nan at learning rate .* Try --learning-rate 0\.005"):
         run.run()
 

@@ -66,7 +66,7 @@ def test_auto_is_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyP
 
 _LATE = """
 import tensorflow as tf
-from edgenet.calibration.strategy import open_strategy
+from edgenet.calibration.training.strategy import open_strategy
 tf.Variable(1.0)
 open_strategy("multiworker")
 """
@@ -93,8 +93,8 @@ import numpy as np, tensorflow as tf
 from helpers import tiny, trainings
 from pathlib import Path
 from edgenet.calibration import Recipe, SharedCalibration
-from edgenet.calibration.augment import load_pictures
-from edgenet.calibration.strategy import open_strategy
+from edgenet.calibration.training.augment import load_pictures
+from edgenet.calibration.training.strategy import open_strategy
 from edgenet.images import load_pixels, open_images, split
 if {devices}:
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -118,7 +118,7 @@ for name, made in (
     outcome = made.run()
     saved[f"{{name}}_after"] = np.concatenate([v.numpy().ravel() for v in made.average])
     saved[f"{{name}}_loss"] = [row["loss"] for row in outcome.curve[1:]]
-np.savez(out / "trained.npz", replicas=made.strategy.num_replicas_in_sync, **saved)
+np.savez(out / "trained.npz", replicas=made.place.strategy.num_replicas_in_sync, **saved)
 """
 
 

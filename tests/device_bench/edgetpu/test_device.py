@@ -19,9 +19,10 @@ from edgenet.device_bench.edgetpu.device import EdgeTpu, find_stick, open_device
 from edgenet.device_bench.edgetpu.operator_check import check, reason
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import Network
-from edgenet.export.graph import Graph, Op, Quantization, Tensor, read_tflite, write_tflite
+from edgenet.export.graph import Graph, Op, Quantization, Tensor
 from edgenet.export.interface import with_io
 from edgenet.export.runtime import LoadError, load
+from edgenet.export.tflite_file import read_tflite, write_tflite
 from edgenet.results import Calibration, Estimate
 from edgenet.targets import EDGE_TPU_OPERATORS
 

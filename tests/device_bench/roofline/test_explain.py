@@ -191,7 +191,7 @@ def test_operators_run_alone_compute_what_the_network_does(tiny_network: Network
 
 
 def test_what_only_unpacks_constants_is_part_of_the_operator_that_uses_it(tiny_files: dict[str, Path]) -> None:
-    from edgenet.export.graph import read_tflite
+    from edgenet.export.tflite_file import read_tflite
 
     graph = read_tflite(tiny_files["float16"].read_bytes())  # its weights pass a DEQUANTIZE each
     kinds = [op.kind for op in graph.ops]

@@ -16,10 +16,11 @@ from edgenet.calibration import quantize
 from edgenet.calibration.execute import Executor
 from edgenet.errors import InputError
 from edgenet.export import export_graph, find_source, metadata
-from edgenet.export.graph import Graph, write_tflite
+from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import as_classifier, rgb_input
 from edgenet.export.importers.keras_file import refuse_code
 from edgenet.export.importers.labels import labels_in
+from edgenet.export.tflite_file import write_tflite
 from edgenet.images import normalise
 from edgenet.images.preprocess_option import parse_preprocess
 from helpers import tiny
@@ -158,10 +159,10 @@ def test_a_quantized_tflite_is_refused(precision: str, tmp_path: Path) -> None:
 
 
 def test_the_half_that_a_tflite_says_of_its_input_is_named(tmp_path: Path) -> None:
-    about = metadata.build_metadata(
+    about = metadata.build_metadata(metadata.ClassifierMetadata(
         name="n", description="d", version="1", author="a", license="l", mean=(127.5,), std=(127.5,),
         input_name="image", output_name="probabilities", float_input=True, n_classes=tiny.CLASSES,
-    )  # fmt: skip
+    ))  # fmt: skip
     path = tmp_path / "other.tflite"
     path.write_bytes(write_tflite(tiny.graph(), metadata={metadata.BUFFER_NAME: about}))
     with pytest.raises(InputError, match=r"\(its metadata says mean=127\.5.* std=127\.5.*\): give --preprocess"):

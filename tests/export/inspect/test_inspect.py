@@ -13,7 +13,7 @@ import pytest
 from edgenet.errors import InputError
 from edgenet.export.inspect import inspect, lines, looks_like, multiply_adds
 from edgenet.export.inspect.facts import Operator, bits_of, verdict
-from edgenet.export.metadata import append_files, build_metadata
+from edgenet.export.metadata import ClassifierMetadata, append_files, build_metadata
 from helpers.damage import refusals, with_metadata
 
 # The tiny network: 16 px, a 3x3 convolution of stride 2 (16), a depthwise 3x3, a pointwise (80) and a dense (16).
@@ -196,8 +196,8 @@ def test_seven_bit_weights_are_seen(tflite, tmp_path):
 
 
 def test_metadata_labels_normalization_and_provenance_are_shown(tflite, tmp_path):
-    meta = build_metadata(name="Tiny", description="d", version="3", author="Ada", license="Apache-2.0",
-                          mean=[127.0] * 3, std=[128.0] * 3)  # fmt: skip
+    says = ClassifierMetadata("Tiny", "d", "3", "Ada", "Apache-2.0", mean=[127.0] * 3, std=[128.0] * 3)
+    meta = build_metadata(says)
     about = {"model": "tiny", "precision": "float32", "preprocessing": {"resolution_px": 16}}
     path = tmp_path / "tiny.tflite"
     model = with_metadata(
@@ -217,7 +217,7 @@ def test_metadata_labels_normalization_and_provenance_are_shown(tflite, tmp_path
 
 
 def test_labels_that_do_not_fit_the_output_or_are_not_there_are_warned_of(tflite, tmp_path):
-    meta = build_metadata(name="n", description="d", version="1", author="a", license="l", mean=[0.0], std=[1.0])
+    meta = build_metadata(ClassifierMetadata("n", "d", "1", "a", "l", mean=[0.0], std=[1.0]))
     model = with_metadata(tflite["float32"].read_bytes(), {"TFLITE_METADATA": meta})
     path = tmp_path / "a.tflite"
     path.write_bytes(append_files(model, {"labels.txt": b"cat\ndog\n"}))
@@ -283,7 +283,7 @@ def test_a_real_zip_and_a_safetensors_file_are_recognised(tmp_path):
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_a_damaged_tflite_file_is_an_input_error_or_a_valid_answer(tflite, tmp_path, precision):
-    meta = build_metadata(name="n", description="d", version="1", author="a", license="l", mean=[0.0], std=[1.0])
+    meta = build_metadata(ClassifierMetadata("n", "d", "1", "a", "l", mean=[0.0], std=[1.0]))
     whole = append_files(
         with_metadata(tflite[precision].read_bytes(), {"TFLITE_METADATA": meta}), {"labels.txt": b"a\nb\n"}
     )

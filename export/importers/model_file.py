@@ -1,4 +1,4 @@
-"""What a look at a model file told, before anything is built."""
+"""A model file that was checked and not built yet."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ from edgenet.results import sha256_of
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a look at a file told.
+class ModelFile:
+    """What a model file says of itself, read without building it.
 
     `shape` is the input's (N, H, W, C), None where it is open. `classes`, `preprocessing` and `labels` are None where
     the file does not say. `build(px)` gives the float graph for an input of that size.
