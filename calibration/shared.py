@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -11,17 +10,16 @@ from edgenet.calibration.dead_channels import use_spare_channels
 from edgenet.calibration.equalize import equalize
 from edgenet.calibration.gptq import round_with_feedback
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
-from edgenet.calibration.ranges import METHODS, Observation, choose_ranges, observe
+from edgenet.calibration.ranges import Observation, choose_ranges, observe
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.interface import pixel_quantization
 from edgenet.export.network import Network
 from edgenet.images import Pixels, normalise
+from edgenet.options import Recipe
 from edgenet.results import Calibration
 from edgenet.targets import SAFE_BITS
 
-CORRECTIONS = ("equalization", "spare-channels", "reconstruction", "feedback", "bias-correction")
-RANGE_METHODS = (*METHODS, "auto")
 GOLDEN = (5**0.5 - 1) / 2
 CHANGES_GRAPH = {"equalization", "spare-channels"}  # the others change integers
 EQUALIZATION_PICTURES = 48  # what channels need against each other is told by fewer pictures than ranges are
@@ -32,21 +30,6 @@ def spread(n: int) -> np.ndarray:
     """Return 0 to n - 1 in an order whose every beginning is spread evenly: the ranks of i times the golden section."""
     order: np.ndarray = np.argsort(np.argsort(np.arange(n) * GOLDEN % 1))
     return order
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the numbers are chosen. Every correction can be switched off."""
-
-    method: str = "auto"
-    corrections: tuple[str, ...] = CORRECTIONS
-
-    def __post_init__(self) -> None:
-        if self.method not in RANGE_METHODS:
-            raise InputError(f"unknown --calibration-method '{self.method}' (valid: {', '.join(RANGE_METHODS)})")
-        for c in self.corrections:
-            if c not in CORRECTIONS:
-                raise InputError(f"unknown correction '{c}' (valid: {', '.join(CORRECTIONS)}, or none)")
 
 
 class SharedCalibration:

@@ -4,7 +4,7 @@ What is finished is written at once, whole, with the hash of what it was made fr
 is missing or no longer fits. Two runs never share an output folder.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS, Recipe
+from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS
 from edgenet.calibration.summary import calibration_context
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
@@ -21,6 +21,7 @@ from edgenet.images import Preprocessing, limit, open_images, split, stream
 from edgenet.jobs.accuracy_budget import Budget, Search, search
 from edgenet.jobs.file_factory import USES_IMAGES, Interface, Making
 from edgenet.jobs.output_folder import context_of, earlier, exclusive, refuse_another_model
+from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
 from edgenet.results import (
     Artifact,
     Estimate,
@@ -36,38 +37,7 @@ from edgenet.targets import check_formats, target
 if TYPE_CHECKING:
     from edgenet.calibration.image_checks import Finding
 
-DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 REFERENCE_PRECISION = "float32"
-Progress = Callable[[str, int, int], None]  # (what is being done, done, in all)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one command asks for. A recipe file (TOML) has the same names."""
-
-    model: str
-    out: Path
-    images: str | None = None
-    formats: tuple[str, ...] = ("tflite",)
-    precisions: tuple[str, ...] = DEFAULT_PRECISIONS
-    devices: tuple[str, ...] = ("local",)
-    calibration_images: int = 100
-    limit: int | None = None
-    threads: int = 1
-    io: str = "float32"
-    batch: int | str = 1  # or "dynamic"
-    logits: bool = False
-    weights: Path | None = None
-    random_weights: bool = False
-    preprocess: str | None = None
-    labels: Path | None = None
-    target: str = "auto"
-    calibration_method: str = Recipe.method
-    corrections: tuple[str, ...] = Recipe.corrections
-    max_accuracy_drop: float | None = None  # points
-    min_sqnr: float | None = None  # dB
-    allow: tuple[str, ...] = ()
-    command: str = ""
 
 
 @dataclass
@@ -324,50 +294,6 @@ def _put(
     for failure in failures:
         results.put(failure)
     results.save(job.out)
-
-
-def recipe(path: Path) -> dict[str, Any]:
-    """Read a recipe: a TOML file whose keys are the fields of Job.
-
-    Raises:
-        InputError: not TOML, or an unknown key or a value of the wrong type.
-    """
-    import tomllib
-
-    kinds = {"model": "a text", "images": "a text", "out": "a text", "io": "a text", "weights": "a text",
-             "formats": "a list of texts", "precisions": "a list of texts", "devices": "a list of texts",
-             "calibration_images": "a whole number", "limit": "a whole number", "threads": "a whole number",
-             "random_weights": "true or false", "preprocess": "a text", "labels": "a text", "target": "a text",
-             "allow": "a list of texts", "calibration_method": "a text", "corrections": "a list of texts",
-             "max_accuracy_drop": "a number", "min_sqnr": "a number",
-             "batch": "a whole number or 'dynamic'", "logits": "true or false"}  # fmt: skip
-    fits: dict[str, Callable[[Any], bool]] = {
-        "a text": lambda v: isinstance(v, str),
-        "a list of texts": lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v),
-        "a number": lambda v: type(v) in (int, float),
-        "a whole number": lambda v: type(v) is int,
-        "a whole number or 'dynamic'": lambda v: type(v) is int or v == "dynamic",
-        "true or false": lambda v: isinstance(v, bool),
-    }
-    try:
-        data = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"no recipe {path}: give a zoo model's name or the path of a .toml file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise InputError(f"{path} is not TOML ({e})") from None
-    for key, value in data.items():
-        if key not in kinds:
-            raise InputError(f"{path}: unknown key '{key}' (valid: {', '.join(kinds)})")
-        if not fits[kinds[key]](value):
-            raise InputError(f"{path}: {key} must be {kinds[key]}, was {value!r}")
-    if "model" not in data:
-        raise InputError(f"{path}: the key 'model' is missing; it names what to export")
-    return data
-
-
-def unmeasured(results: Results) -> Sequence[str]:
-    """Return what was asked for and did not come about, one line each."""
-    return [f"{f.stage} {f.what}: {f.why} ({f.remedy})" for f in results.failures]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import pytest
 
 from edgenet.errors import InputError
 from edgenet.jobs.output_folder import _lock, exclusive
-from edgenet.pipeline import Job, recipe
+from edgenet.jobs.recipe_file import read_recipe
+from edgenet.options import Job
 from edgenet.results import Results, sha256_of
 from helpers import tiny
 from helpers.command_line import Edgenet
@@ -287,7 +288,7 @@ def test_a_wrong_recipe_says_what_is_wrong(text: str, says: str, tmp_path: Path)
     path = tmp_path / "job.toml"
     path.write_text(text)
     with pytest.raises(InputError, match=says):
-        recipe(path)
+        read_recipe(path)
 
 
 def test_a_job_has_the_defaults_that_the_help_promises() -> None:

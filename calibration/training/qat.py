@@ -16,15 +16,16 @@ from edgenet.calibration.execute import Executor
 from edgenet.calibration.gptq import round_with_feedback
 from edgenet.calibration.quantize import Weight, constant_weights, quantize
 from edgenet.calibration.shared import SharedCalibration, spread
-from edgenet.calibration.training.augment import Pictures, batches, centre, check_augmentations
+from edgenet.calibration.training.augment import Pictures, batches, centre
 from edgenet.calibration.training.distill import distillation, divergence
 from edgenet.calibration.training.keras_graph import fake_quantized, float_model, quantized_logits
-from edgenet.calibration.training.loop import Outcome, Progress, Settings, Training
-from edgenet.calibration.training.strategy import check_mixed, check_strategy, half_type, policy
-from edgenet.errors import EdgenetError, InputError
+from edgenet.calibration.training.loop import Outcome, Progress, Training
+from edgenet.calibration.training.strategy import half_type, policy
+from edgenet.errors import EdgenetError
 from edgenet.export.graph import Graph
 from edgenet.frameworks import tensorflow
 from edgenet.images import normalise
+from edgenet.options import Distillation, Settings
 from edgenet.results import Calibration
 from edgenet.targets import SAFE_BITS
 
@@ -32,28 +33,6 @@ WEIGHT_BITS = (4, 7, 8)
 MOST_DIFFERENCE = 0.005  # between simulated and integer arithmetic, in agreement
 START_BYTES = 2**32  # of activations while the weights are rounded to start from; training takes more
 _CHUNK = 16
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """What the student learns from, and what of it may move."""
-
-    temperature: float = 1.0
-    labels_weight: float = 0.0
-    augment: tuple[str, ...] = ("flip", "crop", "colour")
-    learn_ranges: bool = True
-    learn_scales: bool = False
-    strategy: str = "auto"
-    mixed_precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_augmentations(self.augment)
-        check_strategy(self.strategy)
-        check_mixed(self.mixed_precision)
-        if self.temperature <= 0:
-            raise InputError(f"--temperature must be above 0, was {self.temperature}")
-        if not 0 <= self.labels_weight <= 1:
-            raise InputError(f"--labels-weight must be from 0 to 1, was {self.labels_weight}")
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from edgenet import device_bench
-from edgenet.calibration import Recipe, SharedCalibration
+from edgenet.calibration import SharedCalibration
 from edgenet.calibration.sensitivity import PICTURES, layers, loudest, sensitivity
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import limit
 from edgenet.jobs.file_factory import Making, Variant
+from edgenet.options import Recipe
 from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
 
 MAX_PICTURES = 1000  # that a step is measured on; the file that is kept is measured on all

@@ -20,6 +20,7 @@ from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export.runtime import READS
 from edgenet.images import Preprocessing
+from edgenet.options import BenchJob
 from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, sha256_of
 
 # A run compares a dozen files, so that a per cent decides nothing; `bench` is for those who want to know.
@@ -36,33 +37,22 @@ Progress = Callable[[int, int], None]  # (done, in all)
 Measured = Measurement | Estimate  # an accelerator that is not here is estimated, and never said to be measured
 
 
-def request_of(
-    threads: int = 1,
-    runtime: str | None = None,
-    delegate: str | None = None,
-    cores: str | None = None,
-    sustained: str | None = None,
-    publish: bool = False,
-) -> Request:
-    """Return what the options of `edgenet bench` ask for.
-
-    Args:
-        cores: core numbers with commas, such as "2,3".
-        sustained: a duration, such as "10m".
+def request_of(job: BenchJob) -> Request:
+    """Return what `edgenet bench` asks of each device.
 
     Raises:
         InputError: an option makes no sense, or two exclude each other.
     """
-    if threads < 1:
-        raise InputError(f"--threads must be at least 1, was {threads}")
-    if runtime is not None and runtime not in READS:
-        raise InputError(f"unknown runtime '{runtime}' (valid: {', '.join(READS)})")
-    if sustained and publish:
+    if job.threads < 1:
+        raise InputError(f"--threads must be at least 1, was {job.threads}")
+    if job.runtime is not None and job.runtime not in READS:
+        raise InputError(f"unknown runtime '{job.runtime}' (valid: {', '.join(READS)})")
+    if job.sustained and job.publish:
         raise InputError("--publish and --sustained exclude each other: published rules time rounds, not one long run")
-    plan = PUBLISHED if publish else BENCH_PLAN
-    if sustained:
-        plan = replace(plan, sustained_s=seconds_of(sustained), self_check=False)
-    return Request(threads, runtime, delegate, _cores(cores), plan)
+    plan = PUBLISHED if job.publish else BENCH_PLAN
+    if job.sustained:
+        plan = replace(plan, sustained_s=seconds_of(job.sustained), self_check=False)
+    return Request(job.threads, job.runtime, job.delegate, _cores(job.cores), plan)
 
 
 def _cores(text: str | None) -> tuple[int, ...]:

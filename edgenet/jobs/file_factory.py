@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from edgenet import __version__
-from edgenet.calibration import NEEDS_CALIBRATION, Recipe, SharedCalibration
+from edgenet.calibration import NEEDS_CALIBRATION, SharedCalibration
 from edgenet.export import FORMATS, Network, Source, export_graph
 from edgenet.images import Pixels, load_pixels
+from edgenet.options import Recipe
 from edgenet.results import Artifact, ImageSet
 from edgenet.targets import Target, weight_bits
 

@@ -6,15 +6,14 @@ and TensorBoard logs); results.json with context["training"], and report.html.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgenet.calibration.training.augment import check_augmentations
-from edgenet.calibration.training.loop import FOLDER, Settings, check_resumable, identity_of
-from edgenet.calibration.training.strategy import check_mixed, check_strategy
+from edgenet.calibration.training.loop import FOLDER, check_resumable, identity_of
+from edgenet.calibration.training.strategy import check_strategy
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import Preprocessing, divide, hold_back, open_images, subset, tfds
@@ -22,7 +21,7 @@ from edgenet.images.folders import written_classes
 from edgenet.jobs.output_folder import context_of, earlier, exclusive, refuse_another_command, refuse_another_model
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
-from edgenet.pipeline import Progress
+from edgenet.options import FinetuneJob, Progress, check_training
 from edgenet.results import ImageSet, Results
 
 KIND, SUFFIX = "finetune", "-finetuned"  # context["training"]["kind"]; of the model's name
@@ -30,24 +29,6 @@ EVALUATION = 0.2  # of the pictures
 HEAD_STEPS, HEAD_RATE, HEAD_DECAY = 300, 0.01, 1e-4
 SMOOTHING = 0.1  # of the labels
 _CHUNK = 32
-
-
-@dataclass(frozen=True)
-class FinetuneJob:
-    """What one command asks for."""
-
-    model: str
-    out: Path
-    images: str
-    resolution_px: int | None = None
-    weights: Path | None = None
-    augment: tuple[str, ...] = ("flip", "crop", "colour")
-    strategy: str = "auto"
-    mixed_precision: str = "auto"
-    settings: Settings = field(
-        default_factory=lambda: Settings(epochs=5, batch=16, learning_rate=0.0005, ema=0.9, patience=3)
-    )
-    command: str = ""
 
 
 def finetune(
@@ -63,9 +44,8 @@ def finetune(
             f"finetune trains the zoo's models, and '{job.model}' is none (valid: {', '.join(zoo.MODELS)}): "
             "train an own model in its own framework, then give it to `edgenet qat`"
         )
-    check_augmentations(job.augment)
+    check_training(job.augment, job.strategy, job.mixed_precision)
     check_strategy(job.strategy)
-    check_mixed(job.mixed_precision)
     spec = zoo.spec(job.model)
     px = job.resolution_px or spec.resolution_px
     if not 32 <= px <= 1024:

@@ -22,10 +22,10 @@ from edgenet.images import Preprocessing, imagenet_classes, open_images, split, 
 from edgenet.jobs.output_folder import exclusive, machine_context
 from edgenet.jobs.paper_files import count_all, write
 from edgenet.models import zoo
+from edgenet.options import TABLES, PaperJob, Progress
 from edgenet.paper.networks import NAMES, scaled_counts
 from edgenet.paper.page import write_pages
-from edgenet.paper.plan import LADDER, PAIRS, TABLES, Bench, PaperJob, Step, file_id, steps, time_plan, too_large
-from edgenet.pipeline import Progress
+from edgenet.paper.plan import LADDER, PAIRS, Bench, Step, file_id, steps, time_plan, too_large
 from edgenet.results import RESULTS_FILE, Artifact, Estimate, Failure, ImageSet, Measurement, Results, files_of
 
 CALIBRATION_IMAGES = 100

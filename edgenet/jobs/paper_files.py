@@ -11,13 +11,14 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgenet.calibration import Recipe, quantize
+from edgenet.calibration import quantize
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export import Source, export_graph, find_source, versions
 from edgenet.export.saved_model import to_saved_model
 from edgenet.images import limit
 from edgenet.jobs.file_factory import Interface, Making
 from edgenet.models import zoo
+from edgenet.options import Recipe
 from edgenet.paper import networks
 from edgenet.paper.networks import Counts, counts
 from edgenet.paper.plan import SAVED_MODEL, file_id

@@ -6,21 +6,22 @@ report.html.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgenet import pipeline
 from edgenet.calibration.image_checks import lint, refuse
-from edgenet.calibration.shared import Recipe
-from edgenet.calibration.training.loop import FOLDER, Settings, check_resumable, identity_of
-from edgenet.calibration.training.qat import WEIGHT_BITS, Distillation
+from edgenet.calibration.training.loop import FOLDER, check_resumable, identity_of
+from edgenet.calibration.training.qat import WEIGHT_BITS
+from edgenet.calibration.training.strategy import check_strategy
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, Source, export_graph, find_source
 from edgenet.images import divide, hold_back, open_images, split, stream
 from edgenet.jobs.file_factory import Interface, Making
 from edgenet.jobs.output_folder import context_of, earlier, exclusive, refuse_another_command, refuse_another_model
+from edgenet.options import Progress, QatJob, Recipe
 from edgenet.report.formatting import percent
 from edgenet.results import Artifact, Evaluation, ImageSet, Results
 from edgenet.targets import target, weight_bits
@@ -30,39 +31,6 @@ if TYPE_CHECKING:
     from edgenet.export.graph import Graph
 
 KIND = "qat"  # context["training"]["kind"]
-# Training starts so near to the float network that larger steps undo what the rounding had chosen: its loss rises.
-SETTINGS = Settings(epochs=20, batch=16, learning_rate=1e-4)
-
-
-@dataclass(frozen=True)
-class QatJob:
-    """What one command asks for."""
-
-    model: str
-    out: Path
-    images: str
-    formats: tuple[str, ...] = ("tflite",)
-    io: str = "float32"
-    calibration_images: int = 100
-    train_images: int | None = None  # three quarters of what calibration leaves, by default
-    weight_bits: int | None = None  # 8, or 7 where a format's sums would saturate on the target
-    target: str = "auto"
-    weights: Path | None = None
-    preprocess: str | None = None
-    labels: Path | None = None
-    allow: tuple[str, ...] = ()
-    settings: Settings = SETTINGS
-    distill: Distillation = field(default_factory=Distillation)
-    command: str = ""
-
-    @property
-    def job(self) -> pipeline.Job:
-        """The same as a job of the pipeline, with the two precisions that are compared."""
-        return pipeline.Job(
-            self.model, self.out, self.images, self.formats, ("float32", "int8"), io=self.io, weights=self.weights,
-            calibration_images=self.calibration_images, preprocess=self.preprocess, labels=self.labels,
-            target=self.target, allow=self.allow, command=self.command,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,9 +60,7 @@ class _Choice:
         return {**vars(self), "before": measured(self.before), "after": measured(self.after)}
 
 
-def qat(
-    job: QatJob, progress: pipeline.Progress = lambda *_: None, note: Callable[[str], None] = lambda _: None
-) -> Results:
+def qat(job: QatJob, progress: Progress = lambda *_: None, note: Callable[[str], None] = lambda _: None) -> Results:
     """Do the job and return its results.
 
     Raises:
@@ -102,6 +68,7 @@ def qat(
         MissingDependency: tensorflow-model-optimization or what it needs is not installed.
     """
     pipeline.check(job.job)
+    check_strategy(job.distill.strategy)
     if job.weight_bits is not None and job.weight_bits not in WEIGHT_BITS:
         raise InputError(f"--weight-bits must be one of {', '.join(map(str, WEIGHT_BITS))}, was {job.weight_bits}")
     if job.train_images is not None and job.train_images < 1:
@@ -181,7 +148,7 @@ def _train(
     making: Making,
     parts: _Parts,
     identity: dict[str, Any],
-    progress: pipeline.Progress,
+    progress: Progress,
     note: Callable[[str], None],
 ) -> "Trained":
     from edgenet.calibration.training.augment import load_pictures
@@ -208,7 +175,7 @@ def _train(
 
 
 def _write(
-    job: QatJob, making: Making, trained: "Trained", parts: _Parts, results: Results, progress: pipeline.Progress
+    job: QatJob, making: Making, trained: "Trained", parts: _Parts, results: Results, progress: Progress
 ) -> list[_Choice]:
     """Write and measure both files of each format, and the better one of each under the name that is shipped."""
     network = making.network

@@ -21,7 +21,8 @@ import numpy as np
 from edgenet.errors import DeviceError, GateFailed, InputError
 from edgenet.jobs.output_folder import machine_context
 from edgenet.models.graph_drawing import Blueprint
-from edgenet.models.scaling import EFFICIENTNET, FAMILIES, Family, Scale, compound, family, scaled_px
+from edgenet.models.scaling import EFFICIENTNET, Family, Scale, compound, family, scaled_px
+from edgenet.options import Progress, ScaleJob
 from edgenet.results import Failure, Measurement, Results, atomic_write
 
 TOLERANCE = 0.05  # of the budget: what is promised
@@ -53,33 +54,15 @@ def parse_budget_ms(text: str) -> float:
     return budget_ms
 
 
-@dataclass(frozen=True)
-class ScaleJob:
-    """What `edgenet scale` is asked for.
+def check(job: ScaleJob) -> None:
+    """Raise InputError for an argument that makes no sense."""
+    from edgenet.device_bench.registry import parse
 
-    Raises:
-        InputError: an argument makes no sense.
-    """
-
-    device: str
-    budget: str
-    out: Path
-    family: str = "efficientnet-lite"
-    threads: int = 1
-    command: str = ""
-
-    def __post_init__(self) -> None:
-        from edgenet.device_bench.registry import parse
-
-        parse_budget_ms(self.budget)
-        family(self.family)
-        parse(self.device)
-        if self.threads < 1:
-            raise InputError(f"--threads must be at least 1, was {self.threads}")
-
-    @property
-    def budget_ms(self) -> float:
-        return parse_budget_ms(self.budget)
+    parse_budget_ms(job.budget)
+    family(job.family)
+    parse(job.device)
+    if job.threads < 1:
+        raise InputError(f"--threads must be at least 1, was {job.threads}")
 
 
 @dataclass(frozen=True)
@@ -179,7 +162,7 @@ def _distinct(points: Any) -> list[Point]:
     return list({(p.multiply_adds, p.parameters): p for p in reversed(list(points))}.values())
 
 
-def scale(job: ScaleJob, progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Results:
+def scale(job: ScaleJob, progress: Progress = lambda *_: None) -> Results:
     """Find the network, export it to OUT, time the file that was written, and write OUT/results.json.
 
     The file's weights are random: it proves the latency; its accuracy comes with training. context["scale"] holds
@@ -196,7 +179,8 @@ def scale(job: ScaleJob, progress: Callable[[str, int, int], None] = lambda what
     from edgenet.images import Preprocessing
     from edgenet.models.zoo import LITE_MEAN, LITE_STD
 
-    of, budget_ms = FAMILIES[job.family], job.budget_ms
+    check(job)
+    of, budget_ms = family(job.family), parse_budget_ms(job.budget)
     measured: list[Point] = []
     best = _point(of, 0.0, 1.0)
     with _timer(job) as timed:
@@ -245,7 +229,7 @@ def _context(job: ScaleJob, best: Point, measured: list[Point], final: Measureme
         "scale": {
             "family": job.family,
             "device": job.device,
-            "budget_ms": job.budget_ms,
+            "budget_ms": parse_budget_ms(job.budget),
             "met": met,
             **{k: v for k, v in dataclasses.asdict(best).items() if k != "latency_ms"},
             "latency_ms": final.median_ms,

@@ -11,10 +11,11 @@ from edgenet.errors import InputError
 from edgenet.export import find_source
 from edgenet.frameworks import keras
 from edgenet.jobs import finetune as finetune_job
-from edgenet.jobs.finetune import FinetuneJob, class_folders, finetune, fit_head
+from edgenet.jobs.finetune import class_folders, finetune, fit_head
 from edgenet.models.efficientnet import build, get_weights
 from edgenet.models.weights import Weights
 from edgenet.models.zoo import ModelSpec
+from edgenet.options import FinetuneJob
 from edgenet.results import Results
 from helpers import tiny
 
