@@ -4,7 +4,7 @@ What is finished is written at once, whole, with the hash of what it was made fr
 is missing or no longer fits. Two runs never share an output folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,9 +18,9 @@ from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.images import Preprocessing, limit, open_images, split, stream
-from edgenet.jobs.accuracy_budget import Budget, Search, search
-from edgenet.jobs.file_factory import USES_IMAGES, Interface, Making
-from edgenet.jobs.output_folder import context_of, earlier, exclusive, refuse_another_model
+from edgenet.jobs.accuracy_budget import Budget, Search, searches
+from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Interface
+from edgenet.jobs.output_folder import context_of, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
 from edgenet.results import (
     Artifact,
@@ -62,22 +62,23 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
     source = find_source(job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels)
     images = _open(job, source, only_export)
     findings = _lint(job, source, images)
-    with exclusive(job.out):
-        results = earlier(job.out)
-        refuse_another_model(results, job.out, source.name)
-        results.failures.clear()
-        kept: dict[str, Any] = {k: results.context[k] for k in ("calibration", "search") if k in results.context}
-        results.context = {**kept, **context_of(job.command, job.target, images.calibration, images.evaluation)}
-        results.context["calibration_findings"] = [asdict(f) for f in findings]
+    page = None if only_export else report_page(source.class_names)
+    with results_in(job.out, model=source.name, page=page) as results:
+        _note_context(job, images, findings, results)
         _export(job, source, images, results, progress)
         if not only_export:
             assert images.evaluation is not None
             _evaluate(job, images.evaluation, results, progress)
             _bench(job, images.evaluation, results, progress)
-            from edgenet.report import write_report
+    return results
 
-            write_report(results, job.out, source.class_names)
-        return results
+
+def _note_context(job: Job, images: _Images, findings: "list[Finding]", results: Results) -> None:
+    """Say in the results how this run is made. What an earlier one noted of files that may stay is kept."""
+    results.failures.clear()
+    kept: dict[str, Any] = {k: results.context[k] for k in ("calibration", "search") if k in results.context}
+    results.context = {**kept, **context_of(job.command, job.target, images.calibration, images.evaluation)}
+    results.context["calibration_findings"] = [asdict(f) for f in findings]
 
 
 def check(job: Job) -> None:
@@ -172,49 +173,66 @@ def _lint(job: Job, source: Source, images: _Images) -> "list[Finding]":
 
 
 def _export(job: Job, source: Source, images: _Images, results: Results, progress: Progress) -> None:
-    recipe_ = Recipe(job.calibration_method, job.corrections)
-    made = Making(
-        source, images.calibration, target(job.target), recipe_, Interface(job.io, batch_of(job.batch), job.logits)
-    )
+    """Write the files that an earlier run did not leave whole."""
+    recipe = Recipe(job.calibration_method, job.corrections)
+    interface = Interface(job.io, batch_of(job.batch), job.logits)
+    factory = FileFactory(source, images.calibration, target(job.target), recipe, interface)
+    budget = Budget(job.max_accuracy_drop, job.min_sqnr)
+    find = searches(factory, images.evaluation or images.calibration, budget, job.threads, progress) if budget else None
     wanted = [(f, p) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions]
-    budget, evaluation = Budget(job.max_accuracy_drop, job.min_sqnr), images.evaluation or images.calibration
-    searched: dict[int, Search] = {}  # by the bits of the weights
     for done, (format, precision) in enumerate(wanted):
-        id = f"{source.name}_{precision}{FORMATS[format].suffix}"
-        options = made.options(format, precision, budget.text if budget else "")
-        if _is_whole(job.out, results, id, options):
+        options = factory.options(format, precision, budget.text if budget else "")
+        if _is_whole(job.out, results, factory.id(format, precision), options):
             continue
         progress("export", done, len(wanted))
-        try:
-            if budget and precision == "int8":
-                assert evaluation is not None  # int8 came with images, or it would have been refused
-                bits = made.bits(format, precision)
-                found = search(made, format, evaluation, budget, job.threads, progress, earlier=searched.get(bits))
-                searched.setdefault(bits, found)
-                results.context.setdefault("search", {})[format] = found.to_json()
-                artifact = made.export(job.out, format, precision, found.variant, budget.text)
-            else:
-                artifact = made.export(job.out, format, precision)
-            results.put(artifact)
-            if shared := made.calibration_of(artifact):
-                results.context["calibration"] = calibration_context(shared)
-        except InputError:
-            raise
-        except EdgenetError as e:
-            # What an earlier run left under this name is not what was asked for.
-            results.artifacts = [a for a in results.artifacts if a.id != id]
-            results.put(Failure("export", id, str(e), "see docs/troubleshooting.md"))
+        _write(job, factory, format, precision, find, results)
         results.save(job.out)
     progress("export", len(wanted), len(wanted))
     if not budget:
         results.context.pop("search", None)
-    ids = [f"{source.name}_{p}{FORMATS[f].suffix}" for f, p in wanted]
-    same = made.options(*wanted[0])
+    _drop_files_of_other_inputs(factory, wanted, results)
+
+
+def _write(
+    job: Job,
+    factory: FileFactory,
+    format: str,
+    precision: str,
+    find: Callable[[str], Search] | None,
+    results: Results,
+) -> None:
+    """Write one file. What the writer refuses is a failure of this file, and the others go on.
+
+    Args:
+        find: searches for the int8 file of a format within the budget; None where there is no budget.
+    """
+    id = factory.id(format, precision)
+    try:
+        if find is not None and precision == "int8":
+            found = find(format)
+            results.context.setdefault("search", {})[format] = found.to_json()
+            artifact = factory.export(job.out, format, precision, found.variant, found.budget)
+        else:
+            artifact = factory.export(job.out, format, precision)
+        results.put(artifact)
+        if shared := factory.calibration_of(artifact):
+            results.context["calibration"] = calibration_context(shared)
+    except InputError:
+        raise
+    except EdgenetError as e:
+        # What an earlier run left under this name is not what was asked for.
+        results.artifacts = [a for a in results.artifacts if a.id != id]
+        results.put(Failure("export", id, str(e), "see docs/troubleshooting.md"))
+
+
+def _drop_files_of_other_inputs(factory: FileFactory, wanted: Sequence[tuple[str, str]], results: Results) -> None:
+    """Forget files with other weights, preprocessing or labels; the rest is sorted as it was asked for."""
+    now = factory.options(*wanted[0])
     results.artifacts = [
-        a for a in results.artifacts if all(a.options.get(k) == same[k] for k in ("weights", "preprocessing", "labels"))
+        a for a in results.artifacts if all(a.options.get(k) == now[k] for k in ("weights", "preprocessing", "labels"))
     ]
+    ids = [factory.id(format, precision) for format, precision in wanted]
     results.artifacts.sort(key=lambda a: ids.index(a.id) if a.id in ids else len(ids))
-    results.save(job.out)
 
 
 def _is_whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from helpers.command_line import Edgenet
 
 RUN = ("run", "tiny", "--precision", "float32", "--precision", "int8", "--calibration-images", 10)
 FILES = ("tiny_float32.tflite", "tiny_int8.tflite")
-# float32, results, int8, results, results (end of export), results (evaluated), results (timed), report
+# float32, results, int8, results, results (evaluated), results (timed), results (the end), report
 N_WRITES = 8
 
 

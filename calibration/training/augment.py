@@ -37,7 +37,7 @@ class Pictures:
     def margin_px(self) -> int:
         return int(self.pixels.shape[1] - self.preprocessing.resolution_px)
 
-    def subset(self, kept: Sequence[int] | np.ndarray) -> "Pictures":
+    def subset(self, kept: Sequence[int] | slice | np.ndarray) -> "Pictures":
         return replace(self, pixels=self.pixels[kept], labels=self.labels[kept])
 
 

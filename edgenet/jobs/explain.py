@@ -8,6 +8,7 @@ from edgenet.device_bench import Comparison, Request, compare, local_info
 from edgenet.device_bench.roofline.explain import explained
 from edgenet.device_bench.roofline.operator_times import PROFILED, measure
 from edgenet.errors import EdgenetError, InputError
+from edgenet.jobs.output_folder import results_in
 from edgenet.results import Explanation, Failure, Layer, Measurement, Results, sha256_of
 
 _REMEDY = f"--explain profiles image classifiers on this machine's CPU with {', '.join(PROFILED)}"
@@ -89,12 +90,8 @@ def explain(
 
 def keep(explanations: Sequence[Explanation], out: Path) -> Results:
     """Put explanations of files of a run into its results.json; return all results. See `check_run`."""
-    from edgenet.jobs.output_folder import exclusive
-
-    with exclusive(out):
-        results = Results.load(out)
+    with results_in(out) as results:
         ids = {a.sha256: a.id for a in results.artifacts}
         for e in explanations:
             results.put(replace(e, artifact=ids[e.artifact_sha256]))
-        results.save(out)
     return results

@@ -1,4 +1,4 @@
-"""What the files of one job are made from: network, shared calibration, target; built when a file first needs them."""
+"""Writes the files of one job, from one network and one calibration; both are built when a file first needs them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ class Interface:
     logits: bool = False
 
 
-class Making:
-    """Makes the files of a job.
+class FileFactory:
+    """Writes the files of a job, and tells what decides their bytes.
 
     Args:
         images: the pictures to calibrate with, None where there are none.
@@ -49,6 +49,10 @@ class Making:
         self.interface = interface
         self._shared: dict[Recipe, SharedCalibration] = {}
 
+    def id(self, format: str, precision: str) -> str:
+        """Return the id of a file, which is its name."""
+        return f"{self.source.name}_{precision}{FORMATS[format].suffix}"
+
     @cached_property
     def network(self) -> Network:
         """The float network. One with random weights takes its batch statistics from the calibration pictures."""
@@ -59,6 +63,7 @@ class Making:
 
     @cached_property
     def pixels(self) -> Pixels | None:
+        """The calibration pictures: (N, H, W, 3) uint8."""
         return None if self.images is None else load_pixels(self.images, self.network.preprocessing)
 
     def shared(self, recipe: Recipe) -> SharedCalibration:
@@ -74,7 +79,7 @@ class Making:
         return next((s for s in measured if s.calibration.fingerprint == artifact.calibration), None)
 
     def options(self, format: str, precision: str, budget: str = "") -> dict[str, Any]:
-        """Return everything that decides the bytes of a file: what a resume compares."""
+        """Return everything that decides the bytes of a file. A file is written again where one of these changed."""
         options: dict[str, Any] = {
             "weights": self.source.sha256,
             "io": self.interface.io,

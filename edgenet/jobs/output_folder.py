@@ -1,10 +1,10 @@
-"""An output folder: held by one process at a time, with the results of an earlier run and how this one is made."""
+"""The skeleton of every job that writes results: lock the folder, load, refuse, work, save, write the page."""
 
 import datetime
 import fcntl
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +16,43 @@ from edgenet.results import RESULTS_FILE, ImageSet, Results
 from edgenet.targets import target
 
 LOCK_FILE = ".edgenet.lock"
+
+
+@contextmanager
+def results_in(
+    out: Path,
+    *,
+    command: str = "",
+    model: str = "",
+    resume: bool = True,
+    page: Callable[[Results, Path], object] | None = None,
+) -> Iterator[Results]:
+    """Hold the output folder of a job, and yield its results, to which the job adds.
+
+    Where the block ends well they are saved, and the page is written from them. A job that is long calls
+    `results.save(out)` after each step as well, so that a run that is killed loses one step.
+
+    Args:
+        command: refuse a folder that another command filled; "" takes any.
+        model: refuse a folder with files of another model; "" takes any.
+        resume: begin with what an earlier run left; else with empty results.
+        page: writes the page of the job into the folder.
+
+    Raises:
+        InputError: another process holds the folder, it cannot be written to, or it is of another command or model.
+    """
+    with exclusive(out):
+        results = Results.load(out) if (out / RESULTS_FILE).exists() else Results()
+        if command:
+            _refuse_another_command(results, out, command)
+        if model:
+            _refuse_another_model(results, out, model)
+        if not resume:
+            results = Results()
+        yield results
+        results.save(out)
+        if page is not None:
+            page(results, out)
 
 
 @contextmanager
@@ -55,22 +92,33 @@ def _lock(path: Path) -> IO[str]:
         handle.close()  # its owner deleted it between our opening and our locking it: what we hold has no name
 
 
-def earlier(out: Path) -> Results:
-    """Return what an earlier run left in `out`, empty results where there was none. Raises InputError."""
-    return Results.load(out) if (out / RESULTS_FILE).exists() else Results()
+def report_page(class_names: Sequence[str]) -> Callable[[Results, Path], object]:
+    """Return the page of most jobs, report.html, for `results_in`."""
+
+    def write(results: Results, out: Path) -> None:
+        from edgenet.report import write_report
+
+        write_report(results, out, class_names)
+
+    return write
 
 
-def refuse_another_model(results: Results, out: Path, model: str) -> None:
-    """Raise InputError where `out` holds files of another model."""
+def _refuse_another_model(results: Results, out: Path, model: str) -> None:
     others = sorted({a.model for a in results.artifacts} - {model})
     if others:
         raise InputError(f"--out {out} holds files of {others[0]}: one folder is for one model, choose another --out")
 
 
-def refuse_another_command(results: Results, out: Path, kind: str) -> None:
-    """Raise InputError where `out` holds what another command than the training one called `kind` made."""
-    if results.artifacts and results.context.get("training", {}).get("kind") != kind:
+def _refuse_another_command(results: Results, out: Path, command: str) -> None:
+    if results.artifacts and _command_of(results) != command:
         raise InputError(f"--out {out} is of another command: one folder is for one, choose another --out")
+
+
+def _command_of(results: Results) -> str:
+    """Return "qat", "finetune", "paper" or "scale", "" where it was another command."""
+    if "training" in results.context:
+        return str(results.context["training"].get("kind"))
+    return next((command for command in ("paper", "scale") if command in results.context), "")
 
 
 def machine_context(command: str) -> dict[str, Any]:

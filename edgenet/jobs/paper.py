@@ -19,14 +19,14 @@ from edgenet.device_bench.timing import Plan
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import Preprocessing, imagenet_classes, open_images, split, stream
-from edgenet.jobs.output_folder import exclusive, machine_context
+from edgenet.jobs.output_folder import machine_context, results_in
 from edgenet.jobs.paper_files import count_all, write
 from edgenet.models import zoo
 from edgenet.options import TABLES, PaperJob, Progress
 from edgenet.paper.networks import NAMES, scaled_counts
 from edgenet.paper.page import write_pages
 from edgenet.paper.plan import LADDER, PAIRS, Bench, Step, file_id, steps, time_plan, too_large
-from edgenet.results import RESULTS_FILE, Artifact, Estimate, Failure, ImageSet, Measurement, Results, files_of
+from edgenet.results import Artifact, Estimate, Failure, ImageSet, Measurement, Results, files_of
 
 CALIBRATION_IMAGES = 100
 
@@ -49,8 +49,7 @@ def run(job: PaperJob, progress: Progress = lambda *_: None, say: Callable[[str]
     """
     _check(job)
     pictures = _open(job.images)
-    with exclusive(job.out):
-        results = Results.load(job.out) if (job.out / RESULTS_FILE).exists() else Results()
+    with results_in(job.out, command="paper", page=write_pages) as results:
         _context(job, pictures, results)
         planned = [s for s in steps(job) if _left(s, results, pictures)]
         for line in time_plan(planned):
@@ -61,9 +60,7 @@ def run(job: PaperJob, progress: Progress = lambda *_: None, say: Callable[[str]
             progress("paper", done, len(planned))
             _run(job, step, pictures, results)
         progress("paper", len(planned), len(planned))
-        results.save(job.out)
-        write_pages(results, job.out)
-        return results
+    return results
 
 
 def _check(job: PaperJob) -> None:
@@ -88,8 +85,6 @@ def _open(images: str) -> _Pictures:
 
 def _context(job: PaperJob, pictures: _Pictures, results: Results) -> None:
     earlier = results.context.get("paper")
-    if results.artifacts and earlier is None:
-        raise InputError(f"--out {job.out} holds another run, not one of `edgenet paper`: choose another --out")
     if earlier and earlier["images"] != pictures.evaluation.fingerprint:
         raise InputError(f"--out {job.out} was measured on other images: give the same --images or another --out")
     paper = {

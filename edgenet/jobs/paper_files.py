@@ -16,7 +16,7 @@ from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDepende
 from edgenet.export import Source, export_graph, find_source, versions
 from edgenet.export.saved_model import to_saved_model
 from edgenet.images import limit
-from edgenet.jobs.file_factory import Interface, Making
+from edgenet.jobs.file_factory import FileFactory, Interface
 from edgenet.models import zoo
 from edgenet.options import Recipe
 from edgenet.paper import networks
@@ -94,12 +94,12 @@ def _zoo_maker(name: str, out: Path, calibration: ImageSet) -> Callable[[str, st
     pictures = calibration if real else limit(calibration, _FEW_PICTURES)
     # Corrections cost minutes for the large ones and change no latency: they are for weights that mean something.
     recipe = Recipe() if real else Recipe(corrections=())
-    making = Making(source, pictures, target("auto"), recipe, Interface())
+    factory = FileFactory(source, pictures, target("auto"), recipe, Interface())
 
     def make(format: str, precision: str) -> Artifact:
         if format == SAVED_MODEL:
-            return _saved_model(name, making.network.graph, out, source.weights)
-        return making.export(out, format, precision)
+            return _saved_model(name, factory.network.graph, out, source.weights)
+        return factory.export(out, format, precision)
 
     return make
 

@@ -19,8 +19,8 @@ from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, Source, export_graph, find_source
 from edgenet.images import divide, hold_back, open_images, split, stream
-from edgenet.jobs.file_factory import Interface, Making
-from edgenet.jobs.output_folder import context_of, earlier, exclusive, refuse_another_command, refuse_another_model
+from edgenet.jobs.file_factory import FileFactory, Interface
+from edgenet.jobs.output_folder import context_of, report_page, results_in
 from edgenet.options import Progress, QatJob, Recipe
 from edgenet.report.formatting import percent
 from edgenet.results import Artifact, Evaluation, ImageSet, Results
@@ -81,21 +81,15 @@ def qat(job: QatJob, progress: Progress = lambda *_: None, note: Callable[[str],
     refuse(findings, job.allow)
     identity = _identity(job, source, parts)
     check_resumable(job.out / FOLDER, identity_of(job.settings, identity))
-    with exclusive(job.out):
-        known = earlier(job.out)
-        refuse_another_command(known, job.out, KIND)
-        refuse_another_model(known, job.out, source.name)
-        results = Results(context=context_of(job.command, job.target, parts.calibration, parts.evaluation))
+    page = report_page(source.class_names)
+    with results_in(job.out, command=KIND, model=source.name, resume=False, page=page) as results:
+        results.context = context_of(job.command, job.target, parts.calibration, parts.evaluation)
         results.context["calibration_findings"] = [asdict(f) for f in findings]
-        making = Making(source, parts.calibration, target(job.target), Recipe(), Interface(job.io))
-        trained = _train(job, making, parts, identity, progress, note)
-        choices = _write(job, making, trained, parts, results, progress)
+        factory = FileFactory(source, parts.calibration, target(job.target), Recipe(), Interface(job.io))
+        trained = _train(job, factory, parts, identity, progress, note)
+        choices = _write(job, factory, trained, parts, results, progress)
         results.context["training"] = _context(job, trained, parts, choices)
-        results.save(job.out)
-        from edgenet.report import write_report
-
-        write_report(results, job.out, source.class_names)
-        return results
+    return results
 
 
 def _split(job: QatJob, source: Source) -> _Parts:
@@ -145,7 +139,7 @@ def _bits(job: QatJob) -> list[int]:
 
 def _train(
     job: QatJob,
-    making: Making,
+    factory: FileFactory,
     parts: _Parts,
     identity: dict[str, Any],
     progress: Progress,
@@ -156,9 +150,9 @@ def _train(
     from edgenet.calibration.training.strategy import open_strategy
 
     strategy = open_strategy(job.distill.strategy)
-    shared, folder = making.shared(making.recipe), job.out / FOLDER
+    shared, folder = factory.shared(factory.recipe), job.out / FOLDER
     note(f"calibrating on {len(parts.calibration)} pictures, training on {len(parts.train) + len(parts.calibration)}")
-    preprocessing = making.network.preprocessing
+    preprocessing = factory.network.preprocessing
     return train(
         shared,
         load_pictures((parts.train, parts.calibration), preprocessing, folder),
@@ -175,16 +169,16 @@ def _train(
 
 
 def _write(
-    job: QatJob, making: Making, trained: "Trained", parts: _Parts, results: Results, progress: Progress
+    job: QatJob, factory: FileFactory, trained: "Trained", parts: _Parts, results: Results, progress: Progress
 ) -> list[_Choice]:
     """Write and measure both files of each format, and the better one of each under the name that is shipped."""
-    network = making.network
-    calibrations = {"ptq": making.shared(making.recipe).calibration, "qat": trained.calibration}
+    network = factory.network
+    calibrations = {"ptq": factory.shared(factory.recipe).calibration, "qat": trained.calibration}
     graphs = {"ptq": trained.before, "qat": trained.after}
     kinds = ("ptq", "qat") if trained.outcome.best_epoch > 0 else ("ptq",)
 
     def export(graph: "Graph", out: Path, format: str, kind: str) -> Artifact:
-        options = {**making.options(format, "int8"), "weight_bits": _bits(job)[0], "training": kind}
+        options = {**factory.options(format, "int8"), "weight_bits": _bits(job)[0], "training": kind}
         return export_graph(
             network, graph, out, format=format, precision="int8", io=job.io, calibration=calibrations[kind],
             options=options,
@@ -195,7 +189,7 @@ def _write(
         name, suffix = a.path.split(".", 1)[0], FORMATS[format].suffix
         return replace(a, id=f"{name}_{kind}{suffix}", path=f"{kind}/{a.path}")
 
-    floats = {format: making.export(job.out, format, "float32") for format in job.formats}
+    floats = {format: factory.export(job.out, format, "float32") for format in job.formats}
     made = {(format, kind): candidate(format, kind) for format in job.formats for kind in kinds}
     reference = floats[job.formats[0]]
     evaluations, failures = evaluate(
