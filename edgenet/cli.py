@@ -187,8 +187,7 @@ def bench(
     edgenet bench OUT/*_float32.tflite OUT/*_int8.tflite --explain --out OUT
     """
     from edgenet.jobs import explain as explain_job
-    from edgenet.jobs.bench import bench_on, check_files, request_of
-    from edgenet.results import Results
+    from edgenet.jobs.bench import bench_files, check_files, request_of
 
     job = job_of(BenchJob, asked)
     request = request_of(job)
@@ -200,23 +199,9 @@ def bench(
     elif out is not None:
         raise InputError("bench --out goes with --explain: it draws the explanation in the report of a run")
     with Progress() as progress:
-        found, failures = bench_on(
-            job.devices,
-            [(str(p), p) for p in dict.fromkeys(artifacts)],
-            request,
-            lambda done, total: progress("bench", done, total),
-        )
-        results = Results()
-        for item in (*found, *failures):
-            results.put(item)
+        results = bench_files(artifacts, job.devices, request, progress)
         if explain:
-            said, failures = explain_job.explain(
-                results.measurements, request, lambda done, total: progress("explain", done, total)
-            )
-            for explanation in said:
-                results.put(explanation)
-            for failure in failures:
-                results.put(failure)
+            explain_job.add_explanations(results, request, progress)
     if out is not None and results.explanations:
         _write_report(explain_job.keep(results.explanations, out), out)
     if as_json:

@@ -6,7 +6,7 @@ is missing or no longer fits. Two runs never share an output folder.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +40,12 @@ if TYPE_CHECKING:
 REFERENCE_PRECISION = "float32"
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Images:
-    """The pictures of a job, split once."""
+    """The pictures of a job, split once; None where no picture is needed."""
 
     calibration: ImageSet | None = None
     evaluation: ImageSet | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = False) -> Results:

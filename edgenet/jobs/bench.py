@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgenet import options
 from edgenet.device_bench import Device, Plan, Request, open_device
 from edgenet.device_bench.registry import parse
 from edgenet.device_bench.steadiness import seconds_of
@@ -20,8 +21,7 @@ from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export.runtime import READS
 from edgenet.images import Preprocessing
-from edgenet.options import BenchJob
-from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, sha256_of
+from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, Results, sha256_of
 
 # A run compares a dozen files, so that a per cent decides nothing; `bench` is for those who want to know.
 # Every run of it counts: in so short a time one file has the core to itself and the next has not, and would seem slower
@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None]  # (done, in all)
 Measured = Measurement | Estimate  # an accelerator that is not here is estimated, and never said to be measured
 
 
-def request_of(job: BenchJob) -> Request:
+def request_of(job: options.BenchJob) -> Request:
     """Return what `edgenet bench` asks of each device.
 
     Raises:
@@ -71,6 +71,16 @@ def check_files(paths: Sequence[Path]) -> None:
             raise InputError(f"no file {path}: give model files, .tflite, .onnx or .xml")
         if path.suffix not in SUFFIXES:
             raise InputError(f"{path} is not a model file by its name: give model files, .tflite, .onnx or .xml")
+
+
+def bench_files(paths: Sequence[Path], devices: Sequence[str], request: Request, progress: options.Progress) -> Results:
+    """Time files, each once, on each device; what `edgenet bench` gives. Raises InputError as `bench_on` does."""
+    artifacts = [(str(p), p) for p in dict.fromkeys(paths)]
+    found, failures = bench_on(devices, artifacts, request, lambda done, total: progress("bench", done, total))
+    results = Results()
+    for item in (*found, *failures):
+        results.put(item)
+    return results
 
 
 def bench_on(

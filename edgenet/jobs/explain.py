@@ -9,6 +9,7 @@ from edgenet.device_bench.roofline.explain import explained
 from edgenet.device_bench.roofline.operator_times import PROFILED, measure
 from edgenet.errors import EdgenetError, InputError
 from edgenet.jobs.output_folder import results_in
+from edgenet.options import Progress
 from edgenet.results import Explanation, Failure, Layer, Measurement, Results, sha256_of
 
 _REMEDY = f"--explain profiles image classifiers on this machine's CPU with {', '.join(PROFILED)}"
@@ -35,6 +36,15 @@ def check_run(out: Path, files: Sequence[Path]) -> None:
         raise InputError(f"the run in {out} did not make {strange[0]}: give --out the folder of its run")
 
 
+def add_explanations(results: Results, request: Request, progress: Progress) -> None:
+    """Explain what was measured, and put the explanations, and what failed, into the results."""
+    found, failures = explain(results.measurements, request, lambda done, total: progress("explain", done, total))
+    for explanation in found:
+        results.put(explanation)
+    for failure in failures:
+        results.put(failure)
+
+
 def explain(
     measured: Sequence[Measurement], request: Request, progress: Callable[[int, int], None] | None = None
 ) -> tuple[list[Explanation], list[Failure]]:
@@ -43,39 +53,15 @@ def explain(
     Returns:
         explanations with their sentences, and a Failure for each file that cannot be profiled.
     """
-    from edgenet.export.inspect import inspect
-
     found: list[Explanation] = []
     failures: list[Failure] = []
     for i, m in enumerate(measured):
-        path = Path(m.artifact)
         try:
-            raw = measure(path, m.threads, m.runtime, request.cores)
-            layers = tuple(Layer(**row) for row in raw["layers"])
-            precision = inspect(path).precision
+            found.append(_profiled(m, request))
         except EdgenetError as e:
             failures.append(Failure("explain", m.artifact, str(e), _REMEDY))
-            continue
-        finally:
-            if progress is not None:
-                progress(i + 1, len(measured))
-        found.append(
-            Explanation(
-                artifact=m.artifact,
-                device=m.device,
-                runtime=m.runtime,
-                threads=m.threads,
-                precision=precision,
-                median_ms=m.median_ms,
-                fastest_ms=m.quantile_ms(0.0),
-                how=raw["how"],
-                layers=layers,
-                multiply_adds_per_s=raw["multiply_adds_per_s"],
-                copy_bytes=tuple(raw["copy_bytes"]),
-                copy_bytes_per_s=tuple(raw["copy_bytes_per_s"]),
-                artifact_sha256=m.artifact_sha256 or sha256_of(path),
-            )
-        )
+        if progress is not None:
+            progress(i + 1, len(measured))
     info = local_info()
     by_artifact = {m.artifact: m for m in measured}
 
@@ -86,6 +72,29 @@ def explain(
             return None
 
     return explained(found, info["isa"], info["machine"], info["cpu_model"], against), failures
+
+
+def _profiled(m: Measurement, request: Request) -> Explanation:
+    """Profile the operators of a measured file. Raises EdgenetError where that cannot be done."""
+    from edgenet.export.inspect import inspect
+
+    path = Path(m.artifact)
+    raw = measure(path, m.threads, m.runtime, request.cores)
+    return Explanation(
+        artifact=m.artifact,
+        device=m.device,
+        runtime=m.runtime,
+        threads=m.threads,
+        precision=inspect(path).precision,
+        median_ms=m.median_ms,
+        fastest_ms=m.quantile_ms(0.0),
+        how=raw["how"],
+        layers=tuple(Layer(**row) for row in raw["layers"]),
+        multiply_adds_per_s=raw["multiply_adds_per_s"],
+        copy_bytes=tuple(raw["copy_bytes"]),
+        copy_bytes_per_s=tuple(raw["copy_bytes_per_s"]),
+        artifact_sha256=m.artifact_sha256 or sha256_of(path),
+    )
 
 
 def keep(explanations: Sequence[Explanation], out: Path) -> Results:

@@ -28,7 +28,6 @@ from edgenet.targets import target, weight_bits
 
 if TYPE_CHECKING:
     from edgenet.calibration.training.qat import Trained
-    from edgenet.export.graph import Graph
 
 KIND = "qat"  # context["training"]["kind"]
 
@@ -172,31 +171,14 @@ def _write(
     job: QatJob, factory: FileFactory, trained: "Trained", parts: _Parts, results: Results, progress: Progress
 ) -> list[_Choice]:
     """Write and measure both files of each format, and the better one of each under the name that is shipped."""
-    network = factory.network
-    calibrations = {"ptq": factory.shared(factory.recipe).calibration, "qat": trained.calibration}
-    graphs = {"ptq": trained.before, "qat": trained.after}
     kinds = ("ptq", "qat") if trained.outcome.best_epoch > 0 else ("ptq",)
-
-    def export(graph: "Graph", out: Path, format: str, kind: str) -> Artifact:
-        options = {**factory.options(format, "int8"), "weight_bits": _bits(job)[0], "training": kind}
-        return export_graph(
-            network, graph, out, format=format, precision="int8", io=job.io, calibration=calibrations[kind],
-            options=options,
-        )  # fmt: skip
-
-    def candidate(format: str, kind: str) -> Artifact:
-        a = export(graphs[kind], job.out / kind, format, kind)
-        name, suffix = a.path.split(".", 1)[0], FORMATS[format].suffix
-        return replace(a, id=f"{name}_{kind}{suffix}", path=f"{kind}/{a.path}")
-
     floats = {format: factory.export(job.out, format, "float32") for format in job.formats}
-    made = {(format, kind): candidate(format, kind) for format in job.formats for kind in kinds}
-    reference = floats[job.formats[0]]
+    made = {(format, kind): _candidate(job, factory, trained, format, kind) for format in job.formats for kind in kinds}
     evaluations, failures = evaluate(
         [Candidate(a.id, job.out / a.path, a.sha256) for a in (*floats.values(), *made.values())],
         parts.evaluation,
-        network.preprocessing,
-        reference=reference.id,
+        factory.network.preprocessing,
+        reference=floats[job.formats[0]].id,
         progress=lambda done, total: progress("evaluate", done, total),
     )
     by_id = {e.artifact: e for e in evaluations}
@@ -205,18 +187,38 @@ def _write(
         before, after = (by_id.get(made[format, k].id) if k in kinds else None for k in ("ptq", "qat"))
         kept, why = _choose(before, after, len(kinds) > 1)
         choices.append(_Choice(format, kept, why, before, after))
-        final = export(graphs[kept], job.out, format, kept)
-        others = [made[format, kind] for kind in kinds if kind != kept]
-        for a in (floats[format], final, *others):
-            results.put(a)
+        final = _export(job, factory, trained, job.out, format, kept)
         if (measured := by_id.get(made[format, kept].id)) is not None:
             by_id[final.id] = replace(measured, artifact=final.id, artifact_sha256=final.sha256)
-    for a in results.artifacts:
-        if a.id in by_id:
-            results.put(by_id[a.id])
+        for a in (floats[format], final, *(made[format, kind] for kind in kinds if kind != kept)):
+            results.put(a)
+            if a.id in by_id:
+                results.put(by_id[a.id])
     for failure in failures:
         results.put(failure)
     return choices
+
+
+def _export(job: QatJob, factory: FileFactory, trained: "Trained", out: Path, format: str, kind: str) -> Artifact:
+    """Write the int8 file of a format: "ptq" as it was before training, "qat" as it is after."""
+    before = kind == "ptq"
+    return export_graph(
+        factory.network,
+        trained.before if before else trained.after,
+        out,
+        format=format,
+        precision="int8",
+        io=job.io,
+        calibration=factory.shared(factory.recipe).calibration if before else trained.calibration,
+        options={**factory.options(format, "int8"), "weight_bits": _bits(job)[0], "training": kind},
+    )
+
+
+def _candidate(job: QatJob, factory: FileFactory, trained: "Trained", format: str, kind: str) -> Artifact:
+    """Write OUT/ptq/... or OUT/qat/..., one of the two files that are compared."""
+    a = _export(job, factory, trained, job.out / kind, format, kind)
+    name, suffix = a.path.split(".", 1)[0], FORMATS[format].suffix
+    return replace(a, id=f"{name}_{kind}{suffix}", path=f"{kind}/{a.path}")
 
 
 def _choose(before: Evaluation | None, after: Evaluation | None, better: bool) -> tuple[str, str]:
