@@ -1,4 +1,4 @@
-"""The command line: parse, call, print (printing.py). The only place that exits; those two alone print.
+"""The command line: parse (cli_options.py), call, print (cli_output.py). Nothing else exits or prints.
 
 Exit status: 0 done; 1 a gate or budget failed; 2 the input or the arguments are wrong; 3 a device or runtime failed.
 """
@@ -104,7 +104,7 @@ def run(as_json: bool, **asked: Any) -> None:
 @options_of(Job, without=("devices", "threads"))
 @json_option
 def export(as_json: bool, **asked: Any) -> None:
-    """Write MODEL as files, nothing more.
+    """Write MODEL as files, and nothing else.
 
     \b
     edgenet export efficientnet-lite0 --precision int8 --images photos/ --out OUT
@@ -216,7 +216,7 @@ def bench(
 @options_of(QatJob)
 @json_option
 def qat(as_json: bool, **asked: Any) -> None:
-    """Train MODEL's int8 form to answer as the float network does; the better of before and after is returned.
+    """Train MODEL's int8 form to answer as the float network does, and keep the better of before and after.
 
     \b
     edgenet qat efficientnet-lite0 --images photos/ --out OUT
@@ -265,7 +265,7 @@ def scale_(as_json: bool, **asked: Any) -> None:
 @click.argument("artifact", type=PATH)
 @json_option
 def inspect(artifact: Path, as_json: bool) -> None:
-    """Say what a model file really is, read from the file itself."""
+    """Show what a model file holds, read from the file itself."""
     from edgenet.export.inspect import inspect as inspect_file
     from edgenet.export.inspect import lines
 
@@ -316,14 +316,14 @@ def _verify_handoff(folder: Path, as_json: bool) -> None:
             click.echo(f"{mark:6} {c.what}: {c.said}")
     failed = [c.what for c in checks if c.ok is False]
     if failed:
-        raise GateFailed(f"the hand-over {folder} does not hold: {', '.join(failed)} failed")
+        raise GateFailed(f"the hand-over {folder} failed its test: {', '.join(failed)}; read the lines above")
 
 
 @main.command()
 @click.argument("folder", metavar="DIR", type=PATH)
 @json_option
 def report(folder: Path, as_json: bool) -> None:
-    """Write DIR/report.html anew from DIR/results.json."""
+    """Write DIR/report.html again from DIR/results.json."""
     from edgenet.results import Results
 
     results = Results.load(folder)
@@ -420,7 +420,7 @@ def prepare(device: str, wheels: Path | None, runtimes: tuple[str, ...], as_json
 
     kind, _, address = device.partition(":")
     if kind != "ssh":
-        raise InputError(f"'{device}' needs no preparing, or is no device (valid: ssh:[USER@]HOST[:PORT])")
+        raise InputError(f"'{device}' needs no preparing: only boards do, give ssh:[USER@]HOST[:PORT]")
     prepared = prepare_board(parse(address), runtimes, wheels, lambda text: click.echo(f"{text} ...", err=True))
     if as_json:
         print_json(dataclasses.asdict(prepared))
@@ -433,7 +433,7 @@ def prepare(device: str, wheels: Path | None, runtimes: tuple[str, ...], as_json
 @main.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Say what this machine is, what is installed, and what is wrong, each with its remedy."""
+    """Show what this machine is, what is installed, and what is wrong, each problem with its remedy."""
     from edgenet.doctor import examine
     from edgenet.doctor import lines as lines_of
 

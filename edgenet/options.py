@@ -1,4 +1,4 @@
-"""What a command can be told: one frozen dataclass a job, one field an option.
+"""The options of every command: one frozen dataclass a job, one field an option.
 
 A field has the option's name, type, default and help, and nothing else repeats them: cli_options.py makes click's
 options from here, and a recipe (TOML) is read by the same fields. Nothing heavy is imported, so that help is quick.
@@ -162,7 +162,7 @@ def check_training(augment: tuple[str, ...], strategy: str, mixed_precision: str
 
 @dataclass(frozen=True)
 class Distillation:
-    """What the student learns from, and what of it may move."""
+    """How a quantized network learns from the float one, and which of its numbers may change."""
 
     temperature: float = option("Of the distillation.", 1.0, metavar="T")
     labels_weight: float = option("Of the labels beside the float network's answers, 0 to 1.", 0.0, metavar="W")

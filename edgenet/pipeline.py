@@ -73,7 +73,7 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
 
 
 def _note_context(job: Job, images: _Images, findings: "list[Finding]", results: Results) -> None:
-    """Say in the results how this run is made. What an earlier one noted of files that may stay is kept."""
+    """Write into the results how this run is made. What describes files of an earlier run, which may stay, is kept."""
     results.failures.clear()
     kept: dict[str, Any] = {k: results.context[k] for k in ("calibration", "search") if k in results.context}
     results.context = {**kept, **context_of(job.command, job.target, images.calibration, images.evaluation)}
@@ -81,7 +81,7 @@ def _note_context(job: Job, images: _Images, findings: "list[Finding]", results:
 
 
 def check(job: Job) -> None:
-    """Say what can be told without opening anything. Raises InputError."""
+    """Check the arguments that need no file to be opened. Raises InputError."""
     from edgenet.calibration.image_checks import check_allowed
     from edgenet.device_bench.registry import parse
 
@@ -100,7 +100,7 @@ def check(job: Job) -> None:
     check_formats(target(job.target), job.formats)
     Recipe(job.calibration_method, job.corrections)
     if Budget(job.max_accuracy_drop, job.min_sqnr) and "int8" not in job.precisions:
-        raise InputError("a budget is for int8: add --precision int8")
+        raise InputError("--max-accuracy-drop and --min-sqnr search for an int8 file: add --precision int8")
     if job.random_weights and job.max_accuracy_drop is not None:
         raise InputError("with random weights accuracy means nothing: give --min-sqnr 20 (dB) as the budget")
     check_allowed(job.allow)
@@ -135,8 +135,11 @@ def batch_of(text: int | str) -> int | None:
 
 
 def _impossible(job: Job) -> list[tuple[str, str]]:
-    """The pairs of format and precision that do not exist: an error, but when the precisions are the default's, or all
-    formats are wanted, each in what it has."""
+    """Return the pairs of format and precision that do not exist.
+
+    They are an error, unless the precisions are the default's, or all formats are wanted: then each format is written
+    in the precisions that it has.
+    """
     return [(f, p) for f in job.formats for p in job.precisions if p not in FORMATS[f].precisions]
 
 
@@ -235,7 +238,7 @@ def _drop_files_of_other_inputs(factory: FileFactory, wanted: Sequence[tuple[str
 
 
 def _is_whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> bool:
-    """Whether an earlier run wrote this file, from the same things, and it is still what was written."""
+    """Whether an earlier run wrote this file from the same inputs, and its bytes have not changed since."""
     found = next((a for a in results.artifacts if a.id == id), None)
     if found is None or found.options != options or not (out / found.path).exists():
         return False
@@ -243,7 +246,7 @@ def _is_whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> 
 
 
 def _present(job: Job, results: Results) -> list[Artifact]:
-    """All files of the folder, also those that an earlier run made: only what is measured together can be compared."""
+    """Return all files in the folder, also those of an earlier run: only files measured together can be compared."""
     return [a for a in results.artifacts if (job.out / a.path).exists()]
 
 
@@ -255,7 +258,7 @@ def _evaluate(job: Job, images: ImageSet, results: Results, progress: Progress) 
         return
     reference = next((a for a in artifacts if a.precision == REFERENCE_PRECISION), None)
     if reference in missing:
-        missing = artifacts  # what was compared with the old reference is worth nothing
+        missing = artifacts  # comparisons with the old reference mean nothing
     elif reference is not None:
         missing = [reference, *missing]
     evaluations, failures = evaluate(
@@ -279,7 +282,7 @@ def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> 
     if not devices:
         return
     picture = _first_picture(images, Preprocessing.from_json(artifacts[0].preprocessing))
-    # All of them, also those measured before: only files timed in turn, in one run, can be compared.
+    # All files, also those that were measured before: only files timed in turn, in one run, can be compared.
     request = Request(job.threads, plan=bench.RUN_PLAN, pixels=picture)
     try:
         found, failures = bench.bench_on(
@@ -288,16 +291,16 @@ def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> 
             request,
             lambda done, total: progress("bench", done, total),
         )
-    except InputError as e:  # what the one device cannot do is no reason to throw away the files
+    except InputError as e:  # the device cannot do what was asked; the files are good all the same
         found, failures = [], [Failure("bench", devices[0], str(e), "choose another --device")]
     _put(job, results, found, failures)
 
 
 def _first_picture(images: ImageSet, preprocessing: Preprocessing) -> np.ndarray:
-    """The pixels to time with; a file that cannot be read is not the one."""
+    """Return the first picture that can be read, (H, W, 3) uint8, to time with."""
     for chunk in stream(images, preprocessing, chunk=1, workers=1):
         return chunk.pixels[0]
-    raise InputError(f"{images.root} holds no picture that can be read")
+    raise InputError(f"{images.root} holds no picture that can be read: give other photographs, or --images sample")
 
 
 def _put(
@@ -315,7 +318,7 @@ def _put(
 
 @dataclass(frozen=True)
 class Described:
-    """What a model file says of itself: how its input is made and what its outputs mean."""
+    """A model file with what is stored in it: how its input is made and what its outputs mean."""
 
     id: str
     path: Path
@@ -325,7 +328,7 @@ class Described:
 
 
 def describe(path: Path) -> Described:
-    """Return what a file that edgenet wrote says of itself.
+    """Read how the input of a file that edgenet wrote is made, and its classes.
 
     Raises:
         InputError: it is not a model, or does not say how its input is made.

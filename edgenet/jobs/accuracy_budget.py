@@ -1,4 +1,4 @@
-"""The first INT8 file within an accuracy budget: plain, then corrected, then with its sensitive layers kept better.
+"""Search for the first INT8 file within an accuracy budget: plain, corrected, then with sensitive layers kept better.
 
 Each step is a file, written and measured as the user will run it; the first within the budget is kept, and every step
 stays in the results with its reason and its cost.
@@ -20,8 +20,8 @@ from edgenet.jobs.file_factory import FileFactory, Variant
 from edgenet.options import Progress, Recipe
 from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
 
-MAX_PICTURES = 1000  # that a step is measured on; the file that is kept is measured on all
-GROWTH = 2  # of the number of layers that are kept better, from step to step
+MAX_PICTURES = 1000  # for each step; the file that is kept is measured on all
+GROWTH = 2  # from step to step, of the number of layers that keep a better precision
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,16 @@ class _Attempt:
 
     variant: Variant
     what: str
-    why: str = ""  # by default what the step before was short of
+    why: str = ""  # by default by how much the step before missed the budget
     ranked: Layers = field(default_factory=list)
 
 
 def searches(
     factory: FileFactory, images: ImageSet | None, budget: Budget, threads: int, progress: Progress
 ) -> Callable[[str], Search]:
-    """Return a function that searches for a format's file. What was found for one format is tried first for the next.
+    """Return a function that searches for a format's file.
 
-    Only for formats with as many bits: their integers are the same.
+    The variant chosen for one format is tried first for the next one with as many bits: its integers are the same.
     """
     found: dict[int, Search] = {}  # by the bits of the weights
 
@@ -140,7 +140,7 @@ def search(
     """Return the first variant of the INT8 file that is within the budget, or the best one where none is.
 
     Args:
-        earlier: what was found for another format with as many bits: its integers are the same, so it is tried first.
+        earlier: the search for another format with as many bits. Its integers are the same: its variant is tried first.
         images: the pictures that steps are measured on; at most MAX_PICTURES of them are used.
 
     Raises:
@@ -201,7 +201,7 @@ def _attempts(factory: FileFactory, format: str, earlier: "Search | None", progr
 def _ladders(
     factory: FileFactory, shared: SharedCalibration, bits: int, progress: Progress
 ) -> Iterator[tuple[str, Layers]]:
-    """Yield what layers are kept in, better each time, with the layers as that is most needed, worst first."""
+    """Yield (precision, layers): what layers are kept in, better each time, and the layers that need it most first."""
     inputs = loudest(shared.graph, shared.inputs(), PICTURES // 2)
     better = "int16" if factory.target.accelerator and "int16" in factory.target.activation_types else "weight-only"
     for kept, without in ((better, None), ("float16", better)):
@@ -239,7 +239,7 @@ def _named(precision: str) -> str:
 
 
 def _missed(step: Step, budget: Budget) -> str:
-    """Why there is a next step."""
+    """Return why there is a next step."""
     if budget.min_sqnr_db is not None:
         return f"{step.sqnr_db or 0:.1f} dB is short of {budget.min_sqnr_db:g}"
     if step.drop is not None:

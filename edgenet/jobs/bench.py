@@ -24,8 +24,8 @@ from edgenet.images import Preprocessing
 from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, Results, sha256_of
 
 # A run compares a dozen files, so that a per cent decides nothing; `bench` is for those who want to know.
-# Every run of it counts: in so short a time one file has the core to itself and the next has not, and would seem slower
-# if runs were set aside. Shared rounds disturb all files alike.
+# Every run counts here. In so short a time one file may have the core to itself and the next one not; setting runs
+# aside would make the next one look slower, while a disturbance within a round hits all files alike.
 RUN_PLAN = Plan(target_ci=0.01, max_rounds=20, every_run=True)
 BENCH_PLAN = Plan()
 SUFFIXES = (".tflite", ".onnx", ".xml")
@@ -34,7 +34,7 @@ _ROUNDING = 4e-6  # float32 probabilities that differ by so much differ by the o
 _REMEDY = "`edgenet devices` lists those that are there; the same command goes on with what is missing"
 
 Progress = Callable[[int, int], None]  # (done, in all)
-Measured = Measurement | Estimate  # an accelerator that is not here is estimated, and never said to be measured
+Measured = Measurement | Estimate  # an accelerator that is not here is estimated; that is never called a measurement
 
 
 def request_of(job: options.BenchJob) -> Request:
@@ -196,11 +196,11 @@ def _evaluate_one(
 
 
 def difference(e: Evaluation, path: Path, info: dict[str, Any]) -> str:
-    """Return in a sentence why a file answers otherwise on a device than here, as far as the two tell.
+    """Return in a sentence why a file may answer differently on a device than here.
 
     Args:
         e: an evaluation there, compared with here.
-        info: what the device says of itself.
+        info: the device's description of itself, `Device.info()`.
     """
     if not e.outputs_compared or e.outputs_differing is None:
         return ""

@@ -17,9 +17,9 @@ _REMEDY = f"--explain profiles image classifiers on this machine's CPU with {', 
 
 def check(devices: Sequence[str], request: Request) -> None:
     """Raise InputError where what is asked for cannot be profiled."""
-    strange = [d for d in devices if d != "local"]
-    if strange:
-        raise InputError(f"--explain profiles on this machine only: leave --device {strange[0]} out (valid: local)")
+    others = [d for d in devices if d != "local"]
+    if others:
+        raise InputError(f"--explain profiles on this machine only: leave --device {others[0]} out (valid: local)")
     if request.delegate not in (None, "cpu"):
         raise InputError(f"--explain profiles the CPU only: leave --delegate {request.delegate} out (valid: cpu)")
     if request.runtime is not None and request.runtime not in PROFILED:
@@ -31,9 +31,9 @@ def check_run(out: Path, files: Sequence[Path]) -> None:
     if not out.is_dir():
         raise InputError(f"no folder {out}: --out is the folder of the run that made the files")
     made = {a.sha256 for a in Results.load(out).artifacts}
-    strange = [f for f in files if sha256_of(f) not in made]
-    if strange:
-        raise InputError(f"the run in {out} did not make {strange[0]}: give --out the folder of its run")
+    others = [f for f in files if sha256_of(f) not in made]
+    if others:
+        raise InputError(f"the run in {out} did not make {others[0]}: give --out the folder of its run")
 
 
 def add_explanations(results: Results, request: Request, progress: Progress) -> None:
@@ -98,7 +98,7 @@ def _profiled(m: Measurement, request: Request) -> Explanation:
 
 
 def keep(explanations: Sequence[Explanation], out: Path) -> Results:
-    """Put explanations of files of a run into its results.json; return all results. See `check_run`."""
+    """Add explanations to results.json of the run that made the files; return all results. See `check_run`."""
     with results_in(out) as results:
         ids = {a.sha256: a.id for a in results.artifacts}
         for e in explanations:

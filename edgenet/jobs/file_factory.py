@@ -15,12 +15,12 @@ from edgenet.options import Recipe
 from edgenet.results import Artifact, ImageSet
 from edgenet.targets import Target, weight_bits
 
-USES_IMAGES = (*NEEDS_CALIBRATION, "weight-only", "dynamic")  # the last two round better where there are some
+USES_IMAGES = (*NEEDS_CALIBRATION, "weight-only", "dynamic")  # the last two need none, but round better with some
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to make a file: where it differs from what the job's recipe says."""
+    """One way to make a file: its recipe, and the operators that keep another precision."""
 
     recipe: Recipe
     exceptions: Mapping[str, str]  # operator's output -> precision
@@ -28,7 +28,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Interface:
-    """What the files take and give."""
+    """The inputs and outputs of the files."""
 
     io: str = "float32"
     batch: int | None = 1  # None: as many as the caller likes
@@ -74,7 +74,7 @@ class FileFactory:
         return self._shared[recipe]
 
     def calibration_of(self, artifact: Artifact) -> SharedCalibration | None:
-        """Return the calibration that a file was made with in this run, None where it needed none."""
+        """Return the calibration that a file was made with in this run; None where it needed none."""
         measured = (s for s in self._shared.values() if "calibration" in vars(s))
         return next((s for s in measured if s.calibration.fingerprint == artifact.calibration), None)
 

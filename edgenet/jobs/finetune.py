@@ -18,7 +18,7 @@ from edgenet.calibration.training.strategy import check_strategy
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import Preprocessing, divide, hold_back, open_images, subset, tfds
-from edgenet.images.folders import written_classes
+from edgenet.images.folders import class_names_in
 from edgenet.jobs.output_folder import context_of, report_page, results_in
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
@@ -29,7 +29,8 @@ from edgenet.results import ImageSet, Results
 if TYPE_CHECKING:
     from edgenet.calibration.training.augment import Pictures
 
-KIND, SUFFIX = "finetune", "-finetuned"  # context["training"]["kind"]; of the model's name
+KIND = "finetune"  # context["training"]["kind"]
+SUFFIX = "-finetuned"  # of the model's name
 EVALUATION = 0.2  # of the pictures
 HEAD_STEPS, HEAD_RATE, HEAD_DECAY = 300, 0.01, 1e-4
 SMOOTHING = 0.1  # of the labels
@@ -93,7 +94,7 @@ def _prepare(job: FinetuneJob) -> _Task:
     px = job.resolution_px or spec.resolution_px
     if not 32 <= px <= 1024:
         raise InputError(f"--resolution must be from 32 to 1024, was {px}")
-    classes = class_folders(job.images)
+    classes = classes_of_folder(job.images)
     images = labelled(open_images(job.images, (), classes))
     train, held_back, evaluation = _divide(images, classes, job.settings.batch)
     loaded = weights_module.load(spec, job.weights, spec.classes)
@@ -131,7 +132,7 @@ def _identity(job: FinetuneJob, task: _Task) -> dict[str, Any]:
     }
 
 
-def class_folders(images: str | Path) -> tuple[str, ...]:
+def classes_of_folder(images: str | Path) -> tuple[str, ...]:
     """Return the classes of a folder: the names of its folders, or the labels of its labels.csv, sorted.
 
     Raises:
@@ -139,7 +140,7 @@ def class_folders(images: str | Path) -> tuple[str, ...]:
     """
     if str(images) == "sample":
         raise InputError("the sample photographs have no classes: give finetune a folder with a folder for each class")
-    names = written_classes(tfds.folder_of(str(images)) if tfds.is_tfds(images) else Path(images))
+    names = class_names_in(tfds.folder_of(str(images)) if tfds.is_tfds(images) else Path(images))
     if len(names) < 2:
         raise InputError(
             f"{images} has {len(names)} class{'es' * (len(names) != 1)}: finetune needs a folder with a folder of "
@@ -160,7 +161,7 @@ def _train(
     """Train the head, then all layers.
 
     Returns:
-        the training form's weights, what training gave, and the accuracy on held-back pictures of the head alone.
+        the weights in training form, the Outcome, and the accuracy of the head alone on the held-back pictures.
     """
     from edgenet.calibration.training.augment import batches, load_pictures
     from edgenet.calibration.training.loop import Training
@@ -169,7 +170,7 @@ def _train(
     from edgenet.models.efficientnet import get_weights
 
     s, n, folder = job.settings, len(task.classes), job.out / FOLDER
-    strategy = open_strategy(job.strategy)  # it says what is not there before a picture is decoded
+    strategy = open_strategy(job.strategy)  # fails before a picture is decoded, where hardware is missing
     pictures = load_pictures((task.train,), task.preprocessing, folder)
     held_back = load_pictures((task.held_back,), task.preprocessing, folder)
     keras().utils.set_random_seed(s.seed)

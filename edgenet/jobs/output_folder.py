@@ -39,7 +39,7 @@ def results_in(
         page: writes the page of the job into the folder.
 
     Raises:
-        InputError: another process holds the folder, it cannot be written to, or it is of another command or model.
+        InputError: another process holds the folder, it cannot be written to, or another command or model filled it.
     """
     with exclusive(out):
         results = Results.load(out) if (out / RESULTS_FILE).exists() else Results()
@@ -111,7 +111,8 @@ def _refuse_another_model(results: Results, out: Path, model: str) -> None:
 
 def _refuse_another_command(results: Results, out: Path, command: str) -> None:
     if results.artifacts and _command_of(results) != command:
-        raise InputError(f"--out {out} is of another command: one folder is for one, choose another --out")
+        other = f"`edgenet {_command_of(results)}`" if _command_of(results) else "another command"
+        raise InputError(f"--out {out} holds results of {other}, not of `edgenet {command}`: choose another --out")
 
 
 def _command_of(results: Results) -> str:
@@ -122,7 +123,7 @@ def _command_of(results: Results) -> str:
 
 
 def machine_context(command: str) -> dict[str, Any]:
-    """Return what results.json's "context" says of every command: when, where, with which versions."""
+    """Return the part of results.json's "context" that every command writes: when, where, with which versions."""
     from edgenet.device_bench import local_info
 
     machine = local_info()
@@ -141,7 +142,7 @@ def machine_context(command: str) -> dict[str, Any]:
 def context_of(
     command: str, target_name: str, calibration: ImageSet | None, evaluation: ImageSet | None
 ) -> dict[str, Any]:
-    """Return results.json's "context" of a command that makes files: `machine_context`, for what, on which pictures."""
+    """Return "context" of a command that makes files: `machine_context`, the target, and the pictures."""
     context = {**machine_context(command), "target": target(target_name).name}
     if evaluation is not None:
         context["images"] = {

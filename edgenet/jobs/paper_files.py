@@ -1,7 +1,7 @@
 """The networks of the paper's comparison counted and written as files, each in a child process.
 
-They are made there: what TensorFlow and two gigabytes of weights take is given back when it ends, and
-where there is not enough memory the child is killed, not the run.
+The memory that TensorFlow and two gigabytes of weights take is free again when the child ends; and where there is not
+enough of it, the system kills the child, not the run.
 """
 
 import multiprocessing
@@ -27,11 +27,11 @@ from edgenet.targets import target
 
 T = TypeVar("T")
 
-_FEW_PICTURES = 8  # to calibrate weights that mean nothing
+_FEW_PICTURES = 8  # to calibrate random weights
 
 
 def count_all(names: Sequence[str]) -> tuple[dict[str, Counts], dict[str, str]]:
-    """Count networks in a child process: (by name, why not by name)."""
+    """Count networks in a child process: (counts by name, reasons of failures by name)."""
     return in_child(_count_all, tuple(names))
 
 
@@ -66,13 +66,15 @@ def write(
 
 
 def in_child(work: Callable[..., T], *args: Any) -> T:
-    """Return what `work` does, in a process of its own. Raises what it raises, or DeviceError where it was killed."""
+    """Return work(*args), computed in a process of its own. Raises what it raises, or DeviceError if it was killed."""
     # A fork: this process has not loaded TensorFlow, whose threads would not survive it.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
         try:
             return pool.submit(work, *args).result()
         except BrokenProcessPool:
-            raise DeviceError("its process was killed, most likely because the memory did not suffice") from None
+            raise DeviceError(
+                "its process was killed, most likely for lack of memory: close other programs, or use a larger machine"
+            ) from None
 
 
 def _write(

@@ -42,7 +42,7 @@ class _Parts:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What was measured of one format's two files, and which of them is returned."""
+    """The measurements of one format's two files, and which of them is kept."""
 
     format: str
     kept: str  # "ptq" or "qat"

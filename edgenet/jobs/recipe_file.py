@@ -1,4 +1,4 @@
-"""A recipe: a TOML file that says what `edgenet run` and `edgenet export` are to do. Its keys are the fields of Job."""
+"""A recipe: a TOML file with the arguments of `edgenet run` or `edgenet export`. Its keys are the fields of Job."""
 
 import tomllib
 from dataclasses import fields
@@ -20,7 +20,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"no recipe {path}: give a zoo model's name or the path of a .toml file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise InputError(f"{path} is not TOML ({e})") from None
+        raise InputError(f"{path} is not TOML ({e}): docs/commands.md shows a recipe") from None
     kinds = {f.name: f.type for f in fields(Job) if f.name != "command"}
     for key, value in data.items():
         if key not in kinds:

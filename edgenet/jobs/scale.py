@@ -1,4 +1,4 @@
-"""`edgenet scale`: the network of a family that fills a latency budget on a device, found by measuring there.
+"""`edgenet scale`: search for the network of a family that fills a latency budget on a device, measuring there.
 
 Compound scaling (scaling.py) with latency in the place of multiply-adds, which the EfficientNet paper did not do:
 phi grows until the device takes as long as allowed. Repeats are rounded up and filters to multiples of 8, so latency
@@ -25,17 +25,17 @@ from edgenet.models.scaling import EFFICIENTNET, Family, Scale, compound, family
 from edgenet.options import Progress, ScaleJob
 from edgenet.results import Artifact, Failure, Measurement, Results, atomic_write
 
-TOLERANCE = 0.05  # of the budget: what is promised
+TOLERANCE = 0.05  # of the budget: the promise
 _AIM = 0.02  # the search goes on until the network is as near as this
 _MOST_NETWORKS = 12
 _PHIS = np.arange(-12, 8.01, 0.1)  # a 4,000th of the baseline's multiply-adds to 256 times as many
 _PHI_END = 0.25  # networks so near to an end of phi are the smallest or the largest
 _TILTS = np.linspace(0.8, 1.25, 16)  # factors on the width alone
-_TILT_REACH = 1.7  # times as fast or as slow as on the scale: more than any tilt makes of it
+_TILT_REACH = 1.7  # a tilt makes a network at most so many times as fast or as slow
 _PHIS_TILTED = 6  # those nearest to the budget
 _ATTEMPTS = 3  # at a network that is still within the budget when it is timed again
 _ENOUGH = 4  # networks, after which a search that promises nothing better ends
-_TILT_PRICE = 0.2  # what a network off the compound scale has to be nearer by to be chosen
+_TILT_PRICE = 0.2  # how much nearer a network off the compound scale has to be
 _UNITS_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -46,14 +46,14 @@ def parse_budget_ms(text: str) -> float:
     """Return "30ms", "0.5 s" or "900us" in milliseconds.
 
     Raises:
-        InputError: it is no time, or none above 0.
+        InputError: it is not a time, or not above 0.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zµ]+)\s*", text)
     if found is None or found[2] not in _UNITS_MS:
         raise InputError(f"--budget '{text}' is not a time: give a number and ms, s or us, e.g. --budget 30ms")
     budget_ms = float(found[1]) * _UNITS_MS[found[2]]
     if not budget_ms > 0:
-        raise InputError(f"--budget '{text}' is no time at all: give more than 0ms")
+        raise InputError(f"--budget '{text}' is not above 0: give e.g. --budget 30ms")
     return budget_ms
 
 

@@ -23,7 +23,7 @@ from edgenet.paper.networks import counts
 from edgenet.results import Results
 
 SAVED_MODEL = "savedmodel"
-# Whom the paper timed against whom: the rival, and the EfficientNet that is as accurate.
+# The pairs that the paper timed: the rival, and the EfficientNet that is as accurate.
 PAIRS = (("resnet-152", "efficientnet-b1"), ("amoebanet-b", "efficientnet-b7"))
 # Which file each runtime reads; TensorFlow is the paper's.
 RUNTIMES = {"tensorflow": SAVED_MODEL, "litert": "tflite", "openvino": "openvino", "onnxruntime": "onnx"}
@@ -76,7 +76,7 @@ class Step:
 
 
 def steps(job: PaperJob) -> list[Step]:
-    """Return what is to be measured, in order: what the paper measured first, the cheapest first."""
+    """Return the steps in order: first the paper's own measurements, then the networks, the cheapest first."""
     found = []
     if "4" in job.wanted:
         pinned = tuple(Bench("local", runtime, 1, True) for runtime in RUNTIMES)
@@ -108,7 +108,7 @@ def time_plan(planned: Sequence[Step]) -> list[str]:
 
 
 def about(seconds: float) -> str:
-    """Return a duration as one would say it."""
+    """Return a duration as text, in the unit that fits."""
     return (
         f"{seconds:.0f} s"
         if seconds < 90

