@@ -40,7 +40,7 @@ lint: setup
 
 # Type checkers cannot follow the mapping of the source folders in an editable install: check an installed copy.
 types: setup
-	rm -rf build/types && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target build/types .
+	rm -rf build && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgenet
 
 check: lint types test

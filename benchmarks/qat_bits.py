@@ -38,6 +38,7 @@ from rich.table import Table
 from edgenet.calibration import Recipe, SharedCalibration
 from edgenet.calibration.gptq import gptq_weights
 from edgenet.calibration.quantize import quantize
+from edgenet.calibration.shared import rounding_of
 from edgenet.calibration.training.qat import WEIGHT_BITS, layer_bits
 from edgenet.export import FORMATS, Network, export_graph, find_source
 from edgenet.images import divide, load_pixels, open_images, split
@@ -120,7 +121,7 @@ def rounded_to_nearest(model: str, images_dir: str, n_train: int, folder: Path) 
     """Return the agreement on the views of the 4-bit TFLite file without a correction; `folder` has the float one."""
     network, calibration, pixels = pictures(model, images_dir, n_train)
     shared = SharedCalibration(network, load_pixels(calibration, network.preprocessing), recipe=Recipe(corrections=()))
-    rounding = shared.recipe.rounding(layer_bits(shared.graph, 4))  # without corrections
+    rounding = rounding_of(shared.recipe, layer_bits(shared.graph, 4))  # without corrections
     weights = gptq_weights(shared.graph, shared.inputs(), shared.calibration, rounding, images=1)
     graph = quantize(shared.graph, "int8", shared.calibration, weights=weights)
     (folder / "nearest").mkdir(exist_ok=True)

@@ -2,7 +2,8 @@
 
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, PRECISIONS, quantize
 from edgenet.calibration.ranges import measure_ranges
-from edgenet.calibration.shared import CORRECTIONS, RANGE_METHODS, Recipe, SharedCalibration
+from edgenet.calibration.shared import SharedCalibration
+from edgenet.options import CORRECTIONS, RANGE_METHODS, Recipe
 
 __all__ = [
     "CORRECTIONS",

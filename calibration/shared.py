@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,17 +11,16 @@ from edgenet.calibration.dead_channels import use_dead_channels
 from edgenet.calibration.equalize import equalize
 from edgenet.calibration.gptq import Rounding, gptq_weights
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
-from edgenet.calibration.ranges import METHODS, Observation, choose_ranges, observe
+from edgenet.calibration.ranges import Observation, choose_ranges, observe
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.interface import pixel_quantization
 from edgenet.export.network import Network
 from edgenet.images import Pixels, normalise
+from edgenet.options import Recipe
 from edgenet.results import Calibration
 from edgenet.targets import SAFE_BITS
 
-CORRECTIONS = ("equalization", "spare-channels", "reconstruction", "feedback", "bias-correction")
-RANGE_METHODS = (*METHODS, "auto")
 GOLDEN = (5**0.5 - 1) / 2
 CHANGES_GRAPH = {"equalization", "spare-channels"}  # the others change integers
 EQUALIZATION_PICTURES = 48  # what channels need against each other is told by fewer pictures than ranges are
@@ -35,29 +33,15 @@ def spread(n: int) -> np.ndarray:
     return order
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How the numbers are chosen. Every correction can be switched off."""
-
-    method: str = "auto"
-    corrections: tuple[str, ...] = CORRECTIONS
-
-    def __post_init__(self) -> None:
-        if self.method not in RANGE_METHODS:
-            raise InputError(f"unknown --calibration-method '{self.method}' (valid: {', '.join(RANGE_METHODS)})")
-        for c in self.corrections:
-            if c not in CORRECTIONS:
-                raise InputError(f"unknown correction '{c}' (valid: {', '.join(CORRECTIONS)}, or none)")
-
-    def rounding(self, bits: int | Mapping[str, int], **how: Any) -> Rounding:
-        """Return how weights of `bits` bits are rounded: with those of GPTQ's steps that are among the corrections."""
-        return Rounding(
-            bits,
-            feedback="feedback" in self.corrections,
-            bias_correction="bias-correction" in self.corrections,
-            reconstruction="reconstruction" in self.corrections,
-            **how,
-        )
+def rounding_of(recipe: Recipe, bits: int | Mapping[str, int], **how: Any) -> Rounding:
+    """Return how weights of `bits` bits are rounded: with those of GPTQ's steps that are among the corrections."""
+    return Rounding(
+        bits,
+        feedback="feedback" in recipe.corrections,
+        bias_correction="bias-correction" in recipe.corrections,
+        reconstruction="reconstruction" in recipe.corrections,
+        **how,
+    )
 
 
 class SharedCalibration:
@@ -127,8 +111,8 @@ class SharedCalibration:
         key = ("weight-only" if precision == "weight-only" else "int8", bits, repr(exceptions or {}))
         if key not in self._weights:
             # Where sums saturate at 8 bits, two weights that are added first share what 7 bits would give each of them.
-            rounding = self.recipe.rounding(
-                bits, precision=key[0], exceptions=exceptions or {}, in_pairs=bits == SAFE_BITS
+            rounding = rounding_of(
+                self.recipe, bits, precision=key[0], exceptions=exceptions or {}, in_pairs=bits == SAFE_BITS
             )
             self._weights[key] = gptq_weights(self.graph, self.inputs(), self.calibration, rounding)
         return self._weights[key]

@@ -1,11 +1,10 @@
-"""The command line: parse, call, print (printing.py). The only place that exits; those two alone print.
+"""The command line: parse (cli_options.py), call, print (cli_output.py). Nothing else exits or prints.
 
 Exit status: 0 done; 1 a gate or budget failed; 2 the input or the arguments are wrong; 3 a device or runtime failed.
 """
 
 import dataclasses
 import errno
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,10 @@ import click
 from edgenet import __version__
 from edgenet.cli_options import (
     PATH,
-    bench_options,
-    device_option,
-    images_option,
     job_of,
+    job_or_recipe,
     json_option,
-    limit_option,
-    out_option,
-    threads_option,
-    what_options,
+    options_of,
 )
 from edgenet.cli_output import (
     Progress,
@@ -43,8 +37,8 @@ from edgenet.cli_output import (
     print_trained,
     train_and_print,
 )
-from edgenet.cli_training_options import finetune_options, qat_options
 from edgenet.errors import EdgenetError, GateFailed, InputError
+from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
 
 if TYPE_CHECKING:
     from edgenet.results import Results
@@ -87,11 +81,9 @@ def main() -> None:
 
 @main.command()
 @click.argument("model", metavar="MODEL|RECIPE.toml")
-@what_options
-@device_option
-@threads_option
+@options_of(Job)
 @json_option
-def run(model: str, as_json: bool, **asked: Any) -> None:
+def run(as_json: bool, **asked: Any) -> None:
     """Export, evaluate and time MODEL in every format and precision, and write the report.
 
     Killed at any moment, the same command goes on and redoes only what was cut.
@@ -101,7 +93,7 @@ def run(model: str, as_json: bool, **asked: Any) -> None:
     """
     from edgenet.pipeline import run as run_job
 
-    job = job_of(model, asked)
+    job = job_or_recipe(asked)
     with Progress() as progress:
         results = run_job(job, progress)
     print_run(results, job.out, as_json)
@@ -109,17 +101,17 @@ def run(model: str, as_json: bool, **asked: Any) -> None:
 
 @main.command()
 @click.argument("model")
-@what_options
+@options_of(Job, without=("devices", "threads"))
 @json_option
-def export(model: str, as_json: bool, **asked: Any) -> None:
-    """Write MODEL as files, nothing more.
+def export(as_json: bool, **asked: Any) -> None:
+    """Write MODEL as files, and nothing else.
 
     \b
     edgenet export efficientnet-lite0 --precision int8 --images photos/ --out OUT
     """
     from edgenet.pipeline import run as run_job
 
-    job = job_of(model, asked)
+    job = job_or_recipe(asked)
     with Progress() as progress:
         results = run_job(job, progress, only_export=True)
     if as_json:
@@ -142,10 +134,8 @@ def export(model: str, as_json: bool, **asked: Any) -> None:
 
 @main.command()
 @click.argument("artifacts", nargs=-1, required=True, type=PATH)
-@images_option
 @click.option("--reference", type=PATH, help="The file to compare with; the float32 one by default.")
-@limit_option
-@device_option
+@options_of(Job, only=("images", "devices", "limit"))
 @json_option
 def evaluate(
     artifacts: tuple[Path, ...],
@@ -178,14 +168,12 @@ def evaluate(
 
 @main.command()
 @click.argument("artifacts", nargs=-1, required=True, type=PATH)
-@bench_options
+@options_of(BenchJob)
 @click.option("--explain", is_flag=True, help="Say why: profile each operator against what this machine can do.")
 @click.option("--out", type=PATH, metavar="DIR", help="With --explain: draw it in the report of this run.")
 @json_option
 def bench(
     artifacts: tuple[Path, ...],
-    devices: tuple[str, ...],
-    threads: int | None,
     explain: bool,
     out: Path | None,
     as_json: bool,
@@ -199,35 +187,21 @@ def bench(
     edgenet bench OUT/*_float32.tflite OUT/*_int8.tflite --explain --out OUT
     """
     from edgenet.jobs import explain as explain_job
-    from edgenet.jobs.bench import bench_on, check_files, request_of
-    from edgenet.results import Results
+    from edgenet.jobs.bench import bench_files, check_files, request_of
 
-    request = request_of(1 if threads is None else threads, **asked)
+    job = job_of(BenchJob, asked)
+    request = request_of(job)
     check_files(artifacts)
     if explain:
-        explain_job.check(devices, request)
+        explain_job.check(job.devices, request)
         if out is not None:
             explain_job.check_run(out, artifacts)
     elif out is not None:
         raise InputError("bench --out goes with --explain: it draws the explanation in the report of a run")
     with Progress() as progress:
-        found, failures = bench_on(
-            tuple(dict.fromkeys(devices)) or ("local",),
-            [(str(p), p) for p in dict.fromkeys(artifacts)],
-            request,
-            lambda done, total: progress("bench", done, total),
-        )
-        results = Results()
-        for item in (*found, *failures):
-            results.put(item)
+        results = bench_files(artifacts, job.devices, request, progress)
         if explain:
-            said, failures = explain_job.explain(
-                results.measurements, request, lambda done, total: progress("explain", done, total)
-            )
-            for explanation in said:
-                results.put(explanation)
-            for failure in failures:
-                results.put(failure)
+            explain_job.add_explanations(results, request, progress)
     if out is not None and results.explanations:
         _write_report(explain_job.keep(results.explanations, out), out)
     if as_json:
@@ -239,46 +213,36 @@ def bench(
 
 @main.command()
 @click.argument("model")
-@images_option
-@out_option
-@qat_options
+@options_of(QatJob)
 @json_option
-def qat(model: str, as_json: bool, **asked: Any) -> None:
-    """Train MODEL's int8 form to answer as the float network does; the better of before and after is returned.
+def qat(as_json: bool, **asked: Any) -> None:
+    """Train MODEL's int8 form to answer as the float network does, and keep the better of before and after.
 
     \b
     edgenet qat efficientnet-lite0 --images photos/ --out OUT
     """
-    from edgenet.cli_training_options import qat_job
     from edgenet.jobs.qat import qat as run_job
 
-    train_and_print(run_job, qat_job(model, asked), as_json)
+    train_and_print(run_job, job_of(QatJob, asked), as_json)
 
 
 @main.command()
 @click.argument("model")
-@images_option
-@out_option
-@finetune_options
+@options_of(FinetuneJob)
 @json_option
-def finetune(model: str, as_json: bool, **asked: Any) -> None:
+def finetune(as_json: bool, **asked: Any) -> None:
     """Train a model of the zoo for the classes of a folder: a new head, then all layers.
 
     \b
     edgenet finetune efficientnet-lite0 --images flowers/ --out OUT
     """
-    from edgenet.cli_training_options import finetune_job
     from edgenet.jobs.finetune import finetune as run_job
 
-    train_and_print(run_job, finetune_job(model, asked), as_json)
+    train_and_print(run_job, job_of(FinetuneJob, asked), as_json)
 
 
 @main.command("scale")
-@click.option("--device", metavar="D", help="Where to measure: local, adb:SERIAL, ...")
-@click.option("--budget", metavar="TIME", help="What one picture may take: 30ms.")
-@out_option
-@click.option("--family", metavar="F", help="What is scaled.  [default: efficientnet-lite]")
-@threads_option
+@options_of(ScaleJob)
 @json_option
 def scale_(as_json: bool, **asked: Any) -> None:
     """Find the width, depth and resolution that fill a latency budget on a device, and export the network.
@@ -286,13 +250,9 @@ def scale_(as_json: bool, **asked: Any) -> None:
     \b
     edgenet scale --device local --budget 30ms --out OUT
     """
-    from edgenet.jobs.scale import ScaleJob, lines, scale
+    from edgenet.jobs.scale import lines, scale
 
-    given = {k: v for k, v in asked.items() if v is not None}
-    for name, example in (("device", "local"), ("budget", "30ms"), ("out", "OUT")):
-        if name not in given:
-            raise InputError(f"--{name} is missing: give --{name} {example}, say")
-    job = ScaleJob(**given, command=shlex.join(["edgenet", *sys.argv[1:]]))
+    job = job_of(ScaleJob, asked)
     with Progress() as progress:
         results = scale(job, progress)
     if as_json:
@@ -305,7 +265,7 @@ def scale_(as_json: bool, **asked: Any) -> None:
 @click.argument("artifact", type=PATH)
 @json_option
 def inspect(artifact: Path, as_json: bool) -> None:
-    """Say what a model file really is, read from the file itself."""
+    """Show what a model file holds, read from the file itself."""
     from edgenet.export.inspect import inspect as inspect_file
     from edgenet.export.inspect import lines
 
@@ -356,14 +316,14 @@ def _verify_handoff(folder: Path, as_json: bool) -> None:
             click.echo(f"{mark:6} {c.what}: {c.said}")
     failed = [c.what for c in checks if c.ok is False]
     if failed:
-        raise GateFailed(f"the hand-over {folder} does not hold: {', '.join(failed)} failed")
+        raise GateFailed(f"the hand-over {folder} failed its test: {', '.join(failed)}; read the lines above")
 
 
 @main.command()
 @click.argument("folder", metavar="DIR", type=PATH)
 @json_option
 def report(folder: Path, as_json: bool) -> None:
-    """Write DIR/report.html anew from DIR/results.json."""
+    """Write DIR/report.html again from DIR/results.json."""
     from edgenet.results import Results
 
     results = Results.load(folder)
@@ -384,13 +344,9 @@ def _write_report(results: "Results", folder: Path) -> None:
 
 
 @main.command()
-@out_option
-@click.option("--table", "tables", multiple=True, metavar="T", help="2, 3, 4, 5, 7, lite or ladder; all by default.")
-@click.option("--quick", is_flag=True, help="Table 4 without GPipe's network, in minutes.")
-@images_option
-@device_option
+@options_of(PaperJob)
 @json_option
-def paper(out: Path | None, quick: bool, images: str | None, as_json: bool, **lists: tuple[str, ...]) -> None:
+def paper(as_json: bool, **asked: Any) -> None:
     """Measure the EfficientNet paper's comparison again, beside what it printed.
 
     Killed at any moment, the same command goes on and redoes only what was cut.
@@ -398,11 +354,10 @@ def paper(out: Path | None, quick: bool, images: str | None, as_json: bool, **li
     \b
     edgenet paper --out OUT --quick
     """
-    from edgenet.cli_options import paper_job
     from edgenet.jobs.paper import run as run_job
     from edgenet.paper.page import PAGE_FILE, headline
 
-    job = paper_job(out, quick, images, lists["tables"], lists["devices"])
+    job = job_of(PaperJob, asked)
     with Progress() as progress:
         results = run_job(job, progress, lambda line: click.echo(line, err=True))
     if as_json:
@@ -465,7 +420,7 @@ def prepare(device: str, wheels: Path | None, runtimes: tuple[str, ...], as_json
 
     kind, _, address = device.partition(":")
     if kind != "ssh":
-        raise InputError(f"'{device}' needs no preparing, or is no device (valid: ssh:[USER@]HOST[:PORT])")
+        raise InputError(f"'{device}' needs no preparing: only boards do, give ssh:[USER@]HOST[:PORT]")
     prepared = prepare_board(parse(address), runtimes, wheels, lambda text: click.echo(f"{text} ...", err=True))
     if as_json:
         print_json(dataclasses.asdict(prepared))
@@ -478,7 +433,7 @@ def prepare(device: str, wheels: Path | None, runtimes: tuple[str, ...], as_json
 @main.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Say what this machine is, what is installed, and what is wrong, each with its remedy."""
+    """Show what this machine is, what is installed, and what is wrong, each problem with its remedy."""
     from edgenet.doctor import examine
     from edgenet.doctor import lines as lines_of
 

@@ -1,20 +1,20 @@
-"""What most commands can be told, and the job that comes of it. Defaults stand in the job."""
+"""From a job's dataclass (options.py) to click's options, and from what was given back to the job."""
 
+import dataclasses
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar, get_args, get_origin
 
 import click
 
 from edgenet.errors import InputError
-
-if TYPE_CHECKING:
-    from edgenet.paper.plan import PaperJob
-    from edgenet.pipeline import Job
+from edgenet.options import Job, OptionField, build, option_fields
 
 Command = Callable[..., Any]
+T = TypeVar("T")
 
 
 class NamedPath(click.Path):
@@ -30,113 +30,111 @@ class NamedPath(click.Path):
 PATH = NamedPath(path_type=Path)
 
 
-def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Return one decorator that adds all `options`, in their order in the help text."""
+def options_of(job: type, without: Sequence[str] = (), only: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Return a decorator that adds the options of a job's dataclass, in the order of its fields.
+
+    Args:
+        without: fields that the command does not offer.
+        only: the fields that it offers; all by default.
+    """
+    wanted = [f for f in option_fields(job) if f.name not in without and (not only or f.name in only)]
 
     def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
+        for f in reversed(wanted):
+            command = _click_option(f)(command)
         return command
 
     return add
 
 
-images_option = click.option(
-    "--images", type=NamedPath(), metavar="DIR|sample|tfds:NAME", help="Photographs: a folder, the sample, a data set."
-)
-out_option = click.option("--out", type=PATH, help="Folder for what is made; a later run goes on with it.")
+def job_of(job: type[T], given: Mapping[str, Any]) -> T:
+    """Return the job that was asked for. What was not given, None or empty, is the field's default.
+
+    Args:
+        given: by the name of the field, as click or a recipe has it.
+
+    Raises:
+        InputError: an option without a default is missing, or a value makes no sense.
+    """
+    values = {name: value for name, value in given.items() if value not in (None, ())}
+    for f in option_fields(job):
+        if f.name in values:
+            values[f.name] = _value(f, values[f.name])
+        elif f.default is MISSING:
+            raise InputError(f"--{_name(f)} is missing: give {f.option.missing}")
+    if "command" in {f.name for f in dataclasses.fields(job)}:  # type: ignore[arg-type]
+        values["command"] = shlex.join(["edgenet", *sys.argv[1:]])
+    made: T = build(job, values)
+    return made
+
+
+def job_or_recipe(given: Mapping[str, Any]) -> Job:
+    """Return the job of `edgenet run` or `export`; where a recipe is given, the command line has the last word."""
+    if not given["model"].endswith(".toml"):
+        return job_of(Job, given)
+    from edgenet.jobs.recipe_file import read_recipe
+
+    recipe = read_recipe(Path(given["model"]))
+    return job_of(Job, {**recipe, **{k: v for k, v in given.items() if k != "model" and v not in (None, ())}})
+
+
+def _click_option(f: OptionField) -> Callable[[Command], Command]:
+    """Return the click option of a field. Its default is None: the field has the real one, and the help shows it."""
+    option, kind = f.option, _kind(f.type)
+    about: dict[str, Any] = {"default": None, "help": _help(f)}
+    name = f"--{_name(f)}"
+    if kind is bool:
+        name = f"{name}/--{option.off}" if option.off else name
+        return click.option(name, f.name, is_flag=True, **about)
+    if kind is tuple and not option.with_commas:
+        about |= {"multiple": True}
+    if option.metavar:
+        about["metavar"] = option.metavar
+    types = {Path: PATH, int: int, float: float}
+    return click.option(name, f.name, type=NamedPath() if option.path else types.get(kind, str), **about)
+
+
+def _name(f: OptionField) -> str:
+    return f.option.name or f.name.replace("_", "-")
+
+
+def _kind(annotation: Any) -> Any:
+    """Return int for `int | None`, tuple for `tuple[str, ...]`, str where a number or a word may be given."""
+    if get_origin(annotation) is tuple:
+        return tuple
+    kinds = [a for a in get_args(annotation) if a is not type(None)] or [annotation]
+    return kinds[0] if len(kinds) == 1 else str
+
+
+def _help(f: OptionField) -> str:
+    default = f.option.default or _default_text(f)
+    return f.option.help + (f"  [default: {default}]" if default else "")
+
+
+def _default_text(f: OptionField) -> str:
+    default = f.default
+    if default is MISSING or default is None or default == ():
+        return ""
+    if isinstance(default, bool):
+        return (_name(f) if default else f.option.off) if f.option.off else ""
+    if isinstance(default, tuple):
+        words = [word for word, values in f.option.words.items() if values == default]
+        return words[0] if words else ("," if f.option.with_commas else ", ").join(default)
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _value(f: OptionField, value: Any) -> Any:
+    """Return what the field holds: the values that a word stands for, each once; a path where it takes one."""
+    kind, words = _kind(f.type), f.option.words
+    if kind is Path and value:
+        return Path(value)
+    if kind is not tuple:
+        return value
+    if isinstance(value, str):
+        return words.get(value, tuple(dict.fromkeys(value.split(","))))
+    if not f.option.with_commas:
+        value = next((words[v] for v in value if v in words), value)
+    return tuple(dict.fromkeys(value))
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
-limit_option = click.option("--limit", type=int, metavar="N", help="Use only N pictures.")
-threads_option = click.option("--threads", type=int, metavar="N", help="Threads of one inference.  [default: 1]")
-device_option = click.option(
-    "--device",
-    "devices",
-    multiple=True,
-    metavar="D",
-    help="Where: local, adb:SERIAL, ssh:USER@HOST, ...; may be repeated.  [default: local]",
-)
-bench_options = together(
-    device_option,
-    threads_option,
-    click.option("--runtime", metavar="R", help="litert, onnxruntime or openvino; a format's own by default."),
-    click.option("--delegate", metavar="D", help="What runs the network there: cpu, gpu, nnapi, npu."),
-    click.option("--cores", metavar="LIST", help="Run on these cores only, such as 2,3."),
-    click.option("--sustained", metavar="TIME", help="Run each file without a pause for so long, such as 10m."),
-    click.option("--publish", is_flag=True, help="By MLPerf's single-stream rules: 1,024 queries and 60 s at least."),
-)
-what_options = together(
-    click.option("--format", "formats", multiple=True, metavar="F", help="A format, or all.  [default: tflite]"),
-    click.option(
-        "--precision",
-        "precisions",
-        multiple=True,
-        metavar="P",
-        help="float32, float16, weight-only, dynamic, int8 or int16x8; may be repeated.",
-    ),
-    images_option,
-    out_option,
-    click.option("--calibration-images", type=int, metavar="N", help="Pictures to calibrate with.  [default: 100]"),
-    limit_option,
-    click.option("--io", metavar="TYPE", help="float32 (normalised), uint8 or int8 (raw pixels).  [default: float32]"),
-    click.option("--batch", metavar="N|dynamic", help="Pictures an ONNX or OpenVINO file takes at once.  [default: 1]"),
-    click.option("--logits", is_flag=True, default=None, help="Logits as a second output of ONNX and OpenVINO files."),
-    click.option("--weights", type=PATH, help="Pretrained weights; the zoo's own by default."),
-    click.option(
-        "--preprocess", metavar="TEXT", help="How an own model's input is made: a preset (torch, tf, ...) or settings."
-    ),
-    click.option("--labels", type=PATH, help="Names of an own model's classes, one a line."),
-    click.option("--target", metavar="NAME", help="What runs the files: auto, pixel-8, coral, ...  [default: auto]"),
-    click.option(
-        "--calibration-method", metavar="M", help="How ranges are chosen: auto, min-max, mse, ...  [default: auto]"
-    ),
-    click.option(
-        "--corrections", metavar="LIST", help="What makes up for rounding: all, none, or some by name.  [default: all]"
-    ),
-    click.option(
-        "--max-accuracy-drop", type=float, metavar="POINTS", help="Search for an int8 file that loses no more."
-    ),
-    click.option(
-        "--min-sqnr", type=float, metavar="DB", help="Search for an int8 file whose logits are as clean as this."
-    ),
-    click.option("--allow", multiple=True, metavar="CODE", help="Calibrate with pictures that are bad in this way."),
-    click.option(
-        "--random-weights", is_flag=True, default=None, help="Build without trained weights, for latency only."
-    ),
-)
-
-
-def job_of(model: str, asked: dict[str, Any]) -> "Job":
-    """Put together what the recipe and the command line ask for; the command line has the last word."""
-    from edgenet.calibration import CORRECTIONS
-    from edgenet.export import FORMATS
-    from edgenet.pipeline import Job, recipe
-
-    given: dict[str, Any] = recipe(Path(model)) if model.endswith(".toml") else {"model": model}
-    given |= {k: v for k, v in asked.items() if v not in (None, ())}
-    if "out" not in given:
-        raise InputError("--out is missing: give a folder for what is made, e.g. --out OUT")
-    for name in ("out", "weights", "labels"):
-        if given.get(name):
-            given[name] = Path(given[name])
-    for name in ("formats", "precisions", "devices", "allow"):
-        if name in given:
-            given[name] = tuple(dict.fromkeys(given[name]))
-    if "all" in given.get("formats", ()):
-        given["formats"] = tuple(FORMATS)
-    if isinstance(given.get("corrections"), str):
-        names = {"all": CORRECTIONS, "none": ()}
-        given["corrections"] = names.get(given["corrections"], tuple(given["corrections"].split(",")))
-    return Job(**given, command=shlex.join(["edgenet", *sys.argv[1:]]))
-
-
-def paper_job(
-    out: Path | None, quick: bool, images: str | None, tables: tuple[str, ...], devices: tuple[str, ...]
-) -> "PaperJob":
-    """Put together what `edgenet paper` was asked for. Raises InputError."""
-    from edgenet.paper.plan import PaperJob
-
-    if out is None:
-        raise InputError("--out is missing: give a folder for what is measured, e.g. --out OUT")
-    given: dict[str, Any] = {"images": images, "devices": devices, "tables": tables}
-    given = {name: value for name, value in given.items() if value not in (None, ())}
-    return PaperJob(out, quick=quick, **given, command=shlex.join(["edgenet", *sys.argv[1:]]))

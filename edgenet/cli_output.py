@@ -31,14 +31,14 @@ def print_run(results: "Results", out: Path, as_json: bool) -> None:
 
 
 def train_and_print(run_job: Callable[..., "Results"], job: Any, as_json: bool) -> None:
-    """Run a training job under a progress bar and print what came of it."""
+    """Run a training job under a progress bar and print its result."""
     with Progress() as progress:
         results = run_job(job, progress, lambda line: click.echo(line, err=True))
     print_trained(results, job.out, as_json)
 
 
 def print_trained(results: "Results", out: Path, as_json: bool) -> None:
-    """Print what a training gave and where its report is."""
+    """Print the result of a training and where its report is."""
     from edgenet.report.training import verdict
 
     if as_json:
@@ -116,7 +116,7 @@ def print_models(as_json: bool) -> None:
 
 
 def print_devices(found: Sequence[Mapping[str, Any]]) -> None:
-    """Print the devices that `list_devices` found; where OpenVINO finds more than a CPU, what `--delegate` can name."""
+    """Print what `list_devices` returns; where OpenVINO has more than a CPU, also the names that `--delegate` takes."""
 
     def runtime(device: Mapping[str, Any], name: str, version: str) -> str:
         more = [d for d in device.get("openvino", ()) if d != "cpu"] if name == "openvino" else []

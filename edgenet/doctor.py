@@ -1,4 +1,4 @@
-"""What this machine is, for edgenet: its INT8 arithmetic, what is installed, and what is wrong, each with its remedy.
+"""`edgenet doctor`: this machine's INT8 arithmetic, what is installed, and what is wrong, with a remedy for each.
 
 Nothing is imported or run to find out: packages are read from their metadata, tools are looked for on the path.
 """
@@ -84,7 +84,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found. `weight_bits` is by format; `machine` is what `device_bench.local_info` tells."""
+    """The result of `examine`. `weight_bits` is by format; `machine` is from `device_bench.local_info`."""
 
     target: str
     what: str
@@ -107,7 +107,7 @@ def examine(folder: Path | None = None) -> Diagnosis:
 
     folder = folder or Path.cwd()
     if not folder.is_dir():
-        raise InputError(f"no folder {folder}: give one that is there")
+        raise InputError(f"no folder {folder}: give one that exists")
     t, machine, found = target("auto"), local_info(), packages()
     installed = {p.name for p in found if p.version}
     tools = tuple(Tool(name, _which(name, *others), what, how) for name, others, what, how in _TOOLS)
@@ -144,7 +144,7 @@ def packages() -> tuple[Package, ...]:
     found: dict[str, Package] = {}
     try:
         required = metadata.requires("edgenet") or []
-    except metadata.PackageNotFoundError:  # run from a folder, not installed: nothing says what was tested
+    except metadata.PackageNotFoundError:  # run from a folder, not installed: the tested versions are not known
         required = []
     for line in required:
         match = re.fullmatch(r"([\w.-]+)\s*([^;\[]*?)\s*;\s*extra\s*==\s*['\"]([\w-]+)['\"]", line)
@@ -227,6 +227,6 @@ def _version(package: str) -> str | None:
 
 
 def _which(*names: str) -> str | None:
-    # A virtual environment's programs are found though it is not activated.
+    # Also finds the programs of a virtual environment that is not activated.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     return next((found for name in names if (found := shutil.which(name, path=path))), None)

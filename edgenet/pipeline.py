@@ -6,21 +6,22 @@ is missing or no longer fits. Two runs never share an output folder.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS, Recipe
+from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS
 from edgenet.calibration.summary import calibration_context
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.images import Preprocessing, limit, open_images, split, stream
-from edgenet.jobs.accuracy_budget import Budget, Search, search
-from edgenet.jobs.file_factory import USES_IMAGES, Interface, Making
-from edgenet.jobs.output_folder import context_of, earlier, exclusive, refuse_another_model
+from edgenet.jobs.accuracy_budget import Budget, Search, searches
+from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Interface
+from edgenet.jobs.output_folder import context_of, report_page, results_in
+from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
 from edgenet.results import (
     Artifact,
     Estimate,
@@ -36,47 +37,15 @@ from edgenet.targets import check_formats, target
 if TYPE_CHECKING:
     from edgenet.calibration.image_checks import Finding
 
-DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 REFERENCE_PRECISION = "float32"
-Progress = Callable[[str, int, int], None]  # (what is being done, done, in all)
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one command asks for. A recipe file (TOML) has the same names."""
-
-    model: str
-    out: Path
-    images: str | None = None
-    formats: tuple[str, ...] = ("tflite",)
-    precisions: tuple[str, ...] = DEFAULT_PRECISIONS
-    devices: tuple[str, ...] = ("local",)
-    calibration_images: int = 100
-    limit: int | None = None
-    threads: int = 1
-    io: str = "float32"
-    batch: int | str = 1  # or "dynamic"
-    logits: bool = False
-    weights: Path | None = None
-    random_weights: bool = False
-    preprocess: str | None = None
-    labels: Path | None = None
-    target: str = "auto"
-    calibration_method: str = Recipe.method
-    corrections: tuple[str, ...] = Recipe.corrections
-    max_accuracy_drop: float | None = None  # points
-    min_sqnr: float | None = None  # dB
-    allow: tuple[str, ...] = ()
-    command: str = ""
-
-
-@dataclass
 class _Images:
-    """The pictures of a job, split once."""
+    """The pictures of a job, split once; None where no picture is needed."""
 
     calibration: ImageSet | None = None
     evaluation: ImageSet | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = False) -> Results:
@@ -92,26 +61,27 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
     source = find_source(job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels)
     images = _open(job, source, only_export)
     findings = _lint(job, source, images)
-    with exclusive(job.out):
-        results = earlier(job.out)
-        refuse_another_model(results, job.out, source.name)
-        results.failures.clear()
-        kept: dict[str, Any] = {k: results.context[k] for k in ("calibration", "search") if k in results.context}
-        results.context = {**kept, **context_of(job.command, job.target, images.calibration, images.evaluation)}
-        results.context["calibration_findings"] = [asdict(f) for f in findings]
+    page = None if only_export else report_page(source.class_names)
+    with results_in(job.out, model=source.name, page=page) as results:
+        _note_context(job, images, findings, results)
         _export(job, source, images, results, progress)
         if not only_export:
             assert images.evaluation is not None
             _evaluate(job, images.evaluation, results, progress)
             _bench(job, images.evaluation, results, progress)
-            from edgenet.report import write_report
+    return results
 
-            write_report(results, job.out, source.class_names)
-        return results
+
+def _note_context(job: Job, images: _Images, findings: "list[Finding]", results: Results) -> None:
+    """Write into the results how this run is made. What describes files of an earlier run, which may stay, is kept."""
+    results.failures.clear()
+    kept: dict[str, Any] = {k: results.context[k] for k in ("calibration", "search") if k in results.context}
+    results.context = {**kept, **context_of(job.command, job.target, images.calibration, images.evaluation)}
+    results.context["calibration_findings"] = [asdict(f) for f in findings]
 
 
 def check(job: Job) -> None:
-    """Say what can be told without opening anything. Raises InputError."""
+    """Check the arguments that need no file to be opened. Raises InputError."""
     from edgenet.calibration.image_checks import check_allowed
     from edgenet.device_bench.registry import parse
 
@@ -130,7 +100,7 @@ def check(job: Job) -> None:
     check_formats(target(job.target), job.formats)
     Recipe(job.calibration_method, job.corrections)
     if Budget(job.max_accuracy_drop, job.min_sqnr) and "int8" not in job.precisions:
-        raise InputError("a budget is for int8: add --precision int8")
+        raise InputError("--max-accuracy-drop and --min-sqnr search for an int8 file: add --precision int8")
     if job.random_weights and job.max_accuracy_drop is not None:
         raise InputError("with random weights accuracy means nothing: give --min-sqnr 20 (dB) as the budget")
     check_allowed(job.allow)
@@ -165,8 +135,11 @@ def batch_of(text: int | str) -> int | None:
 
 
 def _impossible(job: Job) -> list[tuple[str, str]]:
-    """The pairs of format and precision that do not exist: an error, but when the precisions are the default's, or all
-    formats are wanted, each in what it has."""
+    """Return the pairs of format and precision that do not exist.
+
+    They are an error, unless the precisions are the default's, or all formats are wanted: then each format is written
+    in the precisions that it has.
+    """
     return [(f, p) for f in job.formats for p in job.precisions if p not in FORMATS[f].precisions]
 
 
@@ -202,53 +175,70 @@ def _lint(job: Job, source: Source, images: _Images) -> "list[Finding]":
 
 
 def _export(job: Job, source: Source, images: _Images, results: Results, progress: Progress) -> None:
-    recipe_ = Recipe(job.calibration_method, job.corrections)
-    made = Making(
-        source, images.calibration, target(job.target), recipe_, Interface(job.io, batch_of(job.batch), job.logits)
-    )
+    """Write the files that an earlier run did not leave whole."""
+    recipe = Recipe(job.calibration_method, job.corrections)
+    interface = Interface(job.io, batch_of(job.batch), job.logits)
+    factory = FileFactory(source, images.calibration, target(job.target), recipe, interface)
+    budget = Budget(job.max_accuracy_drop, job.min_sqnr)
+    find = searches(factory, images.evaluation or images.calibration, budget, job.threads, progress) if budget else None
     wanted = [(f, p) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions]
-    budget, evaluation = Budget(job.max_accuracy_drop, job.min_sqnr), images.evaluation or images.calibration
-    searched: dict[int, Search] = {}  # by the bits of the weights
     for done, (format, precision) in enumerate(wanted):
-        id = f"{source.name}_{precision}{FORMATS[format].suffix}"
-        options = made.options(format, precision, budget.text if budget else "")
-        if _is_whole(job.out, results, id, options):
+        options = factory.options(format, precision, budget.text if budget else "")
+        if _is_whole(job.out, results, factory.id(format, precision), options):
             continue
         progress("export", done, len(wanted))
-        try:
-            if budget and precision == "int8":
-                assert evaluation is not None  # int8 came with images, or it would have been refused
-                bits = made.bits(format, precision)
-                found = search(made, format, evaluation, budget, job.threads, progress, earlier=searched.get(bits))
-                searched.setdefault(bits, found)
-                results.context.setdefault("search", {})[format] = found.to_json()
-                artifact = made.export(job.out, format, precision, found.variant, budget.text)
-            else:
-                artifact = made.export(job.out, format, precision)
-            results.put(artifact)
-            if shared := made.calibration_of(artifact):
-                results.context["calibration"] = calibration_context(shared)
-        except InputError:
-            raise
-        except EdgenetError as e:
-            # What an earlier run left under this name is not what was asked for.
-            results.artifacts = [a for a in results.artifacts if a.id != id]
-            results.put(Failure("export", id, str(e), "see docs/troubleshooting.md"))
+        _write(job, factory, format, precision, find, results)
         results.save(job.out)
     progress("export", len(wanted), len(wanted))
     if not budget:
         results.context.pop("search", None)
-    ids = [f"{source.name}_{p}{FORMATS[f].suffix}" for f, p in wanted]
-    same = made.options(*wanted[0])
+    _drop_files_of_other_inputs(factory, wanted, results)
+
+
+def _write(
+    job: Job,
+    factory: FileFactory,
+    format: str,
+    precision: str,
+    find: Callable[[str], Search] | None,
+    results: Results,
+) -> None:
+    """Write one file. What the writer refuses is a failure of this file, and the others go on.
+
+    Args:
+        find: searches for the int8 file of a format within the budget; None where there is no budget.
+    """
+    id = factory.id(format, precision)
+    try:
+        if find is not None and precision == "int8":
+            found = find(format)
+            results.context.setdefault("search", {})[format] = found.to_json()
+            artifact = factory.export(job.out, format, precision, found.variant, found.budget)
+        else:
+            artifact = factory.export(job.out, format, precision)
+        results.put(artifact)
+        if shared := factory.calibration_of(artifact):
+            results.context["calibration"] = calibration_context(shared)
+    except InputError:
+        raise
+    except EdgenetError as e:
+        # What an earlier run left under this name is not what was asked for.
+        results.artifacts = [a for a in results.artifacts if a.id != id]
+        results.put(Failure("export", id, str(e), "see docs/troubleshooting.md"))
+
+
+def _drop_files_of_other_inputs(factory: FileFactory, wanted: Sequence[tuple[str, str]], results: Results) -> None:
+    """Forget files with other weights, preprocessing or labels; the rest is sorted as it was asked for."""
+    now = factory.options(*wanted[0])
     results.artifacts = [
-        a for a in results.artifacts if all(a.options.get(k) == same[k] for k in ("weights", "preprocessing", "labels"))
+        a for a in results.artifacts if all(a.options.get(k) == now[k] for k in ("weights", "preprocessing", "labels"))
     ]
+    ids = [factory.id(format, precision) for format, precision in wanted]
     results.artifacts.sort(key=lambda a: ids.index(a.id) if a.id in ids else len(ids))
-    results.save(job.out)
 
 
 def _is_whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> bool:
-    """Whether an earlier run wrote this file, from the same things, and it is still what was written."""
+    """Whether an earlier run wrote this file from the same inputs, and its bytes have not changed since."""
     found = next((a for a in results.artifacts if a.id == id), None)
     if found is None or found.options != options or not (out / found.path).exists():
         return False
@@ -256,7 +246,7 @@ def _is_whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> 
 
 
 def _present(job: Job, results: Results) -> list[Artifact]:
-    """All files of the folder, also those that an earlier run made: only what is measured together can be compared."""
+    """Return all files in the folder, also those of an earlier run: only files measured together can be compared."""
     return [a for a in results.artifacts if (job.out / a.path).exists()]
 
 
@@ -268,7 +258,7 @@ def _evaluate(job: Job, images: ImageSet, results: Results, progress: Progress) 
         return
     reference = next((a for a in artifacts if a.precision == REFERENCE_PRECISION), None)
     if reference in missing:
-        missing = artifacts  # what was compared with the old reference is worth nothing
+        missing = artifacts  # comparisons with the old reference mean nothing
     elif reference is not None:
         missing = [reference, *missing]
     evaluations, failures = evaluate(
@@ -292,7 +282,7 @@ def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> 
     if not devices:
         return
     picture = _first_picture(images, Preprocessing.from_json(artifacts[0].preprocessing))
-    # All of them, also those measured before: only files timed in turn, in one run, can be compared.
+    # All files, also those that were measured before: only files timed in turn, in one run, can be compared.
     request = Request(job.threads, plan=bench.RUN_PLAN, pixels=picture)
     try:
         found, failures = bench.bench_on(
@@ -301,16 +291,16 @@ def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> 
             request,
             lambda done, total: progress("bench", done, total),
         )
-    except InputError as e:  # what the one device cannot do is no reason to throw away the files
+    except InputError as e:  # the device cannot do what was asked; the files are good all the same
         found, failures = [], [Failure("bench", devices[0], str(e), "choose another --device")]
     _put(job, results, found, failures)
 
 
 def _first_picture(images: ImageSet, preprocessing: Preprocessing) -> np.ndarray:
-    """The pixels to time with; a file that cannot be read is not the one."""
+    """Return the first picture that can be read, (H, W, 3) uint8, to time with."""
     for chunk in stream(images, preprocessing, chunk=1, workers=1):
         return chunk.pixels[0]
-    raise InputError(f"{images.root} holds no picture that can be read")
+    raise InputError(f"{images.root} holds no picture that can be read: give other photographs, or --images sample")
 
 
 def _put(
@@ -326,53 +316,9 @@ def _put(
     results.save(job.out)
 
 
-def recipe(path: Path) -> dict[str, Any]:
-    """Read a recipe: a TOML file whose keys are the fields of Job.
-
-    Raises:
-        InputError: not TOML, or an unknown key or a value of the wrong type.
-    """
-    import tomllib
-
-    kinds = {"model": "a text", "images": "a text", "out": "a text", "io": "a text", "weights": "a text",
-             "formats": "a list of texts", "precisions": "a list of texts", "devices": "a list of texts",
-             "calibration_images": "a whole number", "limit": "a whole number", "threads": "a whole number",
-             "random_weights": "true or false", "preprocess": "a text", "labels": "a text", "target": "a text",
-             "allow": "a list of texts", "calibration_method": "a text", "corrections": "a list of texts",
-             "max_accuracy_drop": "a number", "min_sqnr": "a number",
-             "batch": "a whole number or 'dynamic'", "logits": "true or false"}  # fmt: skip
-    fits: dict[str, Callable[[Any], bool]] = {
-        "a text": lambda v: isinstance(v, str),
-        "a list of texts": lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v),
-        "a number": lambda v: type(v) in (int, float),
-        "a whole number": lambda v: type(v) is int,
-        "a whole number or 'dynamic'": lambda v: type(v) is int or v == "dynamic",
-        "true or false": lambda v: isinstance(v, bool),
-    }
-    try:
-        data = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"no recipe {path}: give a zoo model's name or the path of a .toml file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise InputError(f"{path} is not TOML ({e})") from None
-    for key, value in data.items():
-        if key not in kinds:
-            raise InputError(f"{path}: unknown key '{key}' (valid: {', '.join(kinds)})")
-        if not fits[kinds[key]](value):
-            raise InputError(f"{path}: {key} must be {kinds[key]}, was {value!r}")
-    if "model" not in data:
-        raise InputError(f"{path}: the key 'model' is missing; it names what to export")
-    return data
-
-
-def unmeasured(results: Results) -> Sequence[str]:
-    """Return what was asked for and did not come about, one line each."""
-    return [f"{f.stage} {f.what}: {f.why} ({f.remedy})" for f in results.failures]
-
-
 @dataclass(frozen=True)
 class Described:
-    """What a model file says of itself: how its input is made and what its outputs mean."""
+    """A model file with what is stored in it: how its input is made and what its outputs mean."""
 
     id: str
     path: Path
@@ -382,7 +328,7 @@ class Described:
 
 
 def describe(path: Path) -> Described:
-    """Return what a file that edgenet wrote says of itself.
+    """Read how the input of a file that edgenet wrote is made, and its classes.
 
     Raises:
         InputError: it is not a model, or does not say how its input is made.

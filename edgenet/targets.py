@@ -30,7 +30,7 @@ FORMATS = ("tflite", "onnx", "openvino")
 # The formats whose runtime uses the u8*s8 instruction where there is no exact one.
 SATURATING_FORMATS = ("onnx", "openvino")
 FULL_BITS, SAFE_BITS = 8, 7
-# What the weights of two inputs whose products are added in 16 bits may come to together: 255 * 128 = 32640 <= 32767.
+# The largest sum of two weights whose products are added in 16 bits: 255 * 128 = 32640 <= 32767.
 PAIR_LIMIT = 128
 AUTO = "auto"
 
@@ -69,7 +69,7 @@ ETHOS_U_OPERATORS = {
 
 @dataclass(frozen=True)
 class Target:
-    """What runs the files, as far as quantization has to know it.
+    """A chip with its runtimes: the facts that decide how a network is quantized for it.
 
     `formats` are those that run there, the recommended one first. `activation_types` are the types in which a .tflite's
     activations are computed as integers (int16 with 8-bit weights on a CPU works, by kernels without SIMD). `operators`
@@ -130,7 +130,7 @@ def target(name: str) -> Target:
     """Return the target called `name`; "auto" is this machine's.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no target has that name.
     """
     if name == AUTO:
         name = detect()
@@ -140,7 +140,7 @@ def target(name: str) -> Target:
 
 
 def detect(isa: Sequence[str] | None = None, machine: str | None = None, model: str = "") -> str:
-    """Return the name of the target that a machine is.
+    """Return the name of the target that fits a machine.
 
     Args:
         isa: instruction sets as `device_bench.local_info()` names them; None reads this machine's, with all the rest.

@@ -55,7 +55,7 @@ def test_the_help_lists_every_command_and_how_to_start() -> None:
 
 
 def test_defaults_in_the_help_are_the_defaults() -> None:
-    from edgenet.pipeline import Job
+    from edgenet.options import Job
 
     job, text = Job("m", Path("o")), invoke("run", "--help").output
     text = " ".join(text.split())

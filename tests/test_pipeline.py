@@ -15,14 +15,15 @@ import pytest
 
 from edgenet.errors import InputError
 from edgenet.jobs.output_folder import _lock, exclusive
-from edgenet.pipeline import Job, recipe
+from edgenet.jobs.recipe_file import read_recipe
+from edgenet.options import Job
 from edgenet.results import Results, sha256_of
 from helpers import tiny
 from helpers.command_line import Edgenet
 
 RUN = ("run", "tiny", "--precision", "float32", "--precision", "int8", "--calibration-images", 10)
 FILES = ("tiny_float32.tflite", "tiny_int8.tflite")
-# float32, results, int8, results, results (end of export), results (evaluated), results (timed), report
+# float32, results, int8, results, results (evaluated), results (timed), results (the end), report
 N_WRITES = 8
 
 
@@ -287,7 +288,7 @@ def test_a_wrong_recipe_says_what_is_wrong(text: str, says: str, tmp_path: Path)
     path = tmp_path / "job.toml"
     path.write_text(text)
     with pytest.raises(InputError, match=says):
-        recipe(path)
+        read_recipe(path)
 
 
 def test_a_job_has_the_defaults_that_the_help_promises() -> None:

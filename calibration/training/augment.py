@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.errors import InputError
 from edgenet.frameworks import tensorflow
 from edgenet.images import Pixels, Preprocessing, stream
 from edgenet.results import ImageSet
 
-AUGMENTATIONS = ("flip", "crop", "colour", "mixup")
 IN_MEMORY_BYTES = 2**30  # more than this is kept in a file beside the checkpoints
 SMALLEST_CROP = 0.8  # of the side of the whole picture
 BRIGHTNESS, CONTRAST, SATURATION = 0.15, 0.2, 0.2
@@ -39,7 +37,7 @@ class Pictures:
     def margin_px(self) -> int:
         return int(self.pixels.shape[1] - self.preprocessing.resolution_px)
 
-    def subset(self, kept: Sequence[int] | np.ndarray) -> "Pictures":
+    def subset(self, kept: Sequence[int] | slice | np.ndarray) -> "Pictures":
         return replace(self, pixels=self.pixels[kept], labels=self.labels[kept])
 
 
@@ -73,13 +71,6 @@ def load_pictures(
             labels[n:stop] = [-1 if label is None else label for label in found]
             n = stop
     return Pictures(pixels[:n], labels[:n], preprocessing)
-
-
-def check_augmentations(names: Sequence[str]) -> None:
-    """Raise InputError for a name that is none of AUGMENTATIONS."""
-    for name in names:
-        if name not in AUGMENTATIONS:
-            raise InputError(f"unknown augmentation '{name}' (valid: {', '.join(AUGMENTATIONS)}, or none)")
 
 
 def centre(pictures: Pictures) -> Pixels:

@@ -18,45 +18,13 @@ import numpy as np
 
 from edgenet.errors import InputError
 from edgenet.frameworks import keras, tensorflow
+from edgenet.options import Settings
 from edgenet.results import atomic_write
 
 FOLDER, CHECKPOINT, LOGS = "training", "checkpoint.npz", "tensorboard"  # the first in OUT, the others in it
 # (model's output, x, target) -> (B,) losses.
 Loss = Callable[[Any, Any, Any], Any]
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How it is trained. `learning_rate` is the peak's; `warmup` is the fraction of all steps until it is reached."""
-
-    epochs: int
-    batch: int
-    learning_rate: float
-    warmup: float = 0.1
-    ema: float = 0.98
-    patience: int = 8  # epochs without a better held-back loss
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, ok, valid in (
-            ("--epochs", self.epochs >= 1, "at least 1"),
-            ("--batch", self.batch >= 1, "at least 1"),
-            ("--learning-rate", 0 < self.learning_rate < math.inf, "above 0"),
-            ("--warmup", 0 <= self.warmup < 1, "at least 0 and below 1"),
-            ("--ema", 0 <= self.ema < 1, "at least 0 and below 1"),
-            ("--patience", self.patience >= 1, "at least 1"),
-            ("--seed", 0 <= self.seed < 2**31, "from 0 to 2147483647"),
-        ):
-            if not ok:
-                raise InputError(f"{name} must be {valid}, was {getattr(self, name[2:].replace('-', '_'))}")
-
-    def rate(self, step: int, steps: int) -> float:
-        """Return the learning rate of a step, 0 <= step < steps: linear warm-up, then a cosine to zero."""
-        rising = int(self.warmup * steps)
-        if step < rising:
-            return self.learning_rate * (step + 1) / rising
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 @dataclass

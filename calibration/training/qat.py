@@ -13,16 +13,17 @@ import numpy as np
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.gptq import gptq_weights
 from edgenet.calibration.quantize import Weight, constant_weights, quantize
-from edgenet.calibration.shared import SharedCalibration, spread
-from edgenet.calibration.training.augment import Pictures, batches, centre, check_augmentations
+from edgenet.calibration.shared import SharedCalibration, rounding_of, spread
+from edgenet.calibration.training.augment import Pictures, batches, centre
 from edgenet.calibration.training.distill import distillation, divergence
 from edgenet.calibration.training.keras_graph import fake_quantized, float_model, quantized_logits
-from edgenet.calibration.training.loop import Outcome, Place, Settings, Task, Training
-from edgenet.calibration.training.strategy import check_mixed, check_strategy, half_type, policy
-from edgenet.errors import EdgenetError, InputError
+from edgenet.calibration.training.loop import Outcome, Place, Task, Training
+from edgenet.calibration.training.strategy import half_type, policy
+from edgenet.errors import EdgenetError
 from edgenet.export.graph import Graph
 from edgenet.frameworks import tensorflow
 from edgenet.images import normalise
+from edgenet.options import Distillation, Settings
 from edgenet.results import Calibration
 from edgenet.targets import SAFE_BITS
 
@@ -30,28 +31,6 @@ WEIGHT_BITS = (4, 7, 8)
 MOST_DIFFERENCE = 0.005  # between simulated and integer arithmetic, in agreement
 START_BYTES = 2**32  # of activations while the weights are rounded to start from; training takes more
 _CHUNK = 16
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """What the student learns from, and what of it may move."""
-
-    temperature: float = 1.0
-    labels_weight: float = 0.0
-    augment: tuple[str, ...] = ("flip", "crop", "colour")
-    learn_ranges: bool = True
-    learn_scales: bool = False
-    strategy: str = "auto"
-    mixed_precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_augmentations(self.augment)
-        check_strategy(self.strategy)
-        check_mixed(self.mixed_precision)
-        if self.temperature <= 0:
-            raise InputError(f"--temperature must be above 0, was {self.temperature}")
-        if not 0 <= self.labels_weight <= 1:
-            raise InputError(f"--labels-weight must be from 0 to 1, was {self.labels_weight}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +70,7 @@ def start(shared: SharedCalibration, bits: Mapping[str, int], pictures: Pictures
     if len(one) == 1:
         return shared.weights("int8", one.pop())
     inputs = (normalise(centre(pictures.subset([i])), pictures.preprocessing) for i in spread(len(pictures)))
-    rounding = shared.recipe.rounding(bits)
+    rounding = rounding_of(shared.recipe, bits)
     return gptq_weights(shared.graph, inputs, shared.calibration, rounding, images=len(pictures), max_bytes=START_BYTES)
 
 

@@ -8,9 +8,7 @@ from typing import Any
 
 from edgenet.errors import InputError
 from edgenet.frameworks import keras, tensorflow
-
-STRATEGIES = ("auto", "cpu", "mirrored", "tpu", "multiworker")
-MIXED = ("off", "auto", "float16", "bfloat16")
+from edgenet.options import STRATEGIES
 
 
 def check_strategy(name: str) -> None:
@@ -80,15 +78,8 @@ def _first_line(e: Exception) -> str:
     return lines[0][:120].rstrip(". ") if lines else type(e).__name__
 
 
-def check_mixed(name: str) -> None:
-    """Raise InputError where `name` is none of MIXED."""
-    if name not in MIXED:
-        raise InputError(f"unknown --mixed-precision '{name}' (valid: {', '.join(MIXED)})")
-
-
 def half_type(mixed: str, strategy: Any) -> str | None:
     """Return the type of 16 bits to compute in, None for float32. "auto": bfloat16 on a TPU, float16 on GPUs."""
-    check_mixed(mixed)
     if mixed == "off":
         return None
     if mixed != "auto":

@@ -85,7 +85,7 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Preprocessing":
-        """Build it from what `to_json` gave; unknown keys are ignored.
+        """Build it from the result of `to_json`; unknown keys are ignored.
 
         Raises:
             InputError: a key is missing or a value is not valid.

@@ -118,8 +118,8 @@ def list_folder(root: Path, classes: Classes) -> list[Entry]:
     return [(name, None) for name in sorted(loose)]
 
 
-def written_classes(root: Path) -> tuple[str, ...]:
-    """Return the classes that a folder itself names, sorted: its class folders, or the labels of its labels.csv.
+def class_names_in(root: Path) -> tuple[str, ...]:
+    """Return the class names of a folder, sorted: its class folders, or the labels of its labels.csv.
 
     Raises:
         InputError: not a folder, or no photographs in it.
@@ -129,7 +129,7 @@ def written_classes(root: Path) -> tuple[str, ...]:
     folders = [e.name for e in _scan(root) if _is_dir(e)] if os.path.isdir(root) else []
     names = tuple(sorted(name for name in folders if _walk(root, name, Counter(), frozenset())))
     if not names:
-        list_folder(root, Classes((), ()))  # says what is wrong, if anything
+        list_folder(root, Classes((), ()))  # raises the fitting error
     return names
 
 
@@ -196,7 +196,7 @@ def _read_table(path: Path) -> list[tuple[int, str, str]]:
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text: save it as 'CSV UTF-8'") from None
     except OSError as e:
-        raise InputError(f"cannot read {path}: {e.strerror}") from None
+        raise InputError(f"cannot read {path}: {e.strerror}; give a file that you may read") from None
     first = text.partition("\n")[0]
     delimiter = next((d for d in ",;\t" if d in first), ",")  # spreadsheets write ; where the comma is decimal
     reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)

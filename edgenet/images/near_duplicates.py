@@ -1,4 +1,4 @@
-"""What a picture looks like at a glance: its size and a fingerprint of its look, far cheaper than decoding it.
+"""Find copies of a picture by a fingerprint of its look, which is far cheaper than decoding it at full size.
 
 The fingerprint is the picture as 16 x 16 gray numbers with the mean taken out and length 1: the product of two is their
 correlation. Copies that were scaled or saved again stay over 0.985 (at two thirds of the size and JPEG quality 60 the
@@ -39,7 +39,7 @@ class Glance:
 
 
 def glances(files: Sequence[str], workers: int | None = None) -> list[Glance | None]:
-    """Look at files on all cores; None for one that cannot be read (`images.stream` says why)."""
+    """Return the fingerprints of files, computed on all cores; None for a file that cannot be read."""
     _prepare_pil()
     with ThreadPoolExecutor(workers or cores()) as pool:
         return list(pool.map(_glance, files))

@@ -1,4 +1,4 @@
-"""What `--preprocess` says: a preset, settings, or a preset with settings changed.
+"""Read `--preprocess`: a preset, settings, or a preset with settings changed.
 
     torch                                                           torchvision's: resize 256, crop 224, ImageNet mean
     mean=127.5 std=127.5                                            the rest as the default
@@ -41,7 +41,7 @@ EXAMPLES = "e.g. --preprocess torch, or --preprocess 'mean=127.5 std=127.5'"
 
 
 def parse_preprocess(text: str, resolution_px: int | None) -> Preprocessing:
-    """Return what `text` says.
+    """Return the preprocessing that `text` describes.
 
     Args:
         resolution_px: the side of the model's input, None where the model leaves it open; then `size` must say it.
@@ -74,7 +74,7 @@ def parse_preprocess(text: str, resolution_px: int | None) -> Preprocessing:
             raise InputError(f"--preprocess '{text}': {key} is missing, in 0..255; {EXAMPLES}")
     size = fields.pop("resolution_px", resolution_px)
     if size is None:
-        raise InputError("the model leaves the size of its input open: say it, e.g. --preprocess 'torch size=224'")
+        raise InputError("the model leaves the size of its input open: give it, e.g. --preprocess 'torch size=224'")
     if resolution_px is not None and size != resolution_px:
         raise InputError(f"--preprocess '{text}': size={size}, but the model takes {resolution_px} px: leave size out")
     return Preprocessing(size, **fields)

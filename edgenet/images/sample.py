@@ -17,7 +17,7 @@ PREFIX = "sample:"
 # Only what the wheels themselves carry: skimage.data fetches its other pictures over the network. The second picture
 # of the stereo pair (motorcycle_right.png), drawings, textures and microscopy are left out: they are not what a
 # classifier of photographs sees; so is the portrait (astronaut.png), for which ImageNet has no class: the best guess
-# is nearly a tie with the next one, and whether it turns says nothing about quantization.
+# is nearly a tie with the next one, and a change of order between them has nothing to do with quantization.
 #                      package    folder             on PyPI
 _SKIMAGE, _SKLEARN = ("skimage", "data", "scikit-image"), ("sklearn", "datasets/images", "scikit-learn")
 _PHOTOGRAPHS = {

@@ -1,4 +1,4 @@
-"""The first INT8 file within an accuracy budget: plain, then corrected, then with its sensitive layers kept better.
+"""Search for the first INT8 file within an accuracy budget: plain, corrected, then with sensitive layers kept better.
 
 Each step is a file, written and measured as the user will run it; the first within the budget is kept, and every step
 stays in the results with its reason and its cost.
@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from edgenet import device_bench
-from edgenet.calibration import Recipe, SharedCalibration
+from edgenet.calibration import SharedCalibration
 from edgenet.calibration.sensitivity import PICTURES, layers, loudest, sensitivity
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import limit
-from edgenet.jobs.file_factory import Making, Variant
+from edgenet.jobs.file_factory import FileFactory, Variant
+from edgenet.options import Progress, Recipe
 from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
 
-MAX_PICTURES = 1000  # that a step is measured on; the file that is kept is measured on all
-GROWTH = 2  # of the number of layers that are kept better, from step to step
+MAX_PICTURES = 1000  # for each step; the file that is kept is measured on all
+GROWTH = 2  # from step to step, of the number of layers that keep a better precision
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class Budget:
             return e.sqnr_db is not None and e.sqnr_db >= self.min_sqnr_db
         drop = e.top1_drop if e.top1_drop is not None else 1 - (e.agreement or 0.0)
         return self.max_drop_points is not None and drop * 100 <= self.max_drop_points + 1e-9
+
+    def score(self, e: Evaluation) -> float:
+        """Return how good an evaluation is; the best of those that are not within the budget is kept."""
+        if self.min_sqnr_db is not None:
+            return e.sqnr_db or 0.0
+        return -(e.top1_drop or 0.0) + (e.agreement or 0.0)
 
 
 @dataclass(frozen=True)
@@ -87,87 +94,116 @@ class Search:
         return out
 
 
+# (outputs of a layer's operators, SQNR of the logits in dB where this layer alone is rounded), worst first.
+Layers = list[tuple[tuple[str, ...], float]]
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A file to try. `ranked`: the layers, where some of them are kept better in it."""
+
+    variant: Variant
+    what: str
+    why: str = ""  # by default by how much the step before missed the budget
+    ranked: Layers = field(default_factory=list)
+
+
+def searches(
+    factory: FileFactory, images: ImageSet | None, budget: Budget, threads: int, progress: Progress
+) -> Callable[[str], Search]:
+    """Return a function that searches for a format's file.
+
+    The variant chosen for one format is tried first for the next one with as many bits: its integers are the same.
+    """
+    found: dict[int, Search] = {}  # by the bits of the weights
+
+    def of(format: str) -> Search:
+        assert images is not None  # int8 came with images, or it would have been refused
+        bits = factory.bits(format, "int8")
+        made = search(factory, format, images, budget, threads, progress, earlier=found.get(bits))
+        found.setdefault(bits, made)
+        return made
+
+    return of
+
+
 def search(
-    making: Making,
+    factory: FileFactory,
     format: str,
     images: ImageSet,
     budget: Budget,
     threads: int = 1,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
     *,
     earlier: "Search | None" = None,
 ) -> Search:
     """Return the first variant of the INT8 file that is within the budget, or the best one where none is.
 
     Args:
-        earlier: what was found for another format with as many bits: its integers are the same, so it is tried first.
+        earlier: the search for another format with as many bits. Its integers are the same: its variant is tried first.
         images: the pictures that steps are measured on; at most MAX_PICTURES of them are used.
 
     Raises:
         InputError: there are no pictures, or the format has no int8.
     """
     pictures = limit(images, MAX_PICTURES) if len(images) > MAX_PICTURES else images
-    plain, corrected = Recipe(making.recipe.method, ()), making.recipe
     steps: list[Step] = []
-    ranked: list[tuple[tuple[str, ...], float]] = []
-    best: tuple[float, Variant] = (float("-inf"), Variant(corrected, {}))
+    ranked: Layers = []
+    best: tuple[float, Variant] = (float("-inf"), Variant(factory.recipe, {}))
     with tempfile.TemporaryDirectory(prefix="edgenet-") as name:
         folder = Path(name)
-        reference = making.export(folder, format, "float32")
-
-        def attempt(variant: Variant, what: str, why: str) -> bool:
-            nonlocal best
-            artifact = making.export(folder, format, "int8", variant)
-            e, m = _measure(folder, reference, artifact, making, pictures, threads)
+        reference = factory.export(folder, format, "float32")
+        for attempt in _attempts(factory, format, earlier, progress):
+            artifact = factory.export(folder, format, "int8", attempt.variant)
+            e, m = _measure(folder, reference, artifact, factory, pictures, threads)
             met = budget.met_by(e)
+            why = attempt.why or _missed(steps[-1], budget)
             steps.append(
-                Step(len(steps) + 1, what, why, met, e.top1_drop, e.agreement, e.sqnr_db,
-                     m.median_ms if m else None, artifact.size_bytes, dict(variant.exceptions))
+                Step(len(steps) + 1, attempt.what, why, met, e.top1_drop, e.agreement, e.sqnr_db,
+                     m.median_ms if m else None, artifact.size_bytes, dict(attempt.variant.exceptions))
             )  # fmt: skip
-            score = e.sqnr_db or 0.0 if budget.min_sqnr_db is not None else -(e.top1_drop or 0.0) + (e.agreement or 0.0)
-            if met or score > best[0]:
-                best = (float("inf") if met else score, variant)
             progress(f"search {format}", len(steps), len(steps) + (not met))
-            return met
-
-        found = earlier is not None and attempt(
-            earlier.variant, earlier.steps[-1].what, f"the search for {earlier.format} ended with it"
-        )
-        if not found:
-            found = attempt(Variant(plain, {}), "int8, each weight rounded to the nearest", "the cheapest file")
-        if not found and corrected.corrections:
-            found = attempt(
-                Variant(corrected, {}), f"int8 with {', '.join(corrected.corrections)}", _missed(steps[-1], budget)
-            )
-        if not found:
-            rest: dict[str, str] = {}  # what the ladder before ended with
-            for kept, ranked in _ladders(making, making.shared(corrected), making.bits(format, "int8"), progress):
-                for k in _almost_all(len(ranked)) if kept == "float16" else _counts(len(ranked)):
-                    exceptions = {**rest, **{op: kept for layer, _ in ranked[:k] for op in layer}}
-                    what = _mixed(k, len(ranked), kept, next(iter(rest.values()), "int8"))
-                    found = attempt(Variant(corrected, exceptions), what, _missed(steps[-1], budget))
-                    if found:
-                        break
-                if found:
-                    break
-                rest = {op: kept for layer, _ in ranked for op in layer}
-    kinds = {op.outputs[0]: op.kind for op in making.network.graph.ops}
+            ranked = attempt.ranked
+            if met or budget.score(e) > best[0]:
+                best = (budget.score(e), attempt.variant)
+            if met:
+                break
+    kinds = {op.outputs[0]: op.kind for op in factory.network.graph.ops}
     return Search(
         format,
         budget.text,
-        found,
+        steps[-1].met,
         tuple(steps),
         tuple({"name": layer[0], "kind": kinds.get(layer[0], ""), "sqnr_db": db} for layer, db in ranked),
         best[1],
     )
 
 
+def _attempts(factory: FileFactory, format: str, earlier: "Search | None", progress: Progress) -> Iterator[_Attempt]:
+    """Yield what to try, the cheapest file first. Each is worked out when it is asked for: the later ones take long."""
+    corrected = factory.recipe
+    if earlier is not None:
+        what = earlier.steps[-1].what
+        yield _Attempt(earlier.variant, what, f"the search for {earlier.format} ended with it")
+    plain = Variant(Recipe(corrected.method, ()), {})
+    yield _Attempt(plain, "int8, each weight rounded to the nearest", "the cheapest file")
+    if corrected.corrections:
+        yield _Attempt(Variant(corrected, {}), f"int8 with {', '.join(corrected.corrections)}")
+    rest: dict[str, str] = {}  # what the ladder before ended with
+    for kept, ranked in _ladders(factory, factory.shared(corrected), factory.bits(format, "int8"), progress):
+        for k in _almost_all(len(ranked)) if kept == "float16" else _counts(len(ranked)):
+            exceptions = {**rest, **{op: kept for layer, _ in ranked[:k] for op in layer}}
+            what = _mixed(k, len(ranked), kept, next(iter(rest.values()), "int8"))
+            yield _Attempt(Variant(corrected, exceptions), what, ranked=ranked)
+        rest = {op: kept for layer, _ in ranked for op in layer}
+
+
 def _ladders(
-    making: Making, shared: SharedCalibration, bits: int, progress: Callable[[str, int, int], None]
-) -> Iterator[tuple[str, list[tuple[tuple[str, ...], float]]]]:
-    """Yield what layers are kept in, better each time, with the layers as that is most needed, worst first."""
+    factory: FileFactory, shared: SharedCalibration, bits: int, progress: Progress
+) -> Iterator[tuple[str, Layers]]:
+    """Yield (precision, layers): what layers are kept in, better each time, and the layers that need it most first."""
     inputs = loudest(shared.graph, shared.inputs(), PICTURES // 2)
-    better = "int16" if making.target.accelerator and "int16" in making.target.activation_types else "weight-only"
+    better = "int16" if factory.target.accelerator and "int16" in factory.target.activation_types else "weight-only"
     for kept, without in ((better, None), ("float16", better)):
         yield kept, sensitivity(
             shared.graph, inputs, shared.calibration, shared.weights("int8", bits), groups=layers(shared.graph),
@@ -203,7 +239,7 @@ def _named(precision: str) -> str:
 
 
 def _missed(step: Step, budget: Budget) -> str:
-    """Why there is a next step."""
+    """Return why there is a next step."""
     if budget.min_sqnr_db is not None:
         return f"{step.sqnr_db or 0:.1f} dB is short of {budget.min_sqnr_db:g}"
     if step.drop is not None:
@@ -212,10 +248,10 @@ def _missed(step: Step, budget: Budget) -> str:
 
 
 def _measure(
-    folder: Path, reference: Artifact, artifact: Artifact, making: Making, pictures: ImageSet, threads: int
+    folder: Path, reference: Artifact, artifact: Artifact, factory: FileFactory, pictures: ImageSet, threads: int
 ) -> tuple[Evaluation, Measurement | None]:
     candidates = [Candidate(a.id, folder / a.path, a.sha256) for a in (reference, artifact)]
-    evaluations, failures = evaluate(candidates, pictures, making.network.preprocessing, reference=reference.id)
+    evaluations, failures = evaluate(candidates, pictures, factory.network.preprocessing, reference=reference.id)
     found = next((e for e in evaluations if e.artifact == artifact.id), None)
     if found is None:
         raise InputError(

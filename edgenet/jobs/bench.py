@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgenet import options
 from edgenet.device_bench import Device, Plan, Request, open_device
 from edgenet.device_bench.registry import parse
 from edgenet.device_bench.steadiness import seconds_of
@@ -20,11 +21,11 @@ from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export.runtime import READS
 from edgenet.images import Preprocessing
-from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, sha256_of
+from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, Results, sha256_of
 
 # A run compares a dozen files, so that a per cent decides nothing; `bench` is for those who want to know.
-# Every run of it counts: in so short a time one file has the core to itself and the next has not, and would seem slower
-# if runs were set aside. Shared rounds disturb all files alike.
+# Every run counts here. In so short a time one file may have the core to itself and the next one not; setting runs
+# aside would make the next one look slower, while a disturbance within a round hits all files alike.
 RUN_PLAN = Plan(target_ci=0.01, max_rounds=20, every_run=True)
 BENCH_PLAN = Plan()
 SUFFIXES = (".tflite", ".onnx", ".xml")
@@ -33,36 +34,25 @@ _ROUNDING = 4e-6  # float32 probabilities that differ by so much differ by the o
 _REMEDY = "`edgenet devices` lists those that are there; the same command goes on with what is missing"
 
 Progress = Callable[[int, int], None]  # (done, in all)
-Measured = Measurement | Estimate  # an accelerator that is not here is estimated, and never said to be measured
+Measured = Measurement | Estimate  # an accelerator that is not here is estimated; that is never called a measurement
 
 
-def request_of(
-    threads: int = 1,
-    runtime: str | None = None,
-    delegate: str | None = None,
-    cores: str | None = None,
-    sustained: str | None = None,
-    publish: bool = False,
-) -> Request:
-    """Return what the options of `edgenet bench` ask for.
-
-    Args:
-        cores: core numbers with commas, such as "2,3".
-        sustained: a duration, such as "10m".
+def request_of(job: options.BenchJob) -> Request:
+    """Return what `edgenet bench` asks of each device.
 
     Raises:
         InputError: an option makes no sense, or two exclude each other.
     """
-    if threads < 1:
-        raise InputError(f"--threads must be at least 1, was {threads}")
-    if runtime is not None and runtime not in READS:
-        raise InputError(f"unknown runtime '{runtime}' (valid: {', '.join(READS)})")
-    if sustained and publish:
+    if job.threads < 1:
+        raise InputError(f"--threads must be at least 1, was {job.threads}")
+    if job.runtime is not None and job.runtime not in READS:
+        raise InputError(f"unknown runtime '{job.runtime}' (valid: {', '.join(READS)})")
+    if job.sustained and job.publish:
         raise InputError("--publish and --sustained exclude each other: published rules time rounds, not one long run")
-    plan = PUBLISHED if publish else BENCH_PLAN
-    if sustained:
-        plan = replace(plan, sustained_s=seconds_of(sustained), self_check=False)
-    return Request(threads, runtime, delegate, _cores(cores), plan)
+    plan = PUBLISHED if job.publish else BENCH_PLAN
+    if job.sustained:
+        plan = replace(plan, sustained_s=seconds_of(job.sustained), self_check=False)
+    return Request(job.threads, job.runtime, job.delegate, _cores(job.cores), plan)
 
 
 def _cores(text: str | None) -> tuple[int, ...]:
@@ -81,6 +71,16 @@ def check_files(paths: Sequence[Path]) -> None:
             raise InputError(f"no file {path}: give model files, .tflite, .onnx or .xml")
         if path.suffix not in SUFFIXES:
             raise InputError(f"{path} is not a model file by its name: give model files, .tflite, .onnx or .xml")
+
+
+def bench_files(paths: Sequence[Path], devices: Sequence[str], request: Request, progress: options.Progress) -> Results:
+    """Time files, each once, on each device; what `edgenet bench` gives. Raises InputError as `bench_on` does."""
+    artifacts = [(str(p), p) for p in dict.fromkeys(paths)]
+    found, failures = bench_on(devices, artifacts, request, lambda done, total: progress("bench", done, total))
+    results = Results()
+    for item in (*found, *failures):
+        results.put(item)
+    return results
 
 
 def bench_on(
@@ -196,11 +196,11 @@ def _evaluate_one(
 
 
 def difference(e: Evaluation, path: Path, info: dict[str, Any]) -> str:
-    """Return in a sentence why a file answers otherwise on a device than here, as far as the two tell.
+    """Return in a sentence why a file may answer differently on a device than here.
 
     Args:
         e: an evaluation there, compared with here.
-        info: what the device says of itself.
+        info: the device's description of itself, `Device.info()`.
     """
     if not e.outputs_compared or e.outputs_differing is None:
         return ""

@@ -1,4 +1,4 @@
-"""What the files of one job are made from: network, shared calibration, target; built when a file first needs them."""
+"""Writes the files of one job, from one network and one calibration; both are built when a file first needs them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from edgenet import __version__
-from edgenet.calibration import NEEDS_CALIBRATION, Recipe, SharedCalibration
+from edgenet.calibration import NEEDS_CALIBRATION, SharedCalibration
 from edgenet.export import FORMATS, Network, Source, export_graph
 from edgenet.images import Pixels, load_pixels
+from edgenet.options import Recipe
 from edgenet.results import Artifact, ImageSet
 from edgenet.targets import Target, weight_bits
 
-USES_IMAGES = (*NEEDS_CALIBRATION, "weight-only", "dynamic")  # the last two round better where there are some
+USES_IMAGES = (*NEEDS_CALIBRATION, "weight-only", "dynamic")  # the last two need none, but round better with some
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to make a file: where it differs from what the job's recipe says."""
+    """One way to make a file: its recipe, and the operators that keep another precision."""
 
     recipe: Recipe
     exceptions: Mapping[str, str]  # operator's output -> precision
@@ -27,15 +28,15 @@ class Variant:
 
 @dataclass(frozen=True)
 class Interface:
-    """What the files take and give."""
+    """The inputs and outputs of the files."""
 
     io: str = "float32"
     batch: int | None = 1  # None: as many as the caller likes
     logits: bool = False
 
 
-class Making:
-    """Makes the files of a job.
+class FileFactory:
+    """Writes the files of a job, and tells what decides their bytes.
 
     Args:
         images: the pictures to calibrate with, None where there are none.
@@ -48,6 +49,10 @@ class Making:
         self.interface = interface
         self._shared: dict[Recipe, SharedCalibration] = {}
 
+    def id(self, format: str, precision: str) -> str:
+        """Return the id of a file, which is its name."""
+        return f"{self.source.name}_{precision}{FORMATS[format].suffix}"
+
     @cached_property
     def network(self) -> Network:
         """The float network. One with random weights takes its batch statistics from the calibration pictures."""
@@ -58,6 +63,7 @@ class Making:
 
     @cached_property
     def pixels(self) -> Pixels | None:
+        """The calibration pictures: (N, H, W, 3) uint8."""
         return None if self.images is None else load_pixels(self.images, self.network.preprocessing)
 
     def shared(self, recipe: Recipe) -> SharedCalibration:
@@ -68,12 +74,12 @@ class Making:
         return self._shared[recipe]
 
     def calibration_of(self, artifact: Artifact) -> SharedCalibration | None:
-        """Return the calibration that a file was made with in this run, None where it needed none."""
+        """Return the calibration that a file was made with in this run; None where it needed none."""
         measured = (s for s in self._shared.values() if "calibration" in vars(s))
         return next((s for s in measured if s.calibration.fingerprint == artifact.calibration), None)
 
     def options(self, format: str, precision: str, budget: str = "") -> dict[str, Any]:
-        """Return everything that decides the bytes of a file: what a resume compares."""
+        """Return everything that decides the bytes of a file. A file is written again where one of these changed."""
         options: dict[str, Any] = {
             "weights": self.source.sha256,
             "io": self.interface.io,

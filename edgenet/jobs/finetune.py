@@ -5,27 +5,32 @@ its classes and its preprocessing, so that `edgenet qat`, `export` and `run` tak
 and TensorBoard logs); results.json with context["training"], and report.html.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgenet.calibration.training.augment import check_augmentations
-from edgenet.calibration.training.loop import FOLDER, Settings, check_resumable, identity_of
-from edgenet.calibration.training.strategy import check_mixed, check_strategy
+from edgenet.calibration.training.loop import FOLDER, check_resumable, identity_of
+from edgenet.calibration.training.strategy import check_strategy
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import Preprocessing, divide, hold_back, open_images, subset, tfds
-from edgenet.images.folders import written_classes
-from edgenet.jobs.output_folder import context_of, earlier, exclusive, refuse_another_command, refuse_another_model
+from edgenet.images.folders import class_names_in
+from edgenet.jobs.output_folder import context_of, report_page, results_in
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
-from edgenet.pipeline import Progress
+from edgenet.models.weights import Weights
+from edgenet.options import FinetuneJob, Progress, check_training
 from edgenet.results import ImageSet, Results
 
-KIND, SUFFIX = "finetune", "-finetuned"  # context["training"]["kind"]; of the model's name
+if TYPE_CHECKING:
+    from edgenet.calibration.training.augment import Pictures
+
+KIND = "finetune"  # context["training"]["kind"]
+SUFFIX = "-finetuned"  # of the model's name
 EVALUATION = 0.2  # of the pictures
 HEAD_STEPS, HEAD_RATE, HEAD_DECAY = 300, 0.01, 1e-4
 SMOOTHING = 0.1  # of the labels
@@ -33,21 +38,17 @@ _CHUNK = 32
 
 
 @dataclass(frozen=True)
-class FinetuneJob:
-    """What one command asks for."""
+class _Task:
+    """What is known before anything is written: the model and its weights, the classes, and the pictures in parts."""
 
-    model: str
-    out: Path
-    images: str
-    resolution_px: int | None = None
-    weights: Path | None = None
-    augment: tuple[str, ...] = ("flip", "crop", "colour")
-    strategy: str = "auto"
-    mixed_precision: str = "auto"
-    settings: Settings = field(
-        default_factory=lambda: Settings(epochs=5, batch=16, learning_rate=0.0005, ema=0.9, patience=3)
-    )
-    command: str = ""
+    spec: zoo.ModelSpec
+    weights: Weights
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    pictures: str  # fingerprint of all
+    train: ImageSet
+    held_back: ImageSet
+    evaluation: ImageSet
 
 
 def finetune(
@@ -58,76 +59,80 @@ def finetune(
     Raises:
         InputError: the model is none of the zoo's, fewer than two classes, too few pictures, OUT is another run's.
     """
-    if job.model not in zoo.MODELS:
-        raise InputError(
-            f"finetune trains the zoo's models, and '{job.model}' is none (valid: {', '.join(zoo.MODELS)}): "
-            "train an own model in its own framework, then give it to `edgenet qat`"
-        )
-    check_augmentations(job.augment)
-    check_strategy(job.strategy)
-    check_mixed(job.mixed_precision)
-    spec = zoo.spec(job.model)
-    px = job.resolution_px or spec.resolution_px
-    if not 32 <= px <= 1024:
-        raise InputError(f"--resolution must be from 32 to 1024, was {px}")
-    names = class_folders(job.images)
-    images = labelled(open_images(job.images, (), names))
-    evaluation, rest = divide(images, max(1, round(EVALUATION * len(images))))
-    held_back, train = hold_back(rest)
-    seen = {label for label in train.labels if label is not None}
-    missing = [n for i, n in enumerate(names) if i not in seen]
-    if missing or len(train) < job.settings.batch:
-        what = f"no picture of {missing[0]} is left" if missing else f"{len(train)} pictures are left"
-        raise InputError(
-            f"{what} to train on, after {len(evaluation)} that measure and {len(held_back)} held back, and a batch has "
-            f"{job.settings.batch}: give more pictures"
-        )
-    loaded = weights_module.load(spec, job.weights, spec.classes)
-    preprocessing = Preprocessing(px, spec.mean, spec.std)
-    identity = {
-        "command": KIND,
-        "model": spec.name,
-        "weights": loaded.sha256,
-        "classes": list(names),
-        "pictures": images.fingerprint,
-        "resolution_px": px,
-        "augment": list(job.augment),
-        "strategy": job.strategy,
-        "mixed_precision": job.mixed_precision,
-    }
+    task = _prepare(job)
+    identity = _identity(job, task)
     check_resumable(job.out / FOLDER, identity_of(job.settings, identity))
-    with exclusive(job.out):
-        known = earlier(job.out)
-        refuse_another_command(known, job.out, KIND)
-        refuse_another_model(known, job.out, spec.name + SUFFIX)
-        results = Results(context=context_of(job.command, "auto", None, evaluation))
-        from edgenet.calibration.training.augment import load_pictures
-        from edgenet.calibration.training.strategy import open_strategy
-
-        strategy = open_strategy(job.strategy)  # it says what is not there before a picture is decoded
-        pictures = load_pictures((train,), preprocessing, job.out / FOLDER)
-        held = load_pictures((held_back,), preprocessing, job.out / FOLDER)
-        run = _Run(job, spec, loaded.arrays, names, preprocessing, pictures, held, strategy)
-        arrays, outcome, before = run.train(identity, progress, note)
-        provenance = f"{loaded.provenance}, finetuned"
-        _write(job, spec, arrays, names, preprocessing, provenance, evaluation, results, progress)
+    page = report_page(task.classes)
+    with results_in(job.out, command=KIND, model=task.spec.name + SUFFIX, resume=False, page=page) as results:
+        results.context = context_of(job.command, "auto", None, task.evaluation)
+        arrays, outcome, before = _train(job, task, identity, progress, note)
+        _write(job, task, arrays, results, progress)
         results.context["training"] = {
             "kind": KIND,
             **outcome.to_json(),
             "before": {"held_back_accuracy_of_the_new_head": before},
             "after": {"top1": results.evaluations[0].top1 if results.evaluations else None},
-            "pictures": {"train": len(train), "held_back": len(held_back), "evaluation": len(evaluation)},
-            "classes": len(names),
+            "pictures": {
+                "train": len(task.train), "held_back": len(task.held_back), "evaluation": len(task.evaluation),
+            },
+            "classes": len(task.classes),
             "settings": asdict(job.settings),
-        }
-        results.save(job.out)
-        from edgenet.report import write_report
-
-        write_report(results, job.out, names)
-        return results
+        }  # fmt: skip
+    return results
 
 
-def class_folders(images: str | Path) -> tuple[str, ...]:
+def _prepare(job: FinetuneJob) -> _Task:
+    """Check the arguments, divide the pictures, read the weights. Raises InputError."""
+    if job.model not in zoo.MODELS:
+        raise InputError(
+            f"finetune trains the zoo's models, and '{job.model}' is none (valid: {', '.join(zoo.MODELS)}): "
+            "train an own model in its own framework, then give it to `edgenet qat`"
+        )
+    check_training(job.augment, job.strategy, job.mixed_precision)
+    check_strategy(job.strategy)
+    spec = zoo.spec(job.model)
+    px = job.resolution_px or spec.resolution_px
+    if not 32 <= px <= 1024:
+        raise InputError(f"--resolution must be from 32 to 1024, was {px}")
+    classes = classes_of_folder(job.images)
+    images = labelled(open_images(job.images, (), classes))
+    train, held_back, evaluation = _divide(images, classes, job.settings.batch)
+    loaded = weights_module.load(spec, job.weights, spec.classes)
+    preprocessing = Preprocessing(px, spec.mean, spec.std)
+    return _Task(spec, loaded, preprocessing, classes, images.fingerprint, train, held_back, evaluation)
+
+
+def _divide(images: ImageSet, classes: Sequence[str], batch: int) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Return the pictures that train, that are held back, and that measure. Raises InputError where too few train."""
+    evaluation, rest = divide(images, max(1, round(EVALUATION * len(images))))
+    held_back, train = hold_back(rest)
+    seen = {label for label in train.labels if label is not None}
+    missing = [n for i, n in enumerate(classes) if i not in seen]
+    if missing or len(train) < batch:
+        what = f"no picture of {missing[0]} is left" if missing else f"{len(train)} pictures are left"
+        raise InputError(
+            f"{what} to train on, after {len(evaluation)} that measure and {len(held_back)} held back, and a batch has "
+            f"{batch}: give more pictures"
+        )
+    return train, held_back, evaluation
+
+
+def _identity(job: FinetuneJob, task: _Task) -> dict[str, Any]:
+    """Return what the trained weights depend on beside the settings; a checkpoint of another identity is refused."""
+    return {
+        "command": KIND,
+        "model": task.spec.name,
+        "weights": task.weights.sha256,
+        "classes": list(task.classes),
+        "pictures": task.pictures,
+        "resolution_px": task.preprocessing.resolution_px,
+        "augment": list(job.augment),
+        "strategy": job.strategy,
+        "mixed_precision": job.mixed_precision,
+    }
+
+
+def classes_of_folder(images: str | Path) -> tuple[str, ...]:
     """Return the classes of a folder: the names of its folders, or the labels of its labels.csv, sorted.
 
     Raises:
@@ -135,7 +140,7 @@ def class_folders(images: str | Path) -> tuple[str, ...]:
     """
     if str(images) == "sample":
         raise InputError("the sample photographs have no classes: give finetune a folder with a folder for each class")
-    names = written_classes(tfds.folder_of(str(images)) if tfds.is_tfds(images) else Path(images))
+    names = class_names_in(tfds.folder_of(str(images)) if tfds.is_tfds(images) else Path(images))
     if len(names) < 2:
         raise InputError(
             f"{images} has {len(names)} class{'es' * (len(names) != 1)}: finetune needs a folder with a folder of "
@@ -150,88 +155,110 @@ def labelled(images: ImageSet) -> ImageSet:
     return images if len(kept) == len(images) else subset(images, kept)
 
 
-class _Run:
-    """Head, then all: both with the same pictures."""
+def _train(
+    job: FinetuneJob, task: _Task, identity: dict[str, Any], progress: Progress, note: Callable[[str], None]
+) -> tuple[dict[str, np.ndarray], Any, float]:
+    """Train the head, then all layers.
 
-    def __init__(
-        self,
-        job: FinetuneJob,
-        spec: zoo.ModelSpec,
-        arrays: Any,
-        names: tuple[str, ...],
-        preprocessing: Preprocessing,
-        pictures: Any,
-        held_back: Any,
-        strategy: Any,
-    ) -> None:
-        self.job, self.spec, self.arrays, self.names = job, spec, arrays, names
-        self.preprocessing, self.pictures, self.held_back = preprocessing, pictures, held_back
-        self.strategy = strategy
+    Returns:
+        the weights in training form, the Outcome, and the accuracy of the head alone on the held-back pictures.
+    """
+    from edgenet.calibration.training.augment import batches, load_pictures
+    from edgenet.calibration.training.loop import Place, Task, Training
+    from edgenet.calibration.training.strategy import half_type, open_strategy, policy
+    from edgenet.frameworks import keras
+    from edgenet.models.efficientnet import get_weights
 
-    def train(
-        self, identity: dict[str, Any], progress: Progress, note: Callable[[str], None]
-    ) -> tuple[dict[str, np.ndarray], Any, float]:
-        """Return the training form's weights, what training gave, and the held-back accuracy of the head alone."""
-        from edgenet.calibration.training.augment import batches, centre
-        from edgenet.calibration.training.loop import Place, Task, Training
-        from edgenet.calibration.training.strategy import half_type, policy
-        from edgenet.frameworks import keras, tensorflow
-        from edgenet.images import normalise
-        from edgenet.models.efficientnet import build, get_weights, set_weights
+    s, n, folder = job.settings, len(task.classes), job.out / FOLDER
+    strategy = open_strategy(job.strategy)  # fails before a picture is decoded, where hardware is missing
+    pictures = load_pictures((task.train,), task.preprocessing, folder)
+    held_back = load_pictures((task.held_back,), task.preprocessing, folder)
+    keras().utils.set_random_seed(s.seed)
+    half = half_type(job.mixed_precision, strategy)
+    with strategy.scope(), policy(half):
+        model, logits = _model_with_new_head(task)
+    before = _set_head(model, pictures, held_back, n, progress)
+    note(f"the new head alone: {before:.1%} of the held-back pictures are right")
+    what = Task(
+        logits,
+        _smoothed_cross_entropy(n),
+        lambda epoch: batches(pictures, s.batch, s.seed, epoch, job.augment, n),
+        len(pictures) // s.batch,
+        _validation(logits, held_back),
+        half,
+    )
+    outcome = Training(what, s, Place(folder, identity, strategy, progress, note)).run()
+    return get_weights(model), outcome, before
 
-        tf, k, s = tensorflow(), keras(), self.job.settings
-        k.utils.set_random_seed(s.seed)
-        strategy = self.strategy
-        half = half_type(self.job.mixed_precision, strategy)
-        n = len(self.names)
-        with strategy.scope(), policy(half):
-            model = build(self.spec, n, self.preprocessing.resolution_px)
-            fresh = get_weights(model)
-            kept = {name: a for name, a in self.arrays.items() if not name.startswith("classifier/")}
-            set_weights(model, {**fresh, **kept})
-            for layer in model.layers:  # statistics of small batches break what the network knows within a few steps
-                if isinstance(layer, k.layers.BatchNormalization):
-                    layer.trainable = False
-            logits = k.Model(model.input, model.get_layer("classifier").output)
-        pooled = tf.function(k.Model(model.input, model.get_layer("pool").output), reduce_retracing=True)
 
-        def features(pictures: Any) -> np.ndarray:
-            found = []
-            for i in range(0, len(pictures), _CHUNK):
-                x = normalise(centre(pictures.subset(slice(i, i + _CHUNK))), self.preprocessing)
-                found.append(np.asarray(pooled(x, training=False), np.float32))
-                progress("features", min(i + _CHUNK, len(pictures)), len(pictures))
-            return np.concatenate(found)
+def _model_with_new_head(task: _Task) -> tuple[Any, Any]:
+    """Return the pretrained Keras model with a new classifier, and the same up to its logits."""
+    from edgenet.frameworks import keras
+    from edgenet.models.efficientnet import build, get_weights, set_weights
 
-        x, held_x = features(self.pictures), features(self.held_back)
-        kernel, bias = fit_head(x, self.pictures.labels, n)
-        before = float(((held_x @ kernel + bias).argmax(1) == self.held_back.labels).mean())
-        note(f"the new head alone: {before:.1%} of the held-back pictures are right")
-        model.get_layer("classifier").set_weights([kernel, bias])
-        infer = tf.function(lambda v: logits(v, training=False), reduce_retracing=True)
-        held = normalise(centre(self.held_back), self.preprocessing)
-        wanted = self.held_back.labels
+    k = keras()
+    model = build(task.spec, len(task.classes), task.preprocessing.resolution_px)
+    kept = {name: a for name, a in task.weights.arrays.items() if not name.startswith("classifier/")}
+    set_weights(model, {**get_weights(model), **kept})
+    for layer in model.layers:  # statistics of small batches break what the network knows within a few steps
+        if isinstance(layer, k.layers.BatchNormalization):
+            layer.trainable = False
+    return model, k.Model(model.input, model.get_layer("classifier").output)
 
-        def validate() -> dict[str, float]:
-            z = np.concatenate([np.asarray(infer(held[i : i + _CHUNK])) for i in range(0, len(held), _CHUNK)])
-            z = z.astype(np.float64) - z.max(1, keepdims=True)
-            cross = np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), wanted]
-            return {"loss": float(cross.mean()), "accuracy": float((z.argmax(1) == wanted).mean())}
 
-        def loss(z: Any, _: Any, target: Any) -> Any:
-            soft = target * (1 - SMOOTHING) + SMOOTHING / n
-            return -tf.reduce_sum(soft * tf.nn.log_softmax(tf.cast(z, tf.float32)), -1)
+def _set_head(model: Any, pictures: "Pictures", held_back: "Pictures", classes: int, progress: Progress) -> float:
+    """Fit the classifier to the features of the pictures; return its accuracy on those that were held back."""
+    from edgenet.calibration.training.augment import centre
+    from edgenet.frameworks import keras, tensorflow
+    from edgenet.images import normalise
 
-        task = Task(
-            logits,
-            loss,
-            lambda epoch: batches(self.pictures, s.batch, s.seed, epoch, self.job.augment, n),
-            len(self.pictures) // s.batch,
-            validate,
-            half,
-        )
-        outcome = Training(task, s, Place(self.job.out / FOLDER, identity, strategy, progress, note)).run()
-        return get_weights(model), outcome, before
+    pooled = keras().Model(model.input, model.get_layer("pool").output)
+    infer = tensorflow().function(pooled, reduce_retracing=True)
+
+    def features(of: "Pictures") -> np.ndarray:
+        found = []
+        for i in range(0, len(of), _CHUNK):
+            x = normalise(centre(of.subset(slice(i, i + _CHUNK))), of.preprocessing)
+            found.append(np.asarray(infer(x, training=False), np.float32))
+            progress("features", min(i + _CHUNK, len(of)), len(of))
+        return np.concatenate(found)  # (N, C)
+
+    x, held_x = features(pictures), features(held_back)
+    kernel, bias = fit_head(x, pictures.labels, classes)
+    model.get_layer("classifier").set_weights([kernel, bias])
+    return float(((held_x @ kernel + bias).argmax(1) == held_back.labels).mean())
+
+
+def _validation(logits: Any, held_back: "Pictures") -> Callable[[], dict[str, float]]:
+    """Return what measures cross entropy and accuracy on the held-back pictures with the weights of the moment."""
+    from edgenet.calibration.training.augment import centre
+    from edgenet.frameworks import tensorflow
+    from edgenet.images import normalise
+
+    infer = tensorflow().function(lambda x: logits(x, training=False), reduce_retracing=True)
+    held = normalise(centre(held_back), held_back.preprocessing)
+    wanted = held_back.labels
+
+    def validate() -> dict[str, float]:
+        z = np.concatenate([np.asarray(infer(held[i : i + _CHUNK])) for i in range(0, len(held), _CHUNK)])
+        z = z.astype(np.float64) - z.max(1, keepdims=True)
+        cross = np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), wanted]
+        return {"loss": float(cross.mean()), "accuracy": float((z.argmax(1) == wanted).mean())}
+
+    return validate
+
+
+def _smoothed_cross_entropy(classes: int) -> Callable[[Any, Any, Any], Any]:
+    """Return the loss of each picture, (B,): cross entropy with labels that keep SMOOTHING for the other classes."""
+    from edgenet.frameworks import tensorflow
+
+    tf = tensorflow()
+
+    def loss(z: Any, _: Any, target: Any) -> Any:
+        soft = target * (1 - SMOOTHING) + SMOOTHING / classes
+        return -tf.reduce_sum(soft * tf.nn.log_softmax(tf.cast(z, tf.float32)), -1)
+
+    return loss
 
 
 def fit_head(x: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -254,27 +281,16 @@ def fit_head(x: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarra
     return kernel.astype(np.float32), (w[-1] - mean @ kernel).astype(np.float32)
 
 
-def _write(
-    job: FinetuneJob,
-    spec: zoo.ModelSpec,
-    arrays: dict[str, np.ndarray],
-    names: tuple[str, ...],
-    preprocessing: Preprocessing,
-    provenance: str,
-    evaluation: ImageSet,
-    results: Results,
-    progress: Progress,
-) -> None:
-    import os
-    from dataclasses import replace
-
+def _write(job: FinetuneJob, task: _Task, arrays: dict[str, np.ndarray], results: Results, progress: Progress) -> None:
+    """Write OUT/MODEL-finetuned.tflite and measure it."""
     from edgenet.export import export_graph
     from edgenet.export.network import Source
     from edgenet.models.efficientnet import deploy
 
     source = Source(
-        spec.name + SUFFIX, preprocessing, names, names, provenance, "",
-        lambda: deploy(spec, arrays, preprocessing.resolution_px),
+        task.spec.name + SUFFIX, task.preprocessing, task.classes, task.classes,
+        f"{task.weights.provenance}, finetuned", "",
+        lambda: deploy(task.spec, arrays, task.preprocessing.resolution_px),
     )  # fmt: skip
     network = source.network()
     a = export_graph(network, network.graph, job.out, format="tflite", precision="float32")
@@ -284,8 +300,8 @@ def _write(
     results.put(a)
     evaluations, failures = evaluate(
         [Candidate(a.id, job.out / a.path, a.sha256)],
-        evaluation,
-        preprocessing,
+        task.evaluation,
+        task.preprocessing,
         progress=lambda done, total: progress("evaluate", done, total),
     )
     for item in evaluations:

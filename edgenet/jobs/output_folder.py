@@ -1,10 +1,10 @@
-"""An output folder: held by one process at a time, with the results of an earlier run and how this one is made."""
+"""The skeleton of every job that writes results: lock the folder, load, refuse, work, save, write the page."""
 
 import datetime
 import fcntl
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +16,43 @@ from edgenet.results import RESULTS_FILE, ImageSet, Results
 from edgenet.targets import target
 
 LOCK_FILE = ".edgenet.lock"
+
+
+@contextmanager
+def results_in(
+    out: Path,
+    *,
+    command: str = "",
+    model: str = "",
+    resume: bool = True,
+    page: Callable[[Results, Path], object] | None = None,
+) -> Iterator[Results]:
+    """Hold the output folder of a job, and yield its results, to which the job adds.
+
+    Where the block ends well they are saved, and the page is written from them. A job that is long calls
+    `results.save(out)` after each step as well, so that a run that is killed loses one step.
+
+    Args:
+        command: refuse a folder that another command filled; "" takes any.
+        model: refuse a folder with files of another model; "" takes any.
+        resume: begin with what an earlier run left; else with empty results.
+        page: writes the page of the job into the folder.
+
+    Raises:
+        InputError: another process holds the folder, it cannot be written to, or another command or model filled it.
+    """
+    with exclusive(out):
+        results = Results.load(out) if (out / RESULTS_FILE).exists() else Results()
+        if command:
+            _refuse_another_command(results, out, command)
+        if model:
+            _refuse_another_model(results, out, model)
+        if not resume:
+            results = Results()
+        yield results
+        results.save(out)
+        if page is not None:
+            page(results, out)
 
 
 @contextmanager
@@ -55,26 +92,38 @@ def _lock(path: Path) -> IO[str]:
         handle.close()  # its owner deleted it between our opening and our locking it: what we hold has no name
 
 
-def earlier(out: Path) -> Results:
-    """Return what an earlier run left in `out`, empty results where there was none. Raises InputError."""
-    return Results.load(out) if (out / RESULTS_FILE).exists() else Results()
+def report_page(class_names: Sequence[str]) -> Callable[[Results, Path], object]:
+    """Return the page of most jobs, report.html, for `results_in`."""
+
+    def write(results: Results, out: Path) -> None:
+        from edgenet.report import write_report
+
+        write_report(results, out, class_names)
+
+    return write
 
 
-def refuse_another_model(results: Results, out: Path, model: str) -> None:
-    """Raise InputError where `out` holds files of another model."""
+def _refuse_another_model(results: Results, out: Path, model: str) -> None:
     others = sorted({a.model for a in results.artifacts} - {model})
     if others:
         raise InputError(f"--out {out} holds files of {others[0]}: one folder is for one model, choose another --out")
 
 
-def refuse_another_command(results: Results, out: Path, kind: str) -> None:
-    """Raise InputError where `out` holds what another command than the training one called `kind` made."""
-    if results.artifacts and results.context.get("training", {}).get("kind") != kind:
-        raise InputError(f"--out {out} is of another command: one folder is for one, choose another --out")
+def _refuse_another_command(results: Results, out: Path, command: str) -> None:
+    if results.artifacts and _command_of(results) != command:
+        other = f"`edgenet {_command_of(results)}`" if _command_of(results) else "another command"
+        raise InputError(f"--out {out} holds results of {other}, not of `edgenet {command}`: choose another --out")
+
+
+def _command_of(results: Results) -> str:
+    """Return "qat", "finetune", "paper" or "scale", "" where it was another command."""
+    if "training" in results.context:
+        return str(results.context["training"].get("kind"))
+    return next((command for command in ("paper", "scale") if command in results.context), "")
 
 
 def machine_context(command: str) -> dict[str, Any]:
-    """Return what results.json's "context" says of every command: when, where, with which versions."""
+    """Return the part of results.json's "context" that every command writes: when, where, with which versions."""
     from edgenet.device_bench import local_info
 
     machine = local_info()
@@ -93,7 +142,7 @@ def machine_context(command: str) -> dict[str, Any]:
 def context_of(
     command: str, target_name: str, calibration: ImageSet | None, evaluation: ImageSet | None
 ) -> dict[str, Any]:
-    """Return results.json's "context" of a command that makes files: `machine_context`, for what, on which pictures."""
+    """Return "context" of a command that makes files: `machine_context`, the target, and the pictures."""
     context = {**machine_context(command), "target": target(target_name).name}
     if evaluation is not None:
         context["images"] = {

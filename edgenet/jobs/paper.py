@@ -1,4 +1,4 @@
-"""The comparison of the EfficientNet paper, measured on this machine and on others: what, in which order, and resumed.
+"""`edgenet paper`: the comparison of the EfficientNet paper, measured on this machine and on others.
 
 Tan and Le, https://arxiv.org/abs/1905.11946. Table 4 is timed as the paper did it (batch 1, one core, the mean of 20
 runs) and by our own rules (interleaved rounds, the median with an interval); then all variants in float32 and INT8.
@@ -19,14 +19,14 @@ from edgenet.device_bench.timing import Plan
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import Preprocessing, imagenet_classes, open_images, split, stream
-from edgenet.jobs.output_folder import exclusive, machine_context
+from edgenet.jobs.output_folder import machine_context, results_in
 from edgenet.jobs.paper_files import count_all, write
 from edgenet.models import zoo
+from edgenet.options import TABLES, PaperJob, Progress
 from edgenet.paper.networks import NAMES, scaled_counts
 from edgenet.paper.page import write_pages
-from edgenet.paper.plan import LADDER, PAIRS, TABLES, Bench, PaperJob, Step, file_id, steps, time_plan, too_large
-from edgenet.pipeline import Progress
-from edgenet.results import RESULTS_FILE, Artifact, Estimate, Failure, ImageSet, Measurement, Results, files_of
+from edgenet.paper.plan import LADDER, PAIRS, Bench, Step, file_id, steps, time_plan, too_large
+from edgenet.results import Artifact, Estimate, Failure, ImageSet, Measurement, Results, files_of
 
 CALIBRATION_IMAGES = 100
 
@@ -42,15 +42,14 @@ def run(job: PaperJob, progress: Progress = lambda *_: None, say: Callable[[str]
     """Do the job; OUT/results.json, paper.html, paper.md and paper.csv are there when it ends.
 
     Args:
-        say: is told the time plan, line by line, before anything is measured.
+        say: takes the time plan, line by line, before anything is measured.
 
     Raises:
         InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
     """
     _check(job)
     pictures = _open(job.images)
-    with exclusive(job.out):
-        results = Results.load(job.out) if (job.out / RESULTS_FILE).exists() else Results()
+    with results_in(job.out, command="paper", page=write_pages) as results:
         _context(job, pictures, results)
         planned = [s for s in steps(job) if _left(s, results, pictures)]
         for line in time_plan(planned):
@@ -61,15 +60,13 @@ def run(job: PaperJob, progress: Progress = lambda *_: None, say: Callable[[str]
             progress("paper", done, len(planned))
             _run(job, step, pictures, results)
         progress("paper", len(planned), len(planned))
-        results.save(job.out)
-        write_pages(results, job.out)
-        return results
+    return results
 
 
 def _check(job: PaperJob) -> None:
     for name in job.tables:
         if name not in TABLES:
-            raise InputError(f"there is no --table {name} (valid: {', '.join(TABLES)})")
+            raise InputError(f"unknown --table {name} (valid: {', '.join(TABLES)})")
     for device in job.devices:
         parse(device)
     if job.out.exists() and not job.out.is_dir():
@@ -83,13 +80,11 @@ def _open(images: str) -> _Pictures:
         raise InputError(f"{images} holds {len(pictures)} pictures: give two or more, or --images sample")
     for chunk in stream(evaluation, Preprocessing(600, zoo.LITE_MEAN, zoo.LITE_STD), chunk=1, workers=1):
         return _Pictures(calibration, evaluation, chunk.pixels[0])
-    raise InputError(f"{images} holds no picture that can be read")
+    raise InputError(f"{images} holds no picture that can be read: give other photographs, or --images sample")
 
 
 def _context(job: PaperJob, pictures: _Pictures, results: Results) -> None:
     earlier = results.context.get("paper")
-    if results.artifacts and earlier is None:
-        raise InputError(f"--out {job.out} holds another run, not one of `edgenet paper`: choose another --out")
     if earlier and earlier["images"] != pictures.evaluation.fingerprint:
         raise InputError(f"--out {job.out} was measured on other images: give the same --images or another --out")
     paper = {
@@ -122,7 +117,7 @@ def _count(job: PaperJob, results: Results) -> None:
 
 
 def _ids(step: Step, bench: Bench) -> list[str]:
-    """The files that can exist at all of what is timed together."""
+    """Return the ids of the files that fit on this machine, of those that are timed together."""
     free = _available_bytes()
     names = [n for n in step.networks if not too_large(n, bench.format, free)]
     return [step.id(n, bench.format, p) for n in names for p in step.precisions]
@@ -139,7 +134,7 @@ def _is_measured(step: Step, bench: Bench, results: Results) -> bool:
 
 
 def _unevaluated(step: Step, results: Results, pictures: _Pictures) -> bool:
-    """Whether accuracy can be measured of the step's network, and was not."""
+    """Whether the accuracy of the step's network can be measured, and was not."""
     if pictures.evaluation.n_labelled == 0 or "int8" not in step.precisions:
         return False
     found = {e.artifact for e in results.evaluations}
@@ -149,7 +144,7 @@ def _unevaluated(step: Step, results: Results, pictures: _Pictures) -> bool:
 
 
 def _left(step: Step, results: Results, pictures: _Pictures) -> bool:
-    """Whether something of a step is to be done; what cannot fit is said here, because no work is needed for that."""
+    """Whether a step has work left. A file that cannot fit is a failure already here: no work is needed to know it."""
     for name in step.networks:
         for format in dict.fromkeys(b.format for b in step.benches):
             if why := too_large(name, format, _available_bytes()):
@@ -246,7 +241,7 @@ def _available_bytes() -> int | None:
 
 
 def _tidy(out: Path, results: Results) -> None:
-    """Delete the files with random weights, gigabytes that no one can use, and what a killed run left half written."""
+    """Delete files with random weights, gigabytes that no one can use, and the half files of a killed run."""
     for a in results.artifacts:
         if a.weights == "random":
             _remove(out / a.path)

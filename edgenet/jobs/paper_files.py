@@ -1,7 +1,7 @@
 """The networks of the paper's comparison counted and written as files, each in a child process.
 
-They are made there: what TensorFlow and two gigabytes of weights take is given back when it ends, and
-where there is not enough memory the child is killed, not the run.
+The memory that TensorFlow and two gigabytes of weights take is free again when the child ends; and where there is not
+enough of it, the system kills the child, not the run.
 """
 
 import multiprocessing
@@ -11,13 +11,14 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgenet.calibration import Recipe, quantize
+from edgenet.calibration import quantize
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export import Source, export_graph, find_source, versions
 from edgenet.export.saved_model import to_saved_model
 from edgenet.images import limit
-from edgenet.jobs.file_factory import Interface, Making
+from edgenet.jobs.file_factory import FileFactory, Interface
 from edgenet.models import zoo
+from edgenet.options import Recipe
 from edgenet.paper import networks
 from edgenet.paper.networks import Counts, counts
 from edgenet.paper.plan import SAVED_MODEL, file_id
@@ -26,11 +27,11 @@ from edgenet.targets import target
 
 T = TypeVar("T")
 
-_FEW_PICTURES = 8  # to calibrate weights that mean nothing
+_FEW_PICTURES = 8  # to calibrate random weights
 
 
 def count_all(names: Sequence[str]) -> tuple[dict[str, Counts], dict[str, str]]:
-    """Count networks in a child process: (by name, why not by name)."""
+    """Count networks in a child process: (counts by name, reasons of failures by name)."""
     return in_child(_count_all, tuple(names))
 
 
@@ -65,13 +66,15 @@ def write(
 
 
 def in_child(work: Callable[..., T], *args: Any) -> T:
-    """Return what `work` does, in a process of its own. Raises what it raises, or DeviceError where it was killed."""
+    """Return work(*args), computed in a process of its own. Raises what it raises, or DeviceError if it was killed."""
     # A fork: this process has not loaded TensorFlow, whose threads would not survive it.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
         try:
             return pool.submit(work, *args).result()
         except BrokenProcessPool:
-            raise DeviceError("its process was killed, most likely because the memory did not suffice") from None
+            raise DeviceError(
+                "its process was killed, most likely for lack of memory: close other programs, or use a larger machine"
+            ) from None
 
 
 def _write(
@@ -93,12 +96,12 @@ def _zoo_maker(name: str, out: Path, calibration: ImageSet) -> Callable[[str, st
     pictures = calibration if real else limit(calibration, _FEW_PICTURES)
     # Corrections cost minutes for the large ones and change no latency: they are for weights that mean something.
     recipe = Recipe() if real else Recipe(corrections=())
-    making = Making(source, pictures, target("auto"), recipe, Interface())
+    factory = FileFactory(source, pictures, target("auto"), recipe, Interface())
 
     def make(format: str, precision: str) -> Artifact:
         if format == SAVED_MODEL:
-            return _saved_model(name, making.network.graph, out, source.weights)
-        return making.export(out, format, precision)
+            return _saved_model(name, factory.network.graph, out, source.weights)
+        return factory.export(out, format, precision)
 
     return make
 

@@ -6,63 +6,30 @@ report.html.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgenet import pipeline
 from edgenet.calibration.image_checks import lint, refuse
-from edgenet.calibration.shared import Recipe
-from edgenet.calibration.training.loop import FOLDER, Settings, check_resumable, identity_of
-from edgenet.calibration.training.qat import WEIGHT_BITS, Distillation
+from edgenet.calibration.training.loop import FOLDER, check_resumable, identity_of
+from edgenet.calibration.training.qat import WEIGHT_BITS
+from edgenet.calibration.training.strategy import check_strategy
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, Source, export_graph, find_source
 from edgenet.images import divide, hold_back, open_images, split, stream
-from edgenet.jobs.file_factory import Interface, Making
-from edgenet.jobs.output_folder import context_of, earlier, exclusive, refuse_another_command, refuse_another_model
+from edgenet.jobs.file_factory import FileFactory, Interface
+from edgenet.jobs.output_folder import context_of, report_page, results_in
+from edgenet.options import Progress, QatJob, Recipe
 from edgenet.report.formatting import percent
 from edgenet.results import Artifact, Evaluation, ImageSet, Results
 from edgenet.targets import target, weight_bits
 
 if TYPE_CHECKING:
     from edgenet.calibration.training.qat import Trained
-    from edgenet.export.graph import Graph
 
 KIND = "qat"  # context["training"]["kind"]
-# Training starts so near to the float network that larger steps undo what the rounding had chosen: its loss rises.
-SETTINGS = Settings(epochs=20, batch=16, learning_rate=1e-4)
-
-
-@dataclass(frozen=True)
-class QatJob:
-    """What one command asks for."""
-
-    model: str
-    out: Path
-    images: str
-    formats: tuple[str, ...] = ("tflite",)
-    io: str = "float32"
-    calibration_images: int = 100
-    train_images: int | None = None  # three quarters of what calibration leaves, by default
-    weight_bits: int | None = None  # 8, or 7 where a format's sums would saturate on the target
-    target: str = "auto"
-    weights: Path | None = None
-    preprocess: str | None = None
-    labels: Path | None = None
-    allow: tuple[str, ...] = ()
-    settings: Settings = SETTINGS
-    distill: Distillation = field(default_factory=Distillation)
-    command: str = ""
-
-    @property
-    def job(self) -> pipeline.Job:
-        """The same as a job of the pipeline, with the two precisions that are compared."""
-        return pipeline.Job(
-            self.model, self.out, self.images, self.formats, ("float32", "int8"), io=self.io, weights=self.weights,
-            calibration_images=self.calibration_images, preprocess=self.preprocess, labels=self.labels,
-            target=self.target, allow=self.allow, command=self.command,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,7 +42,7 @@ class _Parts:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What was measured of one format's two files, and which of them is returned."""
+    """The measurements of one format's two files, and which of them is kept."""
 
     format: str
     kept: str  # "ptq" or "qat"
@@ -92,9 +59,7 @@ class _Choice:
         return {**vars(self), "before": measured(self.before), "after": measured(self.after)}
 
 
-def qat(
-    job: QatJob, progress: pipeline.Progress = lambda *_: None, note: Callable[[str], None] = lambda _: None
-) -> Results:
+def qat(job: QatJob, progress: Progress = lambda *_: None, note: Callable[[str], None] = lambda _: None) -> Results:
     """Do the job and return its results.
 
     Raises:
@@ -102,6 +67,7 @@ def qat(
         MissingDependency: tensorflow-model-optimization or what it needs is not installed.
     """
     pipeline.check(job.job)
+    check_strategy(job.distill.strategy)
     if job.weight_bits is not None and job.weight_bits not in WEIGHT_BITS:
         raise InputError(f"--weight-bits must be one of {', '.join(map(str, WEIGHT_BITS))}, was {job.weight_bits}")
     if job.train_images is not None and job.train_images < 1:
@@ -114,21 +80,15 @@ def qat(
     refuse(findings, job.allow)
     identity = _identity(job, source, parts)
     check_resumable(job.out / FOLDER, identity_of(job.settings, identity))
-    with exclusive(job.out):
-        known = earlier(job.out)
-        refuse_another_command(known, job.out, KIND)
-        refuse_another_model(known, job.out, source.name)
-        results = Results(context=context_of(job.command, job.target, parts.calibration, parts.evaluation))
+    page = report_page(source.class_names)
+    with results_in(job.out, command=KIND, model=source.name, resume=False, page=page) as results:
+        results.context = context_of(job.command, job.target, parts.calibration, parts.evaluation)
         results.context["calibration_findings"] = [asdict(f) for f in findings]
-        making = Making(source, parts.calibration, target(job.target), Recipe(), Interface(job.io))
-        trained = _train(job, making, parts, identity, progress, note)
-        choices = _write(job, making, trained, parts, results, progress)
+        factory = FileFactory(source, parts.calibration, target(job.target), Recipe(), Interface(job.io))
+        trained = _train(job, factory, parts, identity, progress, note)
+        choices = _write(job, factory, trained, parts, results, progress)
         results.context["training"] = _context(job, trained, parts, choices)
-        results.save(job.out)
-        from edgenet.report import write_report
-
-        write_report(results, job.out, source.class_names)
-        return results
+    return results
 
 
 def _split(job: QatJob, source: Source) -> _Parts:
@@ -178,10 +138,10 @@ def _bits(job: QatJob) -> list[int]:
 
 def _train(
     job: QatJob,
-    making: Making,
+    factory: FileFactory,
     parts: _Parts,
     identity: dict[str, Any],
-    progress: pipeline.Progress,
+    progress: Progress,
     note: Callable[[str], None],
 ) -> "Trained":
     from edgenet.calibration.training.augment import load_pictures
@@ -190,9 +150,9 @@ def _train(
     from edgenet.calibration.training.strategy import open_strategy
 
     strategy = open_strategy(job.distill.strategy)
-    shared, folder = making.shared(making.recipe), job.out / FOLDER
+    shared, folder = factory.shared(factory.recipe), job.out / FOLDER
     note(f"calibrating on {len(parts.calibration)} pictures, training on {len(parts.train) + len(parts.calibration)}")
-    preprocessing = making.network.preprocessing
+    preprocessing = factory.network.preprocessing
     return train(
         shared,
         load_pictures((parts.train, parts.calibration), preprocessing, folder),
@@ -205,34 +165,17 @@ def _train(
 
 
 def _write(
-    job: QatJob, making: Making, trained: "Trained", parts: _Parts, results: Results, progress: pipeline.Progress
+    job: QatJob, factory: FileFactory, trained: "Trained", parts: _Parts, results: Results, progress: Progress
 ) -> list[_Choice]:
     """Write and measure both files of each format, and the better one of each under the name that is shipped."""
-    network = making.network
-    calibrations = {"ptq": making.shared(making.recipe).calibration, "qat": trained.calibration}
-    graphs = {"ptq": trained.before, "qat": trained.after}
     kinds = ("ptq", "qat") if trained.outcome.best_epoch > 0 else ("ptq",)
-
-    def export(graph: "Graph", out: Path, format: str, kind: str) -> Artifact:
-        options = {**making.options(format, "int8"), "weight_bits": _bits(job)[0], "training": kind}
-        return export_graph(
-            network, graph, out, format=format, precision="int8", io=job.io, calibration=calibrations[kind],
-            options=options,
-        )  # fmt: skip
-
-    def candidate(format: str, kind: str) -> Artifact:
-        a = export(graphs[kind], job.out / kind, format, kind)
-        name, suffix = a.path.split(".", 1)[0], FORMATS[format].suffix
-        return replace(a, id=f"{name}_{kind}{suffix}", path=f"{kind}/{a.path}")
-
-    floats = {format: making.export(job.out, format, "float32") for format in job.formats}
-    made = {(format, kind): candidate(format, kind) for format in job.formats for kind in kinds}
-    reference = floats[job.formats[0]]
+    floats = {format: factory.export(job.out, format, "float32") for format in job.formats}
+    made = {(format, kind): _candidate(job, factory, trained, format, kind) for format in job.formats for kind in kinds}
     evaluations, failures = evaluate(
         [Candidate(a.id, job.out / a.path, a.sha256) for a in (*floats.values(), *made.values())],
         parts.evaluation,
-        network.preprocessing,
-        reference=reference.id,
+        factory.network.preprocessing,
+        reference=floats[job.formats[0]].id,
         progress=lambda done, total: progress("evaluate", done, total),
     )
     by_id = {e.artifact: e for e in evaluations}
@@ -241,18 +184,38 @@ def _write(
         before, after = (by_id.get(made[format, k].id) if k in kinds else None for k in ("ptq", "qat"))
         kept, why = _choose(before, after, len(kinds) > 1)
         choices.append(_Choice(format, kept, why, before, after))
-        final = export(graphs[kept], job.out, format, kept)
-        others = [made[format, kind] for kind in kinds if kind != kept]
-        for a in (floats[format], final, *others):
-            results.put(a)
+        final = _export(job, factory, trained, job.out, format, kept)
         if (measured := by_id.get(made[format, kept].id)) is not None:
             by_id[final.id] = replace(measured, artifact=final.id, artifact_sha256=final.sha256)
-    for a in results.artifacts:
-        if a.id in by_id:
-            results.put(by_id[a.id])
+        for a in (floats[format], final, *(made[format, kind] for kind in kinds if kind != kept)):
+            results.put(a)
+            if a.id in by_id:
+                results.put(by_id[a.id])
     for failure in failures:
         results.put(failure)
     return choices
+
+
+def _export(job: QatJob, factory: FileFactory, trained: "Trained", out: Path, format: str, kind: str) -> Artifact:
+    """Write the int8 file of a format: "ptq" as it was before training, "qat" as it is after."""
+    before = kind == "ptq"
+    return export_graph(
+        factory.network,
+        trained.before if before else trained.after,
+        out,
+        format=format,
+        precision="int8",
+        io=job.io,
+        calibration=factory.shared(factory.recipe).calibration if before else trained.calibration,
+        options={**factory.options(format, "int8"), "weight_bits": _bits(job)[0], "training": kind},
+    )
+
+
+def _candidate(job: QatJob, factory: FileFactory, trained: "Trained", format: str, kind: str) -> Artifact:
+    """Write OUT/ptq/... or OUT/qat/..., one of the two files that are compared."""
+    a = _export(job, factory, trained, job.out / kind, format, kind)
+    name, suffix = a.path.split(".", 1)[0], FORMATS[format].suffix
+    return replace(a, id=f"{name}_{kind}{suffix}", path=f"{kind}/{a.path}")
 
 
 def _choose(before: Evaluation | None, after: Evaluation | None, better: bool) -> tuple[str, str]:

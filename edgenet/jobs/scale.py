@@ -1,4 +1,4 @@
-"""`edgenet scale`: the network of a family that fills a latency budget on a device, found by measuring there.
+"""`edgenet scale`: search for the network of a family that fills a latency budget on a device, measuring there.
 
 Compound scaling (scaling.py) with latency in the place of multiply-adds, which the EfficientNet paper did not do:
 phi grows until the device takes as long as allowed. Repeats are rounded up and filters to multiples of 8, so latency
@@ -19,67 +19,53 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import DeviceError, GateFailed, InputError
-from edgenet.jobs.output_folder import machine_context
+from edgenet.jobs.output_folder import machine_context, results_in
 from edgenet.models.graph_drawing import Blueprint
-from edgenet.models.scaling import EFFICIENTNET, FAMILIES, Family, Scale, compound, family, scaled_px
-from edgenet.results import Failure, Measurement, Results, atomic_write
+from edgenet.models.scaling import EFFICIENTNET, Family, Scale, compound, family, scaled_px
+from edgenet.options import Progress, ScaleJob
+from edgenet.results import Artifact, Failure, Measurement, Results, atomic_write
 
-TOLERANCE = 0.05  # of the budget: what is promised
+TOLERANCE = 0.05  # of the budget: the promise
 _AIM = 0.02  # the search goes on until the network is as near as this
 _MOST_NETWORKS = 12
 _PHIS = np.arange(-12, 8.01, 0.1)  # a 4,000th of the baseline's multiply-adds to 256 times as many
 _PHI_END = 0.25  # networks so near to an end of phi are the smallest or the largest
 _TILTS = np.linspace(0.8, 1.25, 16)  # factors on the width alone
-_TILT_REACH = 1.7  # times as fast or as slow as on the scale: more than any tilt makes of it
+_TILT_REACH = 1.7  # a tilt makes a network at most so many times as fast or as slow
 _PHIS_TILTED = 6  # those nearest to the budget
 _ATTEMPTS = 3  # at a network that is still within the budget when it is timed again
 _ENOUGH = 4  # networks, after which a search that promises nothing better ends
-_TILT_PRICE = 0.2  # what a network off the compound scale has to be nearer by to be chosen
+_TILT_PRICE = 0.2  # how much nearer a network off the compound scale has to be
 _UNITS_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+Timer = Callable[[str, Path], Measurement]  # (id, file)
 
 
 def parse_budget_ms(text: str) -> float:
     """Return "30ms", "0.5 s" or "900us" in milliseconds.
 
     Raises:
-        InputError: it is no time, or none above 0.
+        InputError: it is not a time, or not above 0.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zµ]+)\s*", text)
     if found is None or found[2] not in _UNITS_MS:
         raise InputError(f"--budget '{text}' is not a time: give a number and ms, s or us, e.g. --budget 30ms")
     budget_ms = float(found[1]) * _UNITS_MS[found[2]]
     if not budget_ms > 0:
-        raise InputError(f"--budget '{text}' is no time at all: give more than 0ms")
+        raise InputError(f"--budget '{text}' is not above 0: give e.g. --budget 30ms")
     return budget_ms
 
 
-@dataclass(frozen=True)
-class ScaleJob:
-    """What `edgenet scale` is asked for.
+def check(job: ScaleJob) -> None:
+    """Raise InputError for an argument that makes no sense."""
+    from edgenet.device_bench.registry import parse
 
-    Raises:
-        InputError: an argument makes no sense.
-    """
-
-    device: str
-    budget: str
-    out: Path
-    family: str = "efficientnet-lite"
-    threads: int = 1
-    command: str = ""
-
-    def __post_init__(self) -> None:
-        from edgenet.device_bench.registry import parse
-
-        parse_budget_ms(self.budget)
-        family(self.family)
-        parse(self.device)
-        if self.threads < 1:
-            raise InputError(f"--threads must be at least 1, was {self.threads}")
-
-    @property
-    def budget_ms(self) -> float:
-        return parse_budget_ms(self.budget)
+    parse_budget_ms(job.budget)
+    family(job.family)
+    parse(job.device)
+    if job.threads < 1:
+        raise InputError(f"--threads must be at least 1, was {job.threads}")
 
 
 @dataclass(frozen=True)
@@ -179,64 +165,81 @@ def _distinct(points: Any) -> list[Point]:
     return list({(p.multiply_adds, p.parameters): p for p in reversed(list(points))}.values())
 
 
-def scale(job: ScaleJob, progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Results:
+def scale(job: ScaleJob, progress: Progress = lambda *_: None) -> Results:
     """Find the network, export it to OUT, time the file that was written, and write OUT/results.json.
 
     The file's weights are random: it proves the latency; its accuracy comes with training. context["scale"] holds
     the proposal and what was measured on the way.
 
     Raises:
-        InputError: the budget cannot be met by any network of the family, or the device only estimates.
+        InputError: no network of the family meets the budget, the device only estimates, or OUT is another command's.
         DeviceError: the device failed.
         GateFailed: no network was within 5 % of the budget; the nearest is exported all the same.
     """
+    check(job)
+    with results_in(job.out, command="scale", resume=False) as results, _timer(job) as timed:
+        best, measured, artifact, final = _fill_budget(job, timed, progress)
+        met = _is_within(final, job)
+        results.context = _context(job, best, measured, final, met)
+        results.put(artifact)
+        results.put(final)
+    if not met:
+        raise GateFailed(
+            f"no {job.family} within 5 % of {parse_budget_ms(job.budget):g} ms on {job.device}: the nearest of "
+            f"{len(measured)}, {artifact.model}, takes {final.median_ms:.2f} ms and was exported; a quieter machine or "
+            "a longer --budget may help"
+        )
+    return results
+
+
+def _fill_budget(job: ScaleJob, timed: Timer, progress: Progress) -> tuple[Point, list[Point], Artifact, Measurement]:
+    """Return the network, all that were measured on the way, its file in OUT, and that file's time.
+
+    A network that misses the budget when its file is timed is not taken: the search begins anew there.
+    """
+    of, budget_ms = family(job.family), parse_budget_ms(job.budget)
+    measured: list[Point] = []
+    best = _point(of, 0.0, 1.0)
+
+    def measure(net: Blueprint) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / _export(net, Path(folder)).path
+            return timed(path.name, path).median_ms
+
+    for attempt in range(_ATTEMPTS):
+        progress("scale", attempt, _ATTEMPTS)
+        best, tried = propose(of, budget_ms, measure, start=best)
+        measured += tried
+        factors = Scale(best.width, best.depth, best.resolution_px / of.resolution_px)
+        name = f"{of.name}-w{best.width:.2f}-d{best.depth:.2f}-{best.resolution_px}px"
+        with tempfile.TemporaryDirectory() as folder:
+            artifact = _export(of.scaled(factors, name), Path(folder))
+            final = timed(artifact.id, Path(folder) / artifact.path)
+            if _is_within(final, job) or attempt == _ATTEMPTS - 1:
+                with atomic_write(job.out / artifact.path) as tmp:
+                    shutil.copyfile(Path(folder) / artifact.path, tmp)
+                break
+    progress("scale", _ATTEMPTS, _ATTEMPTS)
+    return best, measured, artifact, final
+
+
+def _is_within(m: Measurement, job: ScaleJob) -> bool:
+    return abs(m.median_ms / parse_budget_ms(job.budget) - 1) <= TOLERANCE
+
+
+def _export(net: Blueprint, folder: Path) -> Artifact:
+    """Write a network with random weights as a float file."""
     from edgenet.export import export_graph
     from edgenet.export.graph import fingerprint
     from edgenet.export.network import Network, canonical_names, classes_of
     from edgenet.images import Preprocessing
     from edgenet.models.zoo import LITE_MEAN, LITE_STD
 
-    of, budget_ms = FAMILIES[job.family], job.budget_ms
-    measured: list[Point] = []
-    best = _point(of, 0.0, 1.0)
-    with _timer(job) as timed:
-
-        def export(net: Blueprint, folder: Path) -> Any:
-            graph = canonical_names(net.graph())
-            ids, names = classes_of(1000)
-            preprocessing = Preprocessing(net.resolution_px, LITE_MEAN, LITE_STD)
-            network = Network(net.name, graph, preprocessing, ids, names, "random", fingerprint(graph))
-            return export_graph(network, graph, folder, format="tflite", precision="float32")
-
-        def measure(net: Blueprint) -> float:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / export(net, Path(folder)).path
-                return timed(path.name, path).median_ms
-
-        for attempt in range(_ATTEMPTS):
-            progress("scale", attempt, _ATTEMPTS)
-            best, tried = propose(of, budget_ms, measure, start=best)
-            measured += tried
-            factors = Scale(best.width, best.depth, best.resolution_px / of.resolution_px)
-            name = f"{of.name}-w{best.width:.2f}-d{best.depth:.2f}-{best.resolution_px}px"
-            with tempfile.TemporaryDirectory() as folder:
-                artifact = export(of.scaled(factors, name), Path(folder))
-                final = timed(artifact.id, Path(folder) / artifact.path)
-                met = abs(final.median_ms / budget_ms - 1) <= TOLERANCE
-                if met or attempt == _ATTEMPTS - 1:
-                    with atomic_write(job.out / artifact.path) as tmp:
-                        shutil.copyfile(Path(folder) / artifact.path, tmp)
-                    break
-        progress("scale", _ATTEMPTS, _ATTEMPTS)
-    assert best is not None
-    results = Results(context=_context(job, best, measured, final, met), artifacts=[artifact], measurements=[final])
-    results.save(job.out)
-    if not met:
-        raise GateFailed(
-            f"no {of.name} within 5 % of {budget_ms:g} ms on {job.device}: the nearest of {len(measured)}, {name}, "
-            f"takes {final.median_ms:.2f} ms and was exported; a quieter machine or a longer --budget may help"
-        )
-    return results
+    graph = canonical_names(net.graph())
+    ids, names = classes_of(1000)
+    preprocessing = Preprocessing(net.resolution_px, LITE_MEAN, LITE_STD)
+    network = Network(net.name, graph, preprocessing, ids, names, "random", fingerprint(graph))
+    return export_graph(network, graph, folder, format="tflite", precision="float32")
 
 
 def _context(job: ScaleJob, best: Point, measured: list[Point], final: Measurement, met: bool) -> dict[str, Any]:
@@ -245,7 +248,7 @@ def _context(job: ScaleJob, best: Point, measured: list[Point], final: Measureme
         "scale": {
             "family": job.family,
             "device": job.device,
-            "budget_ms": job.budget_ms,
+            "budget_ms": parse_budget_ms(job.budget),
             "met": met,
             **{k: v for k, v in dataclasses.asdict(best).items() if k != "latency_ms"},
             "latency_ms": final.median_ms,
@@ -255,7 +258,7 @@ def _context(job: ScaleJob, best: Point, measured: list[Point], final: Measureme
 
 
 @contextmanager
-def _timer(job: ScaleJob) -> Iterator[Callable[[str, Path], Measurement]]:
+def _timer(job: ScaleJob) -> Iterator[Timer]:
     """Yield what times one file on the job's device, which stays open."""
     from edgenet.device_bench import Request, open_device
 

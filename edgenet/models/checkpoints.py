@@ -44,7 +44,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
 
 
-def read(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Return what `path` holds: a file with a suffix of `READERS`, or a TensorFlow checkpoint's prefix, part or folder.
 
     Raises:

@@ -141,7 +141,7 @@ class Blueprint:
         return self.scaled(x, gate, power=0.29 * x.power, centred=x.centred)
 
     def scaled(self, x: Feature, by: Feature, power: float, centred: bool) -> Feature:
-        """Return the product, of the shape of `x`; `power` and `centred` are what is expected of it."""
+        """Return the product, of the shape of `x`; `power` and `centred` describe it."""
         y = self._emit("MUL", (x.name, by.name), x.size, x.channels, fused(), "MulOptions")
         return Feature(y.name, x.size, x.channels, power, centred)
 

@@ -36,7 +36,7 @@ class Coefficients:
         return self.alpha * self.beta**2 * self.gamma**2
 
 
-EFFICIENTNET = Coefficients(1.2, 1.1, 1.15)  # what the authors' grid search found for B0
+EFFICIENTNET = Coefficients(1.2, 1.1, 1.15)  # the result of the authors' grid search for B0
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ PACKAGES = {
 class Weights:
     """A network's variables: {"layer/variable": float32 array}.
 
-    `provenance` says where they came from, "random" that accuracy means nothing; `sha256` is the file's, or for random
-    ones the arrays'; `notes` are sentences that a user should read.
+    `provenance`: where they came from; where it is "random", accuracy means nothing. `sha256` is the file's, or for
+    random ones the arrays'. `notes` are sentences that a user should read.
     """
 
     arrays: Arrays
@@ -230,7 +230,7 @@ def load(spec: ModelSpec, source: Path | None = None, classes: int = 1000) -> We
         classes: length of the output that the weights must have.
 
     Raises:
-        InputError: there are none to be found, the file is damaged or asks for code to be run, is of another variant or
+        InputError: no file has them, the file is damaged or asks for code to be run, is of another variant or
             number of classes, or an array is missing, unexpected, misshaped or not finite.
         MissingDependency: the package, or a library that reads the file, is not installed.
     """
@@ -238,7 +238,7 @@ def load(spec: ModelSpec, source: Path | None = None, classes: int = 1000) -> We
         source, provenance = _packaged(spec)
     else:
         provenance = ""
-    found = checkpoints.read(source)
+    found = checkpoints.read_checkpoint(source)
     arrays, style, averaged = _named(spec, found.arrays, classes, source)
     notes = found.notes + (("moving averages",) if averaged else ())
     digests = [sha256_of(p) for p in found.files]
@@ -352,7 +352,7 @@ def _explain(style: Style, cleaned: Arrays, spec: ModelSpec, classes: int, probl
 def _float32(name: str, a: np.ndarray, source: Path) -> np.ndarray:
     if a.dtype.kind in "iub?OSUc":
         raise InputError(f"{source}: {name} is {a.dtype}, not a float: give the weights before quantization")
-    with np.errstate(over="ignore"):  # an overflow is an infinity, which is found below
+    with np.errstate(over="ignore"):  # an overflow is an infinity, which is caught below
         out = np.array(a, dtype=np.float32, order="C")
     if not np.isfinite(out).all():
         raise InputError(f"{source}: {name} holds NaN or infinity: the training diverged, give an earlier checkpoint")

@@ -41,7 +41,7 @@ IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A variant: what is built, how its input is made, and what was published of it.
+    """A variant: how it is built, how its input is made, and its published figures.
 
     `params_millions`, `madds_millions`, `top1_percent` and the like are the authors' figures, for 1000 classes at
     `resolution_px`; None where none was published. `madds_millions` counts multiply-adds, which the paper calls FLOPS.

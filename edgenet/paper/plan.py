@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,12 @@ from edgenet.export import FORMATS
 from edgenet.export.graph import LARGEST_BYTES
 from edgenet.export.saved_model import SUFFIX
 from edgenet.models import zoo
+from edgenet.options import PaperJob
 from edgenet.paper.networks import counts
 from edgenet.results import Results
 
 SAVED_MODEL = "savedmodel"
-TABLES = ("2", "3", "4", "5", "7", "lite", "ladder")
-QUICK_TABLES = ("4",)
-# Whom the paper timed against whom: the rival, and the EfficientNet that is as accurate.
+# The pairs that the paper timed: the rival, and the EfficientNet that is as accurate.
 PAIRS = (("resnet-152", "efficientnet-b1"), ("amoebanet-b", "efficientnet-b7"))
 # Which file each runtime reads; TensorFlow is the paper's.
 RUNTIMES = {"tensorflow": SAVED_MODEL, "litert": "tflite", "openvino": "openvino", "onnxruntime": "onnx"}
@@ -43,22 +41,6 @@ _LARGEST_BYTES = {"tflite": LARGEST_BYTES}  # ONNX and OpenVINO keep constants i
 _COPIES = 3  # of the weights in memory while a file is written: the graph's, the writer's, the file's
 _EFFICIENCY = 0.4  # of what a core multiplies at best, that depthwise convolutions leave; for the time plan only
 _BUILD_S, _BUILD_S_PER_MILLION = 25.0, 0.8  # to write all files of a network; for the time plan only
-
-
-@dataclass(frozen=True)
-class PaperJob:
-    """What one command asks for. `tables` empty is all, or with `quick` table 4 without GPipe's network."""
-
-    out: Path
-    tables: tuple[str, ...] = ()
-    quick: bool = False
-    images: str = "sample"
-    devices: tuple[str, ...] = ("local",)
-    command: str = ""
-
-    @property
-    def wanted(self) -> tuple[str, ...]:
-        return self.tables or (QUICK_TABLES if self.quick else TABLES)
 
 
 @dataclass(frozen=True)
@@ -94,7 +76,7 @@ class Step:
 
 
 def steps(job: PaperJob) -> list[Step]:
-    """Return what is to be measured, in order: what the paper measured first, the cheapest first."""
+    """Return the steps in order: first the paper's own measurements, then the networks, the cheapest first."""
     found = []
     if "4" in job.wanted:
         pinned = tuple(Bench("local", runtime, 1, True) for runtime in RUNTIMES)
@@ -126,7 +108,7 @@ def time_plan(planned: Sequence[Step]) -> list[str]:
 
 
 def about(seconds: float) -> str:
-    """Return a duration as one would say it."""
+    """Return a duration as text, in the unit that fits."""
     return (
         f"{seconds:.0f} s"
         if seconds < 90

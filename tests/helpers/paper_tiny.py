@@ -17,7 +17,7 @@ from edgenet.calibration import Recipe
 from edgenet.device_bench.timing import Plan
 from edgenet.images import limit
 from edgenet.jobs import paper, paper_files
-from edgenet.jobs.file_factory import Interface, Making
+from edgenet.jobs.file_factory import FileFactory, Interface
 from edgenet.paper import plan
 from edgenet.results import Artifact, ImageSet
 from edgenet.targets import target
@@ -31,8 +31,8 @@ def maker(name: str, out: Path, calibration: ImageSet | None = None) -> Callable
     weights = "least squares" if name == "efficientnet-lite0" else "random"
     source = replace(tiny.source(), name=name, weights=weights)
     pictures = None if calibration is None else limit(calibration, 4)
-    making = Making(source, pictures, target("auto"), Recipe(corrections=()), Interface())
-    return lambda format, precision: making.export(out, format, precision)
+    factory = FileFactory(source, pictures, target("auto"), Recipe(corrections=()), Interface())
+    return lambda format, precision: factory.export(out, format, precision)
 
 
 def main() -> None:

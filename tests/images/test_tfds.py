@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgenet.errors import InputError, MissingDependency
 from edgenet.images import load_pixels, open_images, tfds
-from edgenet.jobs.finetune import class_folders
+from edgenet.jobs.finetune import classes_of_folder
 from helpers import tiny
 
 datasets = pytest.importorskip("tensorflow_datasets")
@@ -82,7 +82,7 @@ def test_without_a_split_all_are_taken_and_a_secret_label_is_none() -> None:
     images = open_images("tfds:colours", (), [f"class {i}" for i in range(tiny.CLASSES)])
     assert len(images) == 80
     assert images.n_labelled == 76
-    assert class_folders("tfds:colours") == tuple(f"class {i}" for i in range(tiny.CLASSES))
+    assert classes_of_folder("tfds:colours") == tuple(f"class {i}" for i in range(tiny.CLASSES))
 
 
 def test_it_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:

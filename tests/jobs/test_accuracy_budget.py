@@ -13,7 +13,7 @@ from edgenet.errors import InputError
 from edgenet.export import Network
 from edgenet.images import load_pixels
 from edgenet.jobs.accuracy_budget import Budget, _almost_all, _counts, search
-from edgenet.jobs.file_factory import Interface, Making
+from edgenet.jobs.file_factory import FileFactory, Interface
 from edgenet.results import Evaluation, ImageSet
 from edgenet.targets import target
 from helpers import tiny
@@ -27,8 +27,8 @@ def evaluation(**measured: float | None) -> Evaluation:
     return Evaluation("a", "", 10, 10, runtime="litert", **figures)  # type: ignore[arg-type]
 
 
-def making(images: Images, name: str = "generic") -> Making:
-    return Making(tiny.source(), images[0], target(name), Recipe(), Interface())
+def making(images: Images, name: str = "generic") -> FileFactory:
+    return FileFactory(tiny.source(), images[0], target(name), Recipe(), Interface())
 
 
 def test_a_budget_in_points_is_of_top_1_and_of_agreement_where_nothing_is_labelled() -> None:

@@ -15,6 +15,7 @@ from edgenet.device_bench.registry import KINDS, Kind
 from edgenet.errors import DeviceError, InputError
 from edgenet.jobs import bench
 from edgenet.jobs.bench import bench_on, difference, evaluate_on, request_of
+from edgenet.options import BenchJob
 from edgenet.report.bench_text import notes, rows, titles
 from edgenet.results import Evaluation, Failure, Measurement, Results
 
@@ -126,12 +127,12 @@ def test_a_run_with_a_device_that_is_gone_keeps_its_files_and_ends_with_status_3
 
 
 def test_the_options_become_a_request():
-    r = request_of(2, "openvino", "gpu", "1,0", None, False)
+    r = request_of(BenchJob(threads=2, runtime="openvino", delegate="gpu", cores="1,0"))
     assert (r.threads, r.runtime, r.delegate, r.cores) == (2, "openvino", "gpu", (1, 0))
     assert r.plan.min_runs >= 50
     assert r.plan.min_time_s >= 1
-    assert request_of(sustained="10m").plan.sustained_s == 600
-    published = request_of(publish=True).plan
+    assert request_of(BenchJob(sustained="10m")).plan.sustained_s == 600
+    published = request_of(BenchJob(publish=True)).plan
     assert (published.min_runs, published.min_time_s) == (1024, 60)
 
 
@@ -148,7 +149,7 @@ def test_the_options_become_a_request():
 )
 def test_options_that_make_no_sense_are_refused(asked, said):
     with pytest.raises(InputError, match=said):
-        request_of(**asked)
+        request_of(BenchJob(**asked))
 
 
 def test_a_file_is_pinned_to_the_cores_that_were_named(tiny_files):
@@ -289,7 +290,7 @@ def test_the_table_compares_with_the_first_file_of_the_device():
 
 def test_the_notes_tell_the_noise_floor_and_the_published_percentile():
     found = [measured("a", 10, self_ratio=1.004, self_ratio_ci98=(0.99, 1.01))]
-    said = notes(found, request_of(publish=True))
+    said = notes(found, request_of(BenchJob(publish=True)))
     assert any("90th percentile of 100 queries" in s and "10.1\u00a0ms" in s for s in said)
     assert any("first file against itself on local: 1.004 (0.990 to 1.010)" in s for s in said)
 
@@ -307,7 +308,9 @@ def test_a_throttling_file_is_named_with_when_and_by_how_much():
     samples = tuple(int(m * MS) for m in ms for _ in range(100))
     m = Measurement("hot", "local", "litert", 1, samples, tuple(i // 100 for i in range(3000)),
                     tuple(2.0 * i for i in range(30)), sustained_s=60)  # fmt: skip
-    assert any("hot slows down by 30\u00a0% from 24 s on" in s for s in notes([m], request_of(sustained="60s")))
+    assert any(
+        "hot slows down by 30\u00a0% from 24 s on" in s for s in notes([m], request_of(BenchJob(sustained="60s")))
+    )
 
 
 def test_local_keeps_a_file_loaded_until_it_is_closed(tiny_files, tiny_images, tiny_network):

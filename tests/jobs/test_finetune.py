@@ -11,10 +11,11 @@ from edgenet.errors import InputError
 from edgenet.export import find_source
 from edgenet.frameworks import keras
 from edgenet.jobs import finetune as finetune_job
-from edgenet.jobs.finetune import FinetuneJob, class_folders, finetune, fit_head
+from edgenet.jobs.finetune import classes_of_folder, finetune, fit_head
 from edgenet.models.efficientnet import build, get_weights
 from edgenet.models.weights import Weights
 from edgenet.models.zoo import ModelSpec
+from edgenet.options import FinetuneJob
 from edgenet.results import Results
 from helpers import tiny
 
@@ -23,19 +24,19 @@ def test_the_classes_are_the_folders_that_hold_files(tmp_path: Path) -> None:
     tiny.make_folder(tmp_path / "photos", 1)
     (tmp_path / "photos" / "empty").mkdir()
     (tmp_path / "photos" / ".hidden").mkdir()
-    assert class_folders(tmp_path / "photos") == tuple(f"class_{i}" for i in range(5))
+    assert classes_of_folder(tmp_path / "photos") == tuple(f"class_{i}" for i in range(5))
 
 
 def test_a_table_of_labels_gives_the_classes(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,label\na.jpg,cat\nb.jpg,dog\nc.jpg,cat\n")
-    assert class_folders(tmp_path) == ("cat", "dog")
+    assert classes_of_folder(tmp_path) == ("cat", "dog")
 
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "a.png")
     with pytest.raises(InputError, match="has 1 class: finetune needs"):
-        class_folders(tmp_path)
+        classes_of_folder(tmp_path)
 
 
 def test_a_new_head_separates_what_can_be_separated() -> None:
@@ -108,12 +109,12 @@ def test_all_layers_learn_in_any_precision_and_the_file_carries_the_classes(
 
 def test_a_semicolon_table_gives_the_classes_too(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("label;file\ncat;a.jpg\ndog;b.jpg\n")
-    assert class_folders(tmp_path) == ("cat", "dog")
+    assert classes_of_folder(tmp_path) == ("cat", "dog")
 
 
 def test_the_sample_has_no_classes() -> None:
     with pytest.raises(InputError, match="the sample photographs have no classes"):
-        class_folders("sample")
+        classes_of_folder("sample")
 
 
 @pytest.mark.long

@@ -14,6 +14,7 @@ from edgenet.device_bench.timing import Plan
 from edgenet.errors import DeviceError, InputError
 from edgenet.jobs import paper, paper_files
 from edgenet.jobs.paper_files import in_child
+from edgenet.options import PaperJob
 from edgenet.paper.networks import counts, published_name, scaled_counts
 from edgenet.paper.plan import (
     LADDER,
@@ -21,7 +22,6 @@ from edgenet.paper.plan import (
     PAPER_PLAN,
     PAPER_RUNS,
     RUNTIMES,
-    PaperJob,
     about,
     file_id,
     paper_of,

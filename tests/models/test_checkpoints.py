@@ -106,7 +106,7 @@ def test_a_torch_view_into_a_shared_storage_is_read_through_its_strides(tmp_path
     with zipfile.ZipFile(tmp_path / "view.pth", "w") as archive:
         archive.writestr("x/data.pkl", view)
         archive.writestr("x/data/0", numbers.tobytes())
-    read = checkpoints.read(tmp_path / "view.pth").arrays["a"]
+    read = checkpoints.read_checkpoint(tmp_path / "view.pth").arrays["a"]
     assert read.tolist() == [[1, 6], [3, 8], [5, 10]]
 
 
@@ -141,7 +141,7 @@ def test_safetensors_of_half_precision_are_widened(tmp_path: Path) -> None:
     }
     data = b"\x80\x3f\x40\xc0" + np.float16(0.5).tobytes()  # bfloat16 1.0, -3.0
     _save_safetensors(tmp_path / "x.safetensors", header, data)
-    arrays = checkpoints.read(tmp_path / "x.safetensors").arrays
+    arrays = checkpoints.read_checkpoint(tmp_path / "x.safetensors").arrays
     assert arrays["b"].tolist() == [1.0, -3.0]
     assert arrays["h"].tolist() == [[0.5]]
 
@@ -195,7 +195,7 @@ def test_an_hdf5_file_that_points_to_another_file_is_refused(tmp_path: Path) -> 
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("a/kernel", (10,), "f4", external=[(str(tmp_path / "secret.bin"), 0, 40)])
     with pytest.raises(InputError, match="points to another file"):
-        checkpoints.read(tmp_path / "x.h5")
+        checkpoints.read_checkpoint(tmp_path / "x.h5")
 
 
 @pytest.mark.parametrize("spec", [LITE0, B0], ids=["lite0", "b0"])
@@ -262,15 +262,15 @@ def test_any_other_name_in_a_pickle_is_refused(tmp_path: Path, name: str) -> Non
     module, attribute = name.split()
     _save_pickle(tmp_path / "x.pth", f"c{module}\n{attribute}\n.".encode())
     with pytest.raises(InputError, match="refused: the pickle names " + f"{module}.{attribute}".replace(".", r"\.")):
-        checkpoints.read(tmp_path / "x.pth")
+        checkpoints.read_checkpoint(tmp_path / "x.pth")
 
 
 def test_a_pickle_leaves_no_attribute_behind_in_the_process(tmp_path: Path) -> None:
     _save_pickle(tmp_path / "x.pth", b"\x80\x02ccollections\nOrderedDict\n}" + _bit("__setstate__") + _bit(1) + b"sb.")
     with pytest.raises(InputError):
-        checkpoints.read(tmp_path / "x.pth")
+        checkpoints.read_checkpoint(tmp_path / "x.pth")
     _save_zip(tmp_path / "good.pth", {"a": np.ones(3, np.float32)})
-    assert checkpoints.read(tmp_path / "good.pth").arrays["a"].tolist() == [1, 1, 1]
+    assert checkpoints.read_checkpoint(tmp_path / "good.pth").arrays["a"].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_a_pickle_leaves_no_attribute_behind_in_the_process(tmp_path: Path) -> N
 def test_a_pickle_bomb_is_an_input_error(tmp_path: Path, content: bytes) -> None:
     _save_pickle(tmp_path / "x.pth", content)
     with pytest.raises(InputError):
-        checkpoints.read(tmp_path / "x.pth")
+        checkpoints.read_checkpoint(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(
         archive.writestr("x/data.pkl", forged)
         archive.writestr("x/data/0", np.ones(4, np.float32).tobytes())
     with pytest.raises(InputError, match="is damaged"):
-        checkpoints.read(tmp_path / "x.pth")
+        checkpoints.read_checkpoint(tmp_path / "x.pth")
 
 
 @pytest.fixture(scope="module")
@@ -321,11 +321,11 @@ def whole_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_a_file_cut_short_anywhere_is_an_input_error(tmp_path: Path, whole_files: list[Path]) -> None:
     for whole in whole_files:
         data = whole.read_bytes()
-        assert checkpoints.read(whole).arrays["a"].shape == (200,)
+        assert checkpoints.read_checkpoint(whole).arrays["a"].shape == (200,)
         for n in {0, 1, 7, 30, 100, len(data) // 2, len(data) - 300, len(data) - 1}:
             (tmp_path / whole.name).write_bytes(data[:n])
             with pytest.raises(InputError, match=r"damaged or cut short|holds no state dict"):
-                checkpoints.read(tmp_path / whole.name)
+                checkpoints.read_checkpoint(tmp_path / whole.name)
 
 
 def test_a_file_of_flipped_bytes_is_read_or_refused_and_never_crashes(tmp_path: Path, whole_files: list[Path]) -> None:
@@ -338,7 +338,7 @@ def test_a_file_of_flipped_bytes_is_read_or_refused_and_never_crashes(tmp_path: 
                 data[i] = generator.integers(256)
             (tmp_path / whole.name).write_bytes(data)
             try:
-                checkpoints.read(tmp_path / whole.name)
+                checkpoints.read_checkpoint(tmp_path / whole.name)
             except InputError:
                 refused += 1
     assert refused > 60
@@ -354,7 +354,7 @@ def test_text_under_any_suffix_is_an_input_error(tmp_path: Path, suffix: str) ->
 def test_an_npz_with_pickled_objects_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=np.array([{}], dtype=object))
     with pytest.raises(InputError, match="damaged"):
-        checkpoints.read(tmp_path / "x.npz")
+        checkpoints.read_checkpoint(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize("name", ["../outside.index", "/outside.index"])
@@ -382,4 +382,4 @@ def test_a_reader_without_its_library_names_it(
         (tmp_path / file).touch()
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependency, match=rf"needs {package}.*edgenet\[export\]"):
-        checkpoints.read(tmp_path / name)
+        checkpoints.read_checkpoint(tmp_path / name)

@@ -1,0 +1,340 @@
+"""The options of every command: one frozen dataclass a job, one field an option.
+
+A field has the option's name, type, default and help, and nothing else repeats them: cli_options.py makes click's
+options from here, and a recipe (TOML) is read by the same fields. Nothing heavy is imported, so that help is quick.
+"""
+
+# ruff: noqa: RUF009 (`option` and `same_as` return fields, not values)
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edgenet.errors import InputError
+from edgenet.targets import FORMATS
+
+Progress = Callable[[str, int, int], None]  # (what is being done, done, in all)
+
+# Names that several parts of edgenet have to agree on.
+CORRECTIONS = ("equalization", "spare-channels", "reconstruction", "feedback", "bias-correction")
+RANGE_METHODS = ("min-max", "moving-average", "percentile", "mse", "entropy", "auto")
+AUGMENTATIONS = ("flip", "crop", "colour", "mixup")
+STRATEGIES = ("auto", "cpu", "mirrored", "tpu", "multiworker")
+MIXED_PRECISIONS = ("off", "auto", "float16", "bfloat16")
+DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
+TABLES = ("2", "3", "4", "5", "7", "lite", "ladder")  # of the EfficientNet paper, and two of our own
+QUICK_TABLES = ("4",)
+
+
+# ------------------------------------------------------------------------------------------------ a field as an option
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line shows of a field, beside its type and its default."""
+
+    help: str
+    metavar: str = ""
+    name: str = ""  # without "--", where it is not the field's
+    off: str = ""  # the name of the option that switches a flag off
+    path: bool = False  # a text that may be a path, so that it must not be empty
+    with_commas: bool = False  # several values stand in one text; else the option is repeated
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # each stands for these values
+    default: str = ""  # in words, where the field's default is None
+    missing: str = ""  # what to give, where the field has no default
+
+
+class OptionField(NamedTuple):
+    """A field that is an option: `default` is MISSING where it has to be given."""
+
+    name: str
+    type: Any
+    option: Option
+    default: Any
+
+
+def option(help: str, default: Any = MISSING, **more: Any) -> Any:
+    """Return a dataclass field that is an option. `more` is that of `Option`; default_text is its `default`."""
+    more["default"] = more.pop("default_text", "")
+    return field(default=default, metadata={"option": Option(help, **more)})
+
+
+def same_as(job: type, name: str, **changes: Any) -> Any:
+    """Return a field with the default and the option of another job's field, but for `changes` of the default."""
+    of = job.__dataclass_fields__[name]  # type: ignore[attr-defined]
+    return field(default=changes.get("default", of.default), metadata=of.metadata)
+
+
+def option_fields(job: type, defaults: Any = None) -> list[OptionField]:
+    """Return the options of a job's dataclass and of the dataclasses inside it, in order."""
+    found = []
+    for f in fields(job):
+        default = _default(f) if defaults is None else getattr(defaults, f.name)
+        if "option" in f.metadata:
+            found.append(OptionField(f.name, f.type, f.metadata["option"], default))
+        elif dataclasses.is_dataclass(f.type):
+            found += option_fields(f.type, default)  # type: ignore[arg-type]
+    return found
+
+
+def build(job: type, values: Mapping[str, Any]) -> Any:
+    """Return a job with these values of its fields and of the dataclasses inside it. Raises InputError from checks."""
+    own = {}
+    for f in fields(job):
+        if f.name in values:
+            own[f.name] = values[f.name]
+        elif dataclasses.is_dataclass(f.type):
+            names = {inner.name for inner in fields(f.type)} & set(values)
+            own[f.name] = dataclasses.replace(_default(f), **{name: values[name] for name in names})
+    return job(**own)
+
+
+def _default(f: "Field[Any]") -> Any:
+    return f.default if f.default_factory is MISSING else f.default_factory()
+
+
+def _one_of(option: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise InputError(f"unknown {option} '{value}' (valid: {', '.join(valid)})")
+
+
+# --------------------------------------------------------------------------------------------- calibration and training
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the numbers of an integer file are chosen. Every correction can be switched off."""
+
+    method: str = "auto"
+    corrections: tuple[str, ...] = CORRECTIONS
+
+    def __post_init__(self) -> None:
+        _one_of("--calibration-method", self.method, RANGE_METHODS)
+        for c in self.corrections:
+            if c not in CORRECTIONS:
+                raise InputError(f"unknown correction '{c}' (valid: {', '.join(CORRECTIONS)}, or none)")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is trained. `learning_rate` is the peak's."""
+
+    epochs: int = option("Times that each picture is seen.", metavar="N")
+    batch: int = option("Pictures a step, over all devices.", metavar="N")
+    learning_rate: float = option("At its peak.", metavar="R")
+    warmup: float = option("Part of all steps until the learning rate's peak.", 0.1, metavar="F")
+    ema: float = option("Of the weights' exponential average, 0 for none.", 0.98, metavar="F")
+    patience: int = option("Epochs without a better held-back loss before it stops.", 8, metavar="N")
+    seed: int = option("Of everything random.", 0, metavar="N")
+
+    def __post_init__(self) -> None:
+        for name, ok, valid in (
+            ("--epochs", self.epochs >= 1, "at least 1"),
+            ("--batch", self.batch >= 1, "at least 1"),
+            ("--learning-rate", 0 < self.learning_rate < math.inf, "above 0"),
+            ("--warmup", 0 <= self.warmup < 1, "at least 0 and below 1"),
+            ("--ema", 0 <= self.ema < 1, "at least 0 and below 1"),
+            ("--patience", self.patience >= 1, "at least 1"),
+            ("--seed", 0 <= self.seed < 2**31, "from 0 to 2147483647"),
+        ):
+            if not ok:
+                raise InputError(f"{name} must be {valid}, was {getattr(self, name[2:].replace('-', '_'))}")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Return the learning rate of a step, 0 <= step < steps: linear warm-up, then a cosine to zero."""
+        rising = int(self.warmup * steps)
+        if step < rising:
+            return self.learning_rate * (step + 1) / rising
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def check_training(augment: tuple[str, ...], strategy: str, mixed_precision: str) -> None:
+    """Raise InputError for a name that does not exist."""
+    for name in augment:
+        if name not in AUGMENTATIONS:
+            raise InputError(f"unknown augmentation '{name}' (valid: {', '.join(AUGMENTATIONS)}, or none)")
+    _one_of("--strategy", strategy, STRATEGIES)
+    _one_of("--mixed-precision", mixed_precision, MIXED_PRECISIONS)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a quantized network learns from the float one, and which of its numbers may change."""
+
+    temperature: float = option("Of the distillation.", 1.0, metavar="T")
+    labels_weight: float = option("Of the labels beside the float network's answers, 0 to 1.", 0.0, metavar="W")
+    augment: tuple[str, ...] = option(
+        f"{','.join(AUGMENTATIONS)} or none.",
+        ("flip", "crop", "colour"),
+        metavar="LIST",
+        with_commas=True,
+        words={"none": ()},
+    )
+    learn_ranges: bool = option("Whether the ranges of activations learn.", True, off="fixed-ranges")
+    learn_scales: bool = option("Whether the scales of weights learn.", False, off="fixed-scales")
+    strategy: str = option(f"{', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]} (tf.distribute).", "auto", metavar="S")
+    mixed_precision: str = option(f"{', '.join(MIXED_PRECISIONS[:-1])} or {MIXED_PRECISIONS[-1]}.", "auto", metavar="M")
+
+    def __post_init__(self) -> None:
+        check_training(self.augment, self.strategy, self.mixed_precision)
+        if self.temperature <= 0:
+            raise InputError(f"--temperature must be above 0, was {self.temperature}")
+        if not 0 <= self.labels_weight <= 1:
+            raise InputError(f"--labels-weight must be from 0 to 1, was {self.labels_weight}")
+
+
+# --------------------------------------------------------------------------------------------------------------- jobs
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `edgenet run` and `edgenet export` are asked for. A recipe file (TOML) has the same names."""
+
+    model: str
+    out: Path = option(
+        "Folder for what is made; a later run goes on with it.", missing="a folder for what is made, e.g. --out OUT"
+    )
+    images: str | None = option(
+        "Photographs: a folder, the sample, a data set.",
+        None,
+        metavar="DIR|sample|tfds:NAME",
+        path=True,
+        missing="a folder of photographs, e.g. --images photos/",
+    )
+    formats: tuple[str, ...] = option(
+        f"{', '.join(FORMATS)} or all; may be repeated.", ("tflite",), name="format", metavar="F",
+        words={"all": FORMATS},
+    )  # fmt: skip
+    precisions: tuple[str, ...] = option(
+        "float32, float16, weight-only, dynamic, int8 or int16x8; may be repeated.",
+        DEFAULT_PRECISIONS,
+        name="precision",
+        metavar="P",
+    )
+    devices: tuple[str, ...] = option(
+        "Where: local, adb:SERIAL, ssh:USER@HOST, ...; may be repeated.", ("local",), name="device", metavar="D"
+    )
+    calibration_images: int = option("Pictures to calibrate with.", 100, metavar="N")
+    limit: int | None = option("Use only N pictures.", None, metavar="N")
+    threads: int = option("Threads of one inference.", 1, metavar="N")
+    io: str = option("float32 (normalised), uint8 or int8 (raw pixels).", "float32", metavar="TYPE")
+    batch: int | str = option("Pictures an ONNX or OpenVINO file takes at once.", 1, metavar="N|dynamic")
+    logits: bool = option("Logits as a second output of ONNX and OpenVINO files.", False)
+    weights: Path | None = option("Pretrained weights; the zoo's own by default.", None)
+    random_weights: bool = option("Build without trained weights, for latency only.", False)
+    preprocess: str | None = option(
+        "How an own model's input is made: a preset (torch, tf, ...) or settings.", None, metavar="TEXT"
+    )
+    labels: Path | None = option("Names of an own model's classes, one a line.", None)
+    target: str = option("What runs the files: auto, pixel-8, coral, ...", "auto", metavar="NAME")
+    calibration_method: str = option("How ranges are chosen: auto, min-max, mse, ...", Recipe.method, metavar="M")
+    corrections: tuple[str, ...] = option(
+        "What makes up for rounding: all, none, or some by name.",
+        Recipe.corrections,
+        metavar="LIST",
+        with_commas=True,
+        words={"all": CORRECTIONS, "none": ()},
+    )
+    max_accuracy_drop: float | None = option("Search for an int8 file that loses no more.", None, metavar="POINTS")
+    min_sqnr: float | None = option("Search for an int8 file whose logits are as clean as this.", None, metavar="DB")
+    allow: tuple[str, ...] = option(
+        "Calibrate with pictures that are bad in this way; may be repeated.", (), metavar="CODE"
+    )
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class QatJob:
+    """What `edgenet qat` is asked for."""
+
+    model: str
+    out: Path = same_as(Job, "out")
+    images: str = same_as(Job, "images", default=MISSING)
+    formats: tuple[str, ...] = same_as(Job, "formats")
+    io: str = same_as(Job, "io")
+    calibration_images: int = same_as(Job, "calibration_images")
+    train_images: int | None = option(
+        "Pictures to train on.", None, metavar="N", default_text="three quarters of the rest"
+    )
+    weight_bits: int | None = option(
+        "Of the weights.", None, metavar="4|7|8", default_text="8, or 7 where the target's sums saturate"
+    )
+    target: str = same_as(Job, "target")
+    weights: Path | None = same_as(Job, "weights")
+    preprocess: str | None = same_as(Job, "preprocess")
+    labels: Path | None = same_as(Job, "labels")
+    allow: tuple[str, ...] = same_as(Job, "allow")
+    # Training starts so near to the float network that larger steps undo what the rounding had chosen: its loss rises.
+    settings: Settings = field(default=Settings(epochs=20, batch=16, learning_rate=1e-4))
+    distill: Distillation = field(default=Distillation())
+    command: str = ""
+
+    @property
+    def job(self) -> Job:
+        """The same as a job of `edgenet export`, with the two precisions that are compared."""
+        shared = {f.name for f in fields(Job)} & {f.name for f in fields(self)}
+        return Job(**{name: getattr(self, name) for name in shared}, precisions=("float32", "int8"))
+
+
+@dataclass(frozen=True)
+class FinetuneJob:
+    """What `edgenet finetune` is asked for."""
+
+    model: str
+    out: Path = same_as(Job, "out")
+    images: str = same_as(Job, "images", default=MISSING)
+    resolution_px: int | None = option(
+        "Side of the input; the model's own by default.", None, name="resolution", metavar="PX"
+    )
+    weights: Path | None = same_as(Job, "weights")
+    augment: tuple[str, ...] = same_as(Distillation, "augment")
+    strategy: str = same_as(Distillation, "strategy")
+    mixed_precision: str = same_as(Distillation, "mixed_precision")
+    settings: Settings = field(default=Settings(epochs=5, batch=16, learning_rate=0.0005, ema=0.9, patience=3))
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class ScaleJob:
+    """What `edgenet scale` is asked for."""
+
+    device: str = option("Where to measure: local, adb:SERIAL, ...", metavar="D", missing="--device local, say")
+    budget: str = option("What one picture may take: 30ms.", metavar="TIME", missing="--budget 30ms, say")
+    out: Path = same_as(Job, "out")
+    family: str = option("What is scaled.", "efficientnet-lite", metavar="F")
+    threads: int = same_as(Job, "threads")
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class PaperJob:
+    """What `edgenet paper` is asked for. `tables` empty is all, or with `quick` table 4 without GPipe's network."""
+
+    out: Path = same_as(Job, "out")
+    tables: tuple[str, ...] = option(
+        f"{', '.join(TABLES[:-1])} or {TABLES[-1]}; all by default.", (), name="table", metavar="T"
+    )
+    quick: bool = option("Table 4 without GPipe's network, in minutes.", False)
+    images: str = same_as(Job, "images", default="sample")
+    devices: tuple[str, ...] = same_as(Job, "devices")
+    command: str = ""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return self.tables or (QUICK_TABLES if self.quick else TABLES)
+
+
+@dataclass(frozen=True)
+class BenchJob:
+    """How `edgenet bench` is asked to time files."""
+
+    devices: tuple[str, ...] = same_as(Job, "devices")
+    threads: int = same_as(Job, "threads")
+    runtime: str | None = option("litert, onnxruntime or openvino; a format's own by default.", None, metavar="R")
+    delegate: str | None = option("What runs the network there: cpu, gpu, nnapi, npu.", None, metavar="D")
+    cores: str | None = option("Run on these cores only, such as 2,3.", None, metavar="LIST")
+    sustained: str | None = option("Run each file without a pause for so long, such as 10m.", None, metavar="TIME")
+    publish: bool = option("By MLPerf's single-stream rules: 1,024 queries and 60 s at least.", False)
