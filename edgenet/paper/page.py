@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgenet.models.zoo import MODELS
 from edgenet.paper.networks import NAMES, published_name
-from edgenet.paper.plan import LADDER, file_id
+from edgenet.paper.plan import LADDER, file_id, paper_of
 from edgenet.paper.published import table as published
 from edgenet.paper.tables import RUNTIME_NAMES, Cell, Speedup, Table, devices, measurement, published_speedup, speedups
 from edgenet.paper.tables import tables as tables_of
@@ -107,13 +107,13 @@ def page(results: Results, found: Sequence[Table]) -> str:
 
 def _head(results: Results) -> str:
     c = results.context
-    where = f"{c.get('cpu_model', '')}, {str(c.get('created', ''))[:10]}"
+    where = f"{c.cpu_model}, {c.created[:10]}"
     source = (
         'Tan and Le, <a href="https://arxiv.org/abs/1905.11946">EfficientNet: Rethinking Model Scaling for '
         f"Convolutional Neural Networks</a>, measured again. {escape(_RANDOM)}"
     )
     notes = [_KINDS]
-    if c["paper"].get("quick"):
+    if paper_of(results).quick:
         notes.append("A quick run: GPipe's network and the large variants were left out.")
     alert = f'<div class="alert" role="note"><p>{escape(said)}</p></div>' if (said := doubt(results)) else ""
     return (
@@ -177,8 +177,8 @@ def _against_counts(what: str, unit: float, quoted: str, x_label: str, caption: 
         points = []
         for row in published("2"):
             paper_name = str(row["model"])
-            count = results.context["paper"]["counts"].get(names.get(paper_name, ""))
-            x = count[what] / unit if count else row[quoted]
+            count = paper_of(results).counts.get(names.get(paper_name, ""))
+            x = getattr(count, what) / unit if count else row[quoted]
             if isinstance(x, float) and isinstance(row["top1_percent"], float):
                 ours = paper_name.startswith("EfficientNet")
                 title = f"{paper_name}: {x:.3g}, {row['top1_percent']} %"
@@ -224,11 +224,11 @@ _FIGURES: dict[str, Callable[[Results], str]] = {
 
 def _provenance(results: Results) -> str:
     c = results.context
-    versions = ", ".join(f"{k} {v}" for k, v in (c.get("versions") or {}).items())
+    versions = ", ".join(f"{k} {v}" for k, v in c.versions.items())
     facts = [
-        ("Command", c.get("command")), ("Created", c.get("created")), ("Host", c.get("host")),
-        ("CPU", f"{c.get('cpu_model')}, {c.get('cores')} cores"), ("Instruction sets", " ".join(c.get("isa") or [])),
-        ("Versions", f"edgenet {c.get('edgenet_version')}, {versions}"), ("Pictures", c["paper"]["images"]),
+        ("Command", c.command), ("Created", c.created), ("Host", c.host),
+        ("CPU", f"{c.cpu_model}, {c.cores} cores"), ("Instruction sets", " ".join(c.isa)),
+        ("Versions", f"edgenet {c.edgenet_version}, {versions}"), ("Pictures", paper_of(results).images),
     ]  # fmt: skip
     warnings = dict.fromkeys(w for m in results.measurements for w in _warnings(m))
     items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts if v)

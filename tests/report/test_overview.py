@@ -79,7 +79,7 @@ def test_the_table_says_what_the_results_say(precision: str, tmp_path: Path) -> 
 
 def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>\"'&<b>"
-    results = some_results(host=bad, command=["edgenet", bad], cpu_model=bad)
+    results = some_results(host=bad, command=f"edgenet {bad}", cpu_model=bad)
     for precision, *_ in FILES:
         changed(results, precision, "artifacts", model=bad, path=f"{bad}_{precision}.tflite", format=bad, io_dtype=bad)
         changed(results, precision, "measurements", runtime=bad, runtime_version=bad, warnings=(bad,))
