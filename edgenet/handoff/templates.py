@@ -148,8 +148,8 @@ def latency_sentence(m: Measurement, context: Context) -> str:
     """Return what was measured of a file's time."""
     where = f"a computer ({context.cpu_model})".replace(" ()", "") if m.device == "local" else m.device
     threads = f"{m.threads} thread{'s' * (m.threads != 1)}"
-    beware = [w for w in m.warnings if not w.startswith("cannot tell")]  # that is about other files
-    care = f" (with care: {'; '.join(beware)})" if beware else ""
+    beware = "; ".join(w.text for w in m.cautions)
+    care = f" (with care: {beware})" if beware else ""
     return (
         f"{milliseconds(m.median_ms)} median, {milliseconds(m.p90_ms)} p90, by {m.runtime} on {where}, {threads}{care}"
     )

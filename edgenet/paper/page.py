@@ -20,7 +20,7 @@ from edgenet.report.formatting import times
 from edgenet.report.html import escape, figure, listed, section
 from edgenet.report.plots import scatter
 from edgenet.report.plots.bars import Bar, bars
-from edgenet.results import RESULTS_FILE, Measurement, Results, atomic_write
+from edgenet.results import RESULTS_FILE, Results, atomic_write
 
 PAGE_FILE, MARKDOWN_FILE, CSV_FILE = "paper.html", "paper.md", "paper.csv"
 _WIDE_PX, _NARROW_PX = 1160, 350
@@ -69,19 +69,15 @@ def headline(results: Results) -> str:
 def doubt(results: Results) -> str:
     """Return in a sentence how many measurements are not to be trusted, "" where all are."""
     # A network of seconds cannot settle in any sensible warm-up; where that matters there is noise or a drift as well.
-    said = [[w for w in _warnings(m) if not w.startswith("not settled")] for m in results.measurements]
+    said = [[w for w in m.cautions if w.code != "not-settled"] for m in results.measurements]
     doubtful = [warnings for warnings in said if warnings]
     if not doubtful:
         return ""
-    first = doubtful[0][0]
+    first = doubtful[0][0].text
     return (
         f"{len(doubtful)} of {len(results.measurements)} measurements have a warning ({first}, ...): "
         "measure again on a quiet machine, with another --out, before you rely on them."
     )
-
-
-def _warnings(m: Measurement) -> list[str]:
-    return [w for w in m.warnings if not w.startswith("cannot tell")]
 
 
 # ----------------------------------------------------------------------------------------------------------------- HTML
@@ -230,7 +226,7 @@ def _provenance(results: Results) -> str:
         ("CPU", f"{c.cpu_model}, {c.cores} cores"), ("Instruction sets", " ".join(c.isa)),
         ("Versions", f"edgenet {c.edgenet_version}, {versions}"), ("Pictures", paper_of(results).images),
     ]  # fmt: skip
-    warnings = dict.fromkeys(w for m in results.measurements for w in _warnings(m))
+    warnings = dict.fromkeys(w.text for m in results.measurements for w in m.cautions)
     items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts if v)
     items += "".join(f"<dt>Warning</dt><dd>{escape(w)}</dd>" for w in warnings)
     lead = (

@@ -13,7 +13,7 @@ from typing import Any
 from edgenet.device_bench.steadiness import curve, throttling
 from edgenet.report import files as file_tables
 from edgenet.report import training
-from edgenet.report.formatting import MISSING, counted, megabytes, milliseconds, percent, points
+from edgenet.report.formatting import MISSING, counted, failed, megabytes, milliseconds, percent, points
 from edgenet.report.html import View, escape, figure, folded, heading, listed, section, tile
 from edgenet.report.plots import bars, scatter
 from edgenet.report.quantization import calibration, search
@@ -362,7 +362,7 @@ def _thumbnail(view: View, file: str, alt: str) -> str:
 def failures(view: View) -> str:
     """What was asked for and did not come about, each with a remedy."""
     items = "".join(
-        f"<li><b>{escape(f.what)}</b> <small>{escape(f.stage)}</small><p>{escape(f.why)}</p>"
+        f"<li><b>{escape(failed(f))}</b> <small>{escape(f.stage)}</small><p>{escape(f.why)}</p>"
         f"<p>{escape(f.remedy)}</p></li>"
         for f in view.results.failures
     )
