@@ -125,9 +125,9 @@ def export(as_json: bool, **asked: Any) -> None:
                 if a.precision in job.precisions
             ],
         )
-        for finding in results.context.get("calibration_findings", []):
-            if finding["severity"] != "info":
-                click.echo(f"Warning: {finding['message']}; {finding['remedy']}")
+        for finding in results.context.calibration_findings:
+            if finding.severity != "info":
+                click.echo(f"Warning: {finding.message}; {finding.remedy}")
     hold_to_budget(results)
     print_failures(results)
 
@@ -328,7 +328,7 @@ def report(folder: Path, as_json: bool) -> None:
 
     results = Results.load(folder)
     _write_report(results, folder)
-    if "training" in results.context:
+    if results.context.training:
         print_trained(results, folder, as_json)
     else:
         print_run(results, folder, as_json)
@@ -356,6 +356,7 @@ def paper(as_json: bool, **asked: Any) -> None:
     """
     from edgenet.jobs.paper import run as run_job
     from edgenet.paper.page import PAGE_FILE, headline
+    from edgenet.report.formatting import failed
 
     job = job_of(PaperJob, asked)
     with Progress() as progress:
@@ -366,7 +367,7 @@ def paper(as_json: bool, **asked: Any) -> None:
         click.echo(f"{headline(results)}\n\nThe page: {job.out / PAGE_FILE}")
         for f in results.failures:
             if f.stage == "fit":  # known before anything ran, and a row of the page
-                click.echo(f"Note: {f.what} was not measured: {f.why}")
+                click.echo(f"Note: {failed(f)} was not measured: {f.why}")
     results.failures = [f for f in results.failures if f.stage != "fit"]
     print_failures(results)
 

@@ -45,7 +45,8 @@ def print_trained(results: "Results", out: Path, as_json: bool) -> None:
         print_json(results.to_json())
     else:
         print_evaluations(results)
-        click.echo(verdict(results.context["training"]))
+        if training := results.context.training:
+            click.echo(verdict(training))
         click.echo(f"\nThe report: {out / 'report.html'}")
     print_failures(results)
 
@@ -67,7 +68,7 @@ def print_evaluations(results: "Results") -> None:
         ("file", "pictures", "top-1", "95 %", "top-5", "agreement", "lost", "fixed / broken", "McNemar p", "SQNR dB"),
         rows,
     )
-    for warning in dict.fromkeys(w for e in results.evaluations for w in e.warnings):
+    for warning in dict.fromkeys(w.text for e in results.evaluations for w in e.warnings):
         click.echo(f"Note: {warning}")
 
 
@@ -143,18 +144,20 @@ def print_device_evaluations(results: "Results") -> None:
 
 def print_failures(results: "Results") -> None:
     """Print each failure on stderr in a line; exit with 3 where there was one."""
+    from edgenet.report.formatting import failed
+
     for f in results.failures:
-        click.echo(f"edgenet: {f.stage} {f.what} failed: {f.why}; {f.remedy}", err=True)
+        click.echo(f"edgenet: {f.stage} {failed(f)} failed: {f.why}; {f.remedy}", err=True)
     if results.failures:
         sys.exit(3)
 
 
 def hold_to_budget(results: "Results") -> None:
     """Raise GateFailed where a search ended outside its budget."""
-    missed = [(format, s) for format, s in results.context.get("search", {}).items() if not s["met"]]
+    missed = [(format, s) for format, s in results.context.search.items() if not s.met]
     if missed:
         format, s = missed[0]
-        raise GateFailed(f"no int8 file in {format} has {s['budget']}; {len(s['steps'])} were tried, the best was kept")
+        raise GateFailed(f"no int8 file in {format} has {s.budget}; {len(s.steps)} were tried, the best was kept")
 
 
 def print_json(value: Any) -> None:

@@ -6,22 +6,23 @@ is missing or no longer fits. Two runs never share an output folder.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS
-from edgenet.calibration.summary import calibration_context
+from edgenet.calibration.summary import calibration_record
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.images import Preprocessing, limit, open_images, split, stream
 from edgenet.jobs.accuracy_budget import Budget, Search, searches
 from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Interface
-from edgenet.jobs.output_folder import context_of, report_page, results_in
+from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
+from edgenet.records import Context, Finding
 from edgenet.results import (
     Artifact,
     Estimate,
@@ -33,9 +34,6 @@ from edgenet.results import (
     sha256_of,
 )
 from edgenet.targets import check_formats, target
-
-if TYPE_CHECKING:
-    from edgenet.calibration.image_checks import Finding
 
 REFERENCE_PRECISION = "float32"
 
@@ -72,12 +70,15 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
     return results
 
 
-def _note_context(job: Job, images: _Images, findings: "list[Finding]", results: Results) -> None:
+def _note_context(job: Job, images: _Images, findings: list[Finding], results: Results) -> None:
     """Write into the results how this run is made. What describes files of an earlier run, which may stay, is kept."""
     results.failures.clear()
-    kept: dict[str, Any] = {k: results.context[k] for k in ("calibration", "search") if k in results.context}
-    results.context = {**kept, **context_of(job.command, job.target, images.calibration, images.evaluation)}
-    results.context["calibration_findings"] = [asdict(f) for f in findings]
+    results.context = replace(
+        context_of(job.command, job.target, images.calibration, images.evaluation),
+        calibration=results.context.calibration,
+        search=results.context.search,
+        calibration_findings=tuple(findings),
+    )
 
 
 def check(job: Job) -> None:
@@ -162,7 +163,7 @@ def _open(job: Job, source: Source, only_export: bool) -> _Images:
     return _Images(calibration, evaluation)
 
 
-def _lint(job: Job, source: Source, images: _Images) -> "list[Finding]":
+def _lint(job: Job, source: Source, images: _Images) -> list[Finding]:
     """Look at the calibration pictures, if any are needed, before anything is written; stop where they are bad."""
     from edgenet.calibration.image_checks import lint, refuse
 
@@ -191,7 +192,7 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
         results.save(job.out)
     progress("export", len(wanted), len(wanted))
     if not budget:
-        results.context.pop("search", None)
+        results.context = replace(results.context, search={})
     _drop_files_of_other_inputs(factory, wanted, results)
 
 
@@ -212,19 +213,19 @@ def _write(
     try:
         if find is not None and precision == "int8":
             found = find(format)
-            results.context.setdefault("search", {})[format] = found.to_json()
-            artifact = factory.export(job.out, format, precision, found.variant, found.budget)
+            results.context = replace(results.context, search={**results.context.search, format: found.record})
+            artifact = factory.export(job.out, format, precision, found.variant, found.record.budget)
         else:
             artifact = factory.export(job.out, format, precision)
         results.put(artifact)
         if shared := factory.calibration_of(artifact):
-            results.context["calibration"] = calibration_context(shared)
+            results.context = replace(results.context, calibration=calibration_record(shared))
     except InputError:
         raise
     except EdgenetError as e:
         # What an earlier run left under this name is not what was asked for.
         results.artifacts = [a for a in results.artifacts if a.id != id]
-        results.put(Failure("export", id, str(e), "see docs/troubleshooting.md"))
+        results.put(Failure("export", id, why=str(e), remedy="see docs/troubleshooting.md"))
 
 
 def _drop_files_of_other_inputs(factory: FileFactory, wanted: Sequence[tuple[str, str]], results: Results) -> None:
@@ -292,7 +293,8 @@ def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> 
             lambda done, total: progress("bench", done, total),
         )
     except InputError as e:  # the device cannot do what was asked; the files are good all the same
-        found, failures = [], [Failure("bench", devices[0], str(e), "choose another --device")]
+        found = []
+        failures = [Failure("bench", device=devices[0], why=str(e), remedy="choose another --device")]
     _put(job, results, found, failures)
 
 
@@ -322,6 +324,7 @@ class Described:
 
     id: str
     path: Path
+    precision: str
     preprocessing: Preprocessing
     class_ids: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -343,7 +346,8 @@ def describe(path: Path) -> Described:
         )
     classes = found.outputs[0].shape[-1]
     ids, names = class_labels(classes, None, labels_in(path))
-    return Described(path.name, path, Preprocessing.from_json(found.edgenet["preprocessing"]), ids, names)
+    preprocessing = Preprocessing.from_json(found.edgenet["preprocessing"])
+    return Described(path.name, path, found.precision, preprocessing, ids, names)
 
 
 def evaluate_files(
@@ -385,13 +389,14 @@ def evaluate_files(
             first.preprocessing,
             lambda done, total: progress("evaluate", done, total),
         )
-        return Results(context={"images": pictures.root}, evaluations=evaluations, failures=failures)
-    base = str(reference) if reference else next((str(f.path) for f in files if "float32" in f.path.name), None)
+        return Results(Context(images=images_record(None, pictures)), evaluations=evaluations, failures=failures)
+    floating = next((f.path for f in files if f.precision == REFERENCE_PRECISION), None)
+    base = reference or floating
     evaluations, failures = evaluate(
         [Candidate(str(f.path), f.path, sha256_of(f.path)) for f in files],
         pictures,
         first.preprocessing,
-        reference=base,
+        reference=str(base) if base else None,
         progress=lambda done, total: progress("evaluate", done, total),
     )
-    return Results(context={"images": pictures.root}, evaluations=evaluations, failures=failures)
+    return Results(Context(images=images_record(None, pictures)), evaluations=evaluations, failures=failures)

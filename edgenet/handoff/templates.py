@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from edgenet.handoff.deployed import Deployed
 from edgenet.images import Preprocessing
+from edgenet.records import Context
 from edgenet.report.formatting import interval, megabytes, milliseconds, percent
 from edgenet.results import Evaluation, Measurement, TensorInfo
 
@@ -144,13 +144,12 @@ def accuracy_sentence(e: Evaluation) -> str:
     return f"{', '.join(said) or f'{e.n_images} pictures without labels'} by {e.runtime}"
 
 
-def latency_sentence(m: Measurement, context: Mapping[str, Any]) -> str:
+def latency_sentence(m: Measurement, context: Context) -> str:
     """Return what was measured of a file's time."""
-    cpu = context.get("cpu_model")
-    where = f"a computer ({cpu})" if m.device == "local" else m.device
+    where = f"a computer ({context.cpu_model})".replace(" ()", "") if m.device == "local" else m.device
     threads = f"{m.threads} thread{'s' * (m.threads != 1)}"
-    beware = [w for w in m.warnings if not w.startswith("cannot tell")]  # that is about other files
-    care = f" (with care: {'; '.join(beware)})" if beware else ""
+    beware = "; ".join(w.text for w in m.cautions)
+    care = f" (with care: {beware})" if beware else ""
     return (
         f"{milliseconds(m.median_ms)} median, {milliseconds(m.p90_ms)} p90, by {m.runtime} on {where}, {threads}{care}"
     )

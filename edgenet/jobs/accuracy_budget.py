@@ -6,9 +6,8 @@ stays in the results with its reason and its cost.
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edgenet import device_bench
 from edgenet.calibration import SharedCalibration
@@ -18,6 +17,7 @@ from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import limit
 from edgenet.jobs.file_factory import FileFactory, Variant
 from edgenet.options import Progress, Recipe
+from edgenet.records import SearchRecord, SearchStep, Sensitivity
 from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
 
 MAX_PICTURES = 1000  # for each step; the file that is kept is measured on all
@@ -61,37 +61,12 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One file of the search."""
-
-    n: int
-    what: str
-    why: str
-    met: bool
-    drop: float | None
-    agreement: float | None
-    sqnr_db: float | None
-    median_ms: float | None
-    size_bytes: int
-    exceptions: dict[str, str] = field(default_factory=dict)
-    artifact: str | None = None
-
-
-@dataclass(frozen=True)
 class Search:
     """How a budget was met, or not. `variant` makes the file that was kept."""
 
     format: str
-    budget: str
-    met: bool
-    steps: tuple[Step, ...]
-    sensitivity: tuple[dict[str, Any], ...]
+    record: SearchRecord
     variant: Variant
-
-    def to_json(self) -> dict[str, Any]:
-        out = asdict(self)
-        del out["variant"], out["format"]
-        return out
 
 
 # (outputs of a layer's operators, SQNR of the logits in dB where this layer alone is rounded), worst first.
@@ -147,7 +122,7 @@ def search(
         InputError: there are no pictures, or the format has no int8.
     """
     pictures = limit(images, MAX_PICTURES) if len(images) > MAX_PICTURES else images
-    steps: list[Step] = []
+    steps: list[SearchStep] = []
     ranked: Layers = []
     best: tuple[float, Variant] = (float("-inf"), Variant(factory.recipe, {}))
     with tempfile.TemporaryDirectory(prefix="edgenet-") as name:
@@ -159,7 +134,7 @@ def search(
             met = budget.met_by(e)
             why = attempt.why or _missed(steps[-1], budget)
             steps.append(
-                Step(len(steps) + 1, attempt.what, why, met, e.top1_drop, e.agreement, e.sqnr_db,
+                SearchStep(len(steps) + 1, attempt.what, why, met, e.top1_drop, e.agreement, e.sqnr_db,
                      m.median_ms if m else None, artifact.size_bytes, dict(attempt.variant.exceptions))
             )  # fmt: skip
             progress(f"search {format}", len(steps), len(steps) + (not met))
@@ -169,21 +144,15 @@ def search(
             if met:
                 break
     kinds = {op.outputs[0]: op.kind for op in factory.network.graph.ops}
-    return Search(
-        format,
-        budget.text,
-        steps[-1].met,
-        tuple(steps),
-        tuple({"name": layer[0], "kind": kinds.get(layer[0], ""), "sqnr_db": db} for layer, db in ranked),
-        best[1],
-    )
+    costs = tuple(Sensitivity(layer[0], kinds.get(layer[0], ""), db) for layer, db in ranked)
+    return Search(format, SearchRecord(budget.text, steps[-1].met, tuple(steps), costs), best[1])
 
 
 def _attempts(factory: FileFactory, format: str, earlier: "Search | None", progress: Progress) -> Iterator[_Attempt]:
     """Yield what to try, the cheapest file first. Each is worked out when it is asked for: the later ones take long."""
     corrected = factory.recipe
     if earlier is not None:
-        what = earlier.steps[-1].what
+        what = earlier.record.steps[-1].what
         yield _Attempt(earlier.variant, what, f"the search for {earlier.format} ended with it")
     plain = Variant(Recipe(corrected.method, ()), {})
     yield _Attempt(plain, "int8, each weight rounded to the nearest", "the cheapest file")
@@ -238,7 +207,7 @@ def _named(precision: str) -> str:
     return words.get(precision, precision)
 
 
-def _missed(step: Step, budget: Budget) -> str:
+def _missed(step: SearchStep, budget: Budget) -> str:
     """Return why there is a next step."""
     if budget.min_sqnr_db is not None:
         return f"{step.sqnr_db or 0:.1f} dB is short of {budget.min_sqnr_db:g}"

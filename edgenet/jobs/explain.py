@@ -59,7 +59,7 @@ def explain(
         try:
             found.append(_profiled(m, request))
         except EdgenetError as e:
-            failures.append(Failure("explain", m.artifact, str(e), _REMEDY))
+            failures.append(Failure("explain", m.artifact, m.device, why=str(e), remedy=_REMEDY))
         if progress is not None:
             progress(i + 1, len(measured))
     info = local_info()

@@ -2,12 +2,12 @@
 
 The paper's section 5.3. What it writes: OUT/MODEL-finetuned.tflite, a float file with batch norm folded that carries
 its classes and its preprocessing, so that `edgenet qat`, `export` and `run` take it as it is; OUT/training (checkpoints
-and TensorBoard logs); results.json with context["training"], and report.html.
+and TensorBoard logs); results.json with context.training, and report.html.
 """
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,13 @@ from edgenet.models import weights as weights_module
 from edgenet.models import zoo
 from edgenet.models.weights import Weights
 from edgenet.options import FinetuneJob, Progress, check_training
+from edgenet.records import PictureCounts, Score
 from edgenet.results import ImageSet, Results
 
 if TYPE_CHECKING:
     from edgenet.calibration.training.augment import Pictures
 
-KIND = "finetune"  # context["training"]["kind"]
+KIND = "finetune"  # of the TrainingRecord
 SUFFIX = "-finetuned"  # of the model's name
 EVALUATION = 0.2  # of the pictures
 HEAD_STEPS, HEAD_RATE, HEAD_DECAY = 300, 0.01, 1e-4
@@ -67,17 +68,15 @@ def finetune(
         results.context = context_of(job.command, "auto", None, task.evaluation)
         arrays, outcome, before = _train(job, task, identity, progress, note)
         _write(job, task, arrays, results, progress)
-        results.context["training"] = {
-            "kind": KIND,
-            **outcome.to_json(),
-            "before": {"held_back_accuracy_of_the_new_head": before},
-            "after": {"top1": results.evaluations[0].top1 if results.evaluations else None},
-            "pictures": {
-                "train": len(task.train), "held_back": len(task.held_back), "evaluation": len(task.evaluation),
-            },
-            "classes": len(task.classes),
-            "settings": asdict(job.settings),
-        }  # fmt: skip
+        record = outcome.record(
+            KIND,
+            job.settings,
+            before=Score(held_back_accuracy_of_the_new_head=before),
+            after=Score(top1=results.evaluations[0].top1 if results.evaluations else None),
+            pictures=PictureCounts(len(task.train), len(task.held_back), len(task.evaluation)),
+            classes=len(task.classes),
+        )
+        results.context = replace(results.context, training=record)
     return results
 
 

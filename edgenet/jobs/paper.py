@@ -8,7 +8,7 @@ results.json is written after each measurement; the same command goes on after t
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,8 @@ from edgenet.models import zoo
 from edgenet.options import TABLES, PaperJob, Progress
 from edgenet.paper.networks import NAMES, scaled_counts
 from edgenet.paper.page import write_pages
-from edgenet.paper.plan import LADDER, PAIRS, Bench, Step, file_id, steps, time_plan, too_large
+from edgenet.paper.plan import LADDER, PAIRS, Bench, Step, file_id, paper_of, steps, time_plan, too_large
+from edgenet.records import PaperRecord
 from edgenet.results import Artifact, Estimate, Failure, ImageSet, Measurement, Results, files_of
 
 CALIBRATION_IMAGES = 100
@@ -84,22 +85,24 @@ def _open(images: str) -> _Pictures:
 
 
 def _context(job: PaperJob, pictures: _Pictures, results: Results) -> None:
-    earlier = results.context.get("paper")
-    if earlier and earlier["images"] != pictures.evaluation.fingerprint:
+    earlier = results.context.paper
+    if earlier and earlier.images != pictures.evaluation.fingerprint:
         raise InputError(f"--out {job.out} was measured on other images: give the same --images or another --out")
-    paper = {
-        "images": pictures.evaluation.fingerprint,
-        "counts": (earlier or {}).get("counts", {}),
-        "tables": sorted({*(earlier or {}).get("tables", ()), *job.wanted}, key=TABLES.index),
-        "quick": job.quick and (earlier or {}).get("quick", True),
-    }
-    results.context = {**machine_context(job.command), "paper": paper}
+    asked = {*(earlier.tables if earlier else ()), *job.wanted}
+    paper = PaperRecord(
+        images=pictures.evaluation.fingerprint,
+        counts=earlier.counts if earlier else {},
+        tables=tuple(table for table in TABLES if table in asked),
+        quick=job.quick and (earlier is None or earlier.quick),
+    )
+    results.context = replace(machine_context(job.command), paper=paper)
     results.failures.clear()
 
 
 def _count(job: PaperJob, results: Results) -> None:
     """Count the networks of the tables that are wanted, and the scaled ones of tables 3 and 7."""
-    known = results.context["paper"]["counts"]
+    paper = paper_of(results)
+    known = dict(paper.counts)
     wanted = {name for pair in PAIRS for name in pair if "4" in job.wanted}
     if "2" in job.wanted:
         wanted |= {*NAMES, *LADDER}
@@ -107,12 +110,13 @@ def _count(job: PaperJob, results: Results) -> None:
         wanted |= set(LADDER)
     if missing := sorted(wanted - set(known)):
         found, problems = count_all(missing)
-        known.update({name: asdict(count) for name, count in found.items()})
+        known.update(found)
         for name, why in problems.items():
-            results.put(Failure("count", name, why, "see docs/paper.md"))
+            results.put(Failure("count", name, why=why, remedy="see docs/paper.md"))
     for table in ("3", "7"):
         if table in job.wanted:
-            known.update({key: asdict(found) for key, found in scaled_counts(table).items()})
+            known.update(scaled_counts(table))
+    results.context = replace(results.context, paper=replace(paper, counts=known))
     results.save(job.out)
 
 
@@ -149,8 +153,8 @@ def _left(step: Step, results: Results, pictures: _Pictures) -> bool:
         for format in dict.fromkeys(b.format for b in step.benches):
             if why := too_large(name, format, _available_bytes()):
                 for precision in step.precisions:
-                    what = step.id(name, format, precision)
-                    results.put(Failure("fit", what, why, "the other runtimes hold it, or a machine with more memory"))
+                    remedy = "the other runtimes hold it, or a machine with more memory"
+                    results.put(Failure("fit", step.id(name, format, precision), why=why, remedy=remedy))
     return not all(_is_measured(step, b, results) for b in step.benches) or _unevaluated(step, results, pictures)
 
 
@@ -185,10 +189,11 @@ def _write(step: Step, ids: Sequence[str], folder: Path, pictures: _Pictures, re
             artifacts, failures = write(name, files, folder, pictures.calibration)
         except EdgenetError as e:
             artifacts = []
-            failures = [Failure("export", step.id(name, f, p), str(e), "see docs/paper.md") for f, p in files]
+            why, remedy = str(e), "see docs/paper.md"
+            failures = [Failure("export", step.id(name, f, p), why=why, remedy=remedy) for f, p in files]
         inside = f"{step.group}/" if step.group else ""
         made += [replace(a, id=f"{inside}{a.id}", path=f"files/{inside}{a.path}") for a in artifacts]
-        failures = [replace(f, what=f"{inside}{f.what.removeprefix(inside)}") for f in failures]
+        failures = [replace(f, artifact=f"{inside}{f.artifact.removeprefix(inside)}") for f in failures]
         for failure in failures:
             results.put(failure)
     for a in made:
@@ -204,11 +209,11 @@ def _time(bench: Bench, plan: Plan, files: Sequence[tuple[str, Path]], pictures:
         with open_device(bench.device) as device:
             found, failures = device.bench(files, request)
     except EdgenetError as e:
-        failures = [Failure("bench", bench.device, str(e), "see `edgenet devices`")]
+        failures = [Failure("bench", device=bench.device, why=str(e), remedy="see `edgenet devices`")]
     for item in found:
         results.put(item)
     for failure in failures:
-        results.put(replace(failure, what=f"{failure.what} in {bench.runtime or bench.device}"))
+        results.put(replace(failure, runtime=bench.runtime or ""))
 
 
 def _evaluate(artifacts: Sequence[Artifact], out: Path, pictures: _Pictures, results: Results) -> None:

@@ -20,8 +20,9 @@ from edgenet.jobs.file_factory import FileFactory, Interface
 from edgenet.models import zoo
 from edgenet.options import Recipe
 from edgenet.paper import networks
-from edgenet.paper.networks import Counts, counts
+from edgenet.paper.networks import counts
 from edgenet.paper.plan import SAVED_MODEL, file_id
+from edgenet.records import Counts
 from edgenet.results import Artifact, Failure, ImageSet, sha256_of, size_of
 from edgenet.targets import target
 
@@ -86,7 +87,8 @@ def _write(
         try:
             artifacts.append(make(format, precision))
         except EdgenetError as e:
-            failures.append(Failure("export", file_id(name, format, precision), str(e), "see docs/paper.md"))
+            id = file_id(name, format, precision)
+            failures.append(Failure("export", id, why=str(e), remedy="see docs/paper.md"))
     return artifacts, failures
 
 

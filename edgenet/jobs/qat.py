@@ -1,7 +1,7 @@
 """`edgenet qat`: post-training files -> training -> trained files, measured on the same pictures; the better stays.
 
 What it writes: OUT/MODEL_int8.* (the better of both), OUT/ptq and OUT/qat (each by itself), OUT/MODEL_float32.*
-that all are compared with, OUT/training (checkpoints, TensorBoard logs), results.json with context["training"], and
+that all are compared with, OUT/training (checkpoints, TensorBoard logs), results.json with context.training, and
 report.html.
 """
 
@@ -22,6 +22,7 @@ from edgenet.images import divide, hold_back, open_images, split, stream
 from edgenet.jobs.file_factory import FileFactory, Interface
 from edgenet.jobs.output_folder import context_of, report_page, results_in
 from edgenet.options import Progress, QatJob, Recipe
+from edgenet.records import Likeness, PictureCounts, Score, TrainedFile, TrainingRecord
 from edgenet.report.formatting import percent
 from edgenet.results import Artifact, Evaluation, ImageSet, Results
 from edgenet.targets import target, weight_bits
@@ -29,7 +30,7 @@ from edgenet.targets import target, weight_bits
 if TYPE_CHECKING:
     from edgenet.calibration.training.qat import Trained
 
-KIND = "qat"  # context["training"]["kind"]
+KIND = "qat"  # of the TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,13 @@ class _Choice:
     before: Evaluation | None
     after: Evaluation | None  # the trained file's; None where no epoch was better than step 0
 
-    def to_json(self) -> dict[str, Any]:
-        numbers = ("agreement", "agreement_ci95", "top1", "sqnr_db", "n_images")
+    @property
+    def record(self) -> TrainedFile:
+        return TrainedFile(self.format, self.kept, self.why, _score(self.before), _score(self.after))
 
-        def measured(e: Evaluation | None) -> dict[str, Any] | None:
-            return None if e is None else {n: getattr(e, n) for n in numbers}
 
-        return {**vars(self), "before": measured(self.before), "after": measured(self.after)}
+def _score(e: Evaluation | None) -> Score | None:
+    return None if e is None else Score(e.agreement, e.agreement_ci95, e.top1, e.sqnr_db, e.n_images)
 
 
 def qat(job: QatJob, progress: Progress = lambda *_: None, note: Callable[[str], None] = lambda _: None) -> Results:
@@ -82,12 +83,12 @@ def qat(job: QatJob, progress: Progress = lambda *_: None, note: Callable[[str],
     check_resumable(job.out / FOLDER, identity_of(job.settings, identity))
     page = report_page(source.class_names)
     with results_in(job.out, command=KIND, model=source.name, resume=False, page=page) as results:
-        results.context = context_of(job.command, job.target, parts.calibration, parts.evaluation)
-        results.context["calibration_findings"] = [asdict(f) for f in findings]
+        context = context_of(job.command, job.target, parts.calibration, parts.evaluation)
+        results.context = replace(context, calibration_findings=tuple(findings))
         factory = FileFactory(source, parts.calibration, target(job.target), Recipe(), Interface(job.io))
         trained = _train(job, factory, parts, identity, progress, note)
         choices = _write(job, factory, trained, parts, results, progress)
-        results.context["training"] = _context(job, trained, parts, choices)
+        results.context = replace(results.context, training=_record(job, trained, parts, choices))
     return results
 
 
@@ -236,20 +237,19 @@ def _choose(before: Evaluation | None, after: Evaluation | None, better: bool) -
     return "qat", "the held-back pictures came nearer to the float network"
 
 
-def _context(job: QatJob, trained: "Trained", parts: _Parts, choices: list[_Choice]) -> dict[str, Any]:
-    files = [choice.to_json() for choice in choices]
+def _record(job: QatJob, trained: "Trained", parts: _Parts, choices: list[_Choice]) -> TrainingRecord:
+    files = tuple(choice.record for choice in choices)
     first = files[0]
-    return {
-        "kind": KIND,
-        **trained.outcome.to_json(),
-        "before": first["before"],
-        "after": first["after"] or first["before"],
-        "kept": first["kept"],
-        "why": first["why"],
-        "files": files,
-        "simulated_like_file": {"before": trained.matches_before, "after": trained.matches_after},
-        "pictures": {name: len(part) for name, part in vars(parts).items()},
-        "settings": asdict(job.settings),
-        "distillation": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(job.distill).items()},
-        "weight_bits": _bits(job)[0],
-    }
+    return trained.outcome.record(
+        KIND,
+        job.settings,
+        before=first.before,
+        after=first.after or first.before,
+        kept=first.kept,
+        why=first.why,
+        files=files,
+        simulated_like_file=Likeness(trained.matches_before, trained.matches_after),
+        pictures=PictureCounts(**{name: len(part) for name, part in vars(parts).items()}),
+        distillation=asdict(job.distill),
+        weight_bits=_bits(job)[0],
+    )

@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from edgenet.jobs.output_folder import machine_context, results_in
 from edgenet.models.graph_drawing import Blueprint
 from edgenet.models.scaling import EFFICIENTNET, Family, Scale, compound, family, scaled_px
 from edgenet.options import Progress, ScaleJob
+from edgenet.records import Context, ScaledNetwork, ScaleRecord
+from edgenet.report.formatting import failed
 from edgenet.results import Artifact, Failure, Measurement, Results, atomic_write
 
 TOLERANCE = 0.05  # of the budget: the promise
@@ -68,27 +69,13 @@ def check(job: ScaleJob) -> None:
         raise InputError(f"--threads must be at least 1, was {job.threads}")
 
 
-@dataclass(frozen=True)
-class Point:
-    """A network that could be proposed. `tilt` is a factor on the compound scale's width; 1 is on the scale."""
-
-    phi: float
-    tilt: float
-    width: float
-    depth: float
-    resolution_px: int
-    multiply_adds: int
-    parameters: int
-    latency_ms: float | None = None  # once it is measured
-
-
 def propose(
     of: Family,
     budget_ms: float,
     measure: Callable[[Blueprint], float],
     most: int = _MOST_NETWORKS,
-    start: Point | None = None,
-) -> tuple[Point, list[Point]]:
+    start: ScaledNetwork | None = None,
+) -> tuple[ScaledNetwork, list[ScaledNetwork]]:
     """Return the network nearest to the budget, and all that were measured in the order they were.
 
     Each time the network whose predicted latency is nearest to the budget is measured. The prediction is its
@@ -103,18 +90,18 @@ def propose(
         InputError: even the smallest network takes longer than the budget, or the largest less.
     """
     on_scale = _distinct(_point(of, float(phi), 1.0) for phi in _PHIS)
-    measured: list[Point] = []
+    measured: list[ScaledNetwork] = []
 
-    def predicted_ms(p: Point) -> float:
+    def predicted_ms(p: ScaledNetwork) -> float:
         by_size = sorted(measured, key=lambda m: m.multiply_adds)
         sizes = [math.log(m.multiply_adds) for m in by_size]
         rates = [math.log((m.latency_ms or 0) / m.multiply_adds) for m in by_size]
         return p.multiply_adds * math.exp(np.interp(math.log(p.multiply_adds), sizes, rates))
 
-    def off(p: Point) -> float:
+    def off(p: ScaledNetwork) -> float:
         return abs(math.log(predicted_ms(p) / budget_ms))
 
-    def distance(p: Point) -> float:
+    def distance(p: ScaledNetwork) -> float:
         return abs(math.log((p.latency_ms or 0) / budget_ms))
 
     chosen = start or _point(of, 0.0, 1.0)
@@ -137,7 +124,7 @@ def propose(
     return best, measured
 
 
-def _check_possible(of: Family, p: Point, budget_ms: float, reach: float) -> None:
+def _check_possible(of: Family, p: ScaledNetwork, budget_ms: float, reach: float) -> None:
     """Raise InputError where `p`, at an end of phi, is off by more than a factor of `reach`, and the end is why."""
     ratio = (p.latency_ms or 0) / budget_ms
     if p.phi <= _PHIS[0] + _PHI_END and ratio > reach:
@@ -152,15 +139,15 @@ def _check_possible(of: Family, p: Point, budget_ms: float, reach: float) -> Non
     )
 
 
-def _point(of: Family, phi: float, tilt: float) -> Point:
+def _point(of: Family, phi: float, tilt: float) -> ScaledNetwork:
     scale = compound(phi, EFFICIENTNET)
     width = scale.width * tilt
     net = of.scaled(Scale(width, scale.depth, scale.resolution))
     px = scaled_px(of.resolution_px, scale.resolution)
-    return Point(phi, tilt, width, scale.depth, px, net.multiply_adds, net.parameters)
+    return ScaledNetwork(phi, tilt, width, scale.depth, px, net.multiply_adds, net.parameters)
 
 
-def _distinct(points: Any) -> list[Point]:
+def _distinct(points: Any) -> list[ScaledNetwork]:
     """Return one of each network: rounding makes many factors the same."""
     return list({(p.multiply_adds, p.parameters): p for p in reversed(list(points))}.values())
 
@@ -168,7 +155,7 @@ def _distinct(points: Any) -> list[Point]:
 def scale(job: ScaleJob, progress: Progress = lambda *_: None) -> Results:
     """Find the network, export it to OUT, time the file that was written, and write OUT/results.json.
 
-    The file's weights are random: it proves the latency; its accuracy comes with training. context["scale"] holds
+    The file's weights are random: it proves the latency; its accuracy comes with training. context.scale holds
     the proposal and what was measured on the way.
 
     Raises:
@@ -192,13 +179,15 @@ def scale(job: ScaleJob, progress: Progress = lambda *_: None) -> Results:
     return results
 
 
-def _fill_budget(job: ScaleJob, timed: Timer, progress: Progress) -> tuple[Point, list[Point], Artifact, Measurement]:
+def _fill_budget(
+    job: ScaleJob, timed: Timer, progress: Progress
+) -> tuple[ScaledNetwork, list[ScaledNetwork], Artifact, Measurement]:
     """Return the network, all that were measured on the way, its file in OUT, and that file's time.
 
     A network that misses the budget when its file is timed is not taken: the search begins anew there.
     """
     of, budget_ms = family(job.family), parse_budget_ms(job.budget)
-    measured: list[Point] = []
+    measured: list[ScaledNetwork] = []
     best = _point(of, 0.0, 1.0)
 
     def measure(net: Blueprint) -> float:
@@ -242,19 +231,18 @@ def _export(net: Blueprint, folder: Path) -> Artifact:
     return export_graph(network, graph, folder, format="tflite", precision="float32")
 
 
-def _context(job: ScaleJob, best: Point, measured: list[Point], final: Measurement, met: bool) -> dict[str, Any]:
-    return {
-        **machine_context(job.command),
-        "scale": {
-            "family": job.family,
-            "device": job.device,
-            "budget_ms": parse_budget_ms(job.budget),
-            "met": met,
-            **{k: v for k, v in dataclasses.asdict(best).items() if k != "latency_ms"},
-            "latency_ms": final.median_ms,
-            "measured": [dataclasses.asdict(m) for m in measured],
-        },
-    }
+def _context(
+    job: ScaleJob, best: ScaledNetwork, measured: list[ScaledNetwork], final: Measurement, met: bool
+) -> Context:
+    record = ScaleRecord(
+        **{**vars(best), "latency_ms": final.median_ms},
+        family=job.family,
+        device=job.device,
+        budget_ms=parse_budget_ms(job.budget),
+        met=met,
+        measured=tuple(measured),
+    )
+    return dataclasses.replace(machine_context(job.command), scale=record)
 
 
 @contextmanager
@@ -276,20 +264,21 @@ def _timer(job: ScaleJob) -> Iterator[Timer]:
 
 
 def _said(failure: Failure) -> str:
-    return f"{failure.what} could not be timed: {failure.why}; {failure.remedy}"
+    return f"{failed(failure)} could not be timed: {failure.why}; {failure.remedy}"
 
 
 def lines(results: Results) -> list[tuple[str, str]]:
     """Return the proposal as (label, text) rows."""
     from edgenet.report.formatting import counted
 
-    found, m = results.context["scale"], results.measurements[0]
+    found, m = results.context.scale, results.measurements[0]
+    assert found is not None  # `scale` noted it
     place = f"{m.device}, {counted(m.threads, 'thread')}, {m.runtime}"
     return [
-        ("network", f"{found['family']}, width {found['width']:.2f}, depth {found['depth']:.2f}, "
-                    f"{found['resolution_px']} px"),
-        ("size", f"{found['parameters'] / 1e6:.2f} M parameters, {found['multiply_adds'] / 1e6:,.0f} M multiply-adds"),
-        ("latency", f"{m.median_ms:.2f} ms of {found['budget_ms']:g} on {place}"),
-        ("measured", f"{len(found['measured'])} networks on the way"),
+        ("network", f"{found.family}, width {found.width:.2f}, depth {found.depth:.2f}, "
+                    f"{found.resolution_px} px"),
+        ("size", f"{found.parameters / 1e6:.2f} M parameters, {found.multiply_adds / 1e6:,.0f} M multiply-adds"),
+        ("latency", f"{m.median_ms:.2f} ms of {found.budget_ms:g} on {place}"),
+        ("measured", f"{len(found.measured)} networks on the way"),
         ("file", f"{results.artifacts[0].path}; its weights are random: train it before it is used"),
     ]  # fmt: skip

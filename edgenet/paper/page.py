@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgenet.models.zoo import MODELS
 from edgenet.paper.networks import NAMES, published_name
-from edgenet.paper.plan import LADDER, file_id
+from edgenet.paper.plan import LADDER, file_id, paper_of
 from edgenet.paper.published import table as published
 from edgenet.paper.tables import RUNTIME_NAMES, Cell, Speedup, Table, devices, measurement, published_speedup, speedups
 from edgenet.paper.tables import tables as tables_of
@@ -20,7 +20,7 @@ from edgenet.report.formatting import times
 from edgenet.report.html import escape, figure, listed, section
 from edgenet.report.plots import scatter
 from edgenet.report.plots.bars import Bar, bars
-from edgenet.results import RESULTS_FILE, Measurement, Results, atomic_write
+from edgenet.results import RESULTS_FILE, Results, atomic_write
 
 PAGE_FILE, MARKDOWN_FILE, CSV_FILE = "paper.html", "paper.md", "paper.csv"
 _WIDE_PX, _NARROW_PX = 1160, 350
@@ -69,19 +69,15 @@ def headline(results: Results) -> str:
 def doubt(results: Results) -> str:
     """Return in a sentence how many measurements are not to be trusted, "" where all are."""
     # A network of seconds cannot settle in any sensible warm-up; where that matters there is noise or a drift as well.
-    said = [[w for w in _warnings(m) if not w.startswith("not settled")] for m in results.measurements]
+    said = [[w for w in m.cautions if w.code != "not-settled"] for m in results.measurements]
     doubtful = [warnings for warnings in said if warnings]
     if not doubtful:
         return ""
-    first = doubtful[0][0]
+    first = doubtful[0][0].text
     return (
         f"{len(doubtful)} of {len(results.measurements)} measurements have a warning ({first}, ...): "
         "measure again on a quiet machine, with another --out, before you rely on them."
     )
-
-
-def _warnings(m: Measurement) -> list[str]:
-    return [w for w in m.warnings if not w.startswith("cannot tell")]
 
 
 # ----------------------------------------------------------------------------------------------------------------- HTML
@@ -107,13 +103,13 @@ def page(results: Results, found: Sequence[Table]) -> str:
 
 def _head(results: Results) -> str:
     c = results.context
-    where = f"{c.get('cpu_model', '')}, {str(c.get('created', ''))[:10]}"
+    where = f"{c.cpu_model}, {c.created[:10]}"
     source = (
         'Tan and Le, <a href="https://arxiv.org/abs/1905.11946">EfficientNet: Rethinking Model Scaling for '
         f"Convolutional Neural Networks</a>, measured again. {escape(_RANDOM)}"
     )
     notes = [_KINDS]
-    if c["paper"].get("quick"):
+    if paper_of(results).quick:
         notes.append("A quick run: GPipe's network and the large variants were left out.")
     alert = f'<div class="alert" role="note"><p>{escape(said)}</p></div>' if (said := doubt(results)) else ""
     return (
@@ -177,8 +173,8 @@ def _against_counts(what: str, unit: float, quoted: str, x_label: str, caption: 
         points = []
         for row in published("2"):
             paper_name = str(row["model"])
-            count = results.context["paper"]["counts"].get(names.get(paper_name, ""))
-            x = count[what] / unit if count else row[quoted]
+            count = paper_of(results).counts.get(names.get(paper_name, ""))
+            x = getattr(count, what) / unit if count else row[quoted]
             if isinstance(x, float) and isinstance(row["top1_percent"], float):
                 ours = paper_name.startswith("EfficientNet")
                 title = f"{paper_name}: {x:.3g}, {row['top1_percent']} %"
@@ -224,13 +220,13 @@ _FIGURES: dict[str, Callable[[Results], str]] = {
 
 def _provenance(results: Results) -> str:
     c = results.context
-    versions = ", ".join(f"{k} {v}" for k, v in (c.get("versions") or {}).items())
+    versions = ", ".join(f"{k} {v}" for k, v in c.versions.items())
     facts = [
-        ("Command", c.get("command")), ("Created", c.get("created")), ("Host", c.get("host")),
-        ("CPU", f"{c.get('cpu_model')}, {c.get('cores')} cores"), ("Instruction sets", " ".join(c.get("isa") or [])),
-        ("Versions", f"edgenet {c.get('edgenet_version')}, {versions}"), ("Pictures", c["paper"]["images"]),
+        ("Command", c.command), ("Created", c.created), ("Host", c.host),
+        ("CPU", f"{c.cpu_model}, {c.cores} cores"), ("Instruction sets", " ".join(c.isa)),
+        ("Versions", f"edgenet {c.edgenet_version}, {versions}"), ("Pictures", paper_of(results).images),
     ]  # fmt: skip
-    warnings = dict.fromkeys(w for m in results.measurements for w in _warnings(m))
+    warnings = dict.fromkeys(w.text for m in results.measurements for w in m.cautions)
     items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts if v)
     items += "".join(f"<dt>Warning</dt><dd>{escape(w)}</dd>" for w in warnings)
     lead = (

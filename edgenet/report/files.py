@@ -69,7 +69,7 @@ def estimates(results: Results) -> str:
         by_reason: dict[str, list[str]] = {}
         for o in e.left:
             by_reason.setdefault(o.why, []).append(f"{o.n} {o.kind}")
-        said = [f"{', '.join(kinds)}: {why}" for why, kinds in by_reason.items()] + list(e.warnings)
+        said = [f"{', '.join(kinds)}: {why}" for why, kinds in by_reason.items()] + [w.text for w in e.warnings]
         if said:
             facts += f"<dt>{file}, {device}</dt><dd>{'<br>'.join(map(html.escape, said))}</dd>"
     for tool, basis in dict.fromkeys((e.tool, e.basis) for e in results.estimates):

@@ -59,7 +59,7 @@ def escape(text: object) -> str:
 def heading(view: View, headline: str) -> str:
     """Return the top of the page."""
     models = " · ".join(escape(m) for m in dict.fromkeys(r.artifact.model for r in view.rows))
-    made = escape(str(view.results.context.get("created", ""))[:10])
+    made = escape(view.results.context.created[:10])
     eyebrow = " · ".join(s for s in ("edgenet report", models, made) if s)
     return f'<header><p class="eyebrow">{eyebrow}</p><h1>{escape(headline)}</h1></header>'
 

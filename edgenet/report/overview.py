@@ -5,7 +5,6 @@ Every text that comes from a file, a folder or a device passes through `escape`.
 """
 
 import base64
-import shlex
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path, PurePath
@@ -14,7 +13,7 @@ from typing import Any
 from edgenet.device_bench.steadiness import curve, throttling
 from edgenet.report import files as file_tables
 from edgenet.report import training
-from edgenet.report.formatting import MISSING, counted, megabytes, milliseconds, percent, points
+from edgenet.report.formatting import MISSING, counted, failed, megabytes, milliseconds, percent, points
 from edgenet.report.html import View, escape, figure, folded, heading, listed, section, tile
 from edgenet.report.plots import bars, scatter
 from edgenet.report.quantization import calibration, search
@@ -277,7 +276,7 @@ def estimates(view: View) -> str:
 
 
 def _device(view: View, device: str, threads: int) -> str:
-    cpu = view.results.context.get("cpu_model")
+    cpu = view.results.context.cpu_model
     name = f"this computer ({cpu})" if device == "local" and cpu else device
     return f"{name}, {threads} thread{'s' * (threads != 1)}"
 
@@ -363,7 +362,7 @@ def _thumbnail(view: View, file: str, alt: str) -> str:
 def failures(view: View) -> str:
     """What was asked for and did not come about, each with a remedy."""
     items = "".join(
-        f"<li><b>{escape(f.what)}</b> <small>{escape(f.stage)}</small><p>{escape(f.why)}</p>"
+        f"<li><b>{escape(failed(f))}</b> <small>{escape(f.stage)}</small><p>{escape(f.why)}</p>"
         f"<p>{escape(f.remedy)}</p></li>"
         for f in view.results.failures
     )
@@ -374,12 +373,10 @@ def provenance(view: View) -> str:
     """How the numbers were made."""
     c = view.results.context
     facts: list[tuple[str, str]] = []
-    command = c.get("command", "")
-    facts.append(("Command", shlex.join(map(str, command)) if isinstance(command, list | tuple) else str(command)))
-    facts += [("Created", str(c.get("created", ""))), ("Host", str(c.get("host", "")))]
-    facts.append(("CPU", ", ".join(str(c[k]) + " cores" * (k == "cores") for k in ("cpu_model", "cores") if c.get(k))))
-    facts.append(("Instruction sets", _joined(c.get("isa", ""))))
-    versions = {"edgenet": c.get("edgenet_version", ""), **(c.get("versions") or {})}
+    facts += [("Command", c.command), ("Created", c.created), ("Host", c.host)]
+    facts.append(("CPU", ", ".join(s for s in (c.cpu_model, f"{c.cores} cores" if c.cores else "") if s)))
+    facts.append(("Instruction sets", " ".join(c.isa)))
+    versions = {"edgenet": c.edgenet_version, **c.versions}
     facts.append(("Versions", ", ".join(f"{k} {v}" for k, v in versions.items() if v)))
     evaluations = [r.evaluation for r in view.rows if r.evaluation]
     for n, labelled, skipped, images in dict.fromkeys(
@@ -388,11 +385,8 @@ def provenance(view: View) -> str:
         bad = f", {skipped} skipped as unreadable" if skipped else ""
         facts.append(("Evaluated on", f"{counted(n, 'picture')}, {labelled} labelled{bad}; fingerprint {images}"))
     facts.append(("Weights", ", ".join(dict.fromkeys(r.artifact.weights for r in view.rows if r.artifact.weights))))
-    sets = c.get("images")
-    if isinstance(sets, dict) and isinstance(used := sets.get("calibration"), dict):
-        facts.append(
-            ("Calibrated on", f"{counted(used.get('n', 0), 'other picture')}; fingerprint {used.get('fingerprint')}")
-        )
+    if c.images and (used := c.images.calibration):
+        facts.append(("Calibrated on", f"{counted(used.n, 'other picture')}; fingerprint {used.fingerprint}"))
     calibrations = dict.fromkeys(r.artifact.calibration for r in view.rows if r.artifact.calibration)
     facts.append(("Calibration", ", ".join(str(x) for x in calibrations)))
     pre = next((r.artifact.preprocessing for r in view.rows if r.artifact.preprocessing), {})

@@ -10,7 +10,7 @@ import pytest
 from edgenet.errors import InputError
 from edgenet.report import formatting, overview, write_report
 from edgenet.report.recommendation import recommend, summary_lines
-from edgenet.results import Estimate, Failure, Flip, LeftOperators, Results
+from edgenet.results import Estimate, Failure, Flip, LeftOperators, Results, Warning
 from helpers.browser import layout, needs_chromium
 from helpers.hand_built import FILES, NAMES, a_measurement, changed, partial_results, some_flips, some_results
 from helpers.html_page import Page
@@ -79,12 +79,18 @@ def test_the_table_says_what_the_results_say(precision: str, tmp_path: Path) -> 
 
 def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>\"'&<b>"
-    results = some_results(host=bad, command=["edgenet", bad], cpu_model=bad)
+    results = some_results(host=bad, command=f"edgenet {bad}", cpu_model=bad)
     for precision, *_ in FILES:
         changed(results, precision, "artifacts", model=bad, path=f"{bad}_{precision}.tflite", format=bad, io_dtype=bad)
-        changed(results, precision, "measurements", runtime=bad, runtime_version=bad, warnings=(bad,))
-        changed(results, precision, "evaluations", flips=(Flip(f"/p/{bad}.jpg", 1, 1, 2, 0.5, 0.5),), warnings=(bad,))
-    results.put(Failure("bench", bad, bad, bad))
+        changed(results, precision, "measurements", runtime=bad, runtime_version=bad, warnings=(Warning(bad, bad),))
+        changed(
+            results,
+            precision,
+            "evaluations",
+            flips=(Flip(f"/p/{bad}.jpg", 1, 1, 2, 0.5, 0.5),),
+            warnings=(Warning(bad, bad),),
+        )
+    results.put(Failure("bench", bad, bad, bad, bad, bad))
     results.put(a_measurement(results.artifacts[0], 5, device=bad))
     page = Page(write_report(results, tmp_path, [bad] * 3).read_text(encoding="utf-8"))
     assert "script" not in {tag for tag, _ in page.tags}
@@ -114,7 +120,7 @@ def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
 
 def test_links_within_the_page_have_a_target(tmp_path: Path) -> None:
     results = some_results()
-    results.put(Failure("export", "efficientnet-lite0_int4.tflite", "unknown operator", "use int8"))
+    results.put(Failure("export", "efficientnet-lite0_int4.tflite", why="unknown operator", remedy="use int8"))
     page = page_of(results, tmp_path)
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
@@ -196,7 +202,9 @@ def test_the_folder_of_a_picture_is_shown_but_not_the_whole_path(tmp_path: Path)
 
 def test_the_page_says_how_the_numbers_were_made(tmp_path: Path) -> None:
     results = some_results()
-    page = page_of(changed(results, "int8", "measurements", warnings=("the machine was busy",)), tmp_path)
+    page = page_of(
+        changed(results, "int8", "measurements", warnings=(Warning("busy", "the machine was busy"),)), tmp_path
+    )
     for fact in ("edgenet run efficientnet-lite0 --images '../my photos' --out out", "build-7", "Intel Xeon, 2 cores",
                  "avx2 fma", "numpy 2.4.6", "f" * 64, "c" * 64, results.artifacts[3].sha256, "resolution_px 224",
                  "the machine was busy"):  # fmt: skip
@@ -296,7 +304,7 @@ def test_the_page_does_not_scroll_sideways_in_a_browser(
     width_px: int, plots_shown: tuple[int, int], tmp_path: Path
 ) -> None:
     results = some_results()
-    results.put(Failure("export", "w" * 120, "x" * 200, "y" * 200))
+    results.put(Failure("export", "w" * 120, why="x" * 200, remedy="y" * 200))
     write_report(results, tmp_path, ["a_class_name_that_is_long_and_has_no_space" * 3] * 1000)
     found = layout(tmp_path / "report.html", width_px)
     assert found.scroll_width_px <= found.width_px == width_px
@@ -311,7 +319,7 @@ def test_estimates_have_a_table_that_says_what_they_are(tmp_path: Path) -> None:
     left = tuple(LeftOperators(kind, n, "works on <float32>") for kind, n in (("FULLY_CONNECTED", 1), ("SOFTMAX", 2)))
     e = Estimate(
         first.id, "ethos-u:ethos-u55-256", "vela 5.2.0", "compiled by Vela", 64, 61, left, 7_190_859, 5e8, 14.38,
-        1_509_600, 0, 4_510_096, warnings=("2 operators run on the CPU",),
+        1_509_600, 0, 4_510_096, warnings=(Warning("left-to-cpu", "2 operators run on the CPU", 2),),
     )  # fmt: skip
     results.put(e)
     results.put(Estimate(first.id, "edgetpu", "a list", "only a static check", 63, 63))

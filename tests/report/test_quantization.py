@@ -11,12 +11,13 @@ import pytest
 
 from edgenet.calibration import Recipe, SharedCalibration
 from edgenet.calibration.quantize import affine
-from edgenet.calibration.summary import calibration_context
+from edgenet.calibration.summary import calibration_record
 from edgenet.export.network import Network
 from edgenet.images import load_pixels
 from edgenet.report import write_report
 from edgenet.report.plots import bars
 from edgenet.results import ImageSet, Results
+from edgenet.results_json import write
 from helpers.command_line import Edgenet
 from helpers.hand_built import NAMES, in_three_formats, some_results
 from helpers.html_page import Page
@@ -121,7 +122,7 @@ def test_the_context_says_what_the_calibration_says(
     images, _ = tiny_images
     pixels = load_pixels(images, tiny_network.preprocessing)
     shared = SharedCalibration(tiny_network, pixels, images.fingerprint, Recipe("percentile"))
-    c = json.loads(json.dumps(calibration_context(shared), allow_nan=False))
+    c = json.loads(json.dumps(write(calibration_record(shared)), allow_nan=False))
     assert c["method"] == "percentile"
     assert c["n_images"] == len(images)
     assert c["fingerprint"] == shared.calibration.fingerprint
@@ -149,10 +150,11 @@ def test_a_run_that_only_goes_on_keeps_the_calibration_of_the_first(
         done = edgenet(*command)
         assert done.returncode == 0, done.stderr
         contexts.append(Results.load(tmp_path))
-    first, again = (r.context["calibration"] for r in contexts)
+    first, again = (r.context.calibration for r in contexts)
     assert first == again
-    assert first["n_images"] == 10
-    assert first["fingerprint"] == contexts[1].artifact("tiny_int8.tflite").calibration
+    assert first is not None
+    assert first.n_images == 10
+    assert first.fingerprint == contexts[1].artifact("tiny_int8.tflite").calibration
     assert 'id="calibration"' in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
