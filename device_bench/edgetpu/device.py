@@ -30,7 +30,7 @@ from edgenet.device_bench.edgetpu.operator_check import check
 from edgenet.device_bench.tool import run_tool
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import DeviceError, EdgenetError, InputError
-from edgenet.export.inspect.tflite import read_tflite
+from edgenet.export.inspect.tflite import tflite_facts
 from edgenet.export.runtime import EDGE_TPU_LIBRARY, EDGE_TPU_OPERATOR
 from edgenet.results import Estimate, Failure, LeftOperators, Measurement, sha256_of
 
@@ -174,7 +174,7 @@ class EdgeTpu:
                 raise DeviceError(f"{path} is compiled for the Edge TPU already, and none is plugged in to run it")
             return None, path
         checked = check(model)  # refuses a damaged file
-        if any(d < 0 for t in read_tflite(path).inputs for d in t.shape):
+        if any(d < 0 for t in tflite_facts(path).inputs for d in t.shape):
             raise InputError(f"{path} leaves a dimension of its input open, and the Edge TPU takes only fixed shapes")
         if self._compiler is None:
             left = Counter((o.kind, o.why) for o in checked if o.why)
