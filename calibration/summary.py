@@ -1,4 +1,4 @@
-"""A calibration as plain values for results.json: what was seen of each activation, and the range that was chosen."""
+"""A calibration as plain values for results.json: the histogram of each activation, and the range that was chosen."""
 
 from typing import Any
 

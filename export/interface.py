@@ -1,4 +1,4 @@
-"""What a file takes and gives: float32, or raw 8-bit pixels and 8-bit probabilities (`--io`); logits on request.
+"""The input and output of a file: float32, or raw 8-bit pixels and 8-bit probabilities (`--io`); logits on request.
 
 With uint8 the input is the pixel itself, 0..255; with int8 it is the pixel minus 128. Either way the file normalises.
 """

@@ -1,4 +1,4 @@
-"""A graph as a tf-keras model: the float one, and the quantized one with its integers simulated so that it can learn.
+"""A graph as a tf-keras model: the float one, and the quantized one whose simulated integers can learn.
 
 The quantized model is made from the very graph that `quantize()` returns and every exporter writes, operator by
 operator, and wrapped by tensorflow-model-optimization (`quantize_annotate_layer` and `quantize_apply` with quantizers
@@ -215,7 +215,7 @@ def _read_weight(
     scale = per_channel[:1] if len(t.quantization.scale) == 1 else per_channel
     bias = None
     if "bias" in values:
-        # The very integer that the simulation adds: one that is rounded otherwise moves all that comes after.
+        # The very integer that the simulation adds: rounding it differently would change all later layers.
         added = np.rint(values["bias"] / factor).astype(np.float64)
         bias = (added * (np.float64(fed) * scale)).astype(np.float32)
     return Weight(np.ascontiguousarray(stored), scale.astype(np.float32), axis, bias)

@@ -1,8 +1,8 @@
-"""From what the user has, a name of the zoo or a model file, to a `Source`: verified at once, built later.
+"""From a name of the zoo or a model file to a `Source`: verified at once, built later.
 
-A model may be a .keras or .h5 file of Keras 2 or 3, a SavedModel folder, an ONNX file or a float .tflite. What a file
-is decides its content, not its name. Checking reads as little as tells a user what is wrong, and never TensorFlow;
-nothing in a file is run: pickles, Lambda layers and custom code are refused.
+A model may be a .keras or .h5 file of Keras 2 or 3, a SavedModel folder, an ONNX file or a float .tflite. The content
+of a file decides what it is, not its name. Checking reads no more than it has to and never loads TensorFlow. Nothing in
+a file is run: pickles, Lambda layers and custom code are refused.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Tidy a float graph as a converter would: scales and shifts into weights, activations into the operator before them.
+"""Fuse a float graph as a converter would: scales and shifts into weights, activations into the operator before.
 
     conv -> MUL c -> ADD b -> RELU6        becomes        conv with other weights, bias and a fused RELU6
 
