@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgenet.calibration.execute import Executor
-from edgenet.calibration.quantize import WEIGHT_AXIS, constant_weights
+from edgenet.calibration.quantize import constant_weights
 from edgenet.calibration.ranges import LEVELS, check_finite
-from edgenet.export.graph import Activation, Graph, Op, Padding, Tensor, along_axis
+from edgenet.export.graph import WEIGHT_AXIS, Activation, Graph, Op, Padding, Tensor, along_axis
 
 MOVES = {"MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "ADD"}  # a moved channel in is the moved channel out
 PASSES = {"MAX_POOL_2D", "AVERAGE_POOL_2D", "RELU"}  # a scaled channel in is the scaled channel out

@@ -23,7 +23,6 @@ import numpy as np
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import (
     UNROUNDED,
-    WEIGHT_AXIS,
     Weight,
     adds_in_pairs,
     constant_weights,
@@ -33,7 +32,7 @@ from edgenet.calibration.quantize import (
     weight_scale,
 )
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Quantization, along_axis
+from edgenet.export.graph import WEIGHT_AXIS, Graph, Op, Quantization, along_axis
 from edgenet.results import Calibration
 from edgenet.targets import PAIR_LIMIT
 

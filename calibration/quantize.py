@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Quantization, Tensor, along_axis
+from edgenet.export.graph import WEIGHT_AXIS, Graph, Op, Quantization, Tensor, along_axis
 from edgenet.results import Calibration
 from edgenet.targets import PAIR_LIMIT
 
-# Operators with constant weights: kind -> axis of the output channels in the weights.
-WEIGHT_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
 # The output has the scale of the input, because the kernel only moves or picks numbers (or averages a few).
 SAME_SCALE = {
     "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "PADV2", "MIRROR_PAD",
@@ -342,7 +340,7 @@ class _Quantizer:
         if dtype != "float32":
             own = self.scale_of(name, dtype) if self.home[name] != dtype else self.tensors[name].quantization
             quantization = quantization or own
-            if own is not None and quantization is not None and not _same(own, quantization):
+            if own is not None and quantization is not None and not own.equals(quantization):
                 suffix = f"{dtype}_{float(quantization.scale[0]):.6g}_{int(quantization.zero_point[0])}"
                 key = (name, suffix)
         if key not in self.made:
@@ -405,10 +403,6 @@ class _Quantizer:
             inputs = (x, t.name, stored.name)
         self.tensors[t.name] = t
         self.emit(replace(op, inputs=inputs), dtype, self.scale_of(out, dtype))
-
-
-def _same(a: Quantization, b: Quantization) -> bool:
-    return bool(np.array_equal(a.scale, b.scale) and np.array_equal(a.zero_point, b.zero_point))
 
 
 def _bias(out: str, bias: np.ndarray, input_scale: float, weights: Tensor, dtype: str) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,9 @@ from edgenet.errors import InputError, MissingDependency
 from edgenet.export.graph import LARGEST_BYTES, Graph, Op, Quantization, Tensor
 from edgenet.export.op_versions import op_version
 
+# What the flatbuffers package and NumPy raise on a buffer that is cut or overwritten.
+PARSE_ERRORS = (struct.error, ValueError, IndexError, TypeError, OverflowError, AttributeError, KeyError, MemoryError)
+
 
 def schema() -> Any:
     """Return the generated flatbuffer classes of TFLite's schema. Raises MissingDependency."""
@@ -47,12 +50,8 @@ def read_tflite(model: bytes) -> Graph:
         raise InputError("not a TFLite file (no TFL3 mark at byte 4): give a .tflite as a converter wrote it")
     try:
         return _read(s, model)
-    except _DAMAGE as e:
+    except PARSE_ERRORS as e:
         raise InputError(f"a damaged TFLite file ({type(e).__name__}): fetch or convert it anew") from None
-
-
-# What reading a damaged flatbuffer raises.
-_DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
 def _read(s: Any, model: bytes) -> Graph:
