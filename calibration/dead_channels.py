@@ -1,10 +1,10 @@
-"""Let channels that never fire carry a second copy of the ones that int8's steps hurt most, at no cost.
+"""Use dead channels of the first convolution for second copies of those that int8 hurts most, at no cost.
 
-A trained network's first convolution often has channels that are zero for every picture, and others of which the
-depthwise kernel behind only takes differences of neighbours, times 10: there, one step of rounding is a large part of
-what is left. Such a channel is copied into a dead one, a part of a step apart, and the convolution after next reads the
-mean of both. The rounding of the two then differs, and the mean has half the step. The operators, their shapes and the
-size of the file stay as they are.
+A trained network's first convolution often has channels that are zero for every picture. It also has channels of which
+the depthwise kernel that follows takes only differences of neighbours, times 10; there a rounding step is large beside
+the result. Such a channel is copied into a dead one, shifted by a part of a step, and the pointwise convolution that
+follows reads the mean of both. The two round differently, so that the mean has half the step. The operators, their
+shapes and the size of the file stay the same.
 """
 
 from collections.abc import Iterable
@@ -33,11 +33,11 @@ def use_dead_channels(graph: Graph, low: np.ndarray, high: np.ndarray, inputs: I
 
     Args:
         graph: float operators.
-        low, high: (C,) of each channel of the input: no picture goes beyond them.
+        low, high: (C,) the limits of each channel of the input, for any picture.
         inputs: what the graph takes, one picture each, (1, H, W, 3) float32: they show which channels suffer most.
 
-    A graph that does not begin with a convolution, a depthwise and a pointwise one, or that has no channel of which
-    `low` and `high` prove that it is dead, is returned as it came.
+    The graph is returned unchanged where it does not begin with a convolution, a depthwise and a pointwise one, or
+    where `low` and `high` prove no channel dead.
     """
     chain = _chain(graph)
     if chain is None:
@@ -72,7 +72,7 @@ def _chain(graph: Graph) -> _Chain | None:
 
 
 def _dead(graph: Graph, op: Op, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return the channels whose sum can be no more than zero, whatever the input; what pads it is zero."""
+    """Return the channels whose sum is at most zero for any input; padding is zero."""
     w = graph.tensors[str(op.inputs[1])].data
     bias = graph.constant(op.inputs[2])
     assert w is not None
@@ -82,7 +82,7 @@ def _dead(graph: Graph, op: Op, low: np.ndarray, high: np.ndarray) -> np.ndarray
 
 
 def _noise(graph: Graph, chain: _Chain, inputs: Iterable[np.ndarray]) -> tuple[np.ndarray, float]:
-    """Return what rounding each channel of the first activation adds to the last one's variance, (C,), and the step."""
+    """Return the variance, (C,), that rounding each channel of the first activation adds to the last, and the step."""
     first, middle = chain.first.outputs[0], chain.depthwise.outputs[0]
     before = Executor(graph, (first,), 1)
     after = Executor(Graph("after", graph.tensors, (chain.depthwise,), (first,), (middle,)), (middle,), 1)
@@ -98,7 +98,7 @@ def _noise(graph: Graph, chain: _Chain, inputs: Iterable[np.ndarray]) -> tuple[n
 
 
 def _share_out(noise: np.ndarray, dead: np.ndarray) -> dict[int, list[int]]:
-    """Return which dead channels each channel gets: one after another goes where most is gained.
+    """Return which dead channels each channel gets: one after another goes where it gains most.
 
     The mean of n copies has an n-th of the step, and an n-th squared of the noise.
     """

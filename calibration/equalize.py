@@ -1,16 +1,17 @@
-"""Give every channel of an activation the same range, by a change of the network that leaves its function as it was.
+"""Cross-layer equalization: give the channels of an activation the same range, without changing the network's function.
 
-An int8 activation has one scale for all its channels, so that a channel with a tenth of the tensor's range is stored in
-25 levels, and one that lies between 0 and 10 where others lie between -10 and 10 in half of them. Scaling a channel
-where it is made and undoing it where it is read costs nothing at run time, and is exact wherever convolutions make a
-channel and convolutions read it, through additions (which have to scale alike), pools and ReLU: the bottlenecks of
-MobileNetV2 and EfficientNet-Lite, the inside of a ResNet block. So is moving a channel's middle to zero, where no ReLU
-is on the way and nothing pads. Across ReLU6 neither is, so nothing is done there. As
-https://arxiv.org/abs/1906.04721, but for the activations instead of the weights, which have a scale a channel on the
-side that makes it.
+An int8 activation has one scale for all its channels. A channel with a tenth of the tensor's range has only 25 levels,
+and one between 0 and 10 has half of the levels where others lie between -10 and 10.
 
-A channel's range is where int8 would store it with the least squared error, so that one far number of one picture
-decides no channel's scale.
+A channel can be scaled where it is made and scaled back where it is read. This costs nothing at run time. It is exact
+where convolutions make and read the channel, also through pools, ReLU and additions (whose operands must scale alike):
+the bottlenecks of MobileNetV2 and EfficientNet-Lite, the inside of a ResNet block. A channel's middle can be moved to
+zero in the same way where no ReLU is in between and nothing is padded. Across ReLU6 neither is exact, so nothing is
+done there. The method is https://arxiv.org/abs/1906.04721, applied to activations instead of weights: weights have a
+scale for each output channel anyway.
+
+A channel's range is the one that int8 stores with the least squared error, so that a single outlier of one picture
+does not decide a channel's scale.
 """
 
 import os
@@ -20,9 +21,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgenet.calibration.execute import Executor
-from edgenet.calibration.quantize import WEIGHT_AXIS, constant_weights
+from edgenet.calibration.quantize import constant_weights
 from edgenet.calibration.ranges import LEVELS, check_finite
-from edgenet.export.graph import Activation, Graph, Op, Padding, Tensor, along_axis
+from edgenet.export.graph import WEIGHT_AXIS, Activation, Graph, Op, Padding, Tensor, along_axis
 
 MOVES = {"MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "ADD"}  # a moved channel in is the moved channel out
 PASSES = {"MAX_POOL_2D", "AVERAGE_POOL_2D", "RELU"}  # a scaled channel in is the scaled channel out
@@ -47,7 +48,7 @@ def equalize(graph: Graph, inputs: Iterable[np.ndarray], threads: int | None = N
         graph: float operators.
         inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised. Read once, not kept.
 
-    The ranges of the result are others: observe it again.
+    The activations of the result have other ranges: observe it again.
 
     Raises:
         InputError: there was no picture, or an activation is not a finite number.
@@ -104,14 +105,13 @@ def equalizable(graph: Graph) -> list[list[str]]:
     return [group for group in _groups(graph) if all(map(free, group))]
 
 
-# the numbers
+# ---------------------------------------------------------------------------------- the numbers
 
 
 def _channel_ranges(
     graph: Graph, names: Sequence[str], inputs: Iterable[np.ndarray], threads: int
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return (low, high), each (C,), of the channels of each activation: what is worth storing of what the pictures
-    show."""
+    """Return (low, high), each (C,), of the channels of each activation: the cheapest range for these pictures."""
     run = Executor(graph, names, threads)
     kept: dict[str, list[np.ndarray]] = {n: [] for n in names}
     ends: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {n: [] for n in names}
@@ -132,10 +132,10 @@ def _channel_ranges(
 def cheapest_ranges(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the range of each channel that int8 stores with the least squared error: (C,) and (C,).
 
-    Within, it is step^2 / 12; a number outside is stored as the end.
+    Within the range the error is step^2 / 12; a number outside is stored as the nearer end.
 
     Args:
-        rows: (n, C) numbers. low, high: (C,) the smallest and the largest of all, which may not be among them.
+        rows: (n, C) numbers. low, high: (C,) the smallest and the largest of all pictures, maybe beyond `rows`.
     """
     channels = rows.shape[1]
     width = (high - low).astype(np.float64)
@@ -151,7 +151,7 @@ def cheapest_ranges(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> tupl
 
 
 def _cut_error(counts: np.ndarray) -> np.ndarray:
-    """Return the mean squared distance to the left edge of each bin of what lies left of it; (C, BINS) both."""
+    """Return, for each bin, the mean squared distance of all that lies left of it to its left edge; (C, BINS) both."""
     centre, edge = np.arange(BINS) + 0.5, np.arange(BINS)
     sums = [np.cumsum(counts * centre**k, axis=1) - counts * centre**k for k in range(3)]
     error: np.ndarray = edge**2 * sums[0] - 2 * edge * sums[1] + sums[2]
@@ -161,7 +161,7 @@ def _cut_error(counts: np.ndarray) -> np.ndarray:
 def _changes(
     graph: Graph, group: Sequence[str], seen: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, _Change]:
-    """Return what becomes of the activations of one group: one scale (C,), at least 1, and offsets."""
+    """Return how the activations of one group change: one scale (C,), at least 1, and an offset each."""
     if movable(graph, group):
         offsets = _offsets(graph, group, {n: (seen[n][0] + seen[n][1]) / 2 for n in group})
     else:
@@ -175,7 +175,7 @@ def _changes(
 
 
 def _offsets(graph: Graph, group: Sequence[str], middles: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return what is taken from each activation: its middle, as far as an addition has its operands' together."""
+    """Return the offset of each activation: its middle, or the sum of its operands' offsets after an addition."""
     producers, consumers = graph.producers(), graph.consumers()
     offsets: dict[str, np.ndarray] = {}
     for name in group:
@@ -193,7 +193,7 @@ def _offsets(graph: Graph, group: Sequence[str], middles: Mapping[str, np.ndarra
     return offsets
 
 
-# where it is exact
+# ----------------------------------------------------------------------------- where it is exact
 
 
 def movable(graph: Graph, group: Sequence[str]) -> bool:

@@ -23,7 +23,6 @@ import numpy as np
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import (
     UNROUNDED,
-    WEIGHT_AXIS,
     Weight,
     adds_in_pairs,
     constant_weights,
@@ -33,7 +32,7 @@ from edgenet.calibration.quantize import (
     weight_scale,
 )
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Quantization, along_axis
+from edgenet.export.graph import WEIGHT_AXIS, Graph, Op, Quantization, along_axis
 from edgenet.results import Calibration
 from edgenet.targets import PAIR_LIMIT
 
@@ -42,12 +41,12 @@ T = TypeVar("T")
 DAMPING = 0.3  # of the mean variance, added to each input's: more than GPTQ's 0.01, since pictures are few
 PULL = 30.0  # the same, for reconstruction: where the search for each layer's own begins
 PULLS = (0.03, 0.3, 3.0, PULL, 300.0, 3000.0)
-PULL_ROWS = 128  # outputs that it is found from
-SAMPLES = 8192  # positions that a layer's covariance is taken from, at least
+PULL_ROWS = 128  # output channels that the search uses, at most
+SAMPLES = 8192  # positions that a layer's covariance is computed from, at least
 SAMPLES_PER_INPUT = 8
 GROUP_SAMPLES = 512  # the same, where a channel has inputs of its own: a depthwise kernel has 9 or 25
-# (more change neither lite0's nor lite1's 24.6 and 24.0 dB by 0.1)
-PARTS = 2  # that the covariance of half of the pictures is summed from, side by side
+# (more do not change lite0's 24.6 dB or lite1's 24.0 dB by 0.1)
+PARTS = 2  # threads' shares of the covariance of half of the pictures
 MAX_BYTES = 2**31  # for the activations that are kept at one time
 
 
@@ -395,10 +394,10 @@ def _ridge(covariance: np.ndarray, missing: np.ndarray, pull: float) -> np.ndarr
 
 
 def _pull(halves: np.ndarray, missing: np.ndarray) -> float:
-    """Return the pull with which what one half of the pictures teaches does most good on the other half.
+    """Return the pull for all pictures, by cross-validation: fitted on one half, it helps the other half most.
 
-    halves: (H, G, T, T). missing: (H, G, R, T). Too little and the weights learn the pictures by heart. It is half of
-    the best one of the halves, since both together say twice as much.
+    halves: (H, G, T, T). missing: (H, G, R, T). With too little pull the weights overfit the pictures. The result is
+    half of the halves' best one, since all pictures are twice as many.
     """
     if len(halves) == 1:
         return PULL

@@ -1,8 +1,8 @@
-"""Look at the calibration pictures before they decide a network's ranges, and say what is wrong with them.
+"""Check the calibration pictures before they decide a network's ranges, and report what is wrong with them.
 
-What is looked for is what users run into: a representative dataset normalised twice or not at all, the same picture
-over and over, random numbers, pictures taken from the evaluation set. Thresholds are constants with their reason; those
-measured were so on 500 photographs of ImageNet, one a class. Nothing here changes a picture or a number.
+The checks are for mistakes that users make: a representative dataset normalised twice or not at all, the same picture
+over and over, random numbers, pictures taken from the evaluation set. Each threshold is a constant with its reason;
+the measured ones come from 500 photographs of ImageNet, of different classes. Nothing here changes a picture.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Run a quantized graph in exact integer arithmetic, as a target's kernels do: what a chip that is not here answers.
+"""Run a quantized graph in exact integer arithmetic, as the kernels of a chip that is not at hand would.
 
 Two arithmetics of the dot product, the same integers otherwise:
 
@@ -112,7 +112,7 @@ def integer_logits(
 
 
 def _logits(graph: Graph) -> str:
-    """The tensor before the softmax, also where the probabilities are quantized behind it."""
+    """Return the tensor before the softmax, also where the probabilities are quantized after it."""
     producers, name = graph.producers(), graph.outputs[0]
     while name in producers and graph.ops[producers[name]].kind in ("QUANTIZE", "DEQUANTIZE"):
         name = str(graph.ops[producers[name]].inputs[0])
@@ -231,8 +231,8 @@ def _exact_product(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 def _lost_to_saturation(u8: np.ndarray, w: np.ndarray) -> np.ndarray | None:
     """Return what saturation takes from the exact sums, (M, O): None where nothing can saturate.
 
-    u8: (M, K) 0..255. Only pairs of weights that the largest inputs of their columns can drive over the limit are
-    looked at, and of those only the rows that do it: few, where weights are distributed as they are in networks.
+    u8: (M, K) 0..255. Only those pairs of weights are computed that the largest inputs of their columns can drive over
+    the limit, and only the rows that do: in trained networks these are few.
     """
     pairs = _pairs(w.astype(np.int64))  # (O, K/2, 2)
     inputs = np.pad(u8, ((0, 0), (0, u8.shape[1] % 2))).astype(np.int64).reshape(len(u8), -1, 2)

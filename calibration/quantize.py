@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Quantization, Tensor, along_axis
+from edgenet.export.graph import WEIGHT_AXIS, Graph, Op, Quantization, Tensor, along_axis
 from edgenet.results import Calibration
 from edgenet.targets import PAIR_LIMIT
 
-# Operators with constant weights: kind -> axis of the output channels in the weights.
-WEIGHT_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
 # The output has the scale of the input, because the kernel only moves or picks numbers (or averages a few).
 SAME_SCALE = {
     "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "PADV2", "MIRROR_PAD",
@@ -33,15 +31,15 @@ FIXED_OUTPUT = {
 FREE = {
     "ADD", "SUB", "MUL", "MEAN", "SUM", "RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "PRELU", "HARD_SWISH", "GELU",
 }  # fmt: skip
-# What these make is only as exact as their input is next to zero: (kind, index of the input that counts so).
+# Operators whose result is only as exact as an input near zero: (kind, index of that input).
 DIVIDES = {("DIV", 1), ("RSQRT", 0), ("SQRT", 0), ("LOG", 0)}
-SUMS = {"ADD", "SUM", "MEAN", "MAXIMUM", "RESHAPE"}  # through which such an input is followed to where it is made
+SUMS = {"ADD", "SUM", "MEAN", "MAXIMUM", "RESHAPE"}  # through these it is traced to the operator that makes it
 INT8_KINDS = set(WEIGHT_AXIS) | SAME_SCALE | ONE_SCALE | set(FIXED_OUTPUT) | FREE
 # No integer kernel of these takes int16 activations.
 INT16_KINDS = INT8_KINDS - {"HARD_SWISH", "PRELU", "GELU", "RELU_N1_TO_1", "GATHER", "MIRROR_PAD", "SPLIT"}
 
 INTEGER = {"int8": (-128, 127), "int16": (-32768, 32767), "uint8": (0, 255)}
-# Precisions of single operators that keep their weights as they are, or as good as that.
+# Precisions of single operators that do not round their weights, or hardly.
 UNROUNDED = ("float32", "float16")
 PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
 NEEDS_CALIBRATION = ("int8", "int16x8")
@@ -92,8 +90,8 @@ def weight_scale(w: np.ndarray, axis: int, bits: int = 8, per_channel: bool = Tr
 def adds_in_pairs(kind: str, shape: tuple[int, ...]) -> bool:
     """Whether a kernel adds the products of a layer's neighbours, inputs 2i and 2i + 1 of one tap, first.
 
-    `shape`: of the weights. x86's kernels pack the inputs of convolutions and dense layers by four; where their number
-    is odd, and in depthwise layers, it is not known who is added to whom.
+    `shape`: of the weights. x86's kernels pack the inputs of convolutions and dense layers by four. Where their number
+    is odd, and in depthwise layers, it is not known which products are added first.
     """
     return kind in ("CONV_2D", "FULLY_CONNECTED") and shape[-1] % 2 == 0
 
@@ -108,7 +106,7 @@ def pair_scale(w: np.ndarray) -> np.ndarray:
 
 
 def share_pairs(q: np.ndarray) -> np.ndarray:
-    """Return rounded weights, (..., T), of whose pairs the second is held to what the first leaves of PAIR_LIMIT."""
+    """Return rounded weights, (..., T): the second of each pair is clipped to what the first leaves of PAIR_LIMIT."""
     out, room = q.copy(), PAIR_LIMIT - np.abs(q[..., ::2])
     out[..., 1::2] = np.clip(q[..., 1::2], -room, room)
     return out
@@ -232,10 +230,10 @@ def _dynamic(graph: Graph, weights: Mapping[str, Weight]) -> Graph:
 
 
 def normalising(graph: Graph) -> set[str]:
-    """Return the activations that stay in float because they are divisors, or what a divisor was just applied to.
+    """Return the activations that stay in float: divisors, and what was just divided.
 
-    Steps of equal size are useless there: the variance of a normalisation is often less than one step, and would be 0;
-    one over it is as uneven.
+    Steps of equal size are useless there: the variance of a normalisation is often less than one step, and would become
+    0; its reciprocal is as uneven.
     """
     made_by = {n: op for op in graph.ops for n in op.outputs}
     scaled = {
@@ -307,7 +305,7 @@ class _Quantizer:
         self.emit(replace(op, inputs=inputs), "float32")
 
     def stored_weights(self, op: Op, inputs: tuple[str | None, ...]) -> tuple[str | None, ...]:
-        """Keep the weights of an operator that computes in float smaller, and the bias that rounded ones want."""
+        """Store the weights of an operator that computes in float smaller, with the bias of rounded weights."""
         out, t = op.outputs[0], self.graph.tensors[str(op.inputs[1])]
         w = self.weights[out] if self.exceptions[out] == "weight-only" else None
         stored, real = f"{out}_weights", f"{out}_weights_real"
@@ -342,7 +340,7 @@ class _Quantizer:
         if dtype != "float32":
             own = self.scale_of(name, dtype) if self.home[name] != dtype else self.tensors[name].quantization
             quantization = quantization or own
-            if own is not None and quantization is not None and not _same(own, quantization):
+            if own is not None and quantization is not None and not own.equals(quantization):
                 suffix = f"{dtype}_{float(quantization.scale[0]):.6g}_{int(quantization.zero_point[0])}"
                 key = (name, suffix)
         if key not in self.made:
@@ -405,10 +403,6 @@ class _Quantizer:
             inputs = (x, t.name, stored.name)
         self.tensors[t.name] = t
         self.emit(replace(op, inputs=inputs), dtype, self.scale_of(out, dtype))
-
-
-def _same(a: Quantization, b: Quantization) -> bool:
-    return bool(np.array_equal(a.scale, b.scale) and np.array_equal(a.zero_point, b.zero_point))
 
 
 def _bias(out: str, bias: np.ndarray, input_scale: float, weights: Tensor, dtype: str) -> tuple[Tensor, Tensor]:

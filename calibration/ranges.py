@@ -1,7 +1,7 @@
-"""Watch every activation on calibration pictures, once, and choose the range that each is quantized with.
+"""Observe every activation on the calibration pictures, and choose the range that it is quantized with.
 
-One pass, nothing kept but a histogram and a few numbers a tensor. A histogram's bins are a power of two wide and meet
-at zero; when a larger value comes, neighbours are merged, which is exact.
+This takes one pass and keeps a histogram and a few numbers for each tensor. A histogram's bins are a power of two wide
+and meet at zero; when a larger value comes, neighbours are merged, which loses nothing.
 """
 
 import os
@@ -30,7 +30,7 @@ HEADROOM = 1.1  # and leaves so much more, since pictures that were not seen go 
 
 @dataclass
 class Observation:
-    """What the calibration pictures say of one activation."""
+    """The values of one activation over the calibration pictures."""
 
     low: np.ndarray  # (C,) of each channel
     high: np.ndarray  # (C,)
@@ -86,7 +86,7 @@ class Observation:
 def observe(
     graph: Graph, inputs: Iterable[np.ndarray], threads: int | None = None, names: Collection[str] | None = None
 ) -> dict[str, Observation]:
-    """Return what the pictures say of the float activations, by tensor name.
+    """Return the observed values of the float activations, by tensor name.
 
     Args:
         inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised. Read once, not kept.

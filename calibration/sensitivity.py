@@ -1,4 +1,4 @@
-"""How much each operator alone costs when it is quantized: what a budget gives back first."""
+"""Sensitivity: what it costs to quantize each operator alone. An accuracy budget puts the worst into float first."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence

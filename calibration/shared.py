@@ -1,4 +1,4 @@
-"""One calibration for all formats: what is measured on the pictures once, and every quantized graph made from it."""
+"""One calibration for all formats: the pictures are measured once, and every quantized graph is made from that."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -23,12 +23,12 @@ from edgenet.targets import SAFE_BITS
 
 GOLDEN = (5**0.5 - 1) / 2
 CHANGES_GRAPH = {"equalization", "spare-channels"}  # the others change integers
-EQUALIZATION_PICTURES = 48  # what channels need against each other is told by fewer pictures than ranges are
+EQUALIZATION_PICTURES = 48  # comparing channels takes fewer pictures than ranges do
 SPARE_PICTURES = 8  # to see which channels of the first layer suffer; each has thousands of positions
 
 
 def spread(n: int) -> np.ndarray:
-    """Return 0 to n - 1 in an order whose every beginning is spread evenly: the ranks of i times the golden section."""
+    """Return 0 to n - 1 in an order of which every prefix is spread evenly: the ranks of i times the golden section."""
     order: np.ndarray = np.argsort(np.argsort(np.arange(n) * GOLDEN % 1))
     return order
 
@@ -60,8 +60,8 @@ class SharedCalibration:
     def inputs(self) -> Iterator[np.ndarray]:
         """Yield what the graph takes, one picture at a time: (1, H, W, 3) float32, normalised.
 
-        The pictures of a folder lie class by class, and some steps look at the first few only. So they come in steps of
-        the golden section: wherever one stops, those that came are spread evenly over all.
+        The pictures of a folder are sorted by class, and some steps need only a few. So they come in steps of the
+        golden section: wherever a step stops, its pictures are spread evenly over the folder.
         """
         if self.pixels is None:
             raise InputError("int8 needs images to calibrate with: give --images DIR (or sample)")
@@ -87,7 +87,7 @@ class SharedCalibration:
 
     @cached_property
     def observations(self) -> dict[str, Observation]:
-        """What the pictures say of every activation of `graph`."""
+        """The observed values of every activation of `graph`."""
         return observe(self.graph, self.inputs())
 
     @cached_property

@@ -1,4 +1,4 @@
-"""A calibration as a record for results.json: what was seen of each activation, and the range that was chosen."""
+"""A calibration as a record for results.json: the histogram of each activation, and the range that was chosen."""
 
 from edgenet.calibration.quantize import affine
 from edgenet.calibration.shared import SharedCalibration

@@ -1,4 +1,4 @@
-"""Write a network as files for phones, boards and desktops, one file a format, and say what a file really is."""
+"""Write a network as files for phones, boards and desktops, one function for each format."""
 
 import os
 import time
@@ -64,7 +64,7 @@ def export_graph(
         logits: what the softmax reads is a second output. A format that is fixed has none.
 
     Raises:
-        InputError: unknown format or io type, or a precision that the format has not; the disk is full or not writable.
+        InputError: unknown format or io type, or a precision that the format lacks; the disk is full or not writable.
         MissingDependency: the format's package is not installed.
     """
     if format not in FORMATS:

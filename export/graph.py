@@ -16,6 +16,8 @@ import numpy as np
 
 from edgenet.errors import InputError
 
+# Operators with constant weights: kind -> axis of the output channels in the weights.
+WEIGHT_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
 LARGEST_BYTES = 2**31 - 2**20  # of constants in a flatbuffer or a protobuf, which cannot exceed 2 GiB
 FUSED = "fusedActivationFunction"  # the option of an operator that holds its Activation
 Choice = TypeVar("Choice", bound=IntEnum)
@@ -114,6 +116,11 @@ class Quantization:
     @classmethod
     def per_tensor(cls, scale: float, zero_point: int = 0) -> "Quantization":
         return cls(np.array([scale], np.float32), np.array([zero_point], np.int64))
+
+    def equals(self, other: "Quantization") -> bool:
+        """Return whether both have the same scales and zero points."""
+        same_scale = np.array_equal(self.scale, other.scale)
+        return bool(same_scale and np.array_equal(self.zero_point, other.zero_point))
 
     def broadcast(self, rank: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scale and zero point in shapes that broadcast against a tensor with `rank` axes."""

@@ -1,4 +1,4 @@
-"""What a file takes and gives: float32, or raw 8-bit pixels and 8-bit probabilities (`--io`); logits on request.
+"""The input and output of a file: float32, or raw 8-bit pixels and 8-bit probabilities (`--io`); logits on request.
 
 With uint8 the input is the pixel itself, 0..255; with int8 it is the pixel minus 128. Either way the file normalises.
 """
@@ -62,7 +62,7 @@ def _raw_pixels(graph: Graph, io: str, preprocessing: Preprocessing) -> Graph:
     for op in graph.ops:
         quantized = tensors[op.outputs[0]]
         if exact and op.kind == "QUANTIZE" and op.inputs[0] == image and quantized.dtype == "int8":
-            if io == "int8" and quantized.quantization is not None and _equal(quantized.quantization, exact):
+            if io == "int8" and quantized.quantization is not None and exact.equals(quantized.quantization):
                 rename[op.outputs[0]] = image  # the input is what this made: nothing to do
             else:
                 rest.append(op)  # uint8 -> int8, a shift by 128
@@ -112,7 +112,3 @@ def _integer_output(graph: Graph, io: str) -> Graph:
             f"--io {io} needs an output that ends in a softmax, this one ends in {last.kind}: use --io float32"
         )
     return replace(graph, tensors=tensors, ops=tuple(ops))
-
-
-def _equal(a: Quantization, b: Quantization) -> bool:
-    return bool(np.array_equal(a.scale, b.scale) and np.array_equal(a.zero_point, b.zero_point))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgenet.errors import InputError, MissingDependency
-from edgenet.export.tflite_file import schema
+from edgenet.export.tflite_file import PARSE_ERRORS, schema
 
 BUFFER_NAME = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -41,9 +41,6 @@ _TENSOR_AXIS_LABELS = 2  # enum AssociatedFileType
 _CONTENT_NAMES = {1: "feature", 2: "image", 3: "bounding box", 4: "audio"}
 _COLOR_NAMES = {0: "unknown", 1: "rgb", 2: "grayscale"}
 _FILE_TYPES = ("unknown", "descriptions", "axis labels", "value labels", "score calibration", "vocabulary")
-
-# What the flatbuffers package raises on a buffer that is cut or overwritten.
-PARSE_ERRORS = (struct.error, ValueError, IndexError, TypeError, OverflowError, AttributeError, KeyError, MemoryError)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """From TFLite's layout to the one of ONNX and OpenVINO: the same graph with its pictures as NCHW.
 
-Every activation of rank 4 is stored as NCHW; weights, shape constants and axes are turned here, once, so that no
-Transpose is left in a file but where a network itself reorders numbers. What TFLite folds into an operator is told
-apart or made explicit: a fused activation is an operator of its own (or gone, where the output's quantized range
-already clips as it does), padding is numbers, and constant operands that are no data (axes, shapes, paddings) become
-options. Weights of convolutions are (out, in / groups, H, W). The options of the operators that come out:
+Every activation of rank 4 is stored as NCHW. Weights, shape constants and axes are transposed here, once: a file has a
+Transpose only where the network itself reorders numbers. What TFLite leaves implicit becomes explicit: a fused
+activation is an operator of its own (or gone, where the output's quantized range clips the same), padding is numbers,
+and constant operands that are not data (axes, shapes, paddings) become options. Weights of convolutions are
+(out, in / groups, H, W). The operators of the result have these options:
 
 | operators | options |
 |---|---|
@@ -44,8 +44,8 @@ def to_nchw(graph: Graph) -> Graph:
 def left_in_float(graph: Graph, kinds: Collection[str]) -> Graph:
     """Return `graph`, int8, with the outputs of `kinds` left unrounded where all that is read of them is real numbers.
 
-    For runtimes whose kernels of these operators take integers and give float32: to round that to 8 bits and turn it
-    back would only lose. The DEQUANTIZE behind is gone.
+    For runtimes whose kernels of these operators take integers and give float32: rounding that to 8 bits and back would
+    only lose accuracy. The DEQUANTIZE after the operator is removed.
     """
     consumers, producers = graph.consumers(), graph.producers()
     back = {
@@ -128,7 +128,7 @@ class _Layout:
         return replace(t, shape=stored(t.shape))
 
     def numbers(self, op: Op, i: int) -> list[int]:
-        """Return operand `i`, which says where and not what: an axis, a shape, a padding."""
+        """Return the numbers of operand `i`, a constant that is not data: an axis, a shape, a padding."""
         data = self.old.constant(op.inputs[i])
         if data is None:
             raise InputError(

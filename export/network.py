@@ -1,4 +1,4 @@
-"""The one float graph that everything is made from, and the ways that TensorFlow gives one."""
+"""The float graph that everything is made from, and its conversion from Keras and TensorFlow."""
 
 import hashlib
 from collections.abc import Callable
@@ -53,7 +53,7 @@ class Source:
             pixels: (N, H, W, 3) uint8, which random weights take the statistics of their batch norm from.
 
         Raises:
-            InputError: the graph is none of as many classes as there are names.
+            InputError: the graph has another number of classes than there are names.
         """
         from edgenet.export.importers.classifier import as_classifier, rgb_input
 

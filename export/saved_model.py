@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op
-from edgenet.export.tensorflow_operators import FUNCTIONS, activated, keras_activation
+from edgenet.export.graph import WEIGHT_AXIS, Graph, Op
+from edgenet.export.tensorflow_operators import FUNCTIONS, activated, keras_activation, to_tensorflow
 from edgenet.frameworks import quiet, tensorflow
 
 SUFFIX = ".savedmodel"
-_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 def to_saved_model(graph: Graph, path: Path) -> Path:
@@ -67,7 +66,7 @@ def _module(graph: Graph) -> Any:
 def _function(tf: Any, graph: Graph, op: Op) -> Callable[[list[Any]], Any]:
     """Return what the operator does with those of its inputs that are computed."""
     activation = keras_activation(op)
-    if op.kind in _WEIGHTED:
+    if op.kind in WEIGHT_AXIS:
         return _weighted(tf, graph, op, activation)
     constants = {i: graph.constant(n) for i, n in enumerate(op.inputs) if n and graph.constant(n) is not None}
     shape = list(graph.tensors[op.outputs[0]].shape)
@@ -93,14 +92,7 @@ def _weighted(tf: Any, graph: Graph, op: Op, activation: str | None) -> Callable
     if w is None or w.dtype != np.float32:
         raise InputError(f"{op.outputs[0]} ({op.kind}): its weights are not float32 constants")
     b = graph.constant(op.inputs[2]) if len(op.inputs) > 2 else None
-    inputs = graph.tensors[str(op.inputs[0])].shape[-1]
-    # TFLite's layouts -> TensorFlow's: OHWI -> HWIO, (1, H, W, C * m) -> (H, W, C, m), (out, in) -> (in, out).
-    if op.kind == "CONV_2D":
-        w = w.transpose(1, 2, 3, 0)
-    elif op.kind == "DEPTHWISE_CONV_2D":
-        w = w.reshape(*w.shape[1:3], inputs, -1)
-    else:
-        w = w.T
+    w = to_tensorflow(op.kind, w, graph.tensors[str(op.inputs[0])].shape[-1])
     kernel = tf.Variable(np.ascontiguousarray(w), trainable=False)
     bias = None if b is None else tf.Variable(b, trainable=False)
 

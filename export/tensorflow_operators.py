@@ -36,6 +36,23 @@ def axes(constant: Any) -> list[int]:
     return [int(a) for a in np.atleast_1d(constant)]
 
 
+def to_tensorflow(kind: str, w: np.ndarray, inputs: int) -> np.ndarray:
+    """Return weights of an operator with `inputs` channels in TensorFlow's layout instead of TFLite's.
+
+    OHWI -> HWIO, (1, H, W, C * m) -> (H, W, C, m), (out, in) -> (in, out).
+    """
+    if kind == "DEPTHWISE_CONV_2D":
+        return w.reshape(*w.shape[1:3], inputs, -1)
+    return w.transpose(1, 2, 3, 0) if kind == "CONV_2D" else w.T
+
+
+def from_tensorflow(kind: str, w: np.ndarray) -> np.ndarray:
+    """Return weights in TFLite's layout instead of TensorFlow's: what `to_tensorflow` was given."""
+    if kind == "DEPTHWISE_CONV_2D":
+        return w.reshape(1, *w.shape[:2], -1)
+    return w.transpose(3, 0, 1, 2) if kind == "CONV_2D" else w.T
+
+
 Function = Callable[[Any, list[Any], Mapping[str, Any]], Any]
 # kind -> function of (tf, inputs in the operator's order, constants among them as numbers; options).
 ON_LEVELS: dict[str, Function] = {  # these give the input's scale: levels in, levels out

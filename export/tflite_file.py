@@ -14,6 +14,9 @@ from edgenet.errors import InputError, MissingDependency
 from edgenet.export.graph import LARGEST_BYTES, Graph, Op, Quantization, Tensor
 from edgenet.export.op_versions import op_version
 
+# What the flatbuffers package and NumPy raise on a buffer that is cut or overwritten.
+PARSE_ERRORS = (struct.error, ValueError, IndexError, TypeError, OverflowError, AttributeError, KeyError, MemoryError)
+
 
 def schema() -> Any:
     """Return the generated flatbuffer classes of TFLite's schema. Raises MissingDependency."""
@@ -47,18 +50,16 @@ def read_tflite(model: bytes) -> Graph:
         raise InputError("not a TFLite file (no TFL3 mark at byte 4): give a .tflite as a converter wrote it")
     try:
         return _read(s, model)
-    except _DAMAGE as e:
+    except PARSE_ERRORS as e:
         raise InputError(f"a damaged TFLite file ({type(e).__name__}): fetch or convert it anew") from None
-
-
-# What following offsets that lead nowhere ends in.
-_DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
 def _read(s: Any, model: bytes) -> Graph:
     m = s.ModelT.InitFromPackedBuf(model, 0)
     if len(m.subgraphs) != 1:
-        raise InputError(f"the file has {len(m.subgraphs)} subgraphs; edgenet handles one (no control flow)")
+        raise InputError(
+            f"the file has {len(m.subgraphs)} subgraphs; edgenet handles one: export without loops and branches"
+        )
     sub = m.subgraphs[0]
     types, kinds, unions = _names(s.TensorType), _names(s.BuiltinOperator), _names(s.BuiltinOptions)
     names = _unique_names([t.name.decode() for t in sub.tensors])
@@ -77,7 +78,7 @@ def _read(s: Any, model: bytes) -> Graph:
         kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
         if kind == "CUSTOM":
             raise InputError(
-                f"the file has the custom operator {code.customCode.decode()}, which edgenet does not handle"
+                f"the file has the custom operator {code.customCode.decode()}: edgenet handles TFLite's own only"
             )
         ops.append(
             Op(

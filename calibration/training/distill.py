@@ -1,4 +1,4 @@
-"""Losses: what the student is to learn from the teacher and from labels, https://arxiv.org/abs/1503.02531."""
+"""The distillation loss: the student learns from the teacher and from labels, https://arxiv.org/abs/1503.02531."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""A graph as a tf-keras model: the float one, and the quantized one with its integers simulated so that it can learn.
+"""A graph as a tf-keras model: the float one, and the quantized one whose simulated integers can learn.
 
 The quantized model is made from the very graph that `quantize()` returns and every exporter writes, operator by
 operator, and wrapped by tensorflow-model-optimization (`quantize_annotate_layer` and `quantize_apply` with quantizers
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.calibration.quantize import FREE, INTEGER, WEIGHT_AXIS, Weight, adds_in_pairs, share_pairs
+from edgenet.calibration.quantize import FREE, INTEGER, Weight, adds_in_pairs, share_pairs
 from edgenet.calibration.training.links import Links, Step, ratio_of
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op
-from edgenet.export.tensorflow_operators import FUNCTIONS, keras_activation
+from edgenet.export.graph import WEIGHT_AXIS, Graph, Op
+from edgenet.export.tensorflow_operators import FUNCTIONS, from_tensorflow, keras_activation, to_tensorflow
 from edgenet.frameworks import keras, quiet, tfmot
 from edgenet.results import Calibration
 
@@ -41,7 +41,7 @@ def float_model(graph: Graph) -> Any:
         if op.kind in WEIGHT_AXIS and _layer_name(op.outputs[0]) in _names(model):
             w, bias = graph.constant(op.inputs[1]), _bias(graph, op)
             assert w is not None
-            arrays = [_to_keras(op.kind, w, _inputs(graph, op))]
+            arrays = [to_tensorflow(op.kind, w, _inputs(graph, op))]
             model.get_layer(_layer_name(op.outputs[0])).set_weights(arrays if bias is None else [*arrays, bias])
     model.trainable = False
     return model
@@ -187,9 +187,9 @@ def _calibrate(layer: Any, graph: Graph, op: Op, latent: Mapping[str, np.ndarray
         if op.outputs[0] in latent:
             integers = np.clip(latent[op.outputs[0]] / steps, integers - NEAR, integers + NEAR)
         kernel, x = _kernel(op.kind), _inputs(graph, op)
-        values[kernel] = _to_keras(op.kind, integers, x)
+        values[kernel] = to_tensorflow(op.kind, integers, x)
         own = np.shape(values[kernel])[-2 if op.kind == "DEPTHWISE_CONV_2D" else -1 :]  # axes with a scale each
-        values[f"{kernel}_scale"] = _to_keras(op.kind, np.broadcast_to(steps, t.data.shape), x).reshape(-1, *own)[0]
+        values[f"{kernel}_scale"] = to_tensorflow(op.kind, np.broadcast_to(steps, t.data.shape), x).reshape(-1, *own)[0]
         bias = _bias(graph, op)
         if bias is not None:
             values["bias"] = bias / (float(q.scale[0]) if q is not None else 1.0)
@@ -208,14 +208,14 @@ def _read_weight(
     integers = np.rint(np.clip(values[kernel] / ratio, -limit, limit))
     scales = np.broadcast_to(values[f"{kernel}_scale"] * ratio, integers.shape)
     axis, t = WEIGHT_AXIS[op.kind], graph.tensors[str(op.inputs[1])]
-    stored = _from_keras(op.kind, integers)
+    stored = from_tensorflow(op.kind, integers)
     stored = (share_pairs(stored) if pairs else stored).astype(np.int8)
-    per_channel = np.moveaxis(_from_keras(op.kind, scales), axis, 0).reshape(stored.shape[axis], -1)[:, 0]
+    per_channel = np.moveaxis(from_tensorflow(op.kind, scales), axis, 0).reshape(stored.shape[axis], -1)[:, 0]
     assert t.quantization is not None
     scale = per_channel[:1] if len(t.quantization.scale) == 1 else per_channel
     bias = None
     if "bias" in values:
-        # The very integer that the simulation adds: one that is rounded otherwise moves all that comes after.
+        # The very integer that the simulation adds: rounding it differently would change all later layers.
         added = np.rint(values["bias"] / factor).astype(np.float64)
         bias = (added * (np.float64(fed) * scale)).astype(np.float32)
     return Weight(np.ascontiguousarray(stored), scale.astype(np.float32), axis, bias)
@@ -293,19 +293,6 @@ def _inputs(graph: Graph, op: Op) -> int:
 
 def _kernel(kind: str) -> str:
     return "depthwise_kernel" if kind == "DEPTHWISE_CONV_2D" else "kernel"
-
-
-def _to_keras(kind: str, w: np.ndarray, inputs: int) -> np.ndarray:
-    """TFLite's layout -> Keras': OHWI -> HWIO, (1, H, W, C * m) -> (H, W, C, m), (out, in) -> (in, out)."""
-    if kind == "DEPTHWISE_CONV_2D":
-        return w.reshape(*w.shape[1:3], inputs, -1)
-    return w.transpose(1, 2, 3, 0) if kind == "CONV_2D" else w.T
-
-
-def _from_keras(kind: str, w: np.ndarray) -> np.ndarray:
-    if kind == "DEPTHWISE_CONV_2D":
-        return w.reshape(1, *w.shape[:2], -1)
-    return w.transpose(3, 0, 1, 2) if kind == "CONV_2D" else w.T
 
 
 def _layer_name(tensor: str) -> str:

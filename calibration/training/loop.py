@@ -1,7 +1,8 @@
-"""One training loop for all: warm-up and cosine, EMA, early stop, checkpoints that resume to the same weights.
+"""The training loop of qat and finetune: warm-up and cosine, EMA, early stopping, checkpoints.
 
-A checkpoint holds all that the next step depends on; data comes by (seed, epoch, step). It is written at the end of
-each epoch and on SIGINT and SIGTERM, whole or not at all, so that a run that was killed ends as one that was not.
+A checkpoint holds all that the next step depends on; data depends on (seed, epoch, step) alone. It is written at the
+end of each epoch and on SIGINT and SIGTERM, whole or not at all. So a run that was interrupted ends with the same
+weights as one that was not.
 """
 
 import json
@@ -44,7 +45,7 @@ class State:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training gave. The model holds the best weights; `curve` has an entry an epoch, 0 for before."""
+    """How training went. The model holds the best weights; `curve` has an entry for each epoch, 0 being before."""
 
     curve: tuple[dict[str, float], ...]
     best_epoch: int
@@ -264,7 +265,7 @@ class Training:
 
 
 def identity_of(settings: Settings, identity: Mapping[str, Any]) -> str:
-    """Return all that tells a run from others, as text."""
+    """Return all that distinguishes a run from others, as text."""
     return json.dumps({**asdict(settings), **identity}, sort_keys=True)
 
 

@@ -1,8 +1,8 @@
-"""From what the user has, a name of the zoo or a model file, to a `Source`: verified at once, built later.
+"""From a name of the zoo or a model file to a `Source`: verified at once, built later.
 
-A model may be a .keras or .h5 file of Keras 2 or 3, a SavedModel folder, an ONNX file or a float .tflite. What a file
-is decides its content, not its name. Checking reads as little as tells a user what is wrong, and never TensorFlow;
-nothing in a file is run: pickles, Lambda layers and custom code are refused.
+A model may be a .keras or .h5 file of Keras 2 or 3, a SavedModel folder, an ONNX file or a float .tflite. The content
+of a file decides what it is, not its name. Checking reads no more than it has to and never loads TensorFlow. Nothing in
+a file is run: pickles, Lambda layers and custom code are refused.
 """
 
 import functools
@@ -22,7 +22,7 @@ from edgenet.export.importers.labels import class_labels
 from edgenet.export.importers.model_file import ModelFile, sha256_of_all
 from edgenet.export.inspect import first_bytes, looks_like
 from edgenet.export.network import Source, classes_of
-from edgenet.export.tflite_file import read_tflite
+from edgenet.export.tflite_file import PARSE_ERRORS, read_tflite
 from edgenet.images import Pixels, Preprocessing, normalise
 from edgenet.images.preprocess_option import EXAMPLES, PRESETS, parse_preprocess
 from edgenet.models import weights as weights_module
@@ -239,7 +239,7 @@ def _find_tflite(path: Path) -> ModelFile:
         buffers, files = metadata.read_buffers(data), metadata.read_files(data)
     except InputError as e:
         raise InputError(f"{path}: {e}") from None
-    except metadata.PARSE_ERRORS:
+    except PARSE_ERRORS:
         raise InputError(f"{path} is not a whole .tflite file: convert or copy it again") from None
     graph = checked(path, float_constants(path, graph))
     shape = graph.tensors[graph.inputs[0]].shape

@@ -1,4 +1,4 @@
-"""Tidy a float graph as a converter would: scales and shifts into weights, activations into the operator before them.
+"""Fuse a float graph as a converter would: scales and shifts into weights, activations into the operator before.
 
     conv -> MUL c -> ADD b -> RELU6        becomes        conv with other weights, bias and a fused RELU6
 
@@ -9,9 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgenet.export.graph import Activation, Graph, Op, Padding, Tensor, along_axis, fused
+from edgenet.export.graph import WEIGHT_AXIS, Activation, Graph, Op, Padding, Tensor, along_axis, fused
 
-WEIGHT_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}  # axis of the output channels
 CLIPS = ("RELU", "RELU_N1_TO_1", "RELU6")  # operators that are taken into the one before as its activation
 TAKES_ACTIVATION = {*WEIGHT_AXIS, "ADD", "SUB", "MUL", "DIV"}
 

@@ -1,7 +1,7 @@
-"""Whole Keras models, .keras and .h5, of Keras 2 and Keras 3: looked at without TensorFlow, built later.
+"""Whole Keras models, .keras and .h5, of Keras 2 and Keras 3: checked without TensorFlow, built later.
 
-Their configuration names Python functions and classes. Before Keras sees it, every name in it is held against a list:
-a Lambda layer carries code, and a class outside of Keras is code that edgenet does not have.
+Their configuration names Python functions and classes. Before Keras reads it, every name is checked against a list: a
+Lambda layer carries code, and a class outside of Keras is code that edgenet does not have.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""An ONNX graph while it becomes a float graph: its nodes, its values, and what a handler asks for and writes.
+"""An ONNX graph on its way to a float graph: its nodes, its values, and the methods that handlers use.
 
 Each value of the ONNX graph carries the order in which its axes are stored. A Transpose only changes that order, a
 convolution asks for NHWC, elementwise operators take any order that their operands share, axes are renumbered, and the
@@ -84,7 +84,7 @@ def identity(rank: int) -> tuple[int, ...]:
 
 
 class Importer:
-    """The float graph as far as it is written; `constants` and `values` are what is known of each ONNX value."""
+    """The float graph so far; `constants` and `values` hold what is known of each ONNX value."""
 
     def __init__(self, model: Any, shape: tuple[int, ...]) -> None:
         onnx = onnx_module()

@@ -3,7 +3,7 @@
     model = load_onnx(Path("resnet18.onnx"))
     graph = from_onnx(model, (1, 3, 224, 224))
 
-What becomes of the axes is said in onnx_graph.py, what each operator becomes in onnx_handlers.py.
+onnx_graph.py explains the axes; onnx_handlers.py lists the operators.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""What is known of a model file, whatever its format: the nouns of inspect.py and the verdict on its precision.
+"""The facts of a model file of any format, and the verdict on its precision.
 
-A reader (inspect_tflite.py, inspect_onnx.py, inspect_openvino.py) turns a file into `Facts`: a flat list of operators
-and of constant tensors. Everything that a user reads is derived from those here, by the same rules for all formats.
+A reader (tflite.py, onnx.py, openvino.py) turns a file into `Facts`: flat lists of operators and constant tensors.
+Everything that a user reads is derived from them here, by the same rules for all formats.
 
 Precision of one operator:
     float32          float weights and activations
@@ -330,7 +330,7 @@ def _claim(stem: str) -> str | None:
 def largest_pair(values: "np.ndarray[Any, Any]", axis: int) -> int | None:
     """Return the largest |a| + |b| of weights of the inputs 2i and 2i + 1 along `axis`; None of no values.
 
-    Of an odd number of inputs it is not known who is added to whom: the largest weight counts twice.
+    With an odd number of inputs it is not known which are added first: the largest weight counts twice.
     """
     if not values.size:
         return None

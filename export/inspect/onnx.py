@@ -15,7 +15,7 @@ import numpy as np
 
 from edgenet.errors import InputError, MissingDependency
 from edgenet.export.inspect.facts import Facts, Operator, Weight, largest_pair, largest_q
-from edgenet.export.metadata import PARSE_ERRORS
+from edgenet.export.tflite_file import PARSE_ERRORS
 from edgenet.results import WEIGHTS_BESIDE, TensorInfo
 
 _CONVERT = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"}

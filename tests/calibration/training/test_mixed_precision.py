@@ -112,8 +112,8 @@ def test_qat_with_a_teacher_in_half_still_answers_as_its_file(
         return model
 
     monkeypatch.setattr(qat, "float_model", noted)
-    job = qat.QatJob("tiny", tmp_path / "OUT", str(photos), calibration_images=20, settings=settings(epochs=1))
-    qat.qat(replace(job, distill=Distillation(mixed_precision=half)))
+    job = qat_job.QatJob("tiny", tmp_path / "OUT", str(photos), calibration_images=20, settings=settings(epochs=1))
+    qat_job.qat(replace(job, distill=Distillation(mixed_precision=half)))
     assert seen == [half]
     told = Results.load(tmp_path / "OUT").context.training
     assert told is not None
