@@ -43,7 +43,7 @@ class Option:
     path: bool = False  # a text that may be a path, so that it must not be empty
     with_commas: bool = False  # several values stand in one text; else the option is repeated
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # each stands for these values
-    default: str = ""  # in words, where the field's default is None
+    default_text: str = ""  # the default in words, where the field's is None
     missing: str = ""  # what to give, where the field has no default
 
 
@@ -56,16 +56,18 @@ class OptionField(NamedTuple):
     default: Any
 
 
+_SAME = object()
+
+
 def option(help: str, default: Any = MISSING, **more: Any) -> Any:
-    """Return a dataclass field that is an option. `more` is that of `Option`; default_text is its `default`."""
-    more["default"] = more.pop("default_text", "")
+    """Return a dataclass field that is an option; `more` is for `Option`."""
     return field(default=default, metadata={"option": Option(help, **more)})
 
 
-def same_as(job: type, name: str, **changes: Any) -> Any:
-    """Return a field with the default and the option of another job's field, but for `changes` of the default."""
+def same_as(job: type, name: str, default: Any = _SAME) -> Any:
+    """Return a field with the option and, where `default` is not given, the default of another job's field."""
     of = job.__dataclass_fields__[name]  # type: ignore[attr-defined]
-    return field(default=changes.get("default", of.default), metadata=of.metadata)
+    return field(default=of.default if default is _SAME else default, metadata=of.metadata)
 
 
 def option_fields(job: type, defaults: Any = None) -> list[OptionField]:

@@ -27,7 +27,7 @@ def evaluation(**measured: float | None) -> Evaluation:
     return Evaluation("a", "", 10, 10, runtime="litert", **figures)  # type: ignore[arg-type]
 
 
-def making(images: Images, name: str = "generic") -> FileFactory:
+def factory(images: Images, name: str = "generic") -> FileFactory:
     return FileFactory(tiny.source(), images[0], target(name), Recipe(), Interface())
 
 
@@ -66,7 +66,7 @@ def test_float16_comes_to_all_layers_but_one() -> None:
 
 
 def test_the_first_file_within_the_budget_ends_the_search(tiny_images: Images) -> None:
-    found = search(making(tiny_images), "tflite", tiny_images[1], Budget(max_drop_points=50))
+    found = search(factory(tiny_images), "tflite", tiny_images[1], Budget(max_drop_points=50))
     assert found.record.met
     assert len(found.record.steps) == 1
     assert found.variant.recipe.corrections == ()
@@ -74,8 +74,8 @@ def test_the_first_file_within_the_budget_ends_the_search(tiny_images: Images) -
 
 
 def test_a_budget_that_nothing_meets_tries_every_step_and_keeps_the_best(tiny_images: Images) -> None:
-    found = search(making(tiny_images), "tflite", tiny_images[1], Budget(min_sqnr_db=500))
-    n_layers = len(layers(making(tiny_images).network.graph))
+    found = search(factory(tiny_images), "tflite", tiny_images[1], Budget(min_sqnr_db=500))
+    n_layers = len(layers(factory(tiny_images).network.graph))
     assert not found.record.met
     n = len(found.record.sensitivity)
     assert len(found.record.steps) == 2 + len(list(_counts(n))) + len(list(_almost_all(n)))
@@ -88,7 +88,7 @@ def test_a_budget_that_nothing_meets_tries_every_step_and_keeps_the_best(tiny_im
 
 
 def test_another_format_with_the_same_integers_begins_where_the_search_ended(tiny_images: Images) -> None:
-    made = making(tiny_images, "x86-avx2")  # both have 7 bits there, which every x86 adds alike
+    made = factory(tiny_images, "x86-avx2")  # both have 7 bits there, which every x86 adds alike
     plain = search(made, "onnx", tiny_images[1], Budget(max_drop_points=100)).record.steps[0].sqnr_db or 0
     first = search(made, "onnx", tiny_images[1], Budget(min_sqnr_db=plain + 8))
     second = search(made, "openvino", tiny_images[1], Budget(min_sqnr_db=plain + 8), earlier=first)
@@ -102,7 +102,7 @@ def test_another_format_with_the_same_integers_begins_where_the_search_ended(tin
 def test_keeping_layers_better_is_a_mixture_that_every_format_holds(
     format: str, tiny_images: Images, tmp_path: Path
 ) -> None:
-    made = making(tiny_images)
+    made = factory(tiny_images)
     plain = search(made, format, tiny_images[1], Budget(max_drop_points=100)).record.steps[0].sqnr_db or 0
     wanted = Budget(min_sqnr_db=plain + 8)
     found = search(made, format, tiny_images[1], wanted)
@@ -180,7 +180,7 @@ def test_a_budget_of_accuracy_with_random_weights_is_refused(
 
 def test_a_target_whose_dense_layers_have_one_scale_gets_one(tiny_images: Images) -> None:
     for name, n_scales in (("coral", 1), ("pixel-8", tiny.CLASSES)):
-        made = making(tiny_images, name)
+        made = factory(tiny_images, name)
         shared = made.shared(made.recipe)
         graph = shared.quantized("int8", dense_per_channel=made.target.dense_per_channel)
         dense = next(op for op in graph.ops if op.kind == "FULLY_CONNECTED")
