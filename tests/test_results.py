@@ -61,8 +61,17 @@ def test_what_a_run_writes_and_what_commands_print_fits_the_schema(
         done = edgenet(*command, "--json")
         assert done.returncode == 0, done.stderr
         assert faults(json.loads(done.stdout)) == []
-    by_name = {Path(e["artifact"]).name: e["reference"] for e in json.loads(done.stdout)["evaluations"]}
-    assert by_name == {"tiny_float32.tflite": None, "tiny_int8.tflite": str(files[0])}
+    assert references(done.stdout) == {"tiny_float32.tflite": None, "tiny_int8.tflite": str(files[0])}
+    # The reference is the file that is float32, whatever the files are called.
+    misnamed = [tmp_path / "float32.tflite", tmp_path / "x.tflite"]
+    for file, name in zip(reversed(files), misnamed, strict=True):
+        shutil.copy(file, name)
+    done = edgenet("evaluate", *misnamed, "--images", tiny_folder, "--json")
+    assert references(done.stdout) == {"float32.tflite": str(misnamed[1]), "x.tflite": None}
+
+
+def references(printed: str) -> dict[str, str | None]:
+    return {Path(e["artifact"]).name: e["reference"] for e in json.loads(printed)["evaluations"]}
 
 
 @pytest.mark.parametrize(

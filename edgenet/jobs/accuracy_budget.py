@@ -12,6 +12,7 @@ from pathlib import Path
 from edgenet import device_bench
 from edgenet.calibration import SharedCalibration
 from edgenet.calibration.sensitivity import PICTURES, layers, loudest, sensitivity
+from edgenet.device_bench import Plan, Request
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import limit
@@ -21,6 +22,7 @@ from edgenet.records import SearchRecord, SearchStep, Sensitivity
 from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
 
 MAX_PICTURES = 1000  # for each step; the file that is kept is measured on all
+STEP_PLAN = Plan(rounds=3, max_rounds=3, min_time_s=0.5, self_check=False)
 GROWTH = 2  # from step to step, of the number of layers that keep a better precision
 
 
@@ -226,12 +228,5 @@ def _measure(
         raise InputError(
             f"{artifact.id} could not be measured: {failures[0].why if failures else 'no picture was read'}"
         )
-    timed, _ = device_bench.bench(
-        [(artifact.id, folder / artifact.path)],
-        threads=threads,
-        rounds=3,
-        max_rounds=3,
-        min_time_s=0.5,
-        self_check=False,
-    )
+    timed, _ = device_bench.bench([(artifact.id, folder / artifact.path)], Request(threads, plan=STEP_PLAN))
     return found, timed[0] if timed else None
