@@ -80,12 +80,17 @@ def write_report(results: Results, out: Path, class_names: Sequence[str] = ()) -
     Raises:
         InputError: the disk is full or the place cannot be written to.
     """
-    page = render(View(results, by_format(rows(results)), recommend(results), class_names))
+    page = render(view_of(results, class_names))
     path = out / REPORT_FILE
     with atomic_write(path) as tmp:
         # A file name that is not valid UTF-8 arrives with surrogates, which no encoder takes.
         tmp.write_text(page, encoding="utf-8", errors="replace")
     return path
+
+
+def view_of(results: Results, class_names: Sequence[str] = ()) -> View:
+    """Return what the sections draw from."""
+    return View(results, by_format(rows(results)), recommend(results), class_names)
 
 
 def render(view: View) -> str:

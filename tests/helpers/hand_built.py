@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Any
 
+from edgenet.records import Context
 from edgenet.results import Artifact, Evaluation, Failure, Flip, Measurement, Results
+from edgenet.results_json import read
 
 NAMES = [f"name of {i}" for i in range(1000)]
 
@@ -97,17 +99,20 @@ FILES = (
 
 def some_results(root: str = "/pictures", **context: Any) -> Results:
     out = Results(
-        context={
-            "created": "2026-11-24T05:02:11+00:00",
-            "host": "build-7",
-            "cpu_model": "Intel Xeon",
-            "isa": ["avx2", "fma"],
-            "cores": 2,
-            "edgenet_version": "0.1.0",
-            "versions": {"numpy": "2.4.6", "ai-edge-litert": "2.3.0"},
-            "command": ["edgenet", "run", "efficientnet-lite0", "--images", "../my photos", "--out", "out"],
-            **context,
-        }
+        read(
+            Context,
+            {
+                "created": "2026-11-24T05:02:11+00:00",
+                "host": "build-7",
+                "cpu_model": "Intel Xeon",
+                "isa": ["avx2", "fma"],
+                "cores": 2,
+                "edgenet_version": "0.1.0",
+                "versions": {"numpy": "2.4.6", "ai-edge-litert": "2.3.0"},
+                "command": "edgenet run efficientnet-lite0 --images '../my photos' --out out",
+                **context,
+            },
+        )
     )
     for precision, size, top1, drop, agreement, ms in FILES:
         a = an_artifact(precision, size)

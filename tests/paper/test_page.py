@@ -18,9 +18,11 @@ from edgenet.errors import InputError
 from edgenet.paper import published
 from edgenet.paper.networks import scaled_counts
 from edgenet.paper.page import doubt, headline, write_pages
-from edgenet.paper.plan import LADDER, RUNTIMES, file_id
+from edgenet.paper.plan import LADDER, RUNTIMES, file_id, paper_of
 from edgenet.paper.tables import speedups, tables
+from edgenet.records import Context
 from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results
+from edgenet.results_json import read
 from helpers.browser import layout, needs_chromium
 from helpers.html_page import Page
 
@@ -43,7 +45,8 @@ def some_results() -> Results:
         "tables": ["2", "3", "4", "5", "7", "lite", "ladder"], "quick": False, "images": "f" * 64,
         "counts": {n: {"parameters": p, "multiply_adds": m} for n, (p, m) in counts.items()},
     }  # fmt: skip
-    results = Results({"paper": paper, "cpu_model": "A CPU", "created": "2026-11-24T12:00:00", "isa": ["avx2"]})
+    about = {"paper": paper, "cpu_model": "A CPU", "created": "2026-11-24T12:00:00", "isa": ["avx2"]}
+    results = Results(read(Context, about))
     for runtime, format in RUNTIMES.items():
         for name, ms in (("resnet-152", 300.0), ("efficientnet-b1", 60.0 if runtime == "onnxruntime" else 40.0)):
             results.put(timed(file_id(name, format, "float32", "table4"), "local", runtime, 1, ms))
@@ -198,7 +201,8 @@ def test_figures_1_and_5_and_a_plot_for_each_device_are_drawn(written: Path) -> 
 
 def test_only_the_tables_that_were_asked_for_are_on_the_page() -> None:
     results = some_results()
-    results.context["paper"]["tables"] = ["4"]
+    paper = dataclasses.replace(paper_of(results), tables=("4",))
+    results.context = dataclasses.replace(results.context, paper=paper)
     assert [t.id for t in tables(results)] == ["table4", "not-reproduced"]
 
 

@@ -4,49 +4,22 @@ import copy
 import json
 import re
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from edgenet.calibration import Recipe, SharedCalibration
 from edgenet.calibration.quantize import affine
-from edgenet.calibration.summary import calibration_context
+from edgenet.calibration.summary import calibration_record
 from edgenet.export.network import Network
 from edgenet.images import load_pixels
 from edgenet.report import write_report
 from edgenet.report.plots import bars
 from edgenet.results import ImageSet, Results
+from edgenet.results_json import write
 from helpers.command_line import Edgenet
 from helpers.hand_built import NAMES, in_three_formats, some_results
+from helpers.hand_built_runs import a_calibration, a_search, a_step, a_tensor
 from helpers.html_page import Page
-
-FINGERPRINT = "c" * 64  # of the calibration that hand_built's int8 files name
-
-
-def a_tensor(name: str, low: float, high: float, seen: tuple[float, float] = (-4.0, 4.0)) -> dict[str, Any]:
-    counts = [int(1000 * np.exp(-(((i - 31.5) / 12) ** 2))) for i in range(64)]
-    return {"name": name, "kind": "CONV_2D", "low": low, "high": high, "seen_low": seen[0], "seen_high": seen[1],
-            "counts": counts, "scale": (high - low) / 255, "zero_point": -3}  # fmt: skip
-
-
-def a_calibration(n: int = 30) -> dict[str, Any]:
-    tensors = [a_tensor(f"layer{i}", -4 + 0.05 * i, 4 - 0.05 * i) for i in range(n)]
-    return {"method": "mse", "corrections": ["feedback", "bias-correction"], "n_images": 100,
-            "fingerprint": FINGERPRINT, "tensors": tensors}  # fmt: skip
-
-
-def a_step(n: int, met: bool, exceptions: dict[str, str], **changes: Any) -> dict[str, Any]:
-    return {"n": n, "what": f"step {n} of the search", "artifact": None, "why": f"reason {n}", "drop": 0.012 - n / 500,
-            "agreement": 0.97, "sqnr_db": 15.0 + n, "median_ms": None, "size_bytes": 5_300_000, "met": met,
-            "exceptions": exceptions, **changes}  # fmt: skip
-
-
-def a_search(met: bool = True) -> dict[str, Any]:
-    exceptions = {"block0": "int16", "block7": "int16", "logits": "float32"}
-    steps = [a_step(1, False, {}), a_step(2, met, exceptions, artifact="efficientnet-lite0_int8", median_ms=9.8)]
-    layers = [{"name": f"block{i}", "kind": "CONV_2D", "sqnr_db": 12.0 + 2 * i} for i in range(20)]
-    return {"budget": "at most 0.5 points of top-1 lost", "met": met, "steps": steps, "sensitivity": layers}
 
 
 def page_of(results: Results, tmp_path: Path) -> Page:
@@ -121,7 +94,7 @@ def test_the_context_says_what_the_calibration_says(
     images, _ = tiny_images
     pixels = load_pixels(images, tiny_network.preprocessing)
     shared = SharedCalibration(tiny_network, pixels, images.fingerprint, Recipe("percentile"))
-    c = json.loads(json.dumps(calibration_context(shared), allow_nan=False))
+    c = json.loads(json.dumps(write(calibration_record(shared)), allow_nan=False))
     assert c["method"] == "percentile"
     assert c["n_images"] == len(images)
     assert c["fingerprint"] == shared.calibration.fingerprint
@@ -149,10 +122,11 @@ def test_a_run_that_only_goes_on_keeps_the_calibration_of_the_first(
         done = edgenet(*command)
         assert done.returncode == 0, done.stderr
         contexts.append(Results.load(tmp_path))
-    first, again = (r.context["calibration"] for r in contexts)
+    first, again = (r.context.calibration for r in contexts)
     assert first == again
-    assert first["n_images"] == 10
-    assert first["fingerprint"] == contexts[1].artifact("tiny_int8.tflite").calibration
+    assert first is not None
+    assert first.n_images == 10
+    assert first.fingerprint == contexts[1].artifact("tiny_int8.tflite").calibration
     assert 'id="calibration"' in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 

@@ -3,50 +3,26 @@
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgenet.records import TrainingRecord
 from edgenet.report import write_report
 from edgenet.report.plots import curves
 from edgenet.report.training import verdict
 from edgenet.results import Results
+from edgenet.results_json import read
 from helpers.browser import layout, needs_chromium
 from helpers.hand_built import some_results
-
-
-def measured(agreement: float, sqnr_db: float = 25.0) -> dict[str, Any]:
-    return {"agreement": agreement, "agreement_ci95": [agreement - 0.01, agreement + 0.005], "top1": 0.87,
-            "sqnr_db": sqnr_db, "n_images": 100}  # fmt: skip
-
-
-def a_training(kept: str = "qat", agreement: float = 0.99, **changes: Any) -> dict[str, Any]:
-    curve = [{"epoch": 0, "held_back_loss": 0.02, "held_back_agreement": 0.97}]
-    curve += [
-        {"epoch": e, "held_back_loss": 0.02 - e / 500, "held_back_agreement": 0.97 + e / 200, "loss": 0.05 / e,
-         "learning_rate": 0.001, "images_per_s": 14.2}
-        for e in range(1, 6)
-    ]  # fmt: skip
-    file = {
-        "format": "tflite",
-        "kept": kept,
-        "why": "it was nearer",
-        "before": measured(0.98),
-        "after": measured(agreement),
-    }
-    told = {
-        "kind": "qat", "curve": curve, "best_epoch": 4, "stopped_early": False, "seconds": 372.4, "images_per_s": 14.2,
-        "before": file["before"], "after": file["after"], "kept": kept, "why": "it was nearer", "files": [file],
-        "simulated_like_file": {"before": 1.0, "after": 0.996}, "settings": {"epochs": 5}, "weight_bits": 8,
-        "pictures": {"calibration": 100, "train": 255, "held_back": 45, "evaluation": 100},
-    }  # fmt: skip
-    return {**told, **changes}
+from helpers.hand_built_runs import a_training, measured
 
 
 def page_of(told: dict[str, Any], folder: Path, results: Results | None = None) -> str:
     results = results or some_results()
-    results.context["training"] = json.loads(json.dumps(told))
+    results.context = replace(results.context, training=read(TrainingRecord, json.loads(json.dumps(told))))
     write_report(results, folder)
     return (folder / "report.html").read_text(encoding="utf-8")
 
@@ -93,7 +69,7 @@ def test_where_no_epoch_was_better_the_page_says_that_training_brought_nothing(t
 def test_files_that_were_chosen_apart_are_named_apart() -> None:
     other = {"format": "onnx", "kept": "ptq", "why": "it lost", "before": measured(0.98), "after": measured(0.9)}
     told = a_training()
-    assert verdict({**told, "files": [*told["files"], other]}) == (
+    assert verdict(read(TrainingRecord, {**told, "files": [*told["files"], other]})) == (
         "Returned is for TFLite the trained file (it was nearer); for ONNX the post-training file (it lost)."
     )
 
@@ -135,8 +111,8 @@ def test_a_loss_that_was_no_number_is_left_out_of_the_curve(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("width_px", [1160, 350])
 def test_names_at_the_right_end_of_curves_that_meet_stand_apart(width_px: int) -> None:
-    curves = tuple(curves.Curve(f"curve {i}", ((0, 1.0), (5, 0.5 + i / 1000)), "other") for i in range(3))
-    svg = curves.curves([curves.Panel("loss", curves)], 3, 5, width_px, "alt")
+    meeting = tuple(curves.Curve(f"curve {i}", ((0, 1.0), (5, 0.5 + i / 1000)), "other") for i in range(3))
+    svg = curves.curves([curves.Panel("loss", meeting)], 3, 5, width_px, "alt")
     heights = sorted(float(y) for y in re.findall(r'class="label other" x="[\d.]+" y="([\d.]+)"', svg))
     assert len(heights) == 3
     assert min(b - a for a, b in itertools.pairwise(heights)) >= 12
