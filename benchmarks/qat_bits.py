@@ -28,7 +28,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ptq_quality import N_CALIBRATION, answer, views
@@ -41,6 +40,7 @@ from edgenet.calibration.quantize import quantize
 from edgenet.calibration.training.qat import WEIGHT_BITS, layer_bits
 from edgenet.export import FORMATS, Network, export_graph, find_source
 from edgenet.images import divide, load_pixels, open_images, split
+from edgenet.records import Score
 from edgenet.report.formatting import decibels, number, percent
 from edgenet.results import ImageSet, Results
 
@@ -63,8 +63,8 @@ class Row:
     bits: int
     format: str
     kept: str
-    before: dict[str, Any]
-    after: dict[str, Any] | None
+    before: Score
+    after: Score | None
     best_epoch: int
     epochs: int
     seconds: float  # of the whole command, calibration and evaluation included
@@ -84,10 +84,11 @@ def train(model: str, bits: int, options: Sequence[object], out: Path) -> list[R
                str(bits), *map(str, options), "--out", str(out)]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
-    told = Results.load(out).context["training"]
+    told = Results.load(out).context.training
+    assert told is not None  # the command noted it
     return [
-        Row(bits, f["format"], f["kept"], f["before"], f["after"], told["best_epoch"], len(told["curve"]) - 1, seconds)
-        for f in told["files"]
+        Row(bits, f.format, f.kept, f.before or Score(), f.after, told.best_epoch, len(told.curve) - 1, seconds)
+        for f in told.files
     ]
 
 
@@ -135,18 +136,18 @@ def rounded_to_nearest(model: str, images_dir: str, n_train: int, folder: Path) 
 
 
 def show(model: str, rows: Sequence[Row]) -> None:
-    n, views = rows[0].before["n_images"], rows[0].views
+    n, views = rows[0].before.n_images, rows[0].views
     assert views is not None
     titles = ("bits", "format", f"of {n} pictures", "trained", f"of {views.n} views", "trained")
     titles += ("SQNR before", "trained", "returned", "best epoch", "s")
     table = Table(*titles, title=f"{model}: agreement with float32")
     for r in rows:
-        after = r.after or {}
+        after = r.after or Score()
         assert r.views is not None
         table.add_row(
-            str(r.bits), r.format, percent(r.before["agreement"]), percent(after.get("agreement")),
-            percent(r.views.before), percent(r.views.after), decibels(r.before["sqnr_db"]),
-            decibels(after.get("sqnr_db")), r.kept, f"{r.best_epoch} of {r.epochs}", number(r.seconds, 0),
+            str(r.bits), r.format, percent(r.before.agreement), percent(after.agreement),
+            percent(r.views.before), percent(r.views.after), decibels(r.before.sqnr_db),
+            decibels(after.sqnr_db), r.kept, f"{r.best_epoch} of {r.epochs}", number(r.seconds, 0),
         )  # fmt: skip
     Console(width=130).print(table)
 

@@ -15,6 +15,7 @@ import numpy as np
 from edgenet.errors import InputError
 from edgenet.images import Chunk, Preprocessing, sample
 from edgenet.images.near_duplicates import Glance, glances, looks_alike
+from edgenet.records import Finding
 from edgenet.results import ImageSet
 
 if TYPE_CHECKING:
@@ -50,19 +51,6 @@ OVERLAP_SHARE = 0.1  # of either set; below it chance copies in a collected set 
 LEAST_SPREAD, MOST_SPREAD, MOST_MEAN = 0.03, 100.0, 300.0
 RAW_SPREAD = 10.0  # above: not normalised before the network
 RESCALES = 1 / 30  # a network that multiplies its input by less than this normalises by itself
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong with the calibration pictures. `code` is what `--allow` takes."""
-
-    code: str
-    severity: str
-    message: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.message}; {self.remedy} ({self.code})"
 
 
 def lint(

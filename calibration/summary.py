@@ -1,15 +1,14 @@
-"""A calibration as plain values for results.json: what was seen of each activation, and the range that was chosen."""
-
-from typing import Any
+"""A calibration as a record for results.json: what was seen of each activation, and the range that was chosen."""
 
 from edgenet.calibration.quantize import affine
 from edgenet.calibration.shared import SharedCalibration
 from edgenet.export.graph import Graph
+from edgenet.records import CalibratedTensor, CalibrationRecord
 
 BINS = 64
 
 
-def calibration_context(shared: SharedCalibration) -> dict[str, Any]:
+def calibration_record(shared: SharedCalibration) -> CalibrationRecord:
     """Return how `shared` was calibrated, and of each activation the histogram, the range and the int8 numbers.
 
     `counts` are BINS equal bins over [seen_low, seen_high]; `low`, `high` is the range that int8 is laid over; `scale`
@@ -31,25 +30,25 @@ def calibration_context(shared: SharedCalibration) -> dict[str, Any]:
             q = affine(low, high, "int8")
             scale, zero_point = float(q.scale[0]), int(q.zero_point[0])
         tensors.append(
-            {
-                "name": name,
-                "kind": kinds.get(name, "INPUT"),
-                "low": float(low),
-                "high": float(high),
-                "seen_low": seen_low,
-                "seen_high": seen_high,
-                "counts": o.histogram(BINS)[0].tolist(),
-                "scale": scale,
-                "zero_point": zero_point,
-            }
+            CalibratedTensor(
+                name=name,
+                kind=kinds.get(name, "INPUT"),
+                low=float(low),
+                high=float(high),
+                seen_low=seen_low,
+                seen_high=seen_high,
+                counts=tuple(o.histogram(BINS)[0].tolist()),
+                scale=scale,
+                zero_point=zero_point,
+            )
         )
-    return {
-        "method": shared.recipe.method,
-        "corrections": list(shared.recipe.corrections),
-        "n_images": calibration.n_images,
-        "fingerprint": calibration.fingerprint,
-        "tensors": tensors,
-    }
+    return CalibrationRecord(
+        shared.recipe.method,
+        tuple(shared.recipe.corrections),
+        calibration.n_images,
+        calibration.fingerprint,
+        tuple(tensors),
+    )
 
 
 def _kinds(graph: Graph) -> dict[str, str]:

@@ -133,9 +133,9 @@ def export(model: str, as_json: bool, **asked: Any) -> None:
                 if a.precision in job.precisions
             ],
         )
-        for finding in results.context.get("calibration_findings", []):
-            if finding["severity"] != "info":
-                click.echo(f"Warning: {finding['message']}; {finding['remedy']}")
+        for finding in results.context.calibration_findings:
+            if finding.severity != "info":
+                click.echo(f"Warning: {finding.message}; {finding.remedy}")
     hold_to_budget(results)
     print_failures(results)
 
@@ -368,7 +368,7 @@ def report(folder: Path, as_json: bool) -> None:
 
     results = Results.load(folder)
     _write_report(results, folder)
-    if "training" in results.context:
+    if results.context.training:
         print_trained(results, folder, as_json)
     else:
         print_run(results, folder, as_json)

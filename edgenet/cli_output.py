@@ -45,7 +45,8 @@ def print_trained(results: "Results", out: Path, as_json: bool) -> None:
         print_json(results.to_json())
     else:
         print_evaluations(results)
-        click.echo(verdict(results.context["training"]))
+        if training := results.context.training:
+            click.echo(verdict(training))
         click.echo(f"\nThe report: {out / 'report.html'}")
     print_failures(results)
 
@@ -151,10 +152,10 @@ def print_failures(results: "Results") -> None:
 
 def hold_to_budget(results: "Results") -> None:
     """Raise GateFailed where a search ended outside its budget."""
-    missed = [(format, s) for format, s in results.context.get("search", {}).items() if not s["met"]]
+    missed = [(format, s) for format, s in results.context.search.items() if not s.met]
     if missed:
         format, s = missed[0]
-        raise GateFailed(f"no int8 file in {format} has {s['budget']}; {len(s['steps'])} were tried, the best was kept")
+        raise GateFailed(f"no int8 file in {format} has {s.budget}; {len(s.steps)} were tried, the best was kept")
 
 
 def print_json(value: Any) -> None:

@@ -6,21 +6,22 @@ is missing or no longer fits. Two runs never share an output folder.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS, Recipe
-from edgenet.calibration.summary import calibration_context
+from edgenet.calibration.summary import calibration_record
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.images import Preprocessing, limit, open_images, split, stream
 from edgenet.jobs.accuracy_budget import Budget, Search, search
 from edgenet.jobs.file_factory import USES_IMAGES, Interface, Making
-from edgenet.jobs.output_folder import context_of, earlier, exclusive, refuse_another_model
+from edgenet.jobs.output_folder import context_of, earlier, exclusive, images_record, refuse_another_model
+from edgenet.records import Context, Finding
 from edgenet.results import (
     Artifact,
     Estimate,
@@ -32,9 +33,6 @@ from edgenet.results import (
     sha256_of,
 )
 from edgenet.targets import check_formats, target
-
-if TYPE_CHECKING:
-    from edgenet.calibration.image_checks import Finding
 
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 REFERENCE_PRECISION = "float32"
@@ -96,9 +94,12 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
         results = earlier(job.out)
         refuse_another_model(results, job.out, source.name)
         results.failures.clear()
-        kept: dict[str, Any] = {k: results.context[k] for k in ("calibration", "search") if k in results.context}
-        results.context = {**kept, **context_of(job.command, job.target, images.calibration, images.evaluation)}
-        results.context["calibration_findings"] = [asdict(f) for f in findings]
+        results.context = replace(
+            context_of(job.command, job.target, images.calibration, images.evaluation),
+            calibration=results.context.calibration,
+            search=results.context.search,
+            calibration_findings=tuple(findings),
+        )
         _export(job, source, images, results, progress)
         if not only_export:
             assert images.evaluation is not None
@@ -189,7 +190,7 @@ def _open(job: Job, source: Source, only_export: bool) -> _Images:
     return _Images(calibration, evaluation)
 
 
-def _lint(job: Job, source: Source, images: _Images) -> "list[Finding]":
+def _lint(job: Job, source: Source, images: _Images) -> list[Finding]:
     """Look at the calibration pictures, if any are needed, before anything is written; stop where they are bad."""
     from edgenet.calibration.image_checks import lint, refuse
 
@@ -221,13 +222,14 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
                 bits = made.bits(format, precision)
                 found = search(made, format, evaluation, budget, job.threads, progress, earlier=searched.get(bits))
                 searched.setdefault(bits, found)
-                results.context.setdefault("search", {})[format] = found.to_json()
+                searches = {**results.context.search, format: found.record}
+                results.context = replace(results.context, search=searches)
                 artifact = made.export(job.out, format, precision, found.variant, budget.text)
             else:
                 artifact = made.export(job.out, format, precision)
             results.put(artifact)
             if shared := made.calibration_of(artifact):
-                results.context["calibration"] = calibration_context(shared)
+                results.context = replace(results.context, calibration=calibration_record(shared))
         except InputError:
             raise
         except EdgenetError as e:
@@ -237,7 +239,7 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
         results.save(job.out)
     progress("export", len(wanted), len(wanted))
     if not budget:
-        results.context.pop("search", None)
+        results.context = replace(results.context, search={})
     ids = [f"{source.name}_{p}{FORMATS[f].suffix}" for f, p in wanted]
     same = made.options(*wanted[0])
     results.artifacts = [
@@ -439,7 +441,7 @@ def evaluate_files(
             first.preprocessing,
             lambda done, total: progress("evaluate", done, total),
         )
-        return Results(context={"images": pictures.root}, evaluations=evaluations, failures=failures)
+        return Results(Context(images=images_record(None, pictures)), evaluations=evaluations, failures=failures)
     base = str(reference) if reference else next((str(f.path) for f in files if "float32" in f.path.name), None)
     evaluations, failures = evaluate(
         [Candidate(str(f.path), f.path, sha256_of(f.path)) for f in files],
@@ -448,4 +450,4 @@ def evaluate_files(
         reference=base,
         progress=lambda done, total: progress("evaluate", done, total),
     )
-    return Results(context={"images": pictures.root}, evaluations=evaluations, failures=failures)
+    return Results(Context(images=images_record(None, pictures)), evaluations=evaluations, failures=failures)

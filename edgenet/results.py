@@ -7,7 +7,6 @@ fields that it does not know.
 Schema 1 (2026-11): context, artifacts, evaluations, measurements, failures; then estimates, which older files lack.
 """
 
-import dataclasses
 import errno
 import hashlib
 import json
@@ -17,12 +16,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from edgenet.errors import InputError
-
-T = TypeVar("T")
+from edgenet.records import Context
+from edgenet.results_json import at, read, read_list, write
 
 SCHEMA = 1
 RESULTS_FILE = "results.json"
@@ -232,7 +232,7 @@ class Measurement:
         return self.load_ns / 1e6
 
     def to_json(self) -> dict[str, Any]:
-        out = dataclasses.asdict(self)
+        out: dict[str, Any] = write(self)
         del out["samples_ns"], out["disturbed_ns"], out["load_ns"]
         out["samples_ms"] = [ns / 1e6 for ns in self.samples_ns]
         out["disturbed_ms"] = [ns / 1e6 for ns in self.disturbed_ns]
@@ -242,12 +242,23 @@ class Measurement:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Measurement":
+        """Return the measurement that `to_json` gave. Raises ValueError."""
+        ms = read(_Times, data)
         ns = {
-            "samples_ns": tuple(round(ms * 1e6) for ms in data["samples_ms"]),
-            "disturbed_ns": tuple(round(ms * 1e6) for ms in data.get("disturbed_ms", ())),
-            "load_ns": round(data["load_ms"] * 1e6),
+            "samples_ns": [round(t * 1e6) for t in ms.samples_ms],
+            "disturbed_ns": [round(t * 1e6) for t in ms.disturbed_ms],
+            "load_ns": round(ms.load_ms * 1e6),
         }
-        return _build(cls, {**data, **ns})
+        return read(cls, {**data, **ns})
+
+
+@dataclass(frozen=True)
+class _Times:
+    """The times of a measurement as results.json has them."""
+
+    samples_ms: tuple[float, ...]
+    load_ms: float
+    disturbed_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -340,7 +351,7 @@ class Failure:
 class Results:
     """What OUT/results.json holds. `put` replaces what was known of the same thing; `save` is atomic."""
 
-    context: dict[str, Any] = field(default_factory=dict)
+    context: Context = field(default_factory=Context)
     artifacts: list[Artifact] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
@@ -382,13 +393,13 @@ class Results:
         """Return the content of results.json as plain values."""
         return {
             "schema": SCHEMA,
-            "context": self.context,
-            "artifacts": [dataclasses.asdict(a) for a in self.artifacts],
-            "evaluations": [dataclasses.asdict(e) for e in self.evaluations],
+            "context": write(self.context),
+            "artifacts": [write(a) for a in self.artifacts],
+            "evaluations": [write(e) for e in self.evaluations],
             "measurements": [m.to_json() for m in self.measurements],
-            "estimates": [dataclasses.asdict(e) for e in self.estimates],
-            "explanations": [dataclasses.asdict(e) for e in self.explanations],
-            "failures": [dataclasses.asdict(f) for f in self.failures],
+            "estimates": [write(e) for e in self.estimates],
+            "explanations": [write(e) for e in self.explanations],
+            "failures": [write(f) for f in self.failures],
         }
 
     def save(self, out: Path) -> Path:
@@ -407,40 +418,40 @@ class Results:
         """
         path = out / RESULTS_FILE
         try:
-            data = json.loads(path.read_text())
+            data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"no {RESULTS_FILE} in {out}: give the --out folder of an earlier run") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        except OSError as e:
+            raise InputError(f"cannot read {path}: {e.strerror}") from None
+        except (ValueError, RecursionError) as e:  # no JSON, no UTF-8, a number of 5,000 digits, 100,000 brackets
             raise InputError(f"{path} is not a results file ({e}): delete it and run again") from None
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise InputError(f"{path} has schema {found}, this version reads {SCHEMA}: use another --out folder")
         try:
-            return cls(
-                context=data["context"],
-                artifacts=[_build(Artifact, a) for a in data["artifacts"]],
-                evaluations=[_build(Evaluation, e) for e in data["evaluations"]],
-                measurements=[Measurement.from_json(m) for m in data["measurements"]],
-                estimates=[_build(Estimate, e) for e in data.get("estimates", [])],
-                explanations=[_build(Explanation, e) for e in data.get("explanations", [])],
-                failures=[_build(Failure, f) for f in data["failures"]],
-            )
-        except (KeyError, TypeError, ValueError) as e:
-            raise InputError(f"{path} lacks a field ({e}): delete it and run again") from None
+            return cls.from_json(data)
+        except (ValueError, RecursionError) as e:
+            raise InputError(f"{path} is damaged ({str(e).strip()}): delete it and run again") from None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Results":
+        """Return what results.json's plain values hold. Raises ValueError, with the place that is wrong."""
+        late = ("estimates", "explanations")  # older files lack them
+        rows = {
+            name: at(f".{name}", partial(read_list, each), data.get(name, [] if name in late else None))
+            for name, each in _READERS.items()
+        }
+        return cls(at(".context", partial(read, Context), data.get("context")), **rows)
 
 
-_NESTED = {"inputs": TensorInfo, "outputs": TensorInfo, "flips": Flip, "left": LeftOperators, "layers": Layer}
-
-
-def _build(cls: type[T], data: dict[str, Any]) -> T:
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    out = {}
-    for name, value in data.items():
-        if name in known:
-            if name in _NESTED:
-                value = tuple(_build(_NESTED[name], v) for v in value)
-            out[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**out)
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "artifacts": partial(read, Artifact),
+    "evaluations": partial(read, Evaluation),
+    "measurements": Measurement.from_json,
+    "estimates": partial(read, Estimate),
+    "explanations": partial(read, Explanation),
+    "failures": partial(read, Failure),
+}
 
 
 # Suffix of a model -> of the file beside it that may hold its weights: always OpenVINO's, and of an .onnx over 2 GB.

@@ -22,7 +22,7 @@ ROWS = (
     ("edgenet.calibration", "edgenet.device_bench"),
     ("edgenet.export",),
     ("edgenet.images", "edgenet.models"),
-    ("edgenet.results", "edgenet.targets"),
+    ("edgenet.results", "edgenet.records", "edgenet.results_json", "edgenet.targets"),
     # Leaves: anybody may use them.
     (
         "edgenet.export.graph",

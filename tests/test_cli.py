@@ -216,7 +216,7 @@ def test_report_writes_the_page_anew(out: Path, edgenet: Edgenet) -> None:
 
 
 def test_the_command_is_in_the_results_as_it_was_typed(out: Path) -> None:
-    assert Results.load(out).context["command"].startswith("edgenet run tiny --images ")
+    assert Results.load(out).context.command.startswith("edgenet run tiny --images ")
 
 
 # ---------------------------------------------------------------------------------------------------------- terminals

@@ -64,8 +64,12 @@ def test_a_run_writes_the_files_the_results_and_the_report_and_nothing_else(fini
     assert_whole(finished, finished)
     results = Results.load(finished)
     assert [e.top1 for e in results.evaluations] == [1.0, 1.0]
-    assert results.context["images"]["calibration"]["n"] == 10
-    assert results.context["images"]["evaluation"]["n"] == 30
+    images = results.context.images
+    assert images is not None
+    assert images.calibration is not None
+    assert images.calibration.n == 10
+    assert images.evaluation is not None
+    assert images.evaluation.n == 30
 
 
 @pytest.mark.parametrize("stage", ["export", "evaluate", "bench"])

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgenet.errors import InputError
 from edgenet.frameworks import keras, tensorflow
+from edgenet.records import Epoch, TrainingRecord
 from edgenet.results import atomic_write
 
 FOLDER, CHECKPOINT, LOGS = "training", "checkpoint.npz", "tensorboard"  # the first in OUT, the others in it
@@ -83,15 +84,18 @@ class Outcome:
     pictures_seen: int
     stopped_early: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what results.json keeps."""
-        return {
-            "curve": list(self.curve),
-            "best_epoch": self.best_epoch,
-            "stopped_early": self.stopped_early,
-            "seconds": round(self.seconds, 1),
-            "images_per_s": round(self.pictures_seen / max(self.seconds, 1e-9), 2),
-        }
+    def record(self, kind: str, settings: Settings, **rest: Any) -> TrainingRecord:
+        """Return what results.json keeps; `rest` are the other fields of the record."""
+        return TrainingRecord(
+            kind=kind,
+            curve=tuple(Epoch(**row) for row in self.curve),  # type: ignore[arg-type]  # "epoch" is a whole number
+            best_epoch=self.best_epoch,
+            stopped_early=self.stopped_early,
+            seconds=round(self.seconds, 1),
+            images_per_s=round(self.pictures_seen / max(self.seconds, 1e-9), 2),
+            settings=asdict(settings),
+            **rest,
+        )
 
 
 class Training:

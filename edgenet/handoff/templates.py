@@ -1,13 +1,13 @@
 """The texts of a hand-over: the templates in files/, filled with what is read from the model file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgenet import templating
 from edgenet.handoff.deployed import Deployed
 from edgenet.images import Preprocessing
+from edgenet.records import Context
 from edgenet.report.formatting import interval, megabytes, milliseconds, percent
 from edgenet.results import Evaluation, Measurement, TensorInfo
 
@@ -168,10 +168,10 @@ def accuracy_sentence(e: Evaluation) -> str:
     return f"{', '.join(said) or f'{e.n_images} pictures without labels'} by {e.runtime}"
 
 
-def latency_sentence(m: Measurement, context: Mapping[str, Any]) -> str:
+def latency_sentence(m: Measurement, context: Context) -> str:
     """Return what was measured of a file's time."""
-    cpu = context.get("cpu_model")
-    where = f"a computer ({cpu})" if m.device == "local" else m.device
+    here = f"a computer ({context.cpu_model})" if context.cpu_model else "a computer"
+    where = here if m.device == "local" else m.device
     threads = f"{m.threads} thread{'s' * (m.threads != 1)}"
     beware = [w for w in m.warnings if not w.startswith("cannot tell")]  # that is about other files
     care = f" (with care: {'; '.join(beware)})" if beware else ""

@@ -6,9 +6,8 @@ stays in the results with its reason and its cost.
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgenet import device_bench
 from edgenet.calibration import Recipe, SharedCalibration
@@ -17,6 +16,7 @@ from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import limit
 from edgenet.jobs.file_factory import Making, Variant
+from edgenet.records import SearchRecord, SearchStep, Sensitivity
 from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
 
 MAX_PICTURES = 1000  # that a step is measured on; the file that is kept is measured on all
@@ -54,37 +54,12 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One file of the search."""
-
-    n: int
-    what: str
-    why: str
-    met: bool
-    drop: float | None
-    agreement: float | None
-    sqnr_db: float | None
-    median_ms: float | None
-    size_bytes: int
-    exceptions: dict[str, str] = field(default_factory=dict)
-    artifact: str | None = None
-
-
-@dataclass(frozen=True)
 class Search:
     """How a budget was met, or not. `variant` makes the file that was kept."""
 
     format: str
-    budget: str
-    met: bool
-    steps: tuple[Step, ...]
-    sensitivity: tuple[dict[str, Any], ...]
+    record: SearchRecord
     variant: Variant
-
-    def to_json(self) -> dict[str, Any]:
-        out = asdict(self)
-        del out["variant"], out["format"]
-        return out
 
 
 def search(
@@ -108,7 +83,7 @@ def search(
     """
     pictures = limit(images, MAX_PICTURES) if len(images) > MAX_PICTURES else images
     plain, corrected = Recipe(making.recipe.method, ()), making.recipe
-    steps: list[Step] = []
+    steps: list[SearchStep] = []
     ranked: list[tuple[tuple[str, ...], float]] = []
     best: tuple[float, Variant] = (float("-inf"), Variant(corrected, {}))
     with tempfile.TemporaryDirectory(prefix="edgenet-") as name:
@@ -121,7 +96,7 @@ def search(
             e, m = _measure(folder, reference, artifact, making, pictures, threads)
             met = budget.met_by(e)
             steps.append(
-                Step(len(steps) + 1, what, why, met, e.top1_drop, e.agreement, e.sqnr_db,
+                SearchStep(len(steps) + 1, what, why, met, e.top1_drop, e.agreement, e.sqnr_db,
                      m.median_ms if m else None, artifact.size_bytes, dict(variant.exceptions))
             )  # fmt: skip
             score = e.sqnr_db or 0.0 if budget.min_sqnr_db is not None else -(e.top1_drop or 0.0) + (e.agreement or 0.0)
@@ -131,7 +106,7 @@ def search(
             return met
 
         found = earlier is not None and attempt(
-            earlier.variant, earlier.steps[-1].what, f"the search for {earlier.format} ended with it"
+            earlier.variant, earlier.record.steps[-1].what, f"the search for {earlier.format} ended with it"
         )
         if not found:
             found = attempt(Variant(plain, {}), "int8, each weight rounded to the nearest", "the cheapest file")
@@ -152,14 +127,8 @@ def search(
                     break
                 rest = {op: kept for layer, _ in ranked for op in layer}
     kinds = {op.outputs[0]: op.kind for op in making.network.graph.ops}
-    return Search(
-        format,
-        budget.text,
-        found,
-        tuple(steps),
-        tuple({"name": layer[0], "kind": kinds.get(layer[0], ""), "sqnr_db": db} for layer, db in ranked),
-        best[1],
-    )
+    costs = tuple(Sensitivity(layer[0], kinds.get(layer[0], ""), db) for layer, db in ranked)
+    return Search(format, SearchRecord(budget.text, found, tuple(steps), costs), best[1])
 
 
 def _ladders(
@@ -202,7 +171,7 @@ def _named(precision: str) -> str:
     return words.get(precision, precision)
 
 
-def _missed(step: Step, budget: Budget) -> str:
+def _missed(step: SearchStep, budget: Budget) -> str:
     """Why there is a next step."""
     if budget.min_sqnr_db is not None:
         return f"{step.sqnr_db or 0:.1f} dB is short of {budget.min_sqnr_db:g}"

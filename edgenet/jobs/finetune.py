@@ -2,11 +2,11 @@
 
 The paper's section 5.3. What it writes: OUT/MODEL-finetuned.tflite, a float file with batch norm folded that carries
 its classes and its preprocessing, so that `edgenet qat`, `export` and `run` take it as it is; OUT/training (checkpoints
-and TensorBoard logs); results.json with context["training"], and report.html.
+and TensorBoard logs); results.json with context.training, and report.html.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from edgenet.jobs.output_folder import context_of, earlier, exclusive, refuse_an
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
 from edgenet.pipeline import Progress
+from edgenet.records import PictureCounts, Score
 from edgenet.results import ImageSet, Results
 
-KIND, SUFFIX = "finetune", "-finetuned"  # context["training"]["kind"]; of the model's name
+KIND, SUFFIX = "finetune", "-finetuned"  # of the TrainingRecord; of the model's name
 EVALUATION = 0.2  # of the pictures
 HEAD_STEPS, HEAD_RATE, HEAD_DECAY = 300, 0.01, 1e-4
 SMOOTHING = 0.1  # of the labels
@@ -111,15 +112,15 @@ def finetune(
         arrays, outcome, before = run.train(identity, progress, note)
         provenance = f"{loaded.provenance}, finetuned"
         _write(job, spec, arrays, names, preprocessing, provenance, evaluation, results, progress)
-        results.context["training"] = {
-            "kind": KIND,
-            **outcome.to_json(),
-            "before": {"held_back_accuracy_of_the_new_head": before},
-            "after": {"top1": results.evaluations[0].top1 if results.evaluations else None},
-            "pictures": {"train": len(train), "held_back": len(held_back), "evaluation": len(evaluation)},
-            "classes": len(names),
-            "settings": asdict(job.settings),
-        }
+        record = outcome.record(
+            KIND,
+            job.settings,
+            before=Score(held_back_accuracy_of_the_new_head=before),
+            after=Score(top1=results.evaluations[0].top1 if results.evaluations else None),
+            pictures=PictureCounts(len(train), len(held_back), len(evaluation)),
+            classes=len(names),
+        )
+        results.context = replace(results.context, training=record)
         results.save(job.out)
         from edgenet.report import write_report
 
@@ -271,7 +272,6 @@ def _write(
     progress: Progress,
 ) -> None:
     import os
-    from dataclasses import replace
 
     from edgenet.export import export_graph
     from edgenet.export.network import Source

@@ -6,12 +6,14 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from edgenet import __version__
 from edgenet.errors import InputError
 from edgenet.export import versions
+from edgenet.records import Context, ImagesRecord, ImagesUsed
 from edgenet.results import RESULTS_FILE, ImageSet, Results
 from edgenet.targets import target
 
@@ -69,41 +71,38 @@ def refuse_another_model(results: Results, out: Path, model: str) -> None:
 
 def refuse_another_command(results: Results, out: Path, kind: str) -> None:
     """Raise InputError where `out` holds what another command than the training one called `kind` made."""
-    if results.artifacts and results.context.get("training", {}).get("kind") != kind:
+    training = results.context.training
+    if results.artifacts and (training is None or training.kind != kind):
         raise InputError(f"--out {out} is of another command: one folder is for one, choose another --out")
 
 
-def machine_context(command: str) -> dict[str, Any]:
-    """Return what results.json's "context" says of every command: when, where, with which versions."""
+def machine_context(command: str) -> Context:
+    """Return what every command notes: when, where, with which versions."""
     from edgenet.device_bench import local_info
 
     machine = local_info()
-    return {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "host": platform.node(),
-        "cpu_model": machine["cpu_model"],
-        "isa": machine["isa"],
-        "cores": machine["cores"],
-        "edgenet_version": __version__,
-        "versions": versions("tensorflow", "tf-keras", "ai-edge-litert", "onnxruntime", "openvino", "numpy", "Pillow"),
-        "command": command,
-    }
+    return Context(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        host=platform.node(),
+        cpu_model=machine["cpu_model"],
+        isa=tuple(machine["isa"]),
+        cores=machine["cores"],
+        edgenet_version=__version__,
+        versions=versions("tensorflow", "tf-keras", "ai-edge-litert", "onnxruntime", "openvino", "numpy", "Pillow"),
+        command=command,
+    )
 
 
-def context_of(
-    command: str, target_name: str, calibration: ImageSet | None, evaluation: ImageSet | None
-) -> dict[str, Any]:
-    """Return results.json's "context" of a command that makes files: `machine_context`, for what, on which pictures."""
-    context = {**machine_context(command), "target": target(target_name).name}
-    if evaluation is not None:
-        context["images"] = {
-            "root": evaluation.root,
-            "evaluation": {"n": len(evaluation), "fingerprint": evaluation.fingerprint},
-        }
-        if calibration is not None:
-            context["images"]["calibration"] = {
-                "n": len(calibration),
-                "fingerprint": calibration.fingerprint,
-                "sha256": list(calibration.digests),
-            }
-    return context
+def context_of(command: str, target_name: str, calibration: ImageSet | None, evaluation: ImageSet | None) -> Context:
+    """Return what a command that makes files notes: `machine_context`, for what, on which pictures."""
+    return replace(
+        machine_context(command), target=target(target_name).name, images=images_record(calibration, evaluation)
+    )
+
+
+def images_record(calibration: ImageSet | None, evaluation: ImageSet | None) -> ImagesRecord | None:
+    """Return which pictures calibrated and which measured, None where none measured."""
+    if evaluation is None:
+        return None
+    used = calibration and ImagesUsed(len(calibration), calibration.fingerprint, calibration.digests)
+    return ImagesRecord(evaluation.root, ImagesUsed(len(evaluation), evaluation.fingerprint), used or None)

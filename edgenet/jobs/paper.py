@@ -8,7 +8,7 @@ results.json is written after each measurement; the same command goes on after t
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,21 @@ from edgenet.jobs.paper_files import count_all, write
 from edgenet.models import zoo
 from edgenet.paper.networks import NAMES, scaled_counts
 from edgenet.paper.page import write_pages
-from edgenet.paper.plan import LADDER, PAIRS, TABLES, Bench, PaperJob, Step, file_id, steps, time_plan, too_large
+from edgenet.paper.plan import (
+    LADDER,
+    PAIRS,
+    TABLES,
+    Bench,
+    PaperJob,
+    Step,
+    file_id,
+    paper_of,
+    steps,
+    time_plan,
+    too_large,
+)
 from edgenet.pipeline import Progress
+from edgenet.records import PaperRecord
 from edgenet.results import RESULTS_FILE, Artifact, Estimate, Failure, ImageSet, Measurement, Results, files_of
 
 CALIBRATION_IMAGES = 100
@@ -87,24 +100,26 @@ def _open(images: str) -> _Pictures:
 
 
 def _context(job: PaperJob, pictures: _Pictures, results: Results) -> None:
-    earlier = results.context.get("paper")
+    earlier = results.context.paper
     if results.artifacts and earlier is None:
         raise InputError(f"--out {job.out} holds another run, not one of `edgenet paper`: choose another --out")
-    if earlier and earlier["images"] != pictures.evaluation.fingerprint:
+    if earlier and earlier.images != pictures.evaluation.fingerprint:
         raise InputError(f"--out {job.out} was measured on other images: give the same --images or another --out")
-    paper = {
-        "images": pictures.evaluation.fingerprint,
-        "counts": (earlier or {}).get("counts", {}),
-        "tables": sorted({*(earlier or {}).get("tables", ()), *job.wanted}, key=TABLES.index),
-        "quick": job.quick and (earlier or {}).get("quick", True),
-    }
-    results.context = {**machine_context(job.command), "paper": paper}
+    asked = {*(earlier.tables if earlier else ()), *job.wanted}
+    paper = PaperRecord(
+        images=pictures.evaluation.fingerprint,
+        counts=earlier.counts if earlier else {},
+        tables=tuple(table for table in TABLES if table in asked),
+        quick=job.quick and (earlier is None or earlier.quick),
+    )
+    results.context = replace(machine_context(job.command), paper=paper)
     results.failures.clear()
 
 
 def _count(job: PaperJob, results: Results) -> None:
     """Count the networks of the tables that are wanted, and the scaled ones of tables 3 and 7."""
-    known = results.context["paper"]["counts"]
+    paper = paper_of(results)
+    known = dict(paper.counts)
     wanted = {name for pair in PAIRS for name in pair if "4" in job.wanted}
     if "2" in job.wanted:
         wanted |= {*NAMES, *LADDER}
@@ -112,12 +127,13 @@ def _count(job: PaperJob, results: Results) -> None:
         wanted |= set(LADDER)
     if missing := sorted(wanted - set(known)):
         found, problems = count_all(missing)
-        known.update({name: asdict(count) for name, count in found.items()})
+        known.update(found)
         for name, why in problems.items():
             results.put(Failure("count", name, why, "see docs/paper.md"))
     for table in ("3", "7"):
         if table in job.wanted:
-            known.update({key: asdict(found) for key, found in scaled_counts(table).items()})
+            known.update(scaled_counts(table))
+    results.context = replace(results.context, paper=replace(paper, counts=known))
     results.save(job.out)
 
 

@@ -19,8 +19,9 @@ from edgenet.images import limit
 from edgenet.jobs.file_factory import Interface, Making
 from edgenet.models import zoo
 from edgenet.paper import networks
-from edgenet.paper.networks import Counts, counts
+from edgenet.paper.networks import counts
 from edgenet.paper.plan import SAVED_MODEL, file_id
+from edgenet.records import Counts
 from edgenet.results import Artifact, Failure, ImageSet, sha256_of, size_of
 from edgenet.targets import target
 

@@ -1,7 +1,7 @@
 """`edgenet qat`: post-training files -> training -> trained files, measured on the same pictures; the better stays.
 
 What it writes: OUT/MODEL_int8.* (the better of both), OUT/ptq and OUT/qat (each by itself), OUT/MODEL_float32.*
-that all are compared with, OUT/training (checkpoints, TensorBoard logs), results.json with context["training"], and
+that all are compared with, OUT/training (checkpoints, TensorBoard logs), results.json with context.training, and
 report.html.
 """
 
@@ -21,6 +21,7 @@ from edgenet.export import FORMATS, Source, export_graph, find_source
 from edgenet.images import divide, hold_back, open_images, split, stream
 from edgenet.jobs.file_factory import Interface, Making
 from edgenet.jobs.output_folder import context_of, earlier, exclusive, refuse_another_command, refuse_another_model
+from edgenet.records import Likeness, PictureCounts, Score, TrainedFile, TrainingRecord
 from edgenet.report.formatting import percent
 from edgenet.results import Artifact, Evaluation, ImageSet, Results
 from edgenet.targets import target, weight_bits
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from edgenet.calibration.training.qat import Trained
     from edgenet.export.graph import Graph
 
-KIND = "qat"  # context["training"]["kind"]
+KIND = "qat"  # of the TrainingRecord
 # Training starts so near to the float network that larger steps undo what the rounding had chosen: its loss rises.
 SETTINGS = Settings(epochs=20, batch=16, learning_rate=1e-4)
 
@@ -83,13 +84,13 @@ class _Choice:
     before: Evaluation | None
     after: Evaluation | None  # the trained file's; None where no epoch was better than step 0
 
-    def to_json(self) -> dict[str, Any]:
-        numbers = ("agreement", "agreement_ci95", "top1", "sqnr_db", "n_images")
+    @property
+    def record(self) -> TrainedFile:
+        return TrainedFile(self.format, self.kept, self.why, _score(self.before), _score(self.after))
 
-        def measured(e: Evaluation | None) -> dict[str, Any] | None:
-            return None if e is None else {n: getattr(e, n) for n in numbers}
 
-        return {**vars(self), "before": measured(self.before), "after": measured(self.after)}
+def _score(e: Evaluation | None) -> Score | None:
+    return None if e is None else Score(e.agreement, e.agreement_ci95, e.top1, e.sqnr_db, e.n_images)
 
 
 def qat(
@@ -118,12 +119,12 @@ def qat(
         known = earlier(job.out)
         refuse_another_command(known, job.out, KIND)
         refuse_another_model(known, job.out, source.name)
-        results = Results(context=context_of(job.command, job.target, parts.calibration, parts.evaluation))
-        results.context["calibration_findings"] = [asdict(f) for f in findings]
+        context = context_of(job.command, job.target, parts.calibration, parts.evaluation)
+        results = Results(replace(context, calibration_findings=tuple(findings)))
         making = Making(source, parts.calibration, target(job.target), Recipe(), Interface(job.io))
         trained = _train(job, making, parts, identity, progress, note)
         choices = _write(job, making, trained, parts, results, progress)
-        results.context["training"] = _context(job, trained, parts, choices)
+        results.context = replace(results.context, training=_record(job, trained, parts, choices))
         results.save(job.out)
         from edgenet.report import write_report
 
@@ -276,20 +277,19 @@ def _choose(before: Evaluation | None, after: Evaluation | None, better: bool) -
     return "qat", "the held-back pictures came nearer to the float network"
 
 
-def _context(job: QatJob, trained: "Trained", parts: _Parts, choices: list[_Choice]) -> dict[str, Any]:
-    files = [choice.to_json() for choice in choices]
+def _record(job: QatJob, trained: "Trained", parts: _Parts, choices: list[_Choice]) -> TrainingRecord:
+    files = tuple(choice.record for choice in choices)
     first = files[0]
-    return {
-        "kind": KIND,
-        **trained.outcome.to_json(),
-        "before": first["before"],
-        "after": first["after"] or first["before"],
-        "kept": first["kept"],
-        "why": first["why"],
-        "files": files,
-        "simulated_like_file": {"before": trained.matches_before, "after": trained.matches_after},
-        "pictures": {name: len(part) for name, part in vars(parts).items()},
-        "settings": asdict(job.settings),
-        "distillation": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(job.distill).items()},
-        "weight_bits": _bits(job)[0],
-    }
+    return trained.outcome.record(
+        KIND,
+        job.settings,
+        before=first.before,
+        after=first.after or first.before,
+        kept=first.kept,
+        why=first.why,
+        files=files,
+        simulated_like_file=Likeness(trained.matches_before, trained.matches_after),
+        pictures=PictureCounts(**{name: len(part) for name, part in vars(parts).items()}),
+        distillation=asdict(job.distill),
+        weight_bits=_bits(job)[0],
+    )

@@ -22,6 +22,7 @@ from edgenet.errors import DeviceError, GateFailed, InputError
 from edgenet.jobs.output_folder import machine_context
 from edgenet.models.graph_drawing import Blueprint
 from edgenet.models.scaling import EFFICIENTNET, FAMILIES, Family, Scale, compound, family, scaled_px
+from edgenet.records import Context, ScaledNetwork, ScaleRecord
 from edgenet.results import Failure, Measurement, Results, atomic_write
 
 TOLERANCE = 0.05  # of the budget: what is promised
@@ -82,27 +83,13 @@ class ScaleJob:
         return parse_budget_ms(self.budget)
 
 
-@dataclass(frozen=True)
-class Point:
-    """A network that could be proposed. `tilt` is a factor on the compound scale's width; 1 is on the scale."""
-
-    phi: float
-    tilt: float
-    width: float
-    depth: float
-    resolution_px: int
-    multiply_adds: int
-    parameters: int
-    latency_ms: float | None = None  # once it is measured
-
-
 def propose(
     of: Family,
     budget_ms: float,
     measure: Callable[[Blueprint], float],
     most: int = _MOST_NETWORKS,
-    start: Point | None = None,
-) -> tuple[Point, list[Point]]:
+    start: ScaledNetwork | None = None,
+) -> tuple[ScaledNetwork, list[ScaledNetwork]]:
     """Return the network nearest to the budget, and all that were measured in the order they were.
 
     Each time the network whose predicted latency is nearest to the budget is measured. The prediction is its
@@ -117,18 +104,18 @@ def propose(
         InputError: even the smallest network takes longer than the budget, or the largest less.
     """
     on_scale = _distinct(_point(of, float(phi), 1.0) for phi in _PHIS)
-    measured: list[Point] = []
+    measured: list[ScaledNetwork] = []
 
-    def predicted_ms(p: Point) -> float:
+    def predicted_ms(p: ScaledNetwork) -> float:
         by_size = sorted(measured, key=lambda m: m.multiply_adds)
         sizes = [math.log(m.multiply_adds) for m in by_size]
         rates = [math.log((m.latency_ms or 0) / m.multiply_adds) for m in by_size]
         return p.multiply_adds * math.exp(np.interp(math.log(p.multiply_adds), sizes, rates))
 
-    def off(p: Point) -> float:
+    def off(p: ScaledNetwork) -> float:
         return abs(math.log(predicted_ms(p) / budget_ms))
 
-    def distance(p: Point) -> float:
+    def distance(p: ScaledNetwork) -> float:
         return abs(math.log((p.latency_ms or 0) / budget_ms))
 
     chosen = start or _point(of, 0.0, 1.0)
@@ -151,7 +138,7 @@ def propose(
     return best, measured
 
 
-def _check_possible(of: Family, p: Point, budget_ms: float, reach: float) -> None:
+def _check_possible(of: Family, p: ScaledNetwork, budget_ms: float, reach: float) -> None:
     """Raise InputError where `p`, at an end of phi, is off by more than a factor of `reach`, and the end is why."""
     ratio = (p.latency_ms or 0) / budget_ms
     if p.phi <= _PHIS[0] + _PHI_END and ratio > reach:
@@ -166,15 +153,15 @@ def _check_possible(of: Family, p: Point, budget_ms: float, reach: float) -> Non
     )
 
 
-def _point(of: Family, phi: float, tilt: float) -> Point:
+def _point(of: Family, phi: float, tilt: float) -> ScaledNetwork:
     scale = compound(phi, EFFICIENTNET)
     width = scale.width * tilt
     net = of.scaled(Scale(width, scale.depth, scale.resolution))
     px = scaled_px(of.resolution_px, scale.resolution)
-    return Point(phi, tilt, width, scale.depth, px, net.multiply_adds, net.parameters)
+    return ScaledNetwork(phi, tilt, width, scale.depth, px, net.multiply_adds, net.parameters)
 
 
-def _distinct(points: Any) -> list[Point]:
+def _distinct(points: Any) -> list[ScaledNetwork]:
     """Return one of each network: rounding makes many factors the same."""
     return list({(p.multiply_adds, p.parameters): p for p in reversed(list(points))}.values())
 
@@ -182,7 +169,7 @@ def _distinct(points: Any) -> list[Point]:
 def scale(job: ScaleJob, progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> Results:
     """Find the network, export it to OUT, time the file that was written, and write OUT/results.json.
 
-    The file's weights are random: it proves the latency; its accuracy comes with training. context["scale"] holds
+    The file's weights are random: it proves the latency; its accuracy comes with training. context.scale holds
     the proposal and what was measured on the way.
 
     Raises:
@@ -197,7 +184,7 @@ def scale(job: ScaleJob, progress: Callable[[str, int, int], None] = lambda what
     from edgenet.models.zoo import LITE_MEAN, LITE_STD
 
     of, budget_ms = FAMILIES[job.family], job.budget_ms
-    measured: list[Point] = []
+    measured: list[ScaledNetwork] = []
     best = _point(of, 0.0, 1.0)
     with _timer(job) as timed:
 
@@ -229,7 +216,7 @@ def scale(job: ScaleJob, progress: Callable[[str, int, int], None] = lambda what
                     break
         progress("scale", _ATTEMPTS, _ATTEMPTS)
     assert best is not None
-    results = Results(context=_context(job, best, measured, final, met), artifacts=[artifact], measurements=[final])
+    results = Results(_context(job, best, measured, final, met), artifacts=[artifact], measurements=[final])
     results.save(job.out)
     if not met:
         raise GateFailed(
@@ -239,19 +226,14 @@ def scale(job: ScaleJob, progress: Callable[[str, int, int], None] = lambda what
     return results
 
 
-def _context(job: ScaleJob, best: Point, measured: list[Point], final: Measurement, met: bool) -> dict[str, Any]:
-    return {
-        **machine_context(job.command),
-        "scale": {
-            "family": job.family,
-            "device": job.device,
-            "budget_ms": job.budget_ms,
-            "met": met,
-            **{k: v for k, v in dataclasses.asdict(best).items() if k != "latency_ms"},
-            "latency_ms": final.median_ms,
-            "measured": [dataclasses.asdict(m) for m in measured],
-        },
-    }
+def _context(
+    job: ScaleJob, best: ScaledNetwork, measured: list[ScaledNetwork], final: Measurement, met: bool
+) -> Context:
+    network = {**vars(best), "latency_ms": final.median_ms}
+    record = ScaleRecord(
+        **network, family=job.family, device=job.device, budget_ms=job.budget_ms, met=met, measured=tuple(measured)
+    )
+    return dataclasses.replace(machine_context(job.command), scale=record)
 
 
 @contextmanager
@@ -280,13 +262,14 @@ def lines(results: Results) -> list[tuple[str, str]]:
     """Return the proposal as (label, text) rows."""
     from edgenet.report.formatting import counted
 
-    found, m = results.context["scale"], results.measurements[0]
+    found, m = results.context.scale, results.measurements[0]
+    assert found is not None  # `scale` noted it
     place = f"{m.device}, {counted(m.threads, 'thread')}, {m.runtime}"
     return [
-        ("network", f"{found['family']}, width {found['width']:.2f}, depth {found['depth']:.2f}, "
-                    f"{found['resolution_px']} px"),
-        ("size", f"{found['parameters'] / 1e6:.2f} M parameters, {found['multiply_adds'] / 1e6:,.0f} M multiply-adds"),
-        ("latency", f"{m.median_ms:.2f} ms of {found['budget_ms']:g} on {place}"),
-        ("measured", f"{len(found['measured'])} networks on the way"),
+        ("network", f"{found.family}, width {found.width:.2f}, depth {found.depth:.2f}, "
+                    f"{found.resolution_px} px"),
+        ("size", f"{found.parameters / 1e6:.2f} M parameters, {found.multiply_adds / 1e6:,.0f} M multiply-adds"),
+        ("latency", f"{m.median_ms:.2f} ms of {found.budget_ms:g} on {place}"),
+        ("measured", f"{len(found.measured)} networks on the way"),
         ("file", f"{results.artifacts[0].path}; its weights are random: train it before it is used"),
     ]  # fmt: skip

@@ -23,6 +23,7 @@ from edgenet.models.resnet_mobilenet import mobilenet_v1, mobilenet_v2, resnet
 from edgenet.paper import published
 from edgenet.paper.keras_applications import KerasNetwork
 from edgenet.paper.scaled_tables import ScaledRow, scaled_rows
+from edgenet.records import Counts
 
 
 class Drawn(Protocol):
@@ -174,14 +175,6 @@ def network_of(name: str, seed: int = 0) -> Network:
     ids, names = classes_of(built.tensors[built.outputs[0]].shape[-1])
     preprocessing = Preprocessing(row.resolution_px, zoo.LITE_MEAN, zoo.LITE_STD)
     return Network(name, built, preprocessing, ids, names, "random", fingerprint(built))
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Numbers that are trained, and multiply-adds of one picture, counted from the layers."""
-
-    parameters: int
-    multiply_adds: int
 
 
 def counts(name: str) -> Counts:

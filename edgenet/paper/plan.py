@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from edgenet.export.graph import LARGEST_BYTES
 from edgenet.export.saved_model import SUFFIX
 from edgenet.models import zoo
 from edgenet.paper.networks import counts
+from edgenet.records import PaperRecord
 from edgenet.results import Results
 
 SAVED_MODEL = "savedmodel"
@@ -179,9 +179,9 @@ def too_large(name: str, format: str, available_bytes: int | None) -> str:
     return ""
 
 
-def paper_of(results: Results) -> dict[str, Any]:
+def paper_of(results: Results) -> PaperRecord:
     """Return what a run of `edgenet paper` noted. Raises InputError where it was another command's."""
-    paper = results.context.get("paper")
-    if not isinstance(paper, dict):
+    paper = results.context.paper
+    if paper is None:
         raise InputError("these results are not of `edgenet paper`: give the --out folder of such a run")
     return paper

@@ -7,7 +7,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from edgenet.device_bench.comparison import Comparison, compare
 from edgenet.device_bench.timing import median_interval_by_round
@@ -16,6 +15,7 @@ from edgenet.paper import networks, published
 from edgenet.paper.networks import published_name, scaled_key
 from edgenet.paper.plan import LADDER, PAIRS, RUNTIMES, TABLE4, file_id, paper_of
 from edgenet.paper.scaled_tables import scaled_rows
+from edgenet.records import Counts
 from edgenet.report.formatting import MISSING, number, times
 from edgenet.results import Estimate, Evaluation, Measurement, Results
 
@@ -73,7 +73,7 @@ def tables(results: Results) -> list[Table]:
         InputError: the results are not of `edgenet paper`.
     """
     drawn = {"4": table4, "2": table2, "3": table3, "7": table7, "lite": lite, "ladder": ladder, "5": table5}
-    asked = paper_of(results)["tables"]
+    asked = paper_of(results).tables
     found = [draw(results) for name, draw in drawn.items() if name in asked]
     return [t for t in [*found, not_reproduced(results)] if t.rows]
 
@@ -121,10 +121,10 @@ def _table4_notes(results: Results) -> tuple[str, ...]:
 
 
 def _throughput_sentence(results: Results, s: Speedup) -> str:
-    known, parts = paper_of(results)["counts"], []
+    known, parts = paper_of(results).counts, []
     for name, m in ((s.rival, s.rival_measurement), (s.network, s.network_measurement)):
         if name in known:
-            rate = known[name]["multiply_adds"] / m.median_ms / 1e6
+            rate = known[name].multiply_adds / m.median_ms / 1e6
             parts.append(f"{number(rate, 1)} billion multiply-adds a second on {published_name(name)}")
     return "here it does " + " and ".join(parts) + "." if parts else ""
 
@@ -208,13 +208,13 @@ def table2(results: Results) -> Table:
     """Table 2: accuracy as published, parameters and FLOPS counted here beside the published ones."""
     columns = ("Network", "Top-1", "Parameters", "Parameters, paper", "Multiply-adds", "FLOPS, paper", "Difference")
     names = {published_name(n): n for n in (*LADDER, *networks.NAMES)}
-    known, rows = paper_of(results)["counts"], []
+    known, rows = paper_of(results).counts, []
     for row, text in zip(published.table("2"), published.printed("2"), strict=True):
         paper_name = str(row["model"])
         name = names.get(paper_name)
         count = known.get(name or "")
         flops = row["flops_billions"]
-        madds = count["multiply_adds"] / 1e9 if count else None
+        madds = count.multiply_adds / 1e9 if count else None
         difference = Cell(MISSING)
         if madds is not None and isinstance(flops, float):
             share = (madds / flops - 1) * 100
@@ -248,7 +248,7 @@ def table7(results: Results) -> Table:
 
 
 def _scaled(results: Results, number_: str, title: str, lead: str) -> Table:
-    known, rows = paper_of(results)["counts"], []
+    known, rows = paper_of(results).counts, []
     notes: dict[str, list[str]] = {}
     for r in scaled_rows(number_):
         count = known.get(scaled_key(number_, r))
@@ -329,7 +329,7 @@ def ladder(results: Results) -> Table:
     places = devices(results)
     columns = ("Network", "Top-1", "Multiply-adds", *(f"{p} on {d}" for d in places for p in ("float32", "INT8")),
                *(f"INT8 faster on {d}" for d in places))  # fmt: skip
-    known, rows = paper_of(results)["counts"], []
+    known, rows = paper_of(results).counts, []
     for name in LADDER:
         ids = {p: file_id(name, "tflite", p) for p in ("float32", "int8")}
         found = {(d, p): measurement(results, ids[p], d, 1) for d in places for p in ids}
@@ -393,8 +393,8 @@ def _quoted(printed: str | None, unit: str) -> Cell:
     return Cell(f"{printed} {unit}", QUOTED, float(printed))
 
 
-def _counted(count: dict[str, Any] | None, what: str, unit: float, name: str) -> Cell:
+def _counted(count: Counts | None, what: str, unit: float, name: str) -> Cell:
     if count is None:
         return Cell(MISSING)
-    value = count[what] / unit
+    value = getattr(count, what) / unit
     return Cell(f"{value:.2f} {name}" if value < 10 else f"{value:.1f} {name}", COMPUTED, value)

@@ -397,7 +397,7 @@ def _notes(results: Results, table: list[Row], base: Row | None, by_labels: bool
     if table and base is None:
         notes.append(Note("There is no float32 file to compare with: export it too (--precision float32)."))
     measured = [r.measurement for r in table if r.measurement]
-    cpu = f"{results.context.get('isa', '')} {results.context.get('cpu_model', '')}".lower()
+    cpu = " ".join((*results.context.isa, results.context.cpu_model)).lower()
     if any(m.device == "local" for m in measured) and any(s in cpu for s in ("x86", "avx", "sse", "intel", "amd")):
         notes.append(Note("Latency is this computer's, not a phone's. On a phone the order of the files can differ."))
     models = sorted({a.model for a in results.artifacts} - {r.artifact.model for r in table})
@@ -405,10 +405,10 @@ def _notes(results: Results, table: list[Row], base: Row | None, by_labels: bool
         notes.append(
             Note(f"The recommendation is for {table[0].artifact.model}; the tables also hold {_listed(models)}.")
         )
-    for finding in results.context.get("calibration_findings", ()):
-        if finding["severity"] != "info":
-            text = f"Calibration pictures: {finding['message']}; {finding['remedy']}."
-            notes.append(Note(text, loud=finding["severity"] == "danger"))
+    for finding in results.context.calibration_findings:
+        if finding.severity != "info":
+            text = f"Calibration pictures: {finding.message}; {finding.remedy}."
+            notes.append(Note(text, loud=finding.severity == "danger"))
     warned: dict[str, list[str]] = {}
     for r in table:
         for warning in r.evaluation.warnings if r.evaluation else ():

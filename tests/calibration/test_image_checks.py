@@ -11,11 +11,12 @@ import pytest
 from PIL import Image, ImageFilter
 
 from edgenet.calibration import image_checks as lint_module
-from edgenet.calibration.image_checks import CODES, SEVERITIES, Finding, check_allowed, lint, lint_network, refuse
+from edgenet.calibration.image_checks import CODES, SEVERITIES, check_allowed, lint, lint_network, refuse
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph, Op, Tensor
 from edgenet.images import Preprocessing, load_pixels, open_images, split, stream
 from edgenet.images.near_duplicates import glances, looks_alike
+from edgenet.records import Context, Finding
 from edgenet.results import ImageSet, Results
 from helpers.command_line import Edgenet
 from helpers.places import IMAGENET_MINI
@@ -411,8 +412,8 @@ def test_a_run_on_noise_stops_before_anything_is_written_and_goes_on_where_it_is
     done = edgenet(*EXPORT, "--images", photos, "--out", out, "--allow", "noise")
     assert done.returncode == 0, done.stderr
     assert "Warning: 10 of 10 pictures are random noise" in done.stdout
-    found = Results.load(out).context["calibration_findings"]
-    assert ("noise", "danger") in {(f["code"], f["severity"]) for f in found}
+    found = Results.load(out).context.calibration_findings
+    assert ("noise", "danger") in {(f.code, f.severity) for f in found}
 
 
 def test_without_a_calibrated_precision_nobody_looks_at_the_pictures(edgenet: Edgenet, tmp_path: Path) -> None:
@@ -441,11 +442,11 @@ def test_the_summary_says_what_was_found() -> None:
     from edgenet.report.recommendation import recommend
 
     found = [
-        {"code": "few", "severity": "info", "message": "60 pictures", "remedy": "give more"},
-        {"code": "one-class", "severity": "warning", "message": "all of one class", "remedy": "give all"},
-        {"code": "noise", "severity": "danger", "message": "all noise", "remedy": "give photographs"},
+        Finding("few", "info", "60 pictures", "give more"),
+        Finding("one-class", "warning", "all of one class", "give all"),
+        Finding("noise", "danger", "all noise", "give photographs"),
     ]
-    notes = {n.text: n.loud for n in recommend(Results(context={"calibration_findings": found})).notes}
+    notes = {n.text: n.loud for n in recommend(Results(Context(calibration_findings=tuple(found)))).notes}
     assert notes == {
         "Calibration pictures: all of one class; give all.": False,
         "Calibration pictures: all noise; give photographs.": True,

@@ -67,35 +67,35 @@ def test_float16_comes_to_all_layers_but_one() -> None:
 
 def test_the_first_file_within_the_budget_ends_the_search(tiny_images: Images) -> None:
     found = search(making(tiny_images), "tflite", tiny_images[1], Budget(max_drop_points=50))
-    assert found.met
-    assert len(found.steps) == 1
+    assert found.record.met
+    assert len(found.record.steps) == 1
     assert found.variant.recipe.corrections == ()
-    assert found.sensitivity == ()
+    assert found.record.sensitivity == ()
 
 
 def test_a_budget_that_nothing_meets_tries_every_step_and_keeps_the_best(tiny_images: Images) -> None:
     found = search(making(tiny_images), "tflite", tiny_images[1], Budget(min_sqnr_db=500))
     n_layers = len(layers(making(tiny_images).network.graph))
-    assert not found.met
-    n = len(found.sensitivity)
-    assert len(found.steps) == 2 + len(list(_counts(n))) + len(list(_almost_all(n)))
-    assert found.steps[-1].what.startswith("int8 weights and float32 activations with the")
-    assert found.steps[-1].what.endswith("in float16 weights")
-    assert len(found.sensitivity) <= n_layers
-    best = max(found.steps, key=lambda s: s.sqnr_db or 0)
+    assert not found.record.met
+    n = len(found.record.sensitivity)
+    assert len(found.record.steps) == 2 + len(list(_counts(n))) + len(list(_almost_all(n)))
+    assert found.record.steps[-1].what.startswith("int8 weights and float32 activations with the")
+    assert found.record.steps[-1].what.endswith("in float16 weights")
+    assert len(found.record.sensitivity) <= n_layers
+    best = max(found.record.steps, key=lambda s: s.sqnr_db or 0)
     assert dict(found.variant.exceptions) == best.exceptions
-    assert all(step.why.endswith("dB is short of 500") for step in found.steps[1:])
+    assert all(step.why.endswith("dB is short of 500") for step in found.record.steps[1:])
 
 
 def test_another_format_with_the_same_integers_begins_where_the_search_ended(tiny_images: Images) -> None:
     made = making(tiny_images, "x86-avx2")  # both have 7 bits there, which every x86 adds alike
-    plain = search(made, "onnx", tiny_images[1], Budget(max_drop_points=100)).steps[0].sqnr_db or 0
+    plain = search(made, "onnx", tiny_images[1], Budget(max_drop_points=100)).record.steps[0].sqnr_db or 0
     first = search(made, "onnx", tiny_images[1], Budget(min_sqnr_db=plain + 8))
     second = search(made, "openvino", tiny_images[1], Budget(min_sqnr_db=plain + 8), earlier=first)
-    assert second.met
-    assert len(first.steps) > len(second.steps) == 1
+    assert second.record.met
+    assert len(first.record.steps) > len(second.record.steps) == 1
     assert second.variant == first.variant
-    assert second.steps[0].why == "the search for onnx ended with it"
+    assert second.record.steps[0].why == "the search for onnx ended with it"
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx", "openvino"])
@@ -103,12 +103,12 @@ def test_keeping_layers_better_is_a_mixture_that_every_format_holds(
     format: str, tiny_images: Images, tmp_path: Path
 ) -> None:
     made = making(tiny_images)
-    plain = search(made, format, tiny_images[1], Budget(max_drop_points=100)).steps[0].sqnr_db or 0
+    plain = search(made, format, tiny_images[1], Budget(max_drop_points=100)).record.steps[0].sqnr_db or 0
     wanted = Budget(min_sqnr_db=plain + 8)
     found = search(made, format, tiny_images[1], wanted)
-    assert found.met
-    assert found.steps[-1].sqnr_db is not None
-    assert found.steps[-1].sqnr_db >= plain + 8
+    assert found.record.met
+    assert found.record.steps[-1].sqnr_db is not None
+    assert found.record.steps[-1].sqnr_db >= plain + 8
     artifact = made.export(tmp_path, format, "int8", found.variant, wanted.text)
     assert artifact.mixture == dict(found.variant.exceptions)
     assert artifact.options["budget"] == wanted.text

@@ -90,11 +90,12 @@ def test_all_layers_learn_in_any_precision_and_the_file_carries_the_classes(
     job = FinetuneJob(untrained.name, tmp_path / "OUT", str(partly_labelled), mixed_precision=half)
     job = replace(job, settings=replace(job.settings, epochs=4, batch=8, learning_rate=0.001))
     results = finetune(job)
-    told = Results.load(job.out).context["training"]
-    assert told["kind"] == "finetune"
-    assert told["classes"] == 5
-    assert sum(told["pictures"].values()) == 90  # those without a label neither learn nor measure
-    losses = [row["held_back_loss"] for row in told["curve"]]
+    told = Results.load(job.out).context.training
+    assert told is not None
+    assert told.kind == "finetune"
+    assert told.classes == 5
+    assert sum(n for n in vars(told.pictures).values() if n) == 90  # those without a label neither learn nor measure
+    losses = [row.held_back_loss or 0.0 for row in told.curve]
     assert min(losses) < 0.5 * losses[0]
     assert results.evaluations[0].top1 is not None
     assert results.evaluations[0].top1 >= 0.6  # of five colours; one in five by chance

@@ -17,6 +17,7 @@ from edgenet.models.scaling import EFFICIENTNET, FAMILIES, Coefficients, Scale, 
 from edgenet.paper import published
 from edgenet.paper.scaled_tables import scaled_rows
 from edgenet.results import Failure, Measurement, Results, sha256_of
+from edgenet.results_json import write
 
 ROWS = [(t, i) for t in "37" for i in range(len(published.printed(t)))]
 # Rows that cannot come out as printed: the count as a part of what was printed. Their notes say why.
@@ -190,13 +191,14 @@ def test_scale_exports_the_network_that_it_proposes(tmp_path, stopwatch) -> None
         cli.main, ["scale", "--device", "local", "--budget", "3ms", "--out", str(tmp_path), "--json"]
     )
     assert done.exit_code == 0, done.output
-    assert json.loads(done.output)["context"]["scale"] == Results.load(tmp_path).context["scale"]
+    assert json.loads(done.output)["context"]["scale"] == write(Results.load(tmp_path).context.scale)
     results = Results.load(tmp_path)
-    said, (artifact,), (measured,) = results.context["scale"], results.artifacts, results.measurements
-    assert said["met"]
-    assert measured.median_ms == said["latency_ms"] == pytest.approx(3, rel=TOLERANCE)
+    said, (artifact,), (measured,) = results.context.scale, results.artifacts, results.measurements
+    assert said is not None
+    assert said.met
+    assert measured.median_ms == said.latency_ms == pytest.approx(3, rel=TOLERANCE)
     graph = read_tflite((tmp_path / artifact.path).read_bytes())
-    assert graph.tensors["image"].shape == (1, said["resolution_px"], said["resolution_px"], 3)
+    assert graph.tensors["image"].shape == (1, said.resolution_px, said.resolution_px, 3)
     assert artifact.weights == "random"
     assert artifact.sha256 == sha256_of(tmp_path / artifact.path) == measured.artifact_sha256
 
@@ -209,7 +211,8 @@ def test_a_device_that_changes_its_mind_fails_the_gate_and_the_nearest_is_there(
     with pytest.raises(GateFailed, match="within 5 %"):
         scale(ScaleJob("local", "4ms", tmp_path, "mobilenet-v1"))
     results = Results.load(tmp_path)
-    assert not results.context["scale"]["met"]
+    assert results.context.scale is not None
+    assert not results.context.scale.met
     assert (tmp_path / results.artifacts[0].path).exists()
 
 
@@ -240,4 +243,5 @@ def test_scale_on_this_machine_exits_0_only_within_5_percent_of_the_budget(tmp_p
     results = Results.load(tmp_path)
     within = abs(results.measurements[0].median_ms / 10 - 1) <= TOLERANCE
     assert done.exit_code == (0 if within else 1)  # a machine that does other work meanwhile may not get there
-    assert results.context["scale"]["met"] == within
+    assert results.context.scale is not None
+    assert results.context.scale.met == within

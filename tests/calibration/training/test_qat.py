@@ -287,16 +287,20 @@ def job(many: Path, out: Path, **changes: Any) -> qat.QatJob:
 def test_qat_writes_the_better_file_and_says_which(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qat, "find_source", tiny.source)
     results = qat.qat(job(many, tmp_path / "out"))
-    told = Results.load(tmp_path / "out").context["training"]
-    assert [row["epoch"] for row in told["curve"]] == [0, 1, 2]
-    assert told["kept"] in ("ptq", "qat")
-    assert told["after"]["agreement"] >= told["before"]["agreement"] or told["kept"] == "ptq"
+    told = Results.load(tmp_path / "out").context.training
+    assert told is not None
+    assert told.before is not None
+    assert told.after is not None
+    assert told.simulated_like_file is not None
+    assert [row.epoch for row in told.curve] == [0, 1, 2]
+    assert told.kept in ("ptq", "qat")
+    assert (told.after.agreement or 0) >= (told.before.agreement or 0) or told.kept == "ptq"
     ids = {a.id for a in results.artifacts}
     assert {"tiny_int8.tflite", "tiny_float32.tflite"} <= ids
     final = results.artifact("tiny_int8.tflite")
-    same = tmp_path / "out" / told["kept"] / "tiny_int8.tflite"
+    same = tmp_path / "out" / told.kept / "tiny_int8.tflite"
     assert (tmp_path / "out" / final.path).read_bytes() == same.read_bytes()
-    assert told["simulated_like_file"]["before"] >= 0.995
+    assert (told.simulated_like_file.before or 0) >= 0.995
 
 
 @pytest.mark.parametrize(
@@ -325,10 +329,14 @@ def test_where_training_brings_nothing_the_post_training_file_is_returned(
     monkeypatch.setattr(qat, "find_source", tiny.source)
     wild = settings(epochs=1, learning_rate=50.0, ema=0.0)
     results = qat.qat(job(many, tmp_path / "out", settings=wild))
-    told = results.context["training"]
-    assert told["kept"] == "ptq"
-    assert told["best_epoch"] == 0
-    assert told["curve"][1]["held_back_loss"] > told["curve"][0]["held_back_loss"]
+    told = results.context.training
+    assert told is not None
+    assert told.kept == "ptq"
+    assert told.best_epoch == 0
+    before, after = (row.held_back_loss for row in told.curve)
+    assert before is not None
+    assert after is not None
+    assert after > before
 
 
 @pytest.mark.parametrize(
