@@ -15,7 +15,7 @@ from edgenet.report.charts import latency, over_time, tradeoff
 from edgenet.report.files import estimates, files
 from edgenet.report.formatting import MISSING, counted, megabytes, milliseconds, percent, points
 from edgenet.report.pictures import pictures
-from edgenet.report.pieces import TEMPLATES, Fact, Tile, facts
+from edgenet.report.pieces import TEMPLATES, Fact, Opening, Tile, facts
 from edgenet.report.quantization import calibration, search
 from edgenet.report.recommendation import (
     SHOWN_REASONS,
@@ -105,31 +105,29 @@ def _headline(view: View) -> str:
 
 def answer(view: View) -> Answer:
     """The headline, three figures, why this file and why not each other."""
-    a, chosen, base = view.answer, view.chosen, view.baseline
-    trained = training.opening(view)
-    why_nothing: tuple[str, ...] = ()
-    verdict, tiles = "", ()
-    if trained:
-        verdict, tiles = trained.verdict, trained.tiles
-    elif chosen is None:
-        why_nothing = a.why
-    else:
-        verdict = a.why[0]
-        tiles = (_size_tile(chosen, base), _accuracy_tile(view, chosen, base), _latency_tile(chosen, base))
+    a, failures = view.answer, view.results.failures
     models = " · ".join(dict.fromkeys(r.artifact.model for r in view.rows))
-    eyebrow = (s for s in ("edgenet report", models, view.results.context.created[:10]) if s)
-    failures = view.results.failures
+    opening = training.opening(view) or _opening(view)
     return Answer(
-        " · ".join(eyebrow),
-        _headline(view),
-        tuple(n.text for n in a.notes if n.loud),
-        why_nothing,
-        verdict,
-        tiles,
-        None if trained else _why_not(view),
-        tuple(n.text for n in a.notes if not n.loud),
-        f"{counted(len(failures), 'step')} failed" if failures else "",
+        eyebrow=" · ".join(s for s in ("edgenet report", models, view.results.context.created[:10]) if s),
+        headline=_headline(view),
+        alerts=tuple(n.text for n in a.notes if n.loud),
+        why_nothing=() if opening else a.why,
+        verdict=opening.verdict if opening else "",
+        tiles=opening.tiles if opening else (),
+        why_not=None if training.headline(view) else _why_not(view),
+        notes=tuple(n.text for n in a.notes if not n.loud),
+        failed=f"{counted(len(failures), 'step')} failed" if failures else "",
     )
+
+
+def _opening(view: View) -> Opening | None:
+    """Return the verdict on the file that the page is about, None where there is none."""
+    chosen, base = view.chosen, view.baseline
+    if chosen is None:
+        return None
+    tiles = (_size_tile(chosen, base), _accuracy_tile(view, chosen, base), _latency_tile(chosen, base))
+    return Opening(view.answer.why[0], tiles)
 
 
 def _why_not(view: View) -> WhyNot | None:

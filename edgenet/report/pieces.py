@@ -68,6 +68,14 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """What stands below the headline: a sentence, and the figures that count."""
+
+    verdict: str
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
 class Figure:
     """A drawing with its caption below."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgenet.records import Epoch, Score, TrainedFile, TrainingRecord
 from edgenet.report.files import FORMAT_NAMES
 from edgenet.report.formatting import MISSING, NBSP, counted, decibels, interval, megabytes, number, percent, points
-from edgenet.report.pieces import Cell, Chip, Figure, Line, Table, Tile, table
+from edgenet.report.pieces import Cell, Chip, Figure, Line, Opening, Table, Tile, table
 from edgenet.report.plots import curves
 from edgenet.report.plots.axes import for_both
 from edgenet.report.recommendation import Row
@@ -17,14 +17,6 @@ from edgenet.report.view import View
 
 _ABSURD = 1e30  # what a loss that is no number is kept as
 _RETURNED = Chip("returned", "good")
-
-
-@dataclass(frozen=True)
-class Opening:
-    """What stands below the headline."""
-
-    verdict: str
-    tiles: tuple[Tile, ...]
 
 
 @dataclass(frozen=True)
