@@ -2,7 +2,7 @@
 
 Renew them where a page is meant to change, and read the diff:
 
-    RENEW_GOLDEN=1 .venv/bin/python -m pytest tests/report/test_golden.py tests/paper/test_golden.py
+    RENEW_GOLDEN=1 .venv/bin/python -m pytest tests/report/test_golden.py tests/paper/test_page.py
 """
 
 import os
