@@ -24,6 +24,7 @@ from edgenet.device_bench import bench
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, find_source
 from edgenet.images import Preprocessing, limit, load_pixels, normalise, open_images, split
+from edgenet.report.formatting import failed
 from edgenet.report.recommendation import Ratio, recommend, speedup
 from edgenet.results import Evaluation, ImageSet, Measurement, Results, sha256_of
 
@@ -45,7 +46,7 @@ def evaluations(files: dict[str, Path], images: ImageSet, preprocessing: Preproc
     candidates = [Candidate(id, path, sha256_of(path)) for id, path in files.items()]
     found, failures = evaluate(candidates, images, preprocessing, reference="float32")
     if failures:
-        raise SystemExit(f"{failures[0].what} failed: {failures[0].why}")
+        raise SystemExit(f"{failed(failures[0])} failed: {failures[0].why}")
     return {e.artifact: e for e in found}
 
 
@@ -73,7 +74,7 @@ def show(
     Console(width=140).print(table)
     for m in timings:
         for warning in m.warnings:
-            print(f"  {m.artifact}: {warning}")
+            print(f"  {m.artifact}: {warning.text}")
     print(f"  edgenet run recommends {recommended}")
 
     faults = []
@@ -133,7 +134,7 @@ def main() -> int:
         timings, failures = bench([*files.items(), (VENDOR, vendor)], threads=args.threads, pixels=pixels[0])
         accuracy = evaluations({"float32": floating, **files, VENDOR: vendor}, evaluation, source.preprocessing)
     if failures:
-        raise SystemExit(f"{failures[0].what} failed: {failures[0].why}")
+        raise SystemExit(f"{failed(failures[0])} failed: {failures[0].why}")
     return show(timings, accuracy, recommended, args.threads)
 
 

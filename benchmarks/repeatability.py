@@ -38,6 +38,7 @@ from edgenet.device_bench import Plan, Request, Worker, compare, example_picture
 from edgenet.device_bench.rounds import network_input
 from edgenet.device_bench.timing import Trace
 from edgenet.export import runtime
+from edgenet.report.formatting import failed
 
 SPREAD_BAR, NEAR_BAR, SLOWER = 1.015, 0.02, 0.03
 FALSE_CALLS, CALLED = 1 / 40, 19 / 20
@@ -111,7 +112,7 @@ def once(tflite: Path, ir: Path, seed: int) -> dict[str, Any]:
     row["every_tflite_ms"] = ours.every_run_median_ms
     row["self"] = self_interval(ours)
     c = compare(other, ours)
-    row |= {"slower": c.verdict, "slower_ratio": c.ratio, "warnings": list(ours.warnings)}
+    row |= {"slower": c.verdict, "slower_ratio": c.ratio, "warnings": [w.text for w in ours.warnings]}
     row["litert_ms"] = litert_benchmark(tflite, seconds, ours.median_ms)
     begin = time.perf_counter()
     (ours,) = bench([("file", ir)], seed)
@@ -145,7 +146,7 @@ def one_pair(path: Path, tool: Callable[[], float], tool_first: bool) -> tuple[f
 def bench(files: list[tuple[str, Path]], seed: int) -> list[Any]:
     measurements, failures = local.open_device().bench(files, Request(plan=Plan(seed=seed)))
     if failures:
-        raise SystemExit(f"{failures[0].what} failed: {failures[0].why}")
+        raise SystemExit(f"{failed(failures[0])} failed: {failures[0].why}")
     return measurements
 
 

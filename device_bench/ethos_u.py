@@ -23,7 +23,7 @@ from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.tool import run_tool
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export.inspect.tflite import operator_outputs
-from edgenet.results import Estimate, Failure, LeftOperators, sha256_of
+from edgenet.results import Estimate, Failure, LeftOperators, Warning, sha256_of
 
 # Vela's --accelerator-config: the family, and multiply-adds a cycle.
 CONFIGS = (
@@ -99,7 +99,7 @@ class EthosU:
                 estimates.append(self._estimate(id, Path(path)))
             except EdgenetError as e:
                 remedy = next((text for cls, text in _REMEDIES.items() if isinstance(e, cls)), "")
-                failures.append(Failure("bench", f"{id} on {self.id}", str(e), remedy))
+                failures.append(Failure("bench", id, self.id, why=str(e), remedy=remedy))
             if progress is not None:
                 progress(i + 1, len(artifacts), id)
         return estimates, failures
@@ -173,12 +173,13 @@ def make_estimate(
     if not all(math.isfinite(v) for v in (*kib.values(), clock_hz, seconds)):
         raise DeviceError("Vela's summary has numbers that are none")
     if n_accelerated == 0:
-        warnings = ("no operator runs on the NPU: there is nothing to estimate",)
+        none = Warning("nothing-accelerated", "no operator runs on the NPU: there is nothing to estimate")
         return Estimate(
             id, device, tool, BASIS, len(operators), 0, _sorted(left), artifact_sha256=sha256, settings=settings,
-            warnings=warnings,
+            warnings=(none,),
         )  # fmt: skip
-    on_the_cpu = f"{left.total()} operators run on the CPU, whose time is not in the estimate"
+    text = f"{left.total()} operators run on the CPU, whose time is not in the estimate"
+    on_the_cpu = Warning("left-to-cpu", text, left.total())
     return Estimate(
         artifact=id,
         device=device,

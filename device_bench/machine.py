@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenet.device_bench.describe import ISA, as_int, load_average, memory_bytes, read, runtimes
+from edgenet.results import Warning
 
 _PROC, _SYS_CPU = Path("/proc"), Path("/sys/devices/system/cpu")
 _THERMAL, _HWMON = Path("/sys/class/thermal"), Path("/sys/class/hwmon")
@@ -63,40 +64,46 @@ def temperature_c() -> float | None:
     return round(max(found), 1) if found else None
 
 
-def machine_warnings(info: Mapping[str, Any], threads: int, pinned_to: Sequence[int] = ()) -> list[str]:
-    """Return what speaks against a measurement on a machine that is described so, in words."""
+def machine_warnings(info: Mapping[str, Any], threads: int, pinned_to: Sequence[int] = ()) -> list[Warning]:
+    """Return what speaks against a measurement on a machine that is described so."""
     found = []
     cores = len(pinned_to) or info["cores"]
     if threads > cores:
-        found.append(f"{threads} threads on {cores} core{'s' * (cores != 1)}: they wait for each other")
+        text = f"{threads} threads on {cores} core{'s' * (cores != 1)}: they wait for each other"
+        found.append(Warning("too-many-threads", text, threads))
     others, steal = info["other_processes_cores"], info["stolen_cores"]
     if others is not None and others > _OTHERS_AT_WORK:
         names = f" ({', '.join(info['busiest'])})" if info.get("busiest") else ""
-        found.append(f"other processes used {others:.2f} cores while it was measured{names}")
+        found.append(Warning("busy", f"other processes used {others:.2f} cores while it was measured{names}", others))
     if steal is not None and steal > _OTHERS_AT_WORK / 2:
-        found.append(f"the hypervisor took away {steal:.2f} cores while it was measured")
-    if others is None and info["load_average"] and info["load_average"][0] > 0.5 * info["cores"]:
-        found.append(f"the load average was {info['load_average'][0]:.1f} at the start")
+        found.append(Warning("stolen", f"the hypervisor took away {steal:.2f} cores while it was measured", steal))
+    load = info["load_average"][0] if info["load_average"] else 0.0
+    if others is None and load > 0.5 * info["cores"]:
+        found.append(Warning("loaded", f"the load average was {load:.1f} at the start", load))
     if info["governor"] in ("powersave", "ondemand", "conservative"):
-        found.append(f"the CPU governor is {info['governor']}: the clock may change; `performance` keeps it")
+        text = f"the CPU governor is {info['governor']}: the clock may change; `performance` keeps it"
+        found.append(Warning("governor", text))
     after = info.get("after") or {}
     changed = [k for k in ("governor", "runtimes") if k in after and after[k] != info.get(k)]
     if changed:
-        found.append(f"{' and '.join(changed)} changed while it was measured: measure again")
+        found.append(Warning("changed", f"{' and '.join(changed)} changed while it was measured: measure again"))
     clocks = [m for m in (info.get("mhz"), after.get("mhz")) if m]
     if len(clocks) == 2 and clocks[1] < 0.9 * clocks[0]:
-        found.append(f"the clock fell from {clocks[0]:.0f} to {clocks[1]:.0f} MHz while it was measured")
+        text = f"the clock fell from {clocks[0]:.0f} to {clocks[1]:.0f} MHz while it was measured"
+        found.append(Warning("clock-fell", text, clocks[1]))
     hottest = max(
         (t for t in (info.get("temperature_c"), after.get("temperature_c"), info.get("temperature_c_after")) if t),
         default=0.0,
     )
     if hottest >= _HOT_C:
-        found.append(f"the CPU was at {hottest:.0f} °C: it may have slowed down; let it cool, or cool it")
+        text = f"the CPU was at {hottest:.0f} °C: it may have slowed down; let it cool, or cool it"
+        found.append(Warning("hot", text, hottest))
     throttled = (info.get("throttled") or 0) | (info.get("throttled_after") or 0)
     if throttled & 1:
-        found.append("the board reported under-voltage: it slows down then; use a stronger power supply")
+        text = "the board reported under-voltage: it slows down then; use a stronger power supply"
+        found.append(Warning("under-voltage", text))
     if throttled & 0b1110:
-        found.append("the board reported a capped or throttled clock while it was measured")
+        found.append(Warning("throttled", "the board reported a capped or throttled clock while it was measured"))
     return found
 
 

@@ -21,7 +21,7 @@ from edgenet.device_bench.machine import machine_warnings
 from edgenet.device_bench.steadiness import dependence, effective_runs
 from edgenet.device_bench.worker import Burst, Worker, WorkerInfo
 from edgenet.errors import DeviceError, EdgenetError, InputError
-from edgenet.results import Failure, Measurement, sha256_of
+from edgenet.results import Failure, Measurement, Warning, sha256_of
 
 # Called when all files are loaded, with what returns the workers that run now; what it returns is called when all are
 # timed, and tells about the device then.
@@ -161,7 +161,7 @@ def bench_workers(
                     warnings=(*warnings, *shared),
                 )
             )
-    return measurements, [failure(id, failures[id], remedy) for id in ids if id in failures]
+    return measurements, [failure(id, device, failures[id], remedy) for id in ids if id in failures]
 
 
 class _Timed:
@@ -211,9 +211,10 @@ def check_unique(ids: Sequence[str]) -> None:
         raise InputError(f"two artifacts have the id '{next(i for i in ids if ids.count(i) > 1)}'; ids must differ")
 
 
-def failure(id: str, e: EdgenetError, remedy: Mapping[type[EdgenetError], str] = _REMEDY) -> Failure:
+def failure(id: str, device: str, e: EdgenetError, remedy: Mapping[type[EdgenetError], str] = _REMEDY) -> Failure:
     """Return what became of timing `id`."""
-    return Failure("bench", id, str(e), next((text for cls, text in remedy.items() if isinstance(e, cls)), ""))
+    text = next((text for cls, text in remedy.items() if isinstance(e, cls)), "")
+    return Failure("bench", id, device, why=str(e), remedy=text)
 
 
 def busy_between(before: Mapping[str, Any], after: Mapping[str, Any], ours_s: float) -> dict[str, float | None]:
@@ -239,12 +240,12 @@ def _self_comparison(first: timing.Trace | None, again: timing.Trace | None) -> 
         return None
 
 
-def _noise_floor(same: comparison.Comparison | None) -> list[str]:
+def _noise_floor(same: comparison.Comparison | None) -> list[Warning]:
     if same is None or same.verdict == "cannot tell":
         return []
-    return [
-        f"the first file differs from itself by {abs(same.ratio - 1):.1%}: so much means nothing on this machine now"
-    ]
+    apart = abs(same.ratio - 1)
+    text = f"the first file differs from itself by {apart:.1%}: so much means nothing on this machine now"
+    return [Warning("noise-floor", text, apart)]
 
 
 def example_picture(size_px: int = 320, seed: int = 0) -> np.ndarray:
@@ -280,14 +281,16 @@ def _batch(info: WorkerInfo) -> int:
     return max(info.input_shape[0], 1)
 
 
-def _batch_note(info: WorkerInfo) -> list[str]:
+def _batch_note(info: WorkerInfo) -> list[Warning]:
     n = _batch(info)
-    return [f"it takes {n} pictures at once: times are of one of them, a call takes {n} times as long"] if n > 1 else []
+    text = f"it takes {n} pictures at once: times are of one of them, a call takes {n} times as long"
+    return [Warning("batch", text, n)] if n > 1 else []
 
 
-def _unclear(neighbours: list[tuple[str, comparison.Comparison]]) -> list[str]:
+def _unclear(neighbours: list[tuple[str, comparison.Comparison]]) -> list[Warning]:
     said = []
     for other, c in neighbours:
         interval = f" (ratio {c.ratio:.3f}, {c.low:.3f} to {c.high:.3f})" if c.low > 0 else f" in {c.n_rounds} rounds"
-        said.append(f"cannot tell it from {other}{interval}: equally fast, or more rounds or a quieter machine needed")
+        text = f"cannot tell it from {other}{interval}: equally fast, or more rounds or a quieter machine needed"
+        said.append(Warning("cannot-tell", text, c.ratio))
     return said

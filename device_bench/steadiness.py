@@ -14,6 +14,7 @@ import numpy as np
 
 from edgenet.device_bench.timing import by_round
 from edgenet.errors import InputError
+from edgenet.results import Warning
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s?)?")
@@ -72,10 +73,11 @@ def effective_runs(samples: Sequence[float], rounds: Sequence[int]) -> float:
     return float(min(n, n / max(2 * total - 1, 1.0)))
 
 
-def dependence(samples: Sequence[float], rounds: Sequence[int]) -> list[str]:
-    """Return a warning where many runs are worth few, in words."""
+def dependence(samples: Sequence[float], rounds: Sequence[int]) -> list[Warning]:
+    """Return a warning where many runs are worth few."""
     n, worth = len(samples), effective_runs(samples, rounds)
-    return [f"runs resemble each other: {n} are worth {worth:.0f} independent ones"] if worth < _FEW <= n else []
+    text = f"runs resemble each other: {n} are worth {worth:.0f} independent ones"
+    return [Warning("dependent-runs", text, worth)] if worth < _FEW <= n else []
 
 
 def curve(

@@ -23,6 +23,7 @@ import numpy as np
 
 from edgenet.device_bench import pace
 from edgenet.errors import EdgenetError, InputError
+from edgenet.results import Warning
 
 # An untimed lead-in starts each turn: the artifact before it has left its own weights in the caches.
 _LEAD_NS = 20_000_000
@@ -377,27 +378,31 @@ def drift(samples: Sequence[float], rounds: Sequence[int]) -> Drift:
     return Drift(slope * (n - 1) / statistics.median(m), math.erfc(z / math.sqrt(2)))
 
 
-def warnings_of(trace: Trace, plan: Plan) -> list[str]:
-    """Return what speaks against trusting a trace, in words."""
+def warnings_of(trace: Trace, plan: Plan) -> list[Warning]:
+    """Return what speaks against trusting a trace."""
     found = []
     if not trace.settled:
-        found.append(f"not settled after {plan.warmup_s:g} s of warm-up")
+        found.append(Warning("not-settled", f"not settled after {plan.warmup_s:g} s of warm-up", plan.warmup_s))
     n = len(trace.samples_ns)
     if n < plan.min_runs and not plan.sustained_s:
-        found.append(f"only {n} of {plan.min_runs} runs were made")
+        found.append(Warning("few-runs", f"only {n} of {plan.min_runs} runs were made", n))
     median = quantile(trace.samples_ns, 0.5)
     spread = (quantile(trace.samples_ns, 0.75) - quantile(trace.samples_ns, 0.25)) / median
     if spread > _WIDE_SPREAD:
-        found.append(f"noisy: the middle half of the runs spreads over {spread:.0%} of the median")
+        text = f"noisy: the middle half of the runs spreads over {spread:.0%} of the median"
+        found.append(Warning("noisy", text, spread))
     every, aside = trace.samples_ns + trace.disturbed_ns, len(trace.disturbed_ns)
     if aside > _MANY_DISTURBED * len(every):
-        found.append(f"disturbed: {aside / len(every):.0%} of the runs are set aside: the core was shared beside them")
+        share = aside / len(every)
+        text = f"disturbed: {share:.0%} of the runs are set aside: the core was shared beside them"
+        found.append(Warning("disturbed", text, share))
     if aside and pace.is_rarely_calm(trace.pace_ns + trace.disturbed_pace_ns, plan.min_runs):
-        found.append("hardly ever undisturbed: the least disturbed runs count")
+        found.append(Warning("rarely-undisturbed", "hardly ever undisturbed: the least disturbed runs count"))
     trend = drift(every, trace.rounds + trace.disturbed_rounds)
     if abs(trend.change) > _LARGE_DRIFT and trend.p < 0.01:
         way = "slower" if trend.change > 0 else "faster"
-        found.append(f"drift: {abs(trend.change):.0%} {way} from the first round to the last")
+        text = f"drift: {abs(trend.change):.0%} {way} from the first round to the last"
+        found.append(Warning("drift", text, trend.change))
     return found
 
 

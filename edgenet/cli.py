@@ -401,6 +401,7 @@ def paper(out: Path | None, quick: bool, images: str | None, as_json: bool, **li
     from edgenet.cli_options import paper_job
     from edgenet.jobs.paper import run as run_job
     from edgenet.paper.page import PAGE_FILE, headline
+    from edgenet.report.formatting import failed
 
     job = paper_job(out, quick, images, lists["tables"], lists["devices"])
     with Progress() as progress:
@@ -411,7 +412,7 @@ def paper(out: Path | None, quick: bool, images: str | None, as_json: bool, **li
         click.echo(f"{headline(results)}\n\nThe page: {job.out / PAGE_FILE}")
         for f in results.failures:
             if f.stage == "fit":  # known before anything ran, and a row of the page
-                click.echo(f"Note: {f.what} was not measured: {f.why}")
+                click.echo(f"Note: {failed(f)} was not measured: {f.why}")
     results.failures = [f for f in results.failures if f.stage != "fit"]
     print_failures(results)
 

@@ -68,7 +68,7 @@ def print_evaluations(results: "Results") -> None:
         ("file", "pictures", "top-1", "95 %", "top-5", "agreement", "lost", "fixed / broken", "McNemar p", "SQNR dB"),
         rows,
     )
-    for warning in dict.fromkeys(w for e in results.evaluations for w in e.warnings):
+    for warning in dict.fromkeys(w.text for e in results.evaluations for w in e.warnings):
         click.echo(f"Note: {warning}")
 
 
@@ -144,8 +144,10 @@ def print_device_evaluations(results: "Results") -> None:
 
 def print_failures(results: "Results") -> None:
     """Print each failure on stderr in a line; exit with 3 where there was one."""
+    from edgenet.report.formatting import failed
+
     for f in results.failures:
-        click.echo(f"edgenet: {f.stage} {f.what} failed: {f.why}; {f.remedy}", err=True)
+        click.echo(f"edgenet: {f.stage} {failed(f)} failed: {f.why}; {f.remedy}", err=True)
     if results.failures:
         sys.exit(3)
 

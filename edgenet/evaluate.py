@@ -20,7 +20,7 @@ import numpy as np
 
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.images import Preprocessing, normalise, stream
-from edgenet.results import Evaluation, Failure, Flip, ImageSet
+from edgenet.results import Evaluation, Failure, Flip, ImageSet, Warning
 
 if TYPE_CHECKING:
     from edgenet.device_bench import Device
@@ -87,7 +87,9 @@ def evaluate(
         def fail(c: Candidate, e: EdgenetError) -> None:
             predictors.pop(c.id, None)
             tallies.pop(c.id, None)
-            failures.append(Failure("evaluate", c.id, str(e), "the other files were evaluated; see `edgenet inspect`"))
+            device = c.device.id if c.device is not None else "local"
+            remedy = "the other files were evaluated; see `edgenet inspect`"
+            failures.append(Failure("evaluate", c.id, device, why=str(e), remedy=remedy))
 
         for c in candidates:
             try:
@@ -203,11 +205,12 @@ def _evaluation(
                 "flips_broken": broken,
                 "mcnemar_p": mcnemar(fixed, broken),
             }
-    warnings: tuple[str, ...] = ()
+    warnings = []
     if n_labelled == 0:
-        warnings = ("no labels: agreement is measured, accuracy is not",)
+        warnings.append(Warning("no-labels", "no labels: agreement is measured, accuracy is not"))
     if tally.eight_bit:
-        warnings += ("the output has 8 bits: ties are broken by the lower index, and logits cannot be compared",)
+        text = "the output has 8 bits: ties are broken by the lower index, and logits cannot be compared"
+        warnings.append(Warning("8-bit-output", text))
     return Evaluation(
         artifact=c.id,
         images=images.fingerprint,
@@ -221,7 +224,7 @@ def _evaluation(
         runtime=tally.runtime,
         artifact_sha256=c.sha256,
         reference=reference if compared else None,
-        warnings=warnings,
+        warnings=tuple(warnings),
         outputs_compared=tally.n_outputs,
         outputs_differing=tally.differing if tally.on_device else None,
         largest_difference=tally.largest if tally.on_device and math.isfinite(tally.largest) else None,

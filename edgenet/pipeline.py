@@ -22,6 +22,7 @@ from edgenet.jobs.accuracy_budget import Budget, Search, search
 from edgenet.jobs.file_factory import USES_IMAGES, Interface, Making
 from edgenet.jobs.output_folder import context_of, earlier, exclusive, images_record, refuse_another_model
 from edgenet.records import Context, Finding
+from edgenet.report.formatting import failed
 from edgenet.results import (
     Artifact,
     Estimate,
@@ -235,7 +236,7 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
         except EdgenetError as e:
             # What an earlier run left under this name is not what was asked for.
             results.artifacts = [a for a in results.artifacts if a.id != id]
-            results.put(Failure("export", id, str(e), "see docs/troubleshooting.md"))
+            results.put(Failure("export", id, why=str(e), remedy="see docs/troubleshooting.md"))
         results.save(job.out)
     progress("export", len(wanted), len(wanted))
     if not budget:
@@ -304,7 +305,8 @@ def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> 
             lambda done, total: progress("bench", done, total),
         )
     except InputError as e:  # what the one device cannot do is no reason to throw away the files
-        found, failures = [], [Failure("bench", devices[0], str(e), "choose another --device")]
+        found = []
+        failures = [Failure("bench", device=devices[0], why=str(e), remedy="choose another --device")]
     _put(job, results, found, failures)
 
 
@@ -369,7 +371,7 @@ def recipe(path: Path) -> dict[str, Any]:
 
 def unmeasured(results: Results) -> Sequence[str]:
     """Return what was asked for and did not come about, one line each."""
-    return [f"{f.stage} {f.what}: {f.why} ({f.remedy})" for f in results.failures]
+    return [f"{f.stage} {failed(f)}: {f.why} ({f.remedy})" for f in results.failures]
 
 
 @dataclass(frozen=True)
@@ -378,6 +380,7 @@ class Described:
 
     id: str
     path: Path
+    precision: str
     preprocessing: Preprocessing
     class_ids: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -399,7 +402,8 @@ def describe(path: Path) -> Described:
         )
     classes = found.outputs[0].shape[-1]
     ids, names = class_labels(classes, None, labels_in(path))
-    return Described(path.name, path, Preprocessing.from_json(found.edgenet["preprocessing"]), ids, names)
+    preprocessing = Preprocessing.from_json(found.edgenet["preprocessing"])
+    return Described(path.name, path, found.precision, preprocessing, ids, names)
 
 
 def evaluate_files(
@@ -442,12 +446,13 @@ def evaluate_files(
             lambda done, total: progress("evaluate", done, total),
         )
         return Results(Context(images=images_record(None, pictures)), evaluations=evaluations, failures=failures)
-    base = str(reference) if reference else next((str(f.path) for f in files if "float32" in f.path.name), None)
+    floating = next((f.path for f in files if f.precision == REFERENCE_PRECISION), None)
+    base = reference or floating
     evaluations, failures = evaluate(
         [Candidate(str(f.path), f.path, sha256_of(f.path)) for f in files],
         pictures,
         first.preprocessing,
-        reference=base,
+        reference=str(base) if base else None,
         progress=lambda done, total: progress("evaluate", done, total),
     )
     return Results(Context(images=images_record(None, pictures)), evaluations=evaluations, failures=failures)

@@ -1,32 +1,42 @@
 """The nouns that a run writes to disk, and OUT/results.json, which holds them.
 
 Values are frozen. Units stand in the names; accuracies and agreement are fractions of 1; times are kept as raw
-nanoseconds and every statistic is derived from them when asked. JSON is read and written here only; a reader ignores
-fields that it does not know.
+nanoseconds and every statistic is derived from them when asked. A reader ignores fields that it does not know.
 
-Schema 1 (2026-11): context, artifacts, evaluations, measurements, failures; then estimates, which older files lack.
+Schema 1 had warnings and what failed as sentences; schema1.py makes values of them. results.schema.json describes
+schema 2.
 """
 
-import errno
 import hashlib
 import json
-import os
 import statistics
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgenet import schema1
 from edgenet.errors import InputError
+from edgenet.files import WEIGHTS_BESIDE as WEIGHTS_BESIDE
+from edgenet.files import atomic_write as atomic_write
+from edgenet.files import files_of as files_of
+from edgenet.files import sha256_of as sha256_of
+from edgenet.files import size_of as size_of
 from edgenet.records import Context
 from edgenet.results_json import at, read, read_list, write
 
-SCHEMA = 1
+SCHEMA = 2
 RESULTS_FILE = "results.json"
-_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
+
+
+@dataclass(frozen=True)
+class Warning:
+    """Something to beware of. Programs go by `code` and `value` (warning_codes.py); `text` is for a reader."""
+
+    code: str
+    text: str
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +153,7 @@ class Evaluation:
     mcnemar_p: float | None = None
     sqnr_db: float | None = None
     flips: tuple[Flip, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Warning, ...] = ()
     device: str = "local"
     outputs_compared: int = 0  # numbers that another device gave, compared with this machine's of the same file
     outputs_differing: int | None = None  # those that are not the same bit for bit
@@ -186,7 +196,7 @@ class Measurement:
     runtime_version: str = ""
     delegate: str = ""
     device_info: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Warning, ...] = ()
 
     def quantile_ms(self, q: float) -> float:
         """Return the `q` quantile (0..1) of the samples in milliseconds, linearly interpolated."""
@@ -226,6 +236,11 @@ class Measurement:
     def every_round(self) -> tuple[int, ...]:
         """The round that each of `every_run_ns` belongs to."""
         return self.rounds + self.disturbed_rounds
+
+    @property
+    def cautions(self) -> tuple[Warning, ...]:
+        """What speaks against this file's own times: all warnings but those that set it against another file."""
+        return tuple(w for w in self.warnings if w.code != "cannot-tell")
 
     @property
     def load_ms(self) -> float:
@@ -293,7 +308,7 @@ class Estimate:
     flash_bytes: int | None = None
     artifact_sha256: str = ""
     settings: dict[str, Any] = field(default_factory=dict)  # what the tool assumed: memories, bandwidths
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Warning, ...] = ()
 
     def __post_init__(self) -> None:
         if self.n_accelerated + sum(o.n for o in self.left) != self.n_operators:
@@ -341,10 +356,12 @@ class Explanation:
 class Failure:
     """Something that was asked for and did not come about. The run went on."""
 
-    stage: str  # export | evaluate | bench | report | count | fit (known before: it cannot be held here)
-    what: str  # the artifact or device concerned
-    why: str
-    remedy: str
+    stage: str  # export | evaluate | bench | explain | count | fit (known before: it cannot be held here)
+    artifact: str = ""  # id of the file concerned, "" where it is none's or all files'
+    device: str = ""  # "" where no device has to do with it
+    runtime: str = ""  # "" where it is the device's own, or none has to do with it
+    why: str = ""
+    remedy: str = ""
 
 
 @dataclass
@@ -380,7 +397,7 @@ class Results:
             return self.estimates, lambda e: (e.artifact, e.device)
         if kind is Explanation:
             return self.explanations, lambda e: (e.artifact, e.device, e.runtime, e.threads)
-        return self.failures, lambda f: (f.stage, f.what)
+        return self.failures, lambda f: (f.stage, f.artifact, f.device, f.runtime)
 
     def artifact(self, id: str) -> Artifact:
         """Return the artifact called `id`. Raises KeyError."""
@@ -425,11 +442,11 @@ class Results:
             raise InputError(f"cannot read {path}: {e.strerror}") from None
         except (ValueError, RecursionError) as e:  # no JSON, no UTF-8, a number of 5,000 digits, 100,000 brackets
             raise InputError(f"{path} is not a results file ({e}): delete it and run again") from None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-            raise InputError(f"{path} has schema {found}, this version reads {SCHEMA}: use another --out folder")
+        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        if found not in (1, SCHEMA):
+            raise InputError(f"{path} has schema {found!r:.40}, this version reads 1 and 2: use another --out folder")
         try:
-            return cls.from_json(data)
+            return cls.from_json(schema1.upgraded(data) if found == 1 else data)
         except (ValueError, RecursionError) as e:
             raise InputError(f"{path} is damaged ({str(e).strip()}): delete it and run again") from None
 
@@ -452,59 +469,3 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "explanations": partial(read, Explanation),
     "failures": partial(read, Failure),
 }
-
-
-# Suffix of a model -> of the file beside it that may hold its weights: always OpenVINO's, and of an .onnx over 2 GB.
-WEIGHTS_BESIDE = {".xml": ".bin", ".onnx": ".onnx.data"}
-
-
-def files_of(path: Path) -> list[Path]:
-    """Return the files that a model is: a folder's by name, or the model's own and the one beside it with weights."""
-    if path.is_dir():
-        return [p for p in sorted(path.rglob("*")) if p.is_file()]
-    beside = WEIGHTS_BESIDE.get(path.suffix.lower())
-    weights = path.with_suffix(beside) if beside else path
-    return [path, weights] if beside and weights.is_file() else [path]
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of all files that a model is."""
-    return sum(p.stat().st_size for p in files_of(path))
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of all files that a model is, one after another, in hex."""
-    digest = hashlib.sha256()
-    for p in files_of(path):
-        with open(p, "rb") as f:
-            while chunk := f.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, else delete it.
-
-    Raises:
-        InputError: the disk is full or the place cannot be written to.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part" + path.suffix, dir=path.parent)
-        os.close(handle)
-    except OSError as e:
-        raise InputError(f"cannot write {path}: {e.strerror}; choose another --out folder") from None
-    tmp = Path(name)
-    try:
-        yield tmp
-        os.chmod(tmp, 0o644)
-        with open(tmp, "rb") as f:
-            os.fsync(f.fileno())
-        os.replace(tmp, path)
-    except OSError as e:
-        if e.errno not in _WRITE_ERRORS:
-            raise
-        raise InputError(f"cannot write {path}: {e.strerror}; free some space or choose another --out") from e
-    finally:
-        tmp.unlink(missing_ok=True)

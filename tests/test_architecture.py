@@ -22,13 +22,21 @@ ROWS = (
     ("edgenet.calibration", "edgenet.device_bench"),
     ("edgenet.export",),
     ("edgenet.images", "edgenet.models"),
-    ("edgenet.results", "edgenet.records", "edgenet.results_json", "edgenet.targets"),
+    (
+        "edgenet.results",
+        "edgenet.schema1",
+        "edgenet.records",
+        "edgenet.results_json",
+        "edgenet.files",
+        "edgenet.targets",
+        "edgenet.device_bench.machine",
+    ),
     # Leaves: anybody may use them.
     (
         "edgenet.export.graph",
         "edgenet.export.op_versions",
-        "edgenet.device_bench.machine",
         "edgenet.device_bench.describe",
+        "edgenet.warning_codes",
     ),
     ("edgenet.errors", "edgenet.frameworks", "edgenet.templating", "edgenet"),
 )

@@ -11,7 +11,7 @@ from edgenet import evaluate as module
 from edgenet.errors import DeviceError
 from edgenet.evaluate import Candidate, centred_logits, evaluate, mcnemar, paired_difference, sqnr_db, wilson
 from edgenet.images import open_images, stream
-from edgenet.results import ImageSet
+from edgenet.results import ImageSet, Warning
 from helpers import tiny
 
 # ------------------------------------------------------------------------------------------------------ statistics
@@ -215,7 +215,7 @@ def test_an_eight_bit_output_says_so_and_gets_no_sqnr(images: ImageSet, scripted
     scripted.output_dtype = "uint8"
     _, b = run(images, "a", "b", reference="a")[0]
     assert b.sqnr_db is None
-    assert any("8 bits" in w for w in b.warnings)
+    assert [w.code for w in b.warnings if "8 bits" in w.text] == ["8-bit-output"]
 
 
 def test_unlabelled_pictures_have_agreement_and_no_accuracy(
@@ -229,7 +229,7 @@ def test_unlabelled_pictures_have_agreement_and_no_accuracy(
     _, b = run(open_images(flat, (), ()), "a", "b", reference="a")[0]
     assert (b.n_labelled, b.top1, b.top5, b.top1_drop, b.mcnemar_p, b.flips_fixed) == (0, None, None, None, None, None)
     assert b.agreement == 0.9
-    assert b.warnings == ("no labels: agreement is measured, accuracy is not",)
+    assert b.warnings == (Warning("no-labels", "no labels: agreement is measured, accuracy is not"),)
 
 
 # ------------------------------------------------------------------------------------------------------ what fails
@@ -244,8 +244,8 @@ def test_a_file_that_crashes_is_a_failure_and_the_others_go_on(
     evaluations, failures = run(images, "a", "b", "c", "missing", reference="a")
     assert [e.artifact for e in evaluations] == ["a", "c"]
     assert [e.top1 for e in evaluations] == [1.0, 1.0]
-    assert {(f.stage, f.what) for f in failures} == {("evaluate", "b"), ("evaluate", "missing")}
-    assert "SIGSEGV" in next(f.why for f in failures if f.what == "b")
+    assert {(f.stage, f.artifact) for f in failures} == {("evaluate", "b"), ("evaluate", "missing")}
+    assert "SIGSEGV" in next(f.why for f in failures if f.artifact == "b")
 
 
 def test_without_its_reference_a_file_is_measured_and_not_compared(
@@ -255,7 +255,7 @@ def test_without_its_reference_a_file_is_measured_and_not_compared(
     scripted.outputs |= {"a": answers(*RIGHT), "b": answers(*RIGHT[:9], 0)}
     scripted.dies_after["a"] = 1
     (b,), failures = run(images, "a", "b", reference="a")
-    assert [f.what for f in failures] == ["a"]
+    assert [f.artifact for f in failures] == ["a"]
     assert (b.top1, b.agreement, b.reference, b.sqnr_db) == (0.9, None, None, None)
 
 
@@ -263,7 +263,7 @@ def test_when_all_crash_there_are_only_failures(images: ImageSet, scripted: type
     scripted.dies_after["a"] = 0
     evaluations, failures = run(images, "a", "missing")
     assert evaluations == []
-    assert {f.what for f in failures} == {"a", "missing"}
+    assert {f.artifact for f in failures} == {"a", "missing"}
 
 
 def test_progress_counts_pictures(images: ImageSet, scripted: type[ScriptedWorker]) -> None:
@@ -302,4 +302,4 @@ def test_a_file_that_is_no_model_is_a_failure_among_real_ones(
     candidates = [Candidate("bad", bad), Candidate("float32", tiny_files["float32"])]
     evaluations, failures = evaluate(candidates, tiny_images[1], tiny.PREPROCESSING, reference="float32")
     assert [e.artifact for e in evaluations] == ["float32"]
-    assert [f.what for f in failures] == ["bad"]
+    assert [f.artifact for f in failures] == ["bad"]

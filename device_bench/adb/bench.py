@@ -25,7 +25,7 @@ from edgenet.device_bench.adb.link import TIMEOUT_S, Link, one_line
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError, EdgenetError, InputError
-from edgenet.results import Failure, Measurement, sha256_of
+from edgenet.results import Failure, Measurement, Warning, sha256_of
 
 _LOAD_S = 60.0  # for a call of benchmark_model beside the runs: starting, loading, compiling for a GPU
 _WARMUP_S = 0.5  # of each call, which is a process of its own; the tool's own default
@@ -279,32 +279,20 @@ def _measurements(
     unclear = comparison.indistinct(traces)
     shared = phone.warnings(setup.info, before, after or before)
     if after is None:
-        shared.append("the phone was lost before its temperature and battery could be read again")
+        text = "the phone was lost before its temperature and battery could be read again"
+        shared.append(Warning("device-lost", text))
     if not setup.cores:
         why = "it has no taskset" if not setup.info["can_pin"] else "the phone does not tell its clocks or let it"
-        shared.append(f"not pinned to the fast cores ({why}): Android may have moved it to slow ones")
+        text = f"not pinned to the fast cores ({why}): Android may have moved it to slow ones"
+        shared.append(Warning("not-pinned", text))
     if setup.binary.abi != setup.info["abis"][0]:
-        shared.append(
-            f"a benchmark_model for {setup.binary.abi} ran on a phone whose first ABI is {setup.info['abis'][0]}"
-        )
+        text = f"a benchmark_model for {setup.binary.abi} ran on a phone whose first ABI is {setup.info['abis'][0]}"
+        shared.append(Warning("other-abi", text))
     measurements = []
     for id, file in files.items():
         trace = traces[id]
         n, what = sum(log.runs.count for log in file.logs), _samples_ns(file)[1]
-        said = [
-            f"each of the {len(file.logs)} samples is the {what} of about {round(n / len(file.logs))} runs in one call "
-            "of benchmark_model, which prints no single runs: percentiles are of calls",
-            *file.delegation.notes,
-        ]
-        if file.batch > 1:
-            said.append(f"it takes {file.batch} pictures at once: times are of one of them")
-        if n < request.plan.min_runs:
-            said.append(f"only {n} of {request.plan.min_runs} runs fitted into {request.plan.max_time_s:g} s")
-        said += timing.warnings_of(trace, replace(request.plan, min_runs=1))
-        said += [
-            f"cannot tell it from {other}: equally fast, or more rounds or a cooler phone needed"
-            for other, _ in unclear[id]
-        ]
+        said = _of_file(file, trace, what, n, request.plan, unclear[id])
         about = {
             **setup.info,
             "before": dict(before),
@@ -346,9 +334,38 @@ def _measurements(
     return measurements
 
 
+def _of_file(
+    file: File,
+    trace: timing.Trace,
+    what: str,
+    n: int,
+    plan: timing.Plan,
+    unclear: Sequence[tuple[str, comparison.Comparison]],
+) -> list[Warning]:
+    """Return what a reader of one file's times has to know. `what` a sample is: mean or median; `n` runs were made."""
+    runs = n / len(file.logs)
+    text = (
+        f"each of the {len(file.logs)} samples is the {what} of about {round(runs)} runs in one call "
+        "of benchmark_model, which prints no single runs: percentiles are of calls"
+    )
+    said = [Warning("samples-are-calls", text, runs)]
+    said += [Warning("delegation", note) for note in file.delegation.notes]
+    if file.batch > 1:
+        text = f"it takes {file.batch} pictures at once: times are of one of them"
+        said.append(Warning("batch", text, file.batch))
+    if n < plan.min_runs:
+        text = f"only {n} of {plan.min_runs} runs fitted into {plan.max_time_s:g} s"
+        said.append(Warning("few-runs", text, n))
+    said += timing.warnings_of(trace, replace(plan, min_runs=1))
+    for other, c in unclear:
+        text = f"cannot tell it from {other}: equally fast, or more rounds or a cooler phone needed"
+        said.append(Warning("cannot-tell", text, c.ratio))
+    return said
+
+
 def _failure(device: str, id: str, e: EdgenetError) -> Failure:
     text = " ".join(str(e).split())  # a file's name may have line breaks
     remedy = next((what for pattern, what in _REMEDIES if re.search(pattern, text)), _OTHER_REMEDY)
     if isinstance(e, InputError):
         remedy = "give a .tflite file that `edgenet inspect` reads"
-    return Failure("bench", id, f"{device}: {text}", remedy)
+    return Failure("bench", id, device, why=text, remedy=remedy)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgenet.device_bench.describe import ISA
+from edgenet.results import Warning
 
 _MARK = "edgenet-section:"
 _PER_CORE = 'for f in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/{}; do echo "$f $(cat "$f")"; done'
@@ -116,30 +117,30 @@ def mask(cores: Sequence[int]) -> str:
     return f"{sum(1 << core for core in cores):x}"
 
 
-def warnings(info: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return what speaks against times that were measured between the two states, in words."""
+def warnings(info: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Warning]:
+    """Return what speaks against times that were measured between the two states."""
     found = []
     status = max((s["thermal_status"] or 0 for s in (before, after)), default=0)
     if status:
         name = THERMAL_STATUS[min(status, len(THERMAL_STATUS) - 1)]
-        found.append(f"the phone was throttling (thermal status {status}, {name}): let it cool and measure again")
+        text = f"the phone was throttling (thermal status {status}, {name}): let it cool and measure again"
+        found.append(Warning("throttled", text, status))
     hot = max((s["battery_c"] for s in (before, after) if s["battery_c"] is not None), default=0.0)
     if hot >= _HOT_BATTERY_C:
-        found.append(f"the battery was at {hot:.1f} °C: let the phone cool")
+        found.append(Warning("hot-battery", f"the battery was at {hot:.1f} °C: let the phone cool", hot))
     level = after["battery_percent"]
     if level is not None and level < _LOW_BATTERY:
-        found.append(f"the battery is at {level} %: phones slow down when it is low")
+        found.append(Warning("low-battery", f"the battery is at {level} %: phones slow down when it is low", level))
     if before["battery_saver"] or after["battery_saver"]:
-        found.append("the battery saver is on, which slows the phone down")
+        found.append(Warning("battery-saver", "the battery saver is on, which slows the phone down"))
     most: Mapping[str, int] = info["max_khz_by_core"]
     for s, when in ((before, "before"), (after, "after")):
         capped = [c for c, khz in s["cap_khz"].items() if khz < most.get(c, 0)]
         if capped:
             c = max(capped, key=lambda core: most[core])
-            found.append(
-                f"{when} it was measured, the clock of core {c} was capped at {s['cap_khz'][c] / 1e6:.2f} of "
-                f"{most[c] / 1e6:.2f} GHz"
-            )
+            ghz = s["cap_khz"][c] / 1e6
+            text = f"{when} it was measured, the clock of core {c} was capped at {ghz:.2f} of {most[c] / 1e6:.2f} GHz"
+            found.append(Warning("capped-clock", text, ghz))
     return found
 
 

@@ -284,7 +284,7 @@ def _estimate(
 
 def _failure(id: str, e: EdgenetError) -> Failure:
     remedy = next((text for cls, text in _REMEDIES.items() if isinstance(e, cls)), "")
-    return Failure("bench", f"{id} on {EdgeTpu.id}", str(e), remedy)
+    return Failure("bench", id, EdgeTpu.id, why=str(e), remedy=remedy)
 
 
 def _read(path: Path) -> str:

@@ -88,7 +88,7 @@ class Board:
                 raise InputError(f"{self.id} has no core {beyond[0]} (valid: 0 to {cores - 1})")
             self.connection.carry([code_bundle(), *(b for b in bundles.values() if isinstance(b, Bundle))])
         except DeviceError as e:
-            return [], [failure(self.id, e, remedy)]
+            return [], [failure("", self.id, e, remedy)]
 
         def open_worker(id: str, path: Path) -> Worker:
             found = bundles[id]

@@ -173,8 +173,8 @@ def latency_sentence(m: Measurement, context: Context) -> str:
     here = f"a computer ({context.cpu_model})" if context.cpu_model else "a computer"
     where = here if m.device == "local" else m.device
     threads = f"{m.threads} thread{'s' * (m.threads != 1)}"
-    beware = [w for w in m.warnings if not w.startswith("cannot tell")]  # that is about other files
-    care = f" (with care: {'; '.join(beware)})" if beware else ""
+    beware = "; ".join(w.text for w in m.cautions)
+    care = f" (with care: {beware})" if beware else ""
     return (
         f"{milliseconds(m.median_ms)} median, {milliseconds(m.p90_ms)} p90, by {m.runtime} on {where}, {threads}{care}"
     )

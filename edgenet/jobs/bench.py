@@ -92,8 +92,8 @@ def bench_on(
     """Time (id, path) pairs on each device.
 
     Returns:
-        measurements, or estimates, and failures, in the order of the devices. A failure of a device has its name; one
-        of a file that failed on another device than this machine names both.
+        measurements, or estimates, and failures, in the order of the devices. The failure of a whole device has no
+        artifact.
 
     Raises:
         InputError: a device is written wrongly; or there is only one, and it cannot do what is asked.
@@ -117,10 +117,10 @@ def bench_on(
         except InputError as e:
             if len(devices) == 1:
                 raise
-            return [], [Failure("bench", device, str(e), _REMEDY)]
+            return [], [Failure("bench", device=device, why=str(e), remedy=_REMEDY)]
         except EdgenetError as e:
-            return [], [Failure("bench", device, str(e), _REMEDY)]
-        return list(measurements), [_named(f, device) for f in failures]
+            return [], [Failure("bench", device=device, why=str(e), remedy=_REMEDY)]
+        return list(measurements), list(failures)
 
     found: dict[str, tuple[list[Measured], list[Failure]]] = {}
     at_once = [d for d in devices if parse(d)[0] in _AT_ONCE]
@@ -131,10 +131,6 @@ def bench_on(
         if device not in found:
             found[device] = one(device)
     return [m for d in devices for m in found[d][0]], [f for d in devices for f in found[d][1]]
-
-
-def _named(f: Failure, device: str) -> Failure:
-    return f if device == "local" or device in f.what else replace(f, what=f"{f.what} on {device}")
 
 
 def evaluate_on(
@@ -175,7 +171,7 @@ def evaluate_on(
         except InputError:
             raise
         except EdgenetError as e:
-            failures.append(Failure("evaluate", name, str(e), _REMEDY))
+            failures.append(Failure("evaluate", device=name, why=str(e), remedy=_REMEDY))
     return evaluations, failures
 
 
@@ -192,7 +188,7 @@ def _evaluate_one(
     found, failures = evaluate(candidates, images, preprocessing, reference=here, progress=progress)
     remote = [e for e in found if e.artifact == there]
     said = [replace(e, artifact=here, device=device.id, difference=difference(e, path, info)) for e in remote]
-    return said, [f for f in failures if f.what == there or not remote]
+    return said, [replace(f, artifact=here) for f in failures if f.device == device.id or not remote]
 
 
 def difference(e: Evaluation, path: Path, info: dict[str, Any]) -> str:

@@ -53,7 +53,7 @@ def explain(
             layers = tuple(Layer(**row) for row in raw["layers"])
             precision = inspect(path).precision
         except EdgenetError as e:
-            failures.append(Failure("explain", m.artifact, str(e), _REMEDY))
+            failures.append(Failure("explain", m.artifact, m.device, why=str(e), remedy=_REMEDY))
             continue
         finally:
             if progress is not None:

@@ -129,7 +129,7 @@ def _count(job: PaperJob, results: Results) -> None:
         found, problems = count_all(missing)
         known.update(found)
         for name, why in problems.items():
-            results.put(Failure("count", name, why, "see docs/paper.md"))
+            results.put(Failure("count", name, why=why, remedy="see docs/paper.md"))
     for table in ("3", "7"):
         if table in job.wanted:
             known.update(scaled_counts(table))
@@ -170,8 +170,8 @@ def _left(step: Step, results: Results, pictures: _Pictures) -> bool:
         for format in dict.fromkeys(b.format for b in step.benches):
             if why := too_large(name, format, _available_bytes()):
                 for precision in step.precisions:
-                    what = step.id(name, format, precision)
-                    results.put(Failure("fit", what, why, "the other runtimes hold it, or a machine with more memory"))
+                    remedy = "the other runtimes hold it, or a machine with more memory"
+                    results.put(Failure("fit", step.id(name, format, precision), why=why, remedy=remedy))
     return not all(_is_measured(step, b, results) for b in step.benches) or _unevaluated(step, results, pictures)
 
 
@@ -206,10 +206,11 @@ def _write(step: Step, ids: Sequence[str], folder: Path, pictures: _Pictures, re
             artifacts, failures = write(name, files, folder, pictures.calibration)
         except EdgenetError as e:
             artifacts = []
-            failures = [Failure("export", step.id(name, f, p), str(e), "see docs/paper.md") for f, p in files]
+            why, remedy = str(e), "see docs/paper.md"
+            failures = [Failure("export", step.id(name, f, p), why=why, remedy=remedy) for f, p in files]
         inside = f"{step.group}/" if step.group else ""
         made += [replace(a, id=f"{inside}{a.id}", path=f"files/{inside}{a.path}") for a in artifacts]
-        failures = [replace(f, what=f"{inside}{f.what.removeprefix(inside)}") for f in failures]
+        failures = [replace(f, artifact=f"{inside}{f.artifact.removeprefix(inside)}") for f in failures]
         for failure in failures:
             results.put(failure)
     for a in made:
@@ -225,11 +226,11 @@ def _time(bench: Bench, plan: Plan, files: Sequence[tuple[str, Path]], pictures:
         with open_device(bench.device) as device:
             found, failures = device.bench(files, request)
     except EdgenetError as e:
-        failures = [Failure("bench", bench.device, str(e), "see `edgenet devices`")]
+        failures = [Failure("bench", device=bench.device, why=str(e), remedy="see `edgenet devices`")]
     for item in found:
         results.put(item)
     for failure in failures:
-        results.put(replace(failure, what=f"{failure.what} in {bench.runtime or bench.device}"))
+        results.put(replace(failure, runtime=bench.runtime or ""))
 
 
 def _evaluate(artifacts: Sequence[Artifact], out: Path, pictures: _Pictures, results: Results) -> None:

@@ -84,7 +84,8 @@ def _write(
         try:
             artifacts.append(make(format, precision))
         except EdgenetError as e:
-            failures.append(Failure("export", file_id(name, format, precision), str(e), "see docs/paper.md"))
+            id = file_id(name, format, precision)
+            failures.append(Failure("export", id, why=str(e), remedy="see docs/paper.md"))
     return artifacts, failures
 
 

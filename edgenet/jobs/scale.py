@@ -23,6 +23,7 @@ from edgenet.jobs.output_folder import machine_context
 from edgenet.models.graph_drawing import Blueprint
 from edgenet.models.scaling import EFFICIENTNET, FAMILIES, Family, Scale, compound, family, scaled_px
 from edgenet.records import Context, ScaledNetwork, ScaleRecord
+from edgenet.report.formatting import failed
 from edgenet.results import Failure, Measurement, Results, atomic_write
 
 TOLERANCE = 0.05  # of the budget: what is promised
@@ -255,7 +256,7 @@ def _timer(job: ScaleJob) -> Iterator[Callable[[str, Path], Measurement]]:
 
 
 def _said(failure: Failure) -> str:
-    return f"{failure.what} could not be timed: {failure.why}; {failure.remedy}"
+    return f"{failed(failure)} could not be timed: {failure.why}; {failure.remedy}"
 
 
 def lines(results: Results) -> list[tuple[str, str]]:

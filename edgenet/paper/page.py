@@ -23,7 +23,7 @@ from edgenet.report.plots.axes import for_both, is_narrow
 from edgenet.report.plots.bars import Bar, bars
 from edgenet.report.plots.scatter import Point, scatter
 from edgenet.report.view import made_with
-from edgenet.results import RESULTS_FILE, Measurement, Results, atomic_write
+from edgenet.results import RESULTS_FILE, Results, atomic_write
 
 _TEMPLATES = Path(__file__).with_name("templates")
 PAGE_FILE, MARKDOWN_FILE, CSV_FILE = "paper.html", "paper.md", "paper.csv"
@@ -72,19 +72,15 @@ def headline(results: Results) -> str:
 def doubt(results: Results) -> str:
     """Return in a sentence how many measurements are not to be trusted, "" where all are."""
     # A network of seconds cannot settle in any sensible warm-up; where that matters there is noise or a drift as well.
-    said = [[w for w in _warnings(m) if not w.startswith("not settled")] for m in results.measurements]
+    said = [[w for w in m.cautions if w.code != "not-settled"] for m in results.measurements]
     doubtful = [warnings for warnings in said if warnings]
     if not doubtful:
         return ""
-    first = doubtful[0][0]
+    first = doubtful[0][0].text
     return (
         f"{len(doubtful)} of {len(results.measurements)} measurements have a warning ({first}, ...): "
         "measure again on a quiet machine, with another --out, before you rely on them."
     )
-
-
-def _warnings(m: Measurement) -> list[str]:
-    return [w for w in m.warnings if not w.startswith("cannot tell")]
 
 
 # ----------------------------------------------------------------------------------------------------------------- HTML
@@ -233,7 +229,7 @@ _FIGURES: dict[str, _Draw] = {
 
 
 def _provenance(results: Results) -> tuple[Fact, ...]:
-    warnings = dict.fromkeys(w for m in results.measurements for w in _warnings(m))
+    warnings = dict.fromkeys(w.text for m in results.measurements for w in m.cautions)
     return (
         *made_with(results.context),
         *pieces.facts(

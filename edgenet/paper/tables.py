@@ -16,7 +16,7 @@ from edgenet.paper.networks import published_name, scaled_key
 from edgenet.paper.plan import LADDER, PAIRS, RUNTIMES, TABLE4, file_id, paper_of
 from edgenet.paper.scaled_tables import scaled_rows
 from edgenet.records import Counts
-from edgenet.report.formatting import MISSING, number, times
+from edgenet.report.formatting import MISSING, failed, number, times
 from edgenet.results import Estimate, Evaluation, Measurement, Results
 
 MEASURED, COMPUTED, QUOTED, NOTHING = "measured", "computed", "quoted", ""
@@ -193,7 +193,7 @@ def _ms(ms: float) -> str:
 def _why(results: Results, name: str, runtime: str) -> Cell:
     id = file_id(name, RUNTIMES[runtime], "float32", TABLE4)
     for f in results.failures:
-        if f.what == id or f.what.startswith(f"{id} in "):
+        if f.artifact == id and f.runtime in ("", runtime):
             return Cell("does not fit" if f.stage == "fit" else "failed", note=f.why)
     return Cell("not measured")
 
@@ -374,7 +374,7 @@ def _published_top1(name: str) -> Cell:
 def not_reproduced(results: Results) -> Table:
     """What of the paper was not measured, and why."""
     rows = [(Cell(what), Cell(why)) for what, why in _NOT_REPRODUCED]
-    rows += [(Cell(f.what), Cell(f.why)) for f in results.failures]
+    rows += [(Cell(failed(f)), Cell(f.why)) for f in results.failures]
     lead = "Nothing of this stands as measured anywhere on this page."
     return Table("not-reproduced", "What was not reproduced, and why", lead, ("What", "Why"), tuple(rows))
 

@@ -69,7 +69,7 @@ def notes(measured: Sequence[Measurement], request: Request) -> list[str]:
         f"the median of all {len(m.every_run_ns):,} runs of {m.artifact}, disturbed ones too, is "
         f"{milliseconds(m.every_run_median_ms)}"
         for m in measured
-        if any(w.startswith("disturbed") for w in m.warnings)
+        if any(w.code == "disturbed" for w in m.warnings)
     ]
     for m in measured:
         if m.sustained_s and m.samples_ns:
@@ -85,7 +85,7 @@ def notes(measured: Sequence[Measurement], request: Request) -> list[str]:
             found.append(f"the first file against itself on {device}: {number(first.self_ratio, 3)}{around}")
     if note := latency_note([(m.artifact, m) for m in measured]):
         found.append(note)
-    found += dict.fromkeys(w for m in measured for w in m.warnings if w.startswith("cannot tell"))
+    found += dict.fromkeys(w.text for m in measured for w in m.warnings if w.code == "cannot-tell")
     return found
 
 

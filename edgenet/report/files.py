@@ -100,7 +100,7 @@ def estimates(view: View) -> Estimates | None:
         by_reason: dict[str, list[str]] = {}
         for o in e.left:
             by_reason.setdefault(o.why, []).append(f"{o.n} {o.kind}")
-        left = (*(f"{', '.join(kinds)}: {why}" for why, kinds in by_reason.items()), *e.warnings)
+        left = (*(f"{', '.join(kinds)}: {why}" for why, kinds in by_reason.items()), *(w.text for w in e.warnings))
         if left:
             facts.append(Fact(f"{file}, {e.device}", left))
     facts += [Fact(tool, (basis,)) for tool, basis in dict.fromkeys((e.tool, e.basis) for e in found)]

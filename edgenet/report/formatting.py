@@ -5,6 +5,8 @@ A value that is missing or not finite becomes an em dash; a unit hangs on its nu
 
 import math
 
+from edgenet.results import Failure
+
 MISSING = "—"
 NBSP = "\u00a0"
 
@@ -21,6 +23,14 @@ def number(value: float | None, digits: int) -> str:
 
 def _with_unit(text: str, unit: str) -> str:
     return text if text == MISSING else f"{text}{NBSP}{unit}"
+
+
+def failed(f: Failure) -> str:
+    """Return what a failure is about: "X", "X on adb:Y", "X in openvino", or the device alone."""
+    if not f.artifact:
+        return f"{f.device} in {f.runtime}" if f.device and f.runtime else f.device or f.runtime
+    where = f" on {f.device}" if f.device not in ("", "local") else ""
+    return f.artifact + where + (f" in {f.runtime}" if f.runtime else "")
 
 
 def megabytes(size_bytes: float | None) -> str:

@@ -1,51 +1,75 @@
 """What speaks against trusting latencies, in one sentence: warnings of many files, merged."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from edgenet.results import Measurement
+from edgenet.results import Measurement, Warning
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
-# How a warning of timing.warnings_of begins -> what is said of one file, of several.
+
+@dataclass(frozen=True)
+class _OfFiles:
+    """How a warning that each file has of its own is said of one file, of several, and with which number."""
+
+    one: str
+    several: str
+    number: Callable[[float], str] = lambda value: ""
+    detail: str = "{}"
+    up_to: str = "up to {}"  # several numbers, by the worst
+    worst: Callable[[float], float] = abs
+
+
+def _drifted(change: float) -> str:
+    return f"{abs(change):.0%} {'slower' if change > 0 else 'faster'}"
+
+
+_PER_CENT: Callable[[float], str] = "{:.0%}".format
+_NUMBER: Callable[[float], str] = "{:.0f}".format
 _OF_FILES = {
-    "noisy": ("is noisy", "are noisy"),
-    "disturbed": ("was disturbed", "were disturbed"),
-    "hardly ever undisturbed": ("was hardly ever undisturbed", "were hardly ever undisturbed"),
-    "drift": ("drifted", "drifted"),
-    "not settled": ("had not settled", "had not settled"),
-    "only": ("got too few runs", "got too few runs"),
+    "noisy": _OfFiles("is noisy", "are noisy", _PER_CENT, "the middle half of the runs spreads over {} of the median"),
+    "disturbed": _OfFiles(
+        "was disturbed", "were disturbed", _PER_CENT, "{} of the runs are set aside: the core was shared beside them"
+    ),
+    "rarely-undisturbed": _OfFiles(
+        "was hardly ever undisturbed", "were hardly ever undisturbed", detail="the least disturbed runs count"
+    ),
+    "drift": _OfFiles("drifted", "drifted", _drifted, "{} from the first round to the last"),
+    "not-settled": _OfFiles("had not settled", "had not settled", "{:g} s".format, "after {} of warm-up"),
+    "few-runs": _OfFiles(
+        "got too few runs", "got too few runs", _NUMBER, "{} were made", "as few as {}", lambda value: -value
+    ),
 }
 
 
 def latency_note(measured: Sequence[tuple[str, Measurement]]) -> str:
     """Return in one sentence what speaks against the latencies of (file, measurement) pairs, "" where nothing does.
 
-    Warnings that differ by file and number only become one, with the files that it concerns and the worst number.
+    Warnings of one code become one, with the files that it concerns and the worst number.
     """
-    alike: dict[str, list[tuple[str, str]]] = {}
+    alike: dict[tuple[str, str], list[tuple[str, Warning]]] = {}
     for name, m in measured:
-        for warning in m.warnings:
-            if not warning.startswith("cannot tell"):  # the table's "≈" says that
-                alike.setdefault(_NUMBER.sub("#", warning), []).append((name, warning))
+        for w in m.cautions:  # the table's "≈" says what cannot be told apart
+            mergeable = w.value is not None or w.code in _OF_FILES
+            alike.setdefault((w.code, "" if mergeable else w.text), []).append((name, w))
     parts = [_merged(found, len(measured)) for found in alike.values()]
     return f"Read the latencies with care: {'; '.join(parts)}." if parts else ""
 
 
-def _merged(found: Sequence[tuple[str, str]], n_files: int) -> str:
-    worst = max((warning for _, warning in found), key=_largest)
-    if len({warning for _, warning in found}) > 1 and "up to" not in worst:
-        number = max(_NUMBER.finditer(worst), key=lambda m: float(m[0]))
-        worst = f"{worst[: number.start()]}up to {worst[number.start() :]}"
+def _merged(found: Sequence[tuple[str, Warning]], n_files: int) -> str:
     names = list(dict.fromkeys(name for name, _ in found))
-    kind = next((k for k in _OF_FILES if worst.startswith(k)), None)
-    if kind is None:  # of the machine, or of something that nobody foresaw
-        return worst if len(names) == n_files else f"{who(names, n_files)}: {worst}"
-    rest = worst.removeprefix(kind).removeprefix(":").strip() if kind != "only" else worst
-    return f"{who(names, n_files)} {_OF_FILES[kind][len(names) > 1]} ({rest})"
-
-
-def _largest(warning: str) -> float:
-    return max(map(float, _NUMBER.findall(warning)), default=0.0)
+    code = found[0][1].code
+    kind = _OF_FILES.get(code)
+    if kind is None:  # of the machine
+        worst = max((w for _, w in found), key=lambda w: abs(w.value or 0))
+        texts = {w.text for _, w in found}
+        text = worst.text if len(texts) == 1 else f"{worst.text}, at worst"
+        return text if len(names) == n_files else f"{who(names, n_files)}: {text}"
+    said = f"{who(names, n_files)} {kind.several if len(names) > 1 else kind.one}"
+    values = [w.value for _, w in found if w.value is not None]
+    if not values:  # of an older results file
+        return f"{said} ({kind.detail})" if "{}" not in kind.detail else said
+    number = kind.number(max(values, key=kind.worst))
+    several = len({kind.number(v) for v in values}) > 1
+    return f"{said} ({kind.detail.format(kind.up_to.format(number) if several else number)})"
 
 
 def who(names: Sequence[str], of: int) -> str:

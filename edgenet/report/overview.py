@@ -13,7 +13,7 @@ from edgenet import templating
 from edgenet.report import training
 from edgenet.report.charts import latency, over_time, tradeoff
 from edgenet.report.files import estimates, files
-from edgenet.report.formatting import MISSING, counted, megabytes, milliseconds, percent, points
+from edgenet.report.formatting import MISSING, counted, failed, megabytes, milliseconds, percent, points
 from edgenet.report.pictures import pictures
 from edgenet.report.pieces import TEMPLATES, Fact, Opening, Tile, facts
 from edgenet.report.quantization import calibration, search
@@ -29,7 +29,7 @@ from edgenet.report.recommendation import (
 )
 from edgenet.report.roofline import explanations
 from edgenet.report.view import View, made_with
-from edgenet.results import Failure, Results, atomic_write
+from edgenet.results import Results, atomic_write
 
 REPORT_FILE = "report.html"
 
@@ -67,6 +67,16 @@ class Answer:
     why_not: WhyNot | None
     notes: tuple[str, ...]
     failed: str  # how many steps
+
+
+@dataclass(frozen=True)
+class ShownFailure:
+    """What did not come about, and what to do."""
+
+    what: str
+    stage: str
+    why: str
+    remedy: str
 
 
 def write_report(results: Results, out: Path, class_names: Sequence[str] = ()) -> Path:
@@ -173,9 +183,9 @@ def _latency_tile(r: Row, base: Row | None) -> Tile:
     return Tile("Latency", milliseconds(m.median_ms if m else None), latency_sentence(r, base), of, share)
 
 
-def failures(view: View) -> tuple[Failure, ...]:
+def failures(view: View) -> tuple[ShownFailure, ...]:
     """What was asked for and did not come about, each with a remedy."""
-    return tuple(view.results.failures)
+    return tuple(ShownFailure(failed(f), f.stage, f.why, f.remedy) for f in view.results.failures)
 
 
 def provenance(view: View) -> tuple[Fact, ...]:

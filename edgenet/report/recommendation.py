@@ -16,6 +16,7 @@ from edgenet.report.formatting import (
     MISSING,
     NBSP,
     counted,
+    failed,
     interval,
     megabytes,
     milliseconds,
@@ -146,8 +147,7 @@ def _is_of(item: Evaluation | Measurement, a: Artifact) -> bool:
 
 
 def _concerns(f: Failure, a: Artifact) -> bool:
-    words = {word.strip(",:;'\"()") for word in f.what.split()} | {f.what}
-    return bool(words & {a.id, a.path, PurePosixPath(a.path).name})
+    return f.artifact in (a.id, a.path, PurePosixPath(a.path).name)
 
 
 @dataclass(frozen=True)
@@ -412,10 +412,10 @@ def _notes(results: Results, table: list[Row], base: Row | None, by_labels: bool
     warned: dict[str, list[str]] = {}
     for r in table:
         for warning in r.evaluation.warnings if r.evaluation else ():
-            if by_labels or not warning.startswith("no labels"):  # said above, loudly
-                warned.setdefault(warning, []).append(r.name)
-    for warning, names in warned.items():
-        notes.append(Note(f"{who(names, len(table))}: {warning}." if len(names) < len(table) else _capital(warning)))
+            if by_labels or warning.code != "no-labels":  # said above, loudly
+                warned.setdefault(warning.text, []).append(r.name)
+    for text, names in warned.items():
+        notes.append(Note(f"{who(names, len(table))}: {text}." if len(names) < len(table) else _capital(text)))
     if text := latency_note([(r.name, r.measurement) for r in table if r.measurement]):
         notes.append(Note(text))
     return tuple(notes)
@@ -436,7 +436,7 @@ def summary_lines(results: Results, recommendation: Recommendation | None = None
         if r.why_not[shown:]:
             lines.append(f"  and {len(r.why_not) - shown} more files, in the report")
     lines += [f"{'Warning' if n.loud else 'Note'}: {n.text}" for n in r.notes]
-    lines += [f"Failed: {f.stage} {f.what}: {f.why.rstrip('.')}. {f.remedy}".rstrip() for f in results.failures]
+    lines += [f"Failed: {f.stage} {failed(f)}: {f.why.rstrip('.')}. {f.remedy}".rstrip() for f in results.failures]
     return lines
 
 

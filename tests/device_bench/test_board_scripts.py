@@ -38,7 +38,7 @@ def test_a_raspberry_pi_is_read_from_its_files(tmp_path: Path) -> None:
     assert info["os"] == "Debian GNU/Linux 12 (bookworm)"
     hz = os.sysconf("SC_CLK_TCK")
     assert (info["busy_s"], info["stolen_s"]) == (150 / hz, 0)
-    words = " ".join(machine_warnings({**info, "other_processes_cores": 0.5, "stolen_cores": 0.2}, 1))
+    words = " ".join(w.text for w in machine_warnings({**info, "other_processes_cores": 0.5, "stolen_cores": 0.2}, 1))
     for word in ("83 °C", "under-voltage", "throttled clock", "0.50 cores", "hypervisor", "governor is ondemand"):
         assert word in words
 

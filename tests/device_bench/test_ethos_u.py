@@ -81,7 +81,8 @@ def test_an_estimate_counts_the_operators_of_the_file_not_those_of_vela() -> Non
     assert (e.sram_bytes, e.dram_bytes, e.flash_bytes) == (1509600, 0, 4510096)
     assert e.settings["sram_gib_per_s"] == 3.725
     assert "not measured" in e.basis
-    assert "2 operators run on the CPU" in e.warnings[0]
+    assert [(w.code, w.value) for w in e.warnings] == [("left-to-cpu", 2)]
+    assert "2 operators run on the CPU" in e.warnings[0].text
 
 
 def test_a_reason_that_vela_does_not_give_is_not_made_up() -> None:
@@ -93,7 +94,8 @@ def test_nothing_is_estimated_where_nothing_runs_on_the_npu() -> None:
     layers = [{**row, "Target": "CPU"} for row in LAYERS]
     e = make_estimate("a", "ethos-u:x", "vela 5", OPERATORS, layers, SUMMARY, LOG)
     assert (e.n_accelerated, e.cycles, e.inference_ms, e.sram_bytes) == (0, None, None, None)
-    assert "nothing to estimate" in e.warnings[0]
+    assert [w.code for w in e.warnings] == ["nothing-accelerated"]
+    assert "nothing to estimate" in e.warnings[0].text
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_what_is_no_model_fails_and_the_others_go_on(tiny_npu: Path, tmp_path: P
         files = [(p.name, p) for p in (garbage, cut, onnx, gone, tiny_npu)]
         estimates, failures = device.bench(files, Request(), lambda *step: seen.append(step))
     assert [e.artifact for e in estimates] == [tiny_npu.name]
-    why = {f.what.split()[0]: f.why for f in failures}
+    why = {f.artifact: f.why for f in failures}
     assert "TFL3" in why["garbage.tflite"]
     assert "damaged" in why["cut.tflite"]
     assert "no .tflite" in why["model.onnx"]

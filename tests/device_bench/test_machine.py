@@ -11,6 +11,7 @@ import pytest
 import edgenet.device_bench as device_bench
 from edgenet.device_bench import example_picture, local_info, machine, rounds
 from edgenet.errors import InputError
+from edgenet.results import Warning
 from helpers.processes import wait_for
 
 
@@ -134,13 +135,22 @@ def test_a_machine_at_work_is_told_in_the_warnings():
         "governor": "powersave",
         "load_average": [3.0, 1.0, 1.0],
     }
-    said = machine.machine_warnings(info, threads=4)
+    warned = machine.machine_warnings(info, threads=4)
+    assert [(w.code, w.value) for w in warned] == [
+        ("too-many-threads", 4),
+        ("busy", 1.2),
+        ("stolen", 0.3),
+        ("governor", None),
+    ]
+    said = [w.text for w in warned]
     assert [w for w in said if "1.20 cores" in w]
     assert [w for w in said if "hypervisor" in w]
     assert [w for w in said if "powersave" in w]
     assert [w for w in said if "4 threads on 2 cores" in w]
     unknown = {**info, "other_processes_cores": None, "stolen_cores": None, "governor": None}
-    assert machine.machine_warnings(unknown, threads=1) == ["the load average was 3.0 at the start"]
+    assert machine.machine_warnings(unknown, threads=1) == [
+        Warning("loaded", "the load average was 3.0 at the start", 3.0)
+    ]
     quiet = {**info, "other_processes_cores": 0.01, "stolen_cores": 0.0, "governor": "performance"}
     assert machine.machine_warnings(quiet, threads=2) == []
 
@@ -149,11 +159,13 @@ def test_what_changed_while_it_was_measured_is_told():
     before = {"cores": 2, "other_processes_cores": 0.5, "stolen_cores": 0.0, "busiest": ["chromium", "gcc"]}
     before |= {"governor": "performance", "load_average": None, "mhz": 3000.0, "runtimes": {"litert": "1"}}
     after = {"governor": "powersave", "mhz": 2000.0, "runtimes": {"litert": "1"}}
-    said = machine.machine_warnings({**before, "after": after}, threads=1)
+    said = [w.text for w in machine.machine_warnings({**before, "after": after}, threads=1)]
     assert "other processes used 0.50 cores while it was measured (chromium, gcc)" in said
     assert "governor changed while it was measured: measure again" in said
     assert "the clock fell from 3000 to 2000 MHz while it was measured" in said
-    assert machine.machine_warnings({**before, "other_processes_cores": 0}, 2, pinned_to=[1])[0].startswith("2 threads")
+    assert machine.machine_warnings({**before, "other_processes_cores": 0}, 2, pinned_to=[1])[0].text.startswith(
+        "2 threads"
+    )
 
 
 def _write_proc(folder, busy, processes):

@@ -49,7 +49,7 @@ def test_runs_that_alternate_or_are_few_are_never_worth_more_than_they_are():
 
 def test_many_runs_that_are_worth_few_are_told():
     slow_wave = np.sin(np.linspace(0, 4, 200)) + autoregressive(0.0, 200, 1) * 0.01
-    assert steadiness.dependence(slow_wave, [0] * 200)[0].startswith("runs resemble each other: 200 are worth ")
+    assert steadiness.dependence(slow_wave, [0] * 200)[0].text.startswith("runs resemble each other: 200 are worth ")
     assert steadiness.dependence(autoregressive(0.0, 200, 1), [0] * 200) == []
     assert steadiness.dependence([1.0, 2.0], [0, 1]) == []
 

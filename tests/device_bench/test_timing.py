@@ -11,6 +11,7 @@ from edgenet.device_bench import comparison, timing
 from edgenet.device_bench.comparison import compare
 from edgenet.device_bench.timing import Plan, Trace, measure
 from edgenet.errors import DeviceError, InputError
+from edgenet.results import Warning
 from helpers.fake_time import MS, FakeClock, FakeSubject, noisy, steady
 
 # warm-up
@@ -115,7 +116,7 @@ def test_a_slow_artifact_has_its_fifty_runs_and_no_round_beyond_its_time():
 
 def test_a_trace_that_was_cut_short_says_that_runs_are_missing():
     few = Trace([10 * MS] * 5, [0] * 5, settled=True)
-    assert timing.warnings_of(few, Plan()) == ["only 5 of 50 runs were made"]
+    assert timing.warnings_of(few, Plan()) == [Warning("few-runs", "only 5 of 50 runs were made", 5)]
 
 
 def test_a_round_starts_a_process_anew_and_leads_in_longer_then():
@@ -345,7 +346,7 @@ def test_a_throttling_machine_is_reported_as_drift_and_a_noisy_one_is_not():
     assert d.change == pytest.approx(0.18 / 1.09, abs=0.01)
     assert d.p < 0.001
     found = timing.warnings_of(Trace(throttling, rounds.tolist(), settled=True), Plan())
-    assert any(w.startswith("drift") and "slower" in w for w in found)
+    assert [(w.code, w.value) for w in found if "slower" in w.text] == [("drift", d.change)]
     noise = (10 * MS * rng.normal(1, 0.01, 100)).tolist()
     assert timing.drift(noise, rounds.tolist()).p > 0.01
     assert timing.warnings_of(Trace(noise, rounds.tolist(), settled=True), Plan()) == []
@@ -364,8 +365,9 @@ def test_three_per_cent_through_the_whole_schedule_are_called_in_nineteen_of_twe
 def test_a_wide_spread_and_an_unfinished_warm_up_are_reported():
     samples = [10 * MS, 15 * MS] * 50
     found = timing.warnings_of(Trace(samples, [i // 10 for i in range(100)], settled=False), Plan())
-    assert any(w.startswith("noisy") for w in found)
-    assert any("not settled" in w for w in found)
+    noisy, settled = (next(w for w in found if w.code == code) for code in ("noisy", "not-settled"))
+    assert noisy.text == f"noisy: the middle half of the runs spreads over {noisy.value:.0%} of the median"
+    assert settled.value == Plan().warmup_s
 
 
 def test_neighbours_that_cannot_be_told_apart_name_each_other_and_the_distant_one_is_clear():

@@ -418,7 +418,10 @@ def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onn
         assert m.runtime_version[0].isdigit()
         assert m.artifact_sha256 == sha256_of(dict(artifacts)[m.artifact])
         assert m.device_info["cores"] >= 1
-    assert [(f.stage, f.what) for f in failures] == [("bench", "broken"), ("bench", "none")]
+    assert [(f.stage, f.artifact, f.device) for f in failures] == [
+        ("bench", "broken", "local"),
+        ("bench", "none", "local"),
+    ]
     assert "broken.tflite" in failures[0].why
     assert "no such file" in failures[1].why
     assert all(f.remedy for f in failures)
@@ -446,7 +449,7 @@ def test_runs_are_set_aside_on_a_virtual_machine_only(tflite, monkeypatch, virtu
         assert set(m.disturbed_pace_ns) == {30_000}
         assert len(m.disturbed_ns) == len(m.disturbed_rounds) == len(m.disturbed_pace_ns)
         assert turns[-1] == 22_000
-        assert any(w.startswith("disturbed: ") for w in m.warnings)
+        assert any(w.code == "disturbed" and w.text.startswith("disturbed: ") for w in m.warnings)
     else:
         assert m.disturbed_ns == ()
         assert turns[-1] is None
@@ -467,7 +470,7 @@ def test_a_crash_while_timing_is_a_failure_and_the_others_are_measured(tflite, m
     measurements, failures = bench([("victim", victim), ("other", tflite)], **QUICK, self_check=False)
     assert [m.artifact for m in measurements] == ["other"]
     assert measurements[0].n_runs >= 14
-    assert [(f.stage, f.what) for f in failures] == [("bench", "victim")]
+    assert [(f.stage, f.artifact, f.device) for f in failures] == [("bench", "victim", "local")]
     assert "SIGSEGV" in failures[0].why
     assert len(killed) == 1
 
@@ -477,7 +480,10 @@ def test_the_same_file_twice_cannot_be_told_apart(tflite, monkeypatch):
     monkeypatch.setattr(comparison, "compare", lambda *args: equal)
     measurements, _ = bench([("a", tflite), ("b", tflite)], **QUICK, self_check=False)
     for m, other in zip(measurements, "ba", strict=True):
-        assert [w for w in m.warnings if w.startswith(f"cannot tell it from {other} (ratio 1.000, 0.900 to 1.100)")]
+        assert [
+            w for w in m.warnings if w.text.startswith(f"cannot tell it from {other} (ratio 1.000, 0.900 to 1.100)")
+        ]
+        assert "cannot-tell" in [w.code for w in m.warnings]
 
 
 def test_bench_refuses_arguments_that_make_no_sense(tflite):

@@ -27,7 +27,7 @@ def test_a_run_with_a_batch_and_logits(edgenet: Edgenet, tiny_folder: Path, tmp_
         side = predictor.size_px[0]
         answers = predictor.predict(np.random.default_rng(0).normal(size=(6, side, side, 3)).astype(np.float32))
         np.testing.assert_allclose(answers.sum(1), 1, atol=1e-3)
-    noted = [w for m in results.measurements for w in m.warnings if "takes 4 pictures at once" in w]
+    noted = [w for m in results.measurements for w in m.warnings if "takes 4 pictures at once" in w.text]
     assert len(noted) == (4 if batch == "4" else 0)
 
 

@@ -21,7 +21,7 @@ from edgenet.handoff.templates import VERSIONS
 from edgenet.handoff.verify import Golden, compare, read_golden, verify
 from edgenet.handoff.write import ASSETS, GOLDEN, N_CASES, Known
 from edgenet.images import limit, load_pixels, open_images
-from edgenet.results import Artifact, Calibration, Evaluation, Measurement, Results, TensorInfo, sha256_of
+from edgenet.results import Artifact, Calibration, Evaluation, Measurement, Results, TensorInfo, Warning, sha256_of
 from helpers.command_line import Edgenet
 
 needs_mediapipe = pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="needs mediapipe")
@@ -155,7 +155,14 @@ def test_the_readme_says_what_results_json_beside_the_file_knows(tiny_files: dic
     e = Evaluation(
         "tiny_int8", "f", 30, 30, 0.9, (0.7, 0.97), 1.0, None, "litert", reference="tiny_float32", agreement=0.8
     )
-    m = Measurement("tiny_int8", "adb:PIXEL", "litert", 2, (2_000_000,) * 50, warnings=("it throttled",))
+    m = Measurement(
+        "tiny_int8",
+        "adb:PIXEL",
+        "litert",
+        2,
+        (2_000_000,) * 50,
+        warnings=(Warning("throttled", "it throttled"), Warning("cannot-tell", "from another")),
+    )
     results = Results(artifacts=[artifact(path)], evaluations=[e], measurements=[m])
     results.save(tmp_path)
     hand_over(path, tmp_path / "out")

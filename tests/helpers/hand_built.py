@@ -165,7 +165,9 @@ def unlabelled(results: Results) -> Results:
 
 def partial_results() -> dict[str, Results]:
     only_failures = Results()
-    only_failures.put(Failure("export", "efficientnet-lite0_int8.tflite", "no images were given", "add --images DIR"))
+    only_failures.put(
+        Failure("export", "efficientnet-lite0_int8.tflite", why="no images were given", remedy="add --images DIR")
+    )
     exported, evaluated, measured, no_float = (some_results() for _ in range(4))
     exported.evaluations, exported.measurements = [], []
     evaluated.measurements = []

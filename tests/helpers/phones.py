@@ -115,7 +115,7 @@ def calls(phone: Phone) -> list[dict[str, Any]]:
 def only(failures: list[Failure], id: str = "a") -> Failure:
     """The one failure, which is a line without a traceback and says what to do."""
     (failure,) = failures
-    assert (failure.stage, failure.what) == ("bench", id)
+    assert (failure.stage, failure.artifact) == ("bench", id)
     assert failure.remedy
     for text in (failure.why, failure.remedy):
         assert "\n" not in text

@@ -16,7 +16,7 @@ from edgenet.errors import DeviceError, InputError
 from edgenet.jobs import bench
 from edgenet.jobs.bench import bench_on, difference, evaluate_on, request_of
 from edgenet.report.bench_text import notes, rows, titles
-from edgenet.results import Evaluation, Failure, Measurement, Results
+from edgenet.results import Evaluation, Failure, Measurement, Results, Warning
 
 QUICK = Plan(min_runs=8, min_time_s=0, rounds=2, max_rounds=2, self_check=False)
 MS = 1_000_000
@@ -44,7 +44,7 @@ class FakeDevice:
         if progress is not None:
             progress(1, 2, "")
         found = [Measurement(id, self.id, "litert", request.threads, (5 * MS,) * 10) for id, _ in artifacts[:1]]
-        return found, [Failure("bench", id, "no room", "free some") for id, _ in artifacts[1:]]
+        return found, [Failure("bench", id, self.id, why="no room", remedy="free some") for id, _ in artifacts[1:]]
 
     def predict(self, path, batch):
         with Worker(path) as w:
@@ -86,9 +86,9 @@ def test_a_device_that_fails_is_a_failure_and_the_others_go_on(phones, tiny_file
         ("int8", "local"),
         ("float", "phone:1"),
     ]
-    assert [(f.stage, f.what, f.why) for f in failures] == [
-        ("bench", "phone:gone", "it was unplugged"),
-        ("bench", "int8 on phone:1", "no room"),
+    assert [(f.stage, f.artifact, f.device, f.why) for f in failures] == [
+        ("bench", "", "phone:gone", "it was unplugged"),
+        ("bench", "int8", "phone:1", "no room"),
     ]
     assert all(0 < done <= total for done, total in steps)
 
@@ -107,7 +107,7 @@ def test_what_the_only_device_cannot_do_is_wrong_input_and_of_several_a_failure(
         bench_on(["local"], [("f", tiny_files["int8"])], nnapi)
     measurements, failures = bench_on(["local", "phone:1"], [("f", tiny_files["int8"])], nnapi)
     assert [m.device for m in measurements] == ["phone:1"]
-    assert [f.what for f in failures] == ["local"]
+    assert [(f.artifact, f.device) for f in failures] == [("", "local")]
 
 
 def test_a_run_with_a_device_that_is_gone_keeps_its_files_and_ends_with_status_3(edgenet, tiny_folder, tmp_path):
@@ -118,7 +118,7 @@ def test_a_run_with_a_device_that_is_gone_keeps_its_files_and_ends_with_status_3
     assert done.returncode == 3
     results = Results.load(tmp_path / "out")
     assert [m.device for m in results.measurements] == ["local"]
-    assert results.failures[0].what == "ethos-u:gone"
+    assert (results.failures[0].artifact, results.failures[0].device) == ("", "ethos-u:gone")
     assert (tmp_path / "out/report.html").exists()
 
 
@@ -235,7 +235,7 @@ def test_a_device_that_stops_answering_is_a_failure_and_the_next_file_is_tried(
     found, failures = evaluate_on(["phone:1"], files, tiny_images[1], tiny_network.preprocessing)
     assert [e.artifact for e in found] == [str(tiny_files["int8"])]
     assert [f.why for f in failures] == ["the connection was lost"]
-    assert "phone:1" in failures[0].what
+    assert [(f.artifact, f.device) for f in failures] == [(str(files[0]), "phone:1")]
 
 
 def test_answers_that_are_not_finite_are_told_and_are_json():
@@ -296,7 +296,7 @@ def test_the_notes_tell_the_noise_floor_and_the_published_percentile():
 
 def test_the_median_of_all_runs_is_told_where_some_were_set_aside():
     shared = measured("a", 10, disturbed_ns=(20 * MS,) * 300, disturbed_rounds=(9,) * 300,
-                      warnings=("disturbed: 75% of the runs are set aside",))  # fmt: skip
+                      warnings=(Warning("disturbed", "75% of the runs are set aside", 0.75),))  # fmt: skip
     said = notes([shared, measured("b", 10)], Request())
     expected = "the median of all 400 runs of a, disturbed ones too, is 20.0\u00a0ms"
     assert [s for s in said if "disturbed ones" in s] == [expected]

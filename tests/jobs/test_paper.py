@@ -147,7 +147,7 @@ def test_what_cannot_fit_is_noted_without_any_work(monkeypatch: pytest.MonkeyPat
     results = Results()
     step = next(s for s in steps(PaperJob(Path("x"), tables=("4",))) if "amoebanet-b" in s.networks)
     paper._left(step, results, None)  # type: ignore[arg-type]
-    said = {f.what: f.why for f in results.failures if f.stage == "fit"}
+    said = {f.artifact: f.why for f in results.failures if f.stage == "fit"}
     assert set(said) >= {file_id("amoebanet-b", f, "float32", "table4") for f in RUNTIMES.values()}
     assert "memory" in said["table4/amoebanet-b_float32.xml"]
 

@@ -21,7 +21,7 @@ from edgenet.paper.page import doubt, headline, write_pages
 from edgenet.paper.plan import LADDER, RUNTIMES, file_id, paper_of
 from edgenet.paper.tables import speedups, tables
 from edgenet.records import Context
-from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results
+from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results, Warning
 from edgenet.results_json import read
 from helpers.browser import layout, needs_chromium
 from helpers.golden import assert_golden
@@ -53,7 +53,7 @@ def some_results() -> Results:
             results.put(timed(file_id(name, format, "float32", "table4"), "local", runtime, 1, ms))
     for name, ms in (("amoebanet-b", 9000.0), ("efficientnet-b7", 1200.0)):
         results.put(timed(file_id(name, "openvino", "float32", "table4"), "local", "openvino", 1, ms))
-    results.put(Failure("fit", "table4/amoebanet-b_float32.tflite", "its weights are 2.2 GB", "another runtime"))
+    results.put(Failure("fit", "table4/amoebanet-b_float32.tflite", why="its weights are 2.2 GB", remedy="another"))
     for i, name in enumerate(LADDER):
         for precision, factor in (("float32", 1.0), ("int8", 0.6)):
             id = file_id(name, "tflite", precision)
@@ -230,7 +230,11 @@ def test_the_page_does_not_scroll_sideways_in_a_browser(width_px: int, written: 
 def test_measurements_with_a_warning_are_said_on_top(tmp_path: Path) -> None:
     results = some_results()
     assert doubt(results) == ""
-    results.put(dataclasses.replace(results.measurements[0], warnings=("noisy: <x>", "cannot tell it from y")))
+    results.put(
+        dataclasses.replace(
+            results.measurements[0], warnings=(Warning("noisy", "noisy: <x>"), Warning("cannot-tell", "from y"))
+        )
+    )
     write_pages(results, tmp_path)
     assert f"1 of {len(results.measurements)} measurements have a warning (noisy: <x>" in doubt(results)
     page = (tmp_path / "paper.html").read_text()

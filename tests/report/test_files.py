@@ -8,7 +8,7 @@ from edgenet.report import formatting
 from edgenet.report.files import Files, estimates, files
 from edgenet.report.overview import view_of
 from edgenet.report.pieces import Cell, Chip, Fact, Line
-from edgenet.results import Estimate, Failure, LeftOperators, Results
+from edgenet.results import Estimate, Failure, LeftOperators, Results, Warning
 from helpers.hand_built import FILES, a_measurement, changed, in_three_formats, some_results
 
 NBSP = formatting.NBSP
@@ -68,7 +68,7 @@ def test_the_file_to_ship_stands_out_and_the_reference_is_marked() -> None:
     assert chosen(results) == ["efficientnet-lite0_int8.tflite"]
     assert line(results, "efficientnet-lite0_int8")["File"].small_chips == (Chip("ship", "good"),)
     assert line(results, "efficientnet-lite0_float32")["File"].small_chips == (Chip("reference"),)
-    results.put(Failure("bench", "efficientnet-lite0_dynamic.tflite", "it crashed", "try again"))
+    results.put(Failure("bench", "efficientnet-lite0_dynamic", why="it crashed", remedy="try again"))
     assert line(results, "efficientnet-lite0_dynamic")["File"].small_chips == (Chip("failed", "bad"),)
 
 
@@ -116,7 +116,7 @@ def test_estimates_have_what_the_compiler_gave_and_dashes_where_it_gave_nothing(
     left = tuple(LeftOperators(kind, n, "works on <float32>") for kind, n in (("FULLY_CONNECTED", 1), ("SOFTMAX", 2)))
     e = Estimate(
         first.id, "ethos-u:ethos-u55-256", "vela 5.2.0", "compiled by Vela", 64, 61, left, 7_190_859, 5e8, 14.38,
-        1_509_600, 0, 4_510_096, warnings=("2 operators run on the CPU",),
+        1_509_600, 0, 4_510_096, warnings=(Warning("on-cpu", "2 operators run on the CPU"),),
     )  # fmt: skip
     results.put(e)
     results.put(Estimate(first.id, "edgetpu", "a list", "only a static check", 63, 63))

@@ -7,7 +7,7 @@ import pytest
 
 from edgenet.report import write_report
 from edgenet.report.overview import SECTIONS
-from edgenet.results import Estimate, Explanation, Failure, Layer, LeftOperators, Results
+from edgenet.results import Estimate, Explanation, Failure, Layer, LeftOperators, Results, Warning
 from helpers.golden import assert_golden
 from helpers.hand_built import NAMES, a_measurement, in_three_formats, partial_results, some_results
 from helpers.hand_built_runs import a_calibration, a_search, a_training, measured, over_time
@@ -30,7 +30,7 @@ def a_whole_run() -> Results:
     left = (LeftOperators("FULLY_CONNECTED", 1, "works on float32"), LeftOperators("SOFTMAX", 2, "works on float32"))
     results.put(
         Estimate(first.id, "ethos-u:ethos-u55-256", "vela 5.2.0", "compiled by Vela", 64, 61, left, 7_190_859, 5e8,
-                 14.38, 1_509_600, 0, 4_510_096, warnings=("2 operators run on the CPU",))
+                 14.38, 1_509_600, 0, 4_510_096, warnings=(Warning("on-cpu", "2 operators run on the CPU"),))
     )  # fmt: skip
     results.put(a_measurement(results.artifacts[3], 3.0, device="adb:PIXEL", threads=4))
     layers = tuple(Layer(f"conv{i}", "CONV_2D", "int8", "XNNPACK", 100.0 + i, 10**6 * i, 10**4) for i in range(1, 11))
@@ -38,7 +38,7 @@ def a_whole_run() -> Results:
         Explanation("efficientnet-lite0_int8", "local", "litert", 1, "int8", 9.8, 9.7, "hand", layers,
                     {"float32": 50e9, "int8": 100e9}, (1 << 10, 1 << 20), (100e9, 10e9), ("Half of it is products.",))
     )  # fmt: skip
-    results.put(Failure("export", "efficientnet-lite0_int4.tflite", "unknown operator", "use int8"))
+    results.put(Failure("export", "efficientnet-lite0_int4.tflite", why="unknown operator", remedy="use int8"))
     return results
 
 

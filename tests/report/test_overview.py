@@ -9,7 +9,7 @@ import pytest
 from edgenet.errors import InputError
 from edgenet.report import formatting, overview, pieces, write_report
 from edgenet.report.recommendation import recommend, summary_lines
-from edgenet.results import Failure, Flip, Results
+from edgenet.results import Failure, Flip, Results, Warning
 from helpers.browser import layout, needs_chromium
 from helpers.hand_built import FILES, NAMES, a_measurement, changed, in_three_formats, partial_results, some_results
 from helpers.html_page import Page
@@ -66,9 +66,15 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     results = some_results(host=bad, command=f"edgenet {bad}", cpu_model=bad)
     for precision, *_ in FILES:
         changed(results, precision, "artifacts", model=bad, path=f"{bad}_{precision}.tflite", format=bad, io_dtype=bad)
-        changed(results, precision, "measurements", runtime=bad, runtime_version=bad, warnings=(bad,))
-        changed(results, precision, "evaluations", flips=(Flip(f"/p/{bad}.jpg", 1, 1, 2, 0.5, 0.5),), warnings=(bad,))
-    results.put(Failure("bench", bad, bad, bad))
+        changed(results, precision, "measurements", runtime=bad, runtime_version=bad, warnings=(Warning(bad, bad),))
+        changed(
+            results,
+            precision,
+            "evaluations",
+            flips=(Flip(f"/p/{bad}.jpg", 1, 1, 2, 0.5, 0.5),),
+            warnings=(Warning(bad, bad),),
+        )
+    results.put(Failure("bench", bad, bad, bad, bad, bad))
     results.put(a_measurement(results.artifacts[0], 5, device=bad))
     page = Page(write_report(results, tmp_path, [bad] * 3).read_text(encoding="utf-8"))
     assert "script" not in {tag for tag, _ in page.tags}
@@ -98,7 +104,7 @@ def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
 
 def test_links_within_the_page_have_a_target(tmp_path: Path) -> None:
     results = some_results()
-    results.put(Failure("export", "efficientnet-lite0_int4.tflite", "unknown operator", "use int8"))
+    results.put(Failure("export", "efficientnet-lite0_int4.tflite", why="unknown operator", remedy="use int8"))
     page = page_of(results, tmp_path)
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
@@ -166,7 +172,7 @@ def test_the_page_says_how_the_numbers_were_made() -> None:
 
 
 def test_what_speaks_against_the_latencies_stands_below_the_answer() -> None:
-    results = changed(some_results(), "int8", "measurements", warnings=("the machine was busy",))
+    results = changed(some_results(), "int8", "measurements", warnings=(Warning("busy", "the machine was busy"),))
     assert "the machine was busy" in " ".join(overview.answer(overview.view_of(results)).notes)
 
 
@@ -216,7 +222,7 @@ def test_the_page_does_not_scroll_sideways_in_a_browser(
     width_px: int, plots_shown: tuple[int, int], tmp_path: Path
 ) -> None:
     results = some_results()
-    results.put(Failure("export", "w" * 120, "x" * 200, "y" * 200))
+    results.put(Failure("export", "w" * 120, why="x" * 200, remedy="y" * 200))
     write_report(results, tmp_path, ["a_class_name_that_is_long_and_has_no_space" * 3] * 1000)
     found = layout(tmp_path / "report.html", width_px)
     assert found.scroll_width_px <= found.width_px == width_px

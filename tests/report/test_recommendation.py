@@ -7,8 +7,9 @@ import re
 import pytest
 
 from edgenet.report import formatting
+from edgenet.report.latency_notes import latency_note
 from edgenet.report.recommendation import recommend, rows, speedup, summary_lines, summary_renderable
-from edgenet.results import Failure, Results
+from edgenet.results import Failure, Results, Warning
 from helpers.hand_built import (
     FILES,
     a_measurement,
@@ -70,7 +71,9 @@ def test_without_labels_agreement_decides_and_the_page_says_so() -> None:
 
 def test_a_file_with_a_failure_is_not_recommended() -> None:
     results = some_results()
-    results.put(Failure("bench", "efficientnet-lite0_int8.tflite on local", "the process died", "try one thread"))
+    results.put(
+        Failure("bench", "efficientnet-lite0_int8.tflite", "local", why="the process died", remedy="one thread")
+    )
     answer = recommend(results)
     assert answer.artifact == "efficientnet-lite0_float16"
     assert dict(answer.why_not)["efficientnet-lite0_int8.tflite"] == "It failed at bench: the process died."
@@ -79,7 +82,7 @@ def test_a_file_with_a_failure_is_not_recommended() -> None:
 def test_a_failure_of_int8_is_no_failure_of_a_file_whose_name_begins_alike() -> None:
     results = some_results()
     results.put(an_artifact("int8_qat", 5_300_000))
-    results.put(Failure("bench", "efficientnet-lite0_int8_qat.tflite", "the process died", ""))
+    results.put(Failure("bench", "efficientnet-lite0_int8_qat.tflite", why="the process died"))
     assert recommend(results).artifact == "efficientnet-lite0_int8"
 
 
@@ -191,25 +194,60 @@ def test_samples_without_rounds_are_not_told_apart() -> None:
 
 
 def test_a_warning_names_its_files_unless_it_is_of_all() -> None:
-    results = changed(some_results(), "int8", "evaluations", warnings=("the output has 8 bits",))
+    results = changed(
+        some_results(), "int8", "evaluations", warnings=(Warning("8-bit-output", "the output has 8 bits"),)
+    )
     for precision, *_ in FILES:
-        changed(results, precision, "measurements", warnings=("other processes used 0.31 cores",))
+        changed(
+            results, precision, "measurements", warnings=(Warning("busy", "other processes used 0.31 cores", 0.31),)
+        )
     notes = [n.text for n in recommend(results).notes]
     assert "efficientnet-lite0_int8.tflite: the output has 8 bits." in notes
     assert "Read the latencies with care: other processes used 0.31 cores." in notes
 
 
 def test_warnings_that_differ_in_their_number_only_become_one_sentence() -> None:
-    results = changed(some_results(), "int8", "measurements", warnings=("noisy: it spreads over 12% of the median",))
-    changed(
-        results, "float16", "measurements", warnings=("noisy: it spreads over 31% of the median", "drift: 8% slower")
-    )
-    changed(results, "dynamic", "measurements", warnings=("noisy: it spreads over 13% of the median",))
+    results = changed(some_results(), "int8", "measurements", warnings=(noisy(0.12),))
+    drift = Warning("drift", "drift: 8% slower from the first round to the last", 0.08)
+    changed(results, "float16", "measurements", warnings=(noisy(0.31), drift))
+    changed(results, "dynamic", "measurements", warnings=(noisy(0.13),))
     notes = [n.text for n in recommend(results).notes if "care" in n.text]
     assert notes == [
-        "Read the latencies with care: 3 of 5 files are noisy (it spreads over up to 31% of the median); "
-        "efficientnet-lite0_float16.tflite drifted (8% slower)."
+        "Read the latencies with care: 3 of 5 files are noisy (the middle half of the runs spreads over up to 31% of "
+        "the median); efficientnet-lite0_float16.tflite drifted (8% slower from the first round to the last)."
     ]
+
+
+@pytest.mark.parametrize(
+    ("warnings", "said"),
+    [
+        ([Warning("few-runs", "", 12)], "a got too few runs (12 were made)"),
+        (
+            [Warning("few-runs", "", 12), Warning("few-runs", "", 7)],
+            "all files got too few runs (as few as 7 were made)",
+        ),
+        (
+            [Warning("drift", "", -0.2), Warning("drift", "", 0.1)],
+            "all files drifted (up to 20% faster from the first round to the last)",
+        ),
+        ([Warning("not-settled", "", 15.0)], "a had not settled (after 15 s of warm-up)"),
+        ([Warning("noisy", "")], "a is noisy"),  # of an older file, without the number
+        ([Warning("busy", "used 0.2", 0.2), Warning("busy", "used 0.4", 0.4)], "used 0.4, at worst"),
+        ([Warning("note", "it rained"), Warning("note", "it snowed")], "a: it rained; b: it snowed"),
+        ([Warning("cannot-tell", "cannot tell it from b", 1.0)], ""),
+    ],
+)  # fmt: skip
+def test_warnings_are_merged_by_their_code_and_the_worst_value_is_said(warnings: list[Warning], said: str) -> None:
+    measured = [
+        (name, dataclasses.replace(a_measurement(an_artifact("int8", 1), 1.0), warnings=(w,)))
+        for name, w in zip("ab", warnings, strict=False)
+    ]
+    alone = [*measured, ("c", a_measurement(an_artifact("int8", 1), 1.0))] if len(measured) == 1 else measured
+    assert latency_note(alone) == (f"Read the latencies with care: {said}." if said else "")
+
+
+def noisy(spread: float) -> Warning:
+    return Warning("noisy", f"noisy: the middle half of the runs spreads over {spread:.0%} of the median", spread)
 
 
 def test_a_single_picture_is_written_in_the_singular() -> None:

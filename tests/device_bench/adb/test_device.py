@@ -52,7 +52,7 @@ def test_a_measurement_says_what_was_run_where_and_how(
         ("Convolution (NHWC, F32) IGEMM", True),
     ]
     assert [c["median_us"] * 1000 for c in info["calls"]] == list(m.samples_ns)
-    assert "each of the 2 samples is the median of about 3 runs" in m.warnings[0]
+    assert "each of the 2 samples is the median of about 3 runs" in m.warnings[0].text
     assert len(m.warnings) == 1
     assert seen[-1] == (3, 3, "")
     assert [s[2] for s in seen[:-1]] == ["a"] * 3
@@ -87,12 +87,12 @@ def test_files_take_turns_in_shuffled_rounds_on_the_fast_cores(connect: Connect,
     assert all(len(set(r)) == 2 for r in rounds)
     assert len(set(rounds)) == 2  # both orders
     assert ms[0].rounds == ms[1].rounds == tuple(range(7))
-    assert not [w for m in ms for w in m.warnings if "cannot tell" in w]
+    assert not [w for m in ms for w in m.warnings if w.code == "cannot-tell"]
 
 
 def test_equal_files_cannot_be_told_apart(connect: Connect, tiny_files: dict[str, Path]) -> None:
     ms, _ = bench(connect(), {"a": tiny_files["float32"], "b": tiny_files["float16"]})
-    assert [w for w in ms[0].warnings if w.startswith("cannot tell it from b")]
+    assert [w for w in ms[0].warnings if w.code == "cannot-tell" and w.text.startswith("cannot tell it from b")]
 
 
 @pytest.mark.parametrize(("style", "what"), [("2019", "mean"), ("2021", "mean"), ("litert", "median")])
@@ -107,7 +107,7 @@ def test_every_version_of_the_tool_is_understood(
     assert 9.9 < m.median_ms < 10.2
     assert m.device_info["samples"] == f"{what} of one call of benchmark_model each"
     assert (m.device_info["delegation"]["nodes"], m.delegate) == ((0, "") if style == "2019" else (9, "XNNPACK"))
-    assert any("TFLite's own kernels were timed" in w for w in m.warnings) == (style == "2019")
+    assert any("TFLite's own kernels were timed" in w.text for w in m.warnings) == (style == "2019")
 
 
 def test_a_phone_with_the_old_shell_protocol_and_few_tools_works(connect: Connect, tiny_files: dict[str, Path]) -> None:
@@ -116,7 +116,7 @@ def test_a_phone_with_the_old_shell_protocol_and_few_tools_works(connect: Connec
     assert failures == []
     (m,) = ms
     assert (m.device_info["before"]["battery_percent"], m.device_info["pinned_cores"]) == (None, [])
-    assert any("not pinned to the fast cores (it has no taskset)" in w for w in m.warnings)
+    assert any("not pinned to the fast cores (it has no taskset)" in w.text for w in m.warnings)
     assert calls(phone)[0]["mask"] is None
 
 
@@ -155,8 +155,8 @@ def test_a_hot_phone_is_said_to_be_one(connect: Connect, tiny_files: dict[str, P
     phone.file("dumpsys/thermalservice", "Thermal Status: 3\n")
     phone.file("sys/devices/system/cpu/cpu7/cpufreq/scaling_max_freq", "1400000\n")
     (m,), _ = bench(phone, {"a": tiny_files["float32"]})
-    assert any("throttling (thermal status 3, severe)" in w for w in m.warnings)
-    assert any("core 7 was capped at 1.40 of 2.80 GHz" in w for w in m.warnings)
+    assert any("throttling (thermal status 3, severe)" in w.text for w in m.warnings)
+    assert any("core 7 was capped at 1.40 of 2.80 GHz" in w.text for w in m.warnings)
 
 
 # ------------------------------------------------------------------------------------------------------------ delegates
@@ -169,7 +169,7 @@ def test_what_a_delegate_left_to_the_cpu_is_said(connect: Connect, tiny_files: d
     (m,), failures = bench(phone, {"a": tiny_files["float32"]}, Request(delegate="gpu", plan=QUICK.plan))
     assert failures == []
     assert m.delegate == "GPU"
-    assert "GPU took 7 of 9 nodes; it left CONV_2D 2" in m.warnings
+    assert "GPU took 7 of 9 nodes; it left CONV_2D 2" in [w.text for w in m.warnings]
     assert m.device_info["delegation"]["left"] == {"CONV_2D": 2}
     assert {c["flags"]["use_gpu"] for c in calls(phone)} == {"true"}
     assert "use_xnnpack" not in calls(phone)[0]["flags"]

@@ -32,11 +32,18 @@ def test_what_slows_a_phone_down_is_said() -> None:
     about = phone.about({}) | {"max_khz_by_core": {"0": 1_800_000, "7": 2_800_000}}
     hot = calm | {"thermal_status": 2, "battery_c": 41.0, "battery_percent": 12, "battery_saver": True}
     assert phone.warnings(about, calm, calm) == []
-    said = phone.warnings(about, calm, hot | {"cap_khz": {"7": 1_900_000}})
-    assert [w.split(":")[0] for w in said] == [
+    warned = phone.warnings(about, calm, hot | {"cap_khz": {"7": 1_900_000}})
+    assert [w.text.split(":")[0] for w in warned] == [
         "the phone was throttling (thermal status 2, moderate)",
         "the battery was at 41.0 °C",
         "the battery is at 12 %",
         "the battery saver is on, which slows the phone down",
         "after it was measured, the clock of core 7 was capped at 1.90 of 2.80 GHz",
+    ]
+    assert [(w.code, w.value) for w in warned] == [
+        ("throttled", 2),
+        ("hot-battery", 41.0),
+        ("low-battery", 12),
+        ("battery-saver", None),
+        ("capped-clock", 1.9),
     ]

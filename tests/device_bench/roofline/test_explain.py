@@ -319,7 +319,7 @@ def test_a_profile_that_fails_is_a_failure_and_the_others_go_on(
     monkeypatch.setattr(explain, "measure", measure)
     found, failures = explain.explain(measured, Request())
     assert [e.artifact for e in found] == [str(tiny_files["float32"])]
-    assert [(f.stage, f.what, f.why) for f in failures] == [("explain", str(tiny_files["int8"]), "it crashed")]
+    assert [(f.stage, f.artifact, f.why) for f in failures] == [("explain", str(tiny_files["int8"]), "it crashed")]
     assert isinstance(failures[0], Failure)
 
 

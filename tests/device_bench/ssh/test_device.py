@@ -187,7 +187,7 @@ def test_a_broken_file_fails_by_its_own_name_and_the_others_go_on(
     (tmp_path / "a.onnx").write_bytes(b"x")
     measurements, failures = device.bench(asked, QUICK)
     assert [m.artifact for m in measurements] == ["good"]
-    why = {f.what: f.why for f in failures}
+    why = {f.artifact: f.why for f in failures}
     assert str(broken) in why["broken"]
     assert ".cache" not in why["broken"]
     assert "no such file" in why["gone"]
@@ -254,7 +254,7 @@ def test_a_board_that_goes_away_altogether_is_a_failure_of_each_file(
 
         measurements, failures = Board(connection(b)).bench(list(tiny_files.items()), QUICK, pull_the_plug)
         assert measurements == []
-        assert [f.what for f in failures] == list(tiny_files)
+        assert [f.artifact for f in failures] == list(tiny_files)
         assert all("connection was lost" in f.why for f in failures)
         with pytest.raises(DeviceError, match="no ssh server listens"):
             Board(connection(b)).info()
@@ -310,7 +310,7 @@ def test_another_host_key_is_refused_and_so_is_an_unknown_one(
     assert f"ssh-keygen -R '[127.0.0.1]:{board.port}'" in str(raised.value)
     measurements, failures = device.bench([("int8", tiny_files["int8"])], QUICK)
     assert measurements == []
-    assert (failures[0].what, "host key" in failures[0].why) == (device.id, True)
+    assert (failures[0].device, "host key" in failures[0].why) == (device.id, True)
     with pytest.raises(DeviceError, match="host key"):
         prepare(device.connection)
     monkeypatch.setenv(CONFIG_VARIABLE, str(board.write_config("unknown", "client", None)))
