@@ -14,4 +14,5 @@ def assert_golden(shown: str, golden: Path) -> None:
     if os.environ.get("RENEW_GOLDEN"):
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(shown, encoding="utf-8")
-    assert shown.splitlines() == golden.read_text(encoding="utf-8").splitlines()
+    known = golden.read_text(encoding="utf-8").splitlines()
+    assert shown.splitlines() == known, "where the page is meant to change, renew it as helpers/golden.py says"

@@ -116,7 +116,7 @@ def test_estimates_have_what_the_compiler_gave_and_dashes_where_it_gave_nothing(
     left = tuple(LeftOperators(kind, n, "works on <float32>") for kind, n in (("FULLY_CONNECTED", 1), ("SOFTMAX", 2)))
     e = Estimate(
         first.id, "ethos-u:ethos-u55-256", "vela 5.2.0", "compiled by Vela", 64, 61, left, 7_190_859, 5e8, 14.38,
-        1_509_600, 0, 4_510_096, warnings=(Warning("on-cpu", "2 operators run on the CPU"),),
+        1_509_600, 0, 4_510_096, warnings=(Warning("left-to-cpu", "2 operators run on the CPU"),),
     )  # fmt: skip
     results.put(e)
     results.put(Estimate(first.id, "edgetpu", "a list", "only a static check", 63, 63))

@@ -30,7 +30,7 @@ def a_whole_run() -> Results:
     left = (LeftOperators("FULLY_CONNECTED", 1, "works on float32"), LeftOperators("SOFTMAX", 2, "works on float32"))
     results.put(
         Estimate(first.id, "ethos-u:ethos-u55-256", "vela 5.2.0", "compiled by Vela", 64, 61, left, 7_190_859, 5e8,
-                 14.38, 1_509_600, 0, 4_510_096, warnings=(Warning("on-cpu", "2 operators run on the CPU"),))
+                 14.38, 1_509_600, 0, 4_510_096, warnings=(Warning("left-to-cpu", "2 operators run on the CPU"),))
     )  # fmt: skip
     results.put(a_measurement(results.artifacts[3], 3.0, device="adb:PIXEL", threads=4))
     layers = tuple(Layer(f"conv{i}", "CONV_2D", "int8", "XNNPACK", 100.0 + i, 10**6 * i, 10**4) for i in range(1, 11))
