@@ -52,7 +52,7 @@ def test_a_template_is_taken_from_the_first_folder_that_has_it(folder: Path, tmp
         templating.text("wrong", Named("a"), own, folder)
 
 
-# ------------------------------------------------------------------------------------------------- where HTML is written
+# ---------------------------------------------------------------------------------------------- where HTML is written
 
 _HTML = re.compile(r"</[a-z][a-z0-9]*>|<(a|b|br|dd|dl|dt|div|em|figure|h\d|img|li|p|section|small|span|t[drh]|ul)[ >]")
 
