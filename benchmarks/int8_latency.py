@@ -20,7 +20,7 @@ import vendors
 from rich.console import Console
 from rich.table import Table
 
-from edgenet.device_bench import bench
+from edgenet.device_bench import Plan, Request, bench
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, find_source
 from edgenet.images import Preprocessing, limit, load_pixels, normalise, open_images, split
@@ -131,7 +131,8 @@ def main() -> int:
         files = {a.id: out / a.path for a in results.artifacts if a.precision == "int8"}
         assert len(files) == len(FORMATS), f"run wrote {', '.join(files)}"
         floating = out / next(a.path for a in results.artifacts if a.id.endswith("float32.tflite"))
-        timings, failures = bench([*files.items(), (VENDOR, vendor)], threads=args.threads, pixels=pixels[0])
+        request = Request(args.threads, plan=Plan(max_rounds=20), pixels=pixels[0])
+        timings, failures = bench([*files.items(), (VENDOR, vendor)], request)
         accuracy = evaluations({"float32": floating, **files, VENDOR: vendor}, evaluation, source.preprocessing)
     if failures:
         raise SystemExit(f"{failed(failures[0])} failed: {failures[0].why}")

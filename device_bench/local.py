@@ -15,12 +15,13 @@ from edgenet.device_bench import timing
 from edgenet.device_bench.describe import runtimes
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.machine import Busy, cpu_model, local_info, pulse, state, temperature_c
-from edgenet.device_bench.rounds import bench_workers, check_unique
+from edgenet.device_bench.rounds import Place, bench_workers, check_unique
 from edgenet.device_bench.steadiness import cool_down
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import InputError
 from edgenet.results import Failure, Measurement
 
+_REQUEST = Request(plan=timing.Plan(max_rounds=20))
 _MAY_WARM_C, _COOL_DOWN_S = 10.0, 30.0  # a turn waits, so long at most, until it is no warmer than at the start by this
 
 
@@ -58,7 +59,7 @@ class Local:
         self, artifacts: Sequence[tuple[str, Path]], request: Request, progress: Progress | None = None
     ) -> tuple[list[Measurement], list[Failure]]:
         """Time files against each other, one process running at a time; see `bench` below."""
-        return _bench(artifacts, request, progress)
+        return bench(artifacts, request, progress)
 
     def predict(self, path: Path, batch: np.ndarray) -> np.ndarray:
         """Return (N, classes) float32 for (N, H, W, 3) of what the file takes. Raises InputError, DeviceError."""
@@ -75,57 +76,21 @@ class Local:
 
 
 def bench(
-    artifacts: Sequence[tuple[str, Path]],
-    *,
-    threads: int = 1,
-    runtime: str | None = None,
-    min_runs: int = 50,
-    min_time_s: float = 1.0,
-    rounds: int = 10,
-    max_rounds: int | None = None,
-    max_time_s: float = 60.0,
-    seed: int = 0,
-    pixels: np.ndarray | None = None,
-    self_check: bool = True,
-    progress: Progress | None = None,
+    artifacts: Sequence[tuple[str, Path]], request: Request = _REQUEST, progress: Progress | None = None
 ) -> tuple[list[Measurement], list[Failure]]:
-    """Time files on this machine, against each other.
-
-    A file that takes several pictures at once is timed on as many, and its samples are the time of one of them.
-    Each is loaded in a child process of its own and warmed up until its rate settles; then all take turns, in rounds
-    shuffled by `seed`, one process running at a time. A file that fails becomes a Failure and the others go on.
+    """Time files on this machine, against each other: `rounds.bench_workers`, each in a child process of its own.
 
     Args:
         artifacts: (id, path) pairs; ids are unique.
-        threads: threads of one inference.
-        runtime: litert, onnxruntime or openvino for all; None takes each format's own.
-        min_runs, min_time_s, rounds, max_rounds, max_time_s, seed, self_check: see `timing.Plan`; `max_rounds` None
-            is twice `rounds`.
-        pixels: (H, W, 3) uint8, the picture to compute on, at any size; None takes a made one. Never zeros: some
-            kernels are faster on those.
+        request: threads, runtime, delegate, cores, the plan, and the picture to compute on.
         progress: called with (turns done, turns at most, id).
 
     Returns:
         measurements in the order given, and failures.
 
     Raises:
-        InputError: an argument is wrong. A wrong file is a Failure.
+        InputError: the request makes no sense here, or two ids are the same. A wrong file is a Failure.
     """
-    plan = timing.Plan(
-        min_runs=min_runs,
-        min_time_s=min_time_s,
-        rounds=rounds,
-        max_rounds=2 * rounds if max_rounds is None else max_rounds,
-        max_time_s=max_time_s,
-        seed=seed,
-        self_check=self_check,
-    )
-    return _bench(artifacts, Request(threads, runtime, plan=plan, pixels=pixels), progress)
-
-
-def _bench(
-    artifacts: Sequence[tuple[str, Path]], request: Request, progress: Progress | None
-) -> tuple[list[Measurement], list[Failure]]:
     check_unique([id for id, _ in artifacts])
     _check(request)
     info = local_info()
@@ -152,10 +117,8 @@ def _bench(
         if start_c is not None:
             cool_down(temperature_c, start_c + _MAY_WARM_C, _COOL_DOWN_S, time.monotonic, time.sleep)
 
-    return bench_workers(
-        artifacts, request, open_worker, watch, device="local", progress=progress, virtual=info["virtual"], probe=pulse,
-        cool=cool,
-    )  # fmt: skip
+    place = Place("local", open_worker, watch, virtual=info["virtual"], probe=pulse, cool=cool)
+    return bench_workers(artifacts, request, place, progress)
 
 
 def _check(request: Request) -> None:

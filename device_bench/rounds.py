@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from edgenet.device_bench import comparison, timing
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.machine import machine_warnings
 from edgenet.device_bench.steadiness import dependence, effective_runs
-from edgenet.device_bench.worker import Burst, Worker, WorkerInfo
+from edgenet.device_bench.worker import Burst, Memory, Worker, WorkerInfo
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.results import Failure, Measurement, Warning, sha256_of
 
@@ -35,19 +35,27 @@ _REMEDY: dict[type[EdgenetError], str] = {
 }
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where files are timed, and how that place is watched meanwhile.
+
+    `open_worker` takes (id, path) and returns a worker that has loaded the file; an EdgenetError is the file's failure.
+    `fresh`: start workers anew between rounds where that is cheap: where memory lies differs from process to process.
+    `virtual`: it is a virtual machine, whose cores others may use unseen: what they disturb is set aside (`pace.py`).
+    """
+
+    device: str  # its id, for the measurements
+    open_worker: Callable[[str, Path], Worker]
+    watch: Watch
+    remedy: Mapping[type[EdgenetError], str] = field(default_factory=lambda: _REMEDY)  # by the kind of error
+    fresh: bool = True
+    virtual: bool = False
+    probe: Callable[[], dict[str, Any]] = dict  # the state (`mhz`, `temperature_c`), read before every turn
+    cool: Callable[[], None] = lambda: None  # waits before a turn until the device is cool enough
+
+
 def bench_workers(
-    artifacts: Sequence[tuple[str, Path]],
-    request: Request,
-    open_worker: Callable[[str, Path], Worker],
-    watch: Watch,
-    *,
-    device: str,
-    progress: Progress | None = None,
-    remedy: Mapping[type[EdgenetError], str] = _REMEDY,
-    fresh: bool = True,
-    virtual: bool = False,
-    probe: Callable[[], dict[str, Any]] = dict,
-    cool: Callable[[], None] = lambda: None,
+    artifacts: Sequence[tuple[str, Path]], request: Request, place: Place, progress: Progress | None = None
 ) -> tuple[list[Measurement], list[Failure]]:
     """Time files on one device, against each other.
 
@@ -58,14 +66,7 @@ def bench_workers(
 
     Args:
         artifacts: (id, path) pairs; ids are unique.
-        open_worker: (id, path) -> a worker that has loaded the file; an EdgenetError is that file's failure.
-        device: its id, for the measurements.
-        fresh: start workers anew between rounds where that is cheap: where memory lies differs from process to process.
-        virtual: it is a virtual machine, whose cores others may use unseen: what they disturb is set aside (`pace.py`).
-        probe: the state of the device (`mhz`, `temperature_c`), read before every turn.
-        cool: waits before a turn until the device is cool enough.
         progress: called with (turns done, turns at most, id).
-        remedy: what to do about a failure, by the kind of error.
 
     Returns:
         measurements in the order given, and failures.
@@ -75,93 +76,156 @@ def bench_workers(
     """
     ids = [id for id, _ in artifacts]
     check_unique(ids)
-    plan = request.plan if virtual else replace(request.plan, every_run=True)
+    plan = request.plan if place.virtual else replace(request.plan, every_run=True)
+    taken = _take(artifacts, replace(request, plan=plan), place, progress)
+    same = _self_comparison(taken.traces.get(taken.first or ""), taken.again)
+    found = {id: f for id, f in taken.found().items() if f.trace.samples_ns}
+    shared = [*machine_warnings(taken.info, request.threads, request.cores), *_noise_floor(same)]
+    unclear = {} if plan.sustained_s else comparison.indistinct({id: f.trace for id, f in found.items()})
+    about = {**taken.info, "pinned_to": list(request.cores)}
+    measurements = []
+    for id, path in artifacts:
+        if id in found:
+            m = _measurement(id, path, found[id], request.threads, plan)
+            warnings = (*_of_file(found[id], plan), *_unclear(unclear.get(id, [])), *shared)
+            interval = (same.low, same.high) if same and math.isfinite(same.high) else None
+            ratio = same.ratio if same else None
+            m = replace(m, device=place.device, device_info=about, self_ratio=ratio, self_ratio_ci98=interval)
+            measurements.append(replace(m, warnings=warnings))
+    failures = [failure(id, place.device, taken.failures[id], place.remedy) for id in ids if id in taken.failures]
+    return measurements, failures
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was taken of a file. `trace` is of one picture, however many the file takes at once."""
+
+    trace: timing.Trace
+    worker: WorkerInfo
+    memory: Memory
+    loads_ns: tuple[int, ...]  # of each process
+
+
+@dataclass
+class _Taken:
+    """What was taken of all files, with what the place tells. `again` is the first file as if it were another one."""
+
+    timed: "dict[str, _Timed]" = field(default_factory=dict)
+    traces: dict[str, timing.Trace] = field(default_factory=dict)
+    memories: dict[str, Memory] = field(default_factory=dict)
+    failures: dict[str, EdgenetError] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    first: str | None = None
+    again: timing.Trace | None = None
+
+    def found(self) -> dict[str, _Found]:
+        """Return what was taken of the files that did not fail."""
+        return {
+            id: _Found(
+                trace.of_one(_batch(self.timed[id].worker.info)),
+                self.timed[id].worker.info,
+                self.memories[id],
+                tuple(self.timed[id].loads_ns),
+            )
+            for id, trace in self.traces.items()
+            if id not in self.failures
+        }
+
+
+def _take(artifacts: Sequence[tuple[str, Path]], request: Request, place: Place, progress: Progress | None) -> _Taken:
+    """Load all files, time them in rounds, and end their workers."""
+    plan, taken = request.plan, _Taken()
     picture = example_picture() if request.pixels is None else request.pixels
-    failures: dict[str, EdgenetError] = {}
     done, total = 0, (len(artifacts) + plan.self_check) * (2 + plan.most_turns)
 
     def step(id: str) -> None:
         nonlocal done
         done += 1
         if progress is not None:
-            progress(min(done, total), total, ids[0] if id == _AGAIN else id)
+            progress(min(done, total), total, artifacts[0][0] if id == _AGAIN else id)
 
     with ExitStack() as stack:
-        timed: dict[str, _Timed] = {}
-        for id, path in artifacts:
-            try:
-                timed[id] = stack.enter_context(_Timed(partial(open_worker, id, path), picture))
-            except EdgenetError as e:
-                failures[id] = e
-            step(id)
-        first = next(iter(timed), None)
-        if first is not None and plan.self_check and not plan.sustained_s:
-            with suppress(EdgenetError):  # nothing that was asked for; the first file says itself what is wrong
-                timed[_AGAIN] = stack.enter_context(_Timed(timed[first].open, picture))
+        _load(artifacts, place, picture, plan, taken, stack, step)
         hooks = timing.Hooks(
-            renew=lambda id: fresh and timed[id].renew(), probe=lambda _: probe(), cool=lambda _: cool()
+            renew=lambda id: place.fresh and taken.timed[id].renew(),
+            probe=lambda _: place.probe(),
+            cool=lambda _: place.cool(),
         )
-        tell = watch(lambda: [t.worker for t in timed.values()])
-        traces = timing.measure(timed, plan, time.perf_counter_ns, step, hooks)
-        info = tell()
-        again = traces.pop(_AGAIN, None)
-        failures.update({id: t.error for id, t in traces.items() if t.error is not None})
-        memories = {}
-        for id in [id for id in traces if id not in failures]:
+        tell = place.watch(lambda: [t.worker for t in taken.timed.values()])
+        taken.traces = timing.measure(taken.timed, plan, time.perf_counter_ns, step, hooks)
+        taken.info = tell()
+        taken.again = taken.traces.pop(_AGAIN, None)
+        taken.failures.update({id: t.error for id, t in taken.traces.items() if t.error is not None})
+        for id in [id for id in taken.traces if id not in taken.failures]:
             try:
-                memories[id] = timed[id].worker.memory()
+                taken.memories[id] = taken.timed[id].worker.memory()
             except EdgenetError as e:
-                failures[id] = e
+                taken.failures[id] = e
     if progress is not None:
         progress(total, total, "")
-    same = _self_comparison(traces.get(first or ""), again)
-    traces = {
-        id: t.of_one(_batch(timed[id].worker.info)) for id, t in traces.items() if id not in failures and t.samples_ns
-    }
-    shared = [*machine_warnings(info, request.threads, request.cores), *_noise_floor(same)]
-    unclear = {} if plan.sustained_s else comparison.indistinct(traces)
-    measurements = []
+    return taken
+
+
+def _load(
+    artifacts: Sequence[tuple[str, Path]],
+    place: Place,
+    picture: np.ndarray,
+    plan: timing.Plan,
+    taken: _Taken,
+    stack: ExitStack,
+    step: Callable[[str], None],
+) -> None:
+    """Start a worker for each file, and a second one for the first, until `stack` ends."""
     for id, path in artifacts:
-        if id in traces:
-            trace, worker_info = traces[id], timed[id].worker.info
-            warnings = [
-                *_batch_note(worker_info),
-                *timing.warnings_of(trace, plan),
-                *dependence(trace.samples_ns, trace.rounds),
-                *_unclear(unclear.get(id, [])),
-            ]
-            measurements.append(
-                Measurement(
-                    artifact=id,
-                    device=device,
-                    runtime=worker_info.runtime,
-                    threads=request.threads,
-                    samples_ns=tuple(trace.samples_ns),
-                    rounds=tuple(trace.rounds),
-                    pace_ns=tuple(trace.pace_ns),
-                    disturbed_ns=tuple(trace.disturbed_ns),
-                    disturbed_rounds=tuple(trace.disturbed_rounds),
-                    disturbed_pace_ns=tuple(trace.disturbed_pace_ns),
-                    round_s=tuple(round(ns / 1e9, 3) for ns in trace.turn_at_ns),
-                    round_mhz=tuple(s.get("mhz") for s in trace.states),
-                    round_celsius=tuple(s.get("temperature_c") for s in trace.states),
-                    processes=timed[id].processes,
-                    effective_runs=round(effective_runs(trace.samples_ns, trace.rounds), 1),
-                    self_ratio=same.ratio if same else None,
-                    self_ratio_ci98=(same.low, same.high) if same and math.isfinite(same.high) else None,
-                    sustained_s=plan.sustained_s,
-                    warmup_runs=trace.warmup_runs,
-                    load_ns=round(statistics.median(timed[id].loads_ns)),
-                    peak_rss_bytes=memories[id].peak_rss_bytes,
-                    baseline_rss_bytes=memories[id].baseline_rss_bytes,
-                    artifact_sha256=sha256_of(Path(path)),
-                    runtime_version=worker_info.version,
-                    delegate=worker_info.delegate,
-                    device_info={**info, "pinned_to": list(request.cores)},
-                    warnings=(*warnings, *shared),
-                )
-            )
-    return measurements, [failure(id, device, failures[id], remedy) for id in ids if id in failures]
+        try:
+            taken.timed[id] = stack.enter_context(_Timed(partial(place.open_worker, id, path), picture))
+        except EdgenetError as e:
+            taken.failures[id] = e
+        step(id)
+    taken.first = next(iter(taken.timed), None)
+    if taken.first is not None and plan.self_check and not plan.sustained_s:
+        with suppress(EdgenetError):  # nothing that was asked for; the first file says itself what is wrong
+            taken.timed[_AGAIN] = stack.enter_context(_Timed(taken.timed[taken.first].open, picture))
+
+
+def _measurement(id: str, path: Path, found: _Found, threads: int, plan: timing.Plan) -> Measurement:
+    """Return what was measured of a file, without what the device says of itself and of all files."""
+    trace, info = found.trace, found.worker
+    return Measurement(
+        artifact=id,
+        device="",
+        runtime=info.runtime,
+        threads=threads,
+        samples_ns=tuple(trace.samples_ns),
+        rounds=tuple(trace.rounds),
+        pace_ns=tuple(trace.pace_ns),
+        disturbed_ns=tuple(trace.disturbed_ns),
+        disturbed_rounds=tuple(trace.disturbed_rounds),
+        disturbed_pace_ns=tuple(trace.disturbed_pace_ns),
+        round_s=tuple(round(ns / 1e9, 3) for ns in trace.turn_at_ns),
+        round_mhz=tuple(s.get("mhz") for s in trace.states),
+        round_celsius=tuple(s.get("temperature_c") for s in trace.states),
+        processes=len(found.loads_ns),
+        effective_runs=round(effective_runs(trace.samples_ns, trace.rounds), 1),
+        sustained_s=plan.sustained_s,
+        warmup_runs=trace.warmup_runs,
+        load_ns=round(statistics.median(found.loads_ns)),
+        peak_rss_bytes=found.memory.peak_rss_bytes,
+        baseline_rss_bytes=found.memory.baseline_rss_bytes,
+        artifact_sha256=sha256_of(Path(path)),
+        runtime_version=info.version,
+        delegate=info.delegate,
+    )
+
+
+def _of_file(found: _Found, plan: timing.Plan) -> list[Warning]:
+    """Return what speaks against one file's times, whatever the others took."""
+    trace = found.trace
+    return [
+        *_batch_note(found.worker),
+        *timing.warnings_of(trace, plan),
+        *dependence(trace.samples_ns, trace.rounds),
+    ]
 
 
 class _Timed:
@@ -171,10 +235,6 @@ class _Timed:
         self.open, self._picture = open, picture
         self.loads_ns: list[int] = []
         self._start()
-
-    @property
-    def processes(self) -> int:
-        return len(self.loads_ns)
 
     def _start(self) -> None:
         before = time.perf_counter()

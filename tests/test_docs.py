@@ -7,13 +7,24 @@ from pathlib import Path
 import click
 import pytest
 
+from edgenet import records
 from edgenet.calibration import CORRECTIONS, RANGE_METHODS
 from edgenet.calibration.image_checks import CODES
 from edgenet.cli import main
 from edgenet.export import FORMATS, IO_DTYPES
 from edgenet.models.checkpoints import READERS
 from edgenet.models.zoo import MODELS
-from edgenet.results import Artifact, Estimate, Evaluation, Explanation, Failure, Layer, LeftOperators, Measurement
+from edgenet.results import (
+    Artifact,
+    Estimate,
+    Evaluation,
+    Explanation,
+    Failure,
+    Layer,
+    LeftOperators,
+    Measurement,
+    Warning,
+)
 from edgenet.targets import TARGETS
 from helpers.places import ROOT
 
@@ -106,8 +117,11 @@ def test_every_model_of_the_zoo_has_a_line_about_its_weights() -> None:
     assert not set(MODELS) - covered
 
 
+RECORDS = [r for r in vars(records).values() if dataclasses.is_dataclass(r)]
+
+
 @pytest.mark.parametrize(
-    "noun", [Artifact, Evaluation, Measurement, Estimate, LeftOperators, Explanation, Layer, Failure]
+    "noun", [Artifact, Evaluation, Measurement, Estimate, LeftOperators, Explanation, Layer, Failure, Warning, *RECORDS]
 )
 def test_every_field_of_the_results_is_explained(noun: type) -> None:
     in_json = {"samples_ns": "samples_ms", "disturbed_ns": "disturbed_ms", "load_ns": "load_ms"}

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgenet.device_bench import describe, runner
 from edgenet.device_bench.device import Progress, Request
-from edgenet.device_bench.rounds import bench_workers, busy_between, check_unique, failure
+from edgenet.device_bench.rounds import Place, bench_workers, busy_between, check_unique, failure
 from edgenet.device_bench.ssh.connection import FOLDER, Bundle, Connection, bundle, parse
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import DeviceError, InputError
@@ -97,18 +97,10 @@ class Board:
             timeout_s = request.plan.max_time_s + 120
             return self._open(path, found, request.threads, request.runtime, request.cores, timeout_s)
 
+        # Not fresh: what ended workers had used would be taken for other processes' work.
         watch = partial(self._watch, about)
-        return bench_workers(
-            artifacts,
-            request,
-            open_worker,
-            watch,
-            device=self.id,
-            progress=progress,
-            remedy=remedy,
-            virtual=about["virtual"],
-            fresh=False,  # what ended workers had used would be taken for other processes' work
-        )
+        place = Place(self.id, open_worker, watch, remedy, fresh=False, virtual=about["virtual"])
+        return bench_workers(artifacts, request, place, progress)
 
     def predict(self, path: Path, batch: np.ndarray) -> np.ndarray:
         """Return (N, classes) float32 for (N, H, W, 3) of what the file takes, computed there on all cores.

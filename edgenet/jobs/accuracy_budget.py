@@ -12,6 +12,7 @@ from pathlib import Path
 from edgenet import device_bench
 from edgenet.calibration import Recipe, SharedCalibration
 from edgenet.calibration.sensitivity import PICTURES, layers, loudest, sensitivity
+from edgenet.device_bench import Plan, Request
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import limit
@@ -20,6 +21,7 @@ from edgenet.records import SearchRecord, SearchStep, Sensitivity
 from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
 
 MAX_PICTURES = 1000  # that a step is measured on; the file that is kept is measured on all
+STEP_PLAN = Plan(rounds=3, max_rounds=3, min_time_s=0.5, self_check=False)
 GROWTH = 2  # of the number of layers that are kept better, from step to step
 
 
@@ -190,12 +192,5 @@ def _measure(
         raise InputError(
             f"{artifact.id} could not be measured: {failures[0].why if failures else 'no picture was read'}"
         )
-    timed, _ = device_bench.bench(
-        [(artifact.id, folder / artifact.path)],
-        threads=threads,
-        rounds=3,
-        max_rounds=3,
-        min_time_s=0.5,
-        self_check=False,
-    )
+    timed, _ = device_bench.bench([(artifact.id, folder / artifact.path)], Request(threads, plan=STEP_PLAN))
     return found, timed[0] if timed else None

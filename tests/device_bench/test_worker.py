@@ -10,12 +10,13 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgenet.device_bench import Worker, bench, comparison, local, machine, runner
+from edgenet.device_bench import Plan, Request, Worker, bench, comparison, local, machine, rounds, runner
 from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime
@@ -309,7 +310,7 @@ def test_less_than_one_thread_is_refused(tflite):
     with pytest.raises(InputError, match="threads"):
         Worker(tflite, threads=0)
     with pytest.raises(InputError, match="threads"):
-        bench([("a", tflite)], threads=0)
+        bench([("a", tflite)], Request(threads=0))
 
 
 def test_exit_statuses_are_told_in_words():
@@ -383,7 +384,8 @@ def test_the_two_files_run_from_any_folder_without_edgenet(tflite, tmp_path):
 
 # bench
 
-QUICK = {"min_runs": 14, "min_time_s": 0.02, "rounds": 7, "max_rounds": 7}
+QUICK = Request(plan=Plan(min_runs=14, min_time_s=0.02, rounds=7, max_rounds=7))
+ONCE = replace(QUICK, plan=replace(QUICK.plan, self_check=False))
 
 
 def machine_that_is(virtual):
@@ -392,11 +394,12 @@ def machine_that_is(virtual):
 
 def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onnx_file, ir, tmp_path, monkeypatch):
     monkeypatch.setattr(local, "local_info", machine_that_is(virtual=False))
+    monkeypatch.setattr(rounds, "_CHEAP_START_S", 60)  # on a busy machine too
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no model")
     steps = []
     artifacts = [("t", tflite), ("broken", broken), ("o", onnx_file), ("v", ir), ("none", tmp_path / "none.onnx")]
-    measurements, failures = bench(artifacts, **QUICK, progress=lambda *step: steps.append(step))
+    measurements, failures = bench(artifacts, QUICK, progress=lambda *step: steps.append(step))
     assert [m.artifact for m in measurements] == ["t", "o", "v"]
     assert [m.runtime for m in measurements] == ["litert", "onnxruntime", "openvino"]
     for m in measurements:
@@ -441,7 +444,7 @@ def test_runs_are_set_aside_on_a_virtual_machine_only(tflite, monkeypatch, virtu
         return dataclasses.replace(burst, pace_ns=pace_ns)
 
     monkeypatch.setattr(Worker, "run", run_beside_a_guest)
-    (m,), _ = bench([("a", tflite)], **QUICK, self_check=False)
+    (m,), _ = bench([("a", tflite)], ONCE)
     assert m.device_info["virtual"] is virtual
     assert m.n_runs >= 14
     if virtual:
@@ -467,7 +470,7 @@ def test_a_crash_while_timing_is_a_failure_and_the_others_are_measured(tflite, m
     victim = tflite.with_name("victim.tflite")
     shutil.copy(tflite, victim)
     monkeypatch.setattr(Worker, "run", run_and_kill)
-    measurements, failures = bench([("victim", victim), ("other", tflite)], **QUICK, self_check=False)
+    measurements, failures = bench([("victim", victim), ("other", tflite)], ONCE)
     assert [m.artifact for m in measurements] == ["other"]
     assert measurements[0].n_runs >= 14
     assert [(f.stage, f.artifact, f.device) for f in failures] == [("bench", "victim", "local")]
@@ -478,7 +481,7 @@ def test_a_crash_while_timing_is_a_failure_and_the_others_are_measured(tflite, m
 def test_the_same_file_twice_cannot_be_told_apart(tflite, monkeypatch):
     equal = comparison.Comparison(1.0, 0.9, 1.1, "cannot tell", 7)
     monkeypatch.setattr(comparison, "compare", lambda *args: equal)
-    measurements, _ = bench([("a", tflite), ("b", tflite)], **QUICK, self_check=False)
+    measurements, _ = bench([("a", tflite), ("b", tflite)], ONCE)
     for m, other in zip(measurements, "ba", strict=True):
         assert [
             w for w in m.warnings if w.text.startswith(f"cannot tell it from {other} (ratio 1.000, 0.900 to 1.100)")
@@ -490,9 +493,9 @@ def test_bench_refuses_arguments_that_make_no_sense(tflite):
     with pytest.raises(InputError, match="id 'a'"):
         bench([("a", tflite), ("a", tflite)])
     with pytest.raises(InputError, match="min_runs"):
-        bench([("a", tflite)], min_runs=0)
+        bench([("a", tflite)], Request(plan=Plan(min_runs=0)))
     with pytest.raises(InputError, match="pixels"):
-        bench([("a", tflite)], pixels=np.zeros((8, 8, 3), np.float32))
+        bench([("a", tflite)], Request(pixels=np.zeros((8, 8, 3), np.float32)))
     assert bench([]) == ([], [])
 
 

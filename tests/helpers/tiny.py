@@ -148,14 +148,11 @@ def _die() -> None:
 
 
 def main() -> None:
-    import functools
-
     from edgenet import cli, device_bench, pipeline
-    from edgenet.jobs import bench, qat
+    from edgenet.jobs import accuracy_budget, bench, qat
 
     pipeline.find_source = qat.find_source = source  # type: ignore[assignment]
-    quick = functools.partial(device_bench.bench, min_runs=10, min_time_s=0.02, rounds=2, max_time_s=5.0)
-    device_bench.bench = quick  # type: ignore[assignment]
+    accuracy_budget.STEP_PLAN = replace(accuracy_budget.STEP_PLAN, min_runs=10, max_time_s=5.0)
     plan = device_bench.Plan(min_runs=10, min_time_s=0.02, rounds=2, max_rounds=4, max_time_s=5.0)
     bench.RUN_PLAN = bench.BENCH_PLAN = plan
     if where := os.environ.get("TINY_KILL"):
