@@ -39,7 +39,7 @@ ROWS = (
         "edgenet.device_bench.describe",
         "edgenet.warning_codes",
     ),
-    ("edgenet.errors", "edgenet.frameworks", "edgenet"),
+    ("edgenet.errors", "edgenet.frameworks", "edgenet.templating", "edgenet"),
 )
 PRINTERS = ("edgenet/cli.py", "edgenet/cli_output.py", "device_bench/runner.py", "device_bench/describe.py")
 

@@ -15,7 +15,7 @@ from edgenet.results import TensorInfo, sha256_of
 
 # How far scores may be from the golden ones. LiteRT's own kernels differ from each other on ten photographs by up to
 # 0.000002 in float32 and by up to 0.044 in int8 (lite0: XNNPACK against the reference kernels).
-# tests/test_handoff.py measures that, and that a wrong input is further off than is allowed.
+# tests/handoff/test_write.py measures that, and that a wrong input is further off than is allowed.
 TOLERANCE = {"float": 0.005, "integer": 0.06}
 _FLOATS = ("float32", "float16", "weight-only")
 

@@ -1,15 +1,17 @@
-"""The texts of a hand-over: templates in handoff_files/, filled with what is read from the model file."""
+"""The texts of a hand-over: the templates in files/, filled with what is read from the model file."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from edgenet import templating
 from edgenet.handoff.deployed import Deployed
 from edgenet.images import Preprocessing
 from edgenet.records import Context
 from edgenet.report.formatting import interval, megabytes, milliseconds, percent
 from edgenet.results import Evaluation, Measurement, TensorInfo
 
-Template = Callable[[str], str]
+_FILES = Path(__file__).with_name("files")
 
 # What the code was written for. LiteRT is the version that runs the file here; both have the API that is called.
 VERSIONS = {
@@ -22,116 +24,138 @@ VERSIONS = {
 COMPILE_SDK, MIN_SDK = 35, 24  # MediaPipe Tasks asks for 24, LiteRT for 23
 _TEST_ONLY = ("junit:", "androidx.test")
 _MEDIAPIPE = "com.google.mediapipe:tasks-vision"
-
 _BYTES = {"float32": 4, "uint8": 1, "int8": 1}
-_PUT = {
-    "float32": "out.putFloat((channel(pixel, c) - MEAN[c]) / STD[c])",
-    "uint8": "out.put(channel(pixel, c).toByte())",
-    "int8": "out.put((channel(pixel, c) - 128).toByte())",
-}
-_READ = {
-    "float32": "output.getFloat()",
-    "uint8": "((output.get().toInt() and 0xFF) - {zero_point}) * {scale}",
-    "int8": "(output.get().toInt() - {zero_point}) * {scale}",
-}
-# Pillow's kernels: how far each reaches, and its weight at the distance x.
-_KERNELS = {
-    "bilinear": ("1.0", "return if (x < 1.0) 1.0 - x else 0.0"),
-    "bicubic": (
-        "2.0",
-        "return when {\n"
-        "            x < 1.0 -> (1.5 * x - 2.5) * x * x + 1.0\n"
-        "            x < 2.0 -> (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5\n"
-        "            else -> 0.0\n"
-        "        }",
-    ),
-    "lanczos": (
-        "3.0",
-        "if (x == 0.0) return 1.0\n"
-        "        val a = x * Math.PI\n"
-        "        val b = x / 3.0 * Math.PI\n"
-        "        return if (x < 3.0) Math.sin(a) / a * (Math.sin(b) / b) else 0.0",
-    ),
-}
 
 
-def code(model: Deployed, template: Template, n_cases: int) -> dict[str, str]:
+@dataclass(frozen=True)
+class Dependency:
+    """A line of Gradle's dependencies."""
+
+    configuration: str  # implementation | androidTestImplementation
+    package: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """What the files of code are filled with; floats are literals of Kotlin."""
+
+    asset: str  # the model's file name
+    n_classes: int
+    n_cases: int
+    size_px: int
+    crop_padding_px: int
+    interpolation: str
+    order: str  # RGB | BGR
+    mean: str
+    std: str
+    input_dtype: str
+    input_bytes: int  # of one number
+    output_dtype: str
+    output_bytes: int
+    output_scale: str
+    output_zero_point: int | None
+    with_mediapipe: bool
+    compile_sdk: int
+    min_sdk: int
+    dependencies: tuple[Dependency, ...]
+
+
+@dataclass(frozen=True)
+class Readme:
+    """What README.md is filled with. `accuracy`, `latency` and `why_not_mediapipe` are "" where there is nothing."""
+
+    name: str
+    precision: str
+    asset: str
+    size: str
+    sha256: str
+    n_classes: int
+    n_cases: int
+    size_px: int
+    crop_padding_px: int
+    interpolation: str
+    order: str  # RGB | BGR
+    normalisation: str
+    assumed: bool  # whether crop and interpolation are not in the file
+    input: str
+    output: str
+    weights: str
+    accuracy: str
+    latency: str
+    why_not_mediapipe: str
+    tolerance: str
+    why_tolerance: str
+    dependencies: tuple[Dependency, ...]
+
+
+def code(model: Deployed, n_cases: int) -> dict[str, str]:
     """Return the files of code, name -> text. Without MediaPipe's where it cannot run the model."""
     p, out = model.preprocessing, model.output
-    scaling = template("Nearest.kt") if p.interpolation == "nearest" else template("Scaling.kt")
-    support, kernel = _KERNELS.get(p.interpolation, ("", ""))
     with_mediapipe = not model.not_for_mediapipe
-    values = {
-        "MODEL": model.asset,
-        "ASSET": model.asset,
-        "SIZE": str(p.resolution_px),
-        "CROP": str(p.crop_padding_px),
-        "NORMALISATION": _normalisation(p) if model.input.dtype == "float32" else "",
-        "INTERPOLATION": p.interpolation.capitalize(),
-        "INPUT_BYTES": str(_BYTES[model.input.dtype]),
-        "OUTPUT_BYTES": str(_BYTES[out.dtype]),
-        "PUT": _PUT[model.input.dtype],
-        "READ": _READ[out.dtype].format(zero_point=out.zero_point, scale=_float(out.scale or 1.0)),
-        "ORDER": p.channel_order.upper(),
-        "SHIFT": "(16 - 8 * c)" if p.channel_order == "rgb" else "(8 * c)",
-        "SCALING": _fill(scaling, {"SUPPORT": support, "KERNEL": kernel}),
-        "CLASSES": str(len(model.labels)),
-        "CASES": str(n_cases),
-        "MEDIAPIPE_TEST": template("MediaPipeTest.kt") if with_mediapipe else "",
-        "COMPILE_SDK": str(COMPILE_SDK),
-        "MIN_SDK": str(MIN_SDK),
-        "DEPENDENCIES": dependencies(with_mediapipe, "    "),
-    }
+    view = Code(
+        asset=model.asset,
+        n_classes=len(model.labels),
+        n_cases=n_cases,
+        size_px=p.resolution_px,
+        crop_padding_px=p.crop_padding_px,
+        interpolation=p.interpolation,
+        order=p.channel_order.upper(),
+        mean=", ".join(map(_float, p.mean)),
+        std=", ".join(map(_float, p.std)),
+        input_dtype=model.input.dtype,
+        input_bytes=_BYTES[model.input.dtype],
+        output_dtype=out.dtype,
+        output_bytes=_BYTES[out.dtype],
+        output_scale=_float(out.scale or 1.0),
+        output_zero_point=out.zero_point,
+        with_mediapipe=with_mediapipe,
+        compile_sdk=COMPILE_SDK,
+        min_sdk=MIN_SDK,
+        dependencies=dependencies(with_mediapipe),
+    )
     names = ["build.gradle.kts", "Preprocessing.kt", "Bitmaps.kt", "LiteRtClassifier.kt", "GoldenTest.kt"]
     names += ["MediaPipeClassifier.kt"] * with_mediapipe
-    return {name: _fill(template(name), values) for name in names}
+    return {name: templating.text(name, view, _FILES) for name in names}
 
 
-def readme(model: Deployed, template: Template, n_cases: int, accuracy: Sequence[str], latency: Sequence[str]) -> str:
+def readme(model: Deployed, n_cases: int, accuracy: Sequence[str], latency: Sequence[str]) -> str:
     """Return README.md; `accuracy` and `latency` are sentences, none where nothing was measured."""
-    why_not = model.not_for_mediapipe
-    example = "MediaPipeClassifier(context).use { it.classify(bitmap)[0].categoryName() }"
-    rows = "| `LiteRtClassifier.kt` | by LiteRT: the scores of all classes |"
-    if why_not:
-        example = "LiteRtClassifier(context).use { it.classify(bitmap) }"
-    else:
-        rows = f"| `MediaPipeClassifier.kt` | by MediaPipe Tasks: the best classes by name |\n{rows}"
-    nothing_is = "random weights: it means nothing" if model.weights == "random" else "not measured"
-    values = {
-        "MODEL": model.name,
-        "WHAT": f"A .tflite image classifier, {model.precision},",
-        "ASSET": model.asset,
-        "SIZE_TEXT": megabytes(model.size_bytes),
-        "SHA256": model.sha256,
-        "INPUT_TEXT": _input_text(model),
-        "OUTPUT_TEXT": f"{len(model.labels)} scores, {_quantized(model.output)}",
-        "WEIGHTS": _cell(model.weights),
-        "ACCURACY": nothing_is if model.weights == "random" else "; ".join(map(_cell, accuracy)) or "not measured",
-        "LATENCY": "; ".join(map(_cell, latency)) or "not measured",
-        "DEPENDENCIES": dependencies(not why_not, "        "),
-        "CLASSES": str(len(model.labels)),
-        "CLASSIFIER_ROWS": rows,
-        "EXAMPLE": example,
-        "PREPROCESSING_TEXT": _preprocessing_text(model),
-        "CASES": str(n_cases),
-        "CHECKED_BY": "LiteRT's answers are" if why_not else "LiteRT's and MediaPipe's answers are each",
-        "TOLERANCE": f"{model.tolerance:g}",
-        "TOLERANCE_WHY": "kernels for other processors sum in another order"
-        if model.tolerance < 0.01
-        else "kernels for other processors round integers in other places",
-        "NOTES": f"\n{why_not}.\n" if why_not else "",
-    }
-    return _fill(template("README.md"), values).rstrip() + "\n"
+    p = model.preprocessing
+    view = Readme(
+        name=model.name,
+        precision=model.precision,
+        asset=model.asset,
+        size=megabytes(model.size_bytes),
+        sha256=model.sha256,
+        n_classes=len(model.labels),
+        n_cases=n_cases,
+        size_px=p.resolution_px,
+        crop_padding_px=p.crop_padding_px,
+        interpolation=p.interpolation,
+        order=p.channel_order.upper(),
+        normalisation=_normalisation(p, model.input),
+        assumed=model.assumed,
+        input=_quantized(model.input),
+        output=_quantized(model.output),
+        weights=_cell(model.weights),
+        accuracy="; ".join(map(_cell, accuracy)),
+        latency="; ".join(map(_cell, latency)),
+        why_not_mediapipe=model.not_for_mediapipe,
+        tolerance=f"{model.tolerance:g}",
+        why_tolerance="sum in another order" if model.tolerance < 0.01 else "round integers in other places",
+        dependencies=dependencies(not model.not_for_mediapipe),
+    )
+    return templating.text("README.md", view, _FILES)
 
 
-def dependencies(with_mediapipe: bool, indent: str) -> str:
-    """Return the lines for Gradle, with versions."""
-    lines = []
-    for package, version in VERSIONS.items():
-        if package != _MEDIAPIPE or with_mediapipe:
-            how = "androidTestImplementation" if package.startswith(_TEST_ONLY) else "implementation"
-            lines.append(f'{indent}{how}("{package}:{version}")')
-    return "\n".join(lines)
+def dependencies(with_mediapipe: bool) -> tuple[Dependency, ...]:
+    """Return what Gradle has to load, with versions."""
+    return tuple(
+        Dependency("androidTestImplementation" if name.startswith(_TEST_ONLY) else "implementation", name, version)
+        for name, version in VERSIONS.items()
+        if name != _MEDIAPIPE or with_mediapipe
+    )
 
 
 def accuracy_sentence(e: Evaluation) -> str:
@@ -146,7 +170,8 @@ def accuracy_sentence(e: Evaluation) -> str:
 
 def latency_sentence(m: Measurement, context: Context) -> str:
     """Return what was measured of a file's time."""
-    where = f"a computer ({context.cpu_model})".replace(" ()", "") if m.device == "local" else m.device
+    here = f"a computer ({context.cpu_model})" if context.cpu_model else "a computer"
+    where = here if m.device == "local" else m.device
     threads = f"{m.threads} thread{'s' * (m.threads != 1)}"
     beware = "; ".join(w.text for w in m.cautions)
     care = f" (with care: {beware})" if beware else ""
@@ -155,41 +180,14 @@ def latency_sentence(m: Measurement, context: Context) -> str:
     )
 
 
-def _preprocessing_text(model: Deployed) -> str:
-    p = model.preprocessing
-    share = f"{p.resolution_px} / {p.resolution_px + p.crop_padding_px} of the short side"
-    crop = "the centre square" if not p.crop_padding_px else f"the centre square of {share}"
-    last = "raw pixels: the file normalises them itself"
-    if model.input.dtype == "float32":
-        last = f"(pixel - {_numbers(p.mean)}) / {_numbers(p.std)}"
-    text = (
-        f"A picture is made the model's input as in its evaluation: {crop}, scaled to {p.resolution_px} px "
-        f"({p.interpolation}), {p.channel_order.upper()}, {last}. `Preprocessing.kt` scales bit for bit as the "
-        "evaluation did; Android's `createScaledBitmap` gives other pixels."
-    )
-    if model.assumed:
-        text += " The file says nothing of crop and interpolation: the whole centre square and bilinear are assumed."
-    return text
-
-
-def _input_text(model: Deployed) -> str:
-    return (
-        f"1 x {model.preprocessing.resolution_px} x {model.preprocessing.resolution_px} x 3, {_quantized(model.input)}"
-    )
-
-
 def _quantized(t: TensorInfo) -> str:
     return t.dtype if t.scale is None else f"{t.dtype}, scale {t.scale:.6g}, zero point {t.zero_point}"
 
 
-def _normalisation(p: Preprocessing) -> str:
-    order = p.channel_order.upper()
-    mean, std = (", ".join(map(_float, values)) for values in (p.mean, p.std))
-    return (
-        f"    /** Of the pixels, 0..255, in the order {order}: (pixel - MEAN) / STD. */\n"
-        f"    val MEAN = floatArrayOf({mean})\n"
-        f"    val STD = floatArrayOf({std})\n"
-    )
+def _normalisation(p: Preprocessing, x: TensorInfo) -> str:
+    if x.dtype != "float32":
+        return "raw pixels: the file normalises them itself"
+    return f"(pixel - {_numbers(p.mean)}) / {_numbers(p.std)}"
 
 
 def _float(value: float) -> str:
@@ -206,7 +204,3 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.replace("|", "/").split())
-
-
-def _fill(text: str, values: Mapping[str, str]) -> str:
-    return re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], text)

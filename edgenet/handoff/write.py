@@ -6,10 +6,9 @@
     DIR/src/androidTest/            GoldenTest.kt; ten photographs, and for each the model's input and scores
 
 All that is written is read from the model file, and from results.json beside it where there is one. The same file gives
-the same bytes. `handoff_verify` replays the golden test on this machine.
+the same bytes. `verify.py` replays the golden test on this machine.
 """
 
-import functools
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -191,10 +190,10 @@ def _write_module(model: Deployed, folder: Path, known: Known) -> None:
         place.mkdir(parents=True)
     shutil.copyfile(model.path, assets / model.asset)
     (assets / "labels.txt").write_text("\n".join(model.labels) + "\n", encoding="utf-8")
-    for name, text in code(model, template, N_CASES).items():
+    for name, text in code(model, N_CASES).items():
         place = folder if name.endswith(".kts") else tests if name == "GoldenTest.kt" else kotlin
         (place / name).write_text(text, encoding="utf-8")
-    text = readme(model, template, N_CASES, known.accuracy, known.latency)
+    text = readme(model, N_CASES, known.accuracy, known.latency)
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -235,9 +234,3 @@ def _write_golden(model: Deployed, folder: Path, pixels: np.ndarray, scores: np.
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@functools.cache
-def template(name: str) -> str:
-    """Return the text of a file in handoff_files/."""
-    return resources.files("edgenet.handoff.files").joinpath(name).read_text(encoding="utf-8")

@@ -6,24 +6,27 @@ The page is one self-contained file in the style of report.html: no network, no 
 import csv
 import io
 from collections.abc import Callable, Sequence
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 
+from edgenet import templating
 from edgenet.models.zoo import MODELS
 from edgenet.paper.networks import NAMES, published_name
 from edgenet.paper.plan import LADDER, file_id, paper_of
 from edgenet.paper.published import table as published
 from edgenet.paper.tables import RUNTIME_NAMES, Cell, Speedup, Table, devices, measurement, published_speedup, speedups
 from edgenet.paper.tables import tables as tables_of
-from edgenet.report import files
+from edgenet.report import pieces
 from edgenet.report.formatting import times
-from edgenet.report.html import escape, figure, listed, section
-from edgenet.report.plots import scatter
+from edgenet.report.pieces import Fact, Figure
+from edgenet.report.plots.axes import for_both, is_narrow
 from edgenet.report.plots.bars import Bar, bars
+from edgenet.report.plots.scatter import Point, scatter
+from edgenet.report.view import made_with
 from edgenet.results import RESULTS_FILE, Results, atomic_write
 
+_TEMPLATES = Path(__file__).with_name("templates")
 PAGE_FILE, MARKDOWN_FILE, CSV_FILE = "paper.html", "paper.md", "paper.csv"
-_WIDE_PX, _NARROW_PX = 1160, 350
 _RANDOM = (
     "Latencies are of networks with random weights, unless a table says otherwise: time does not depend on what was "
     "learned, as long as activations are neither zeros nor denormals; batch norm has the statistics of photographs, "
@@ -83,93 +86,100 @@ def doubt(results: Results) -> str:
 # ----------------------------------------------------------------------------------------------------------------- HTML
 
 
+@dataclass(frozen=True)
+class TableSection:
+    """A table of the page, with what is drawn above it and noted below."""
+
+    id: str
+    lead: str
+    figures: tuple[Figure, ...]
+    table: pieces.Table
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What paper.html shows, from top to bottom."""
+
+    title: str
+    where: str
+    doubt: str
+    random: str
+    notes: tuple[str, ...]
+    speedups: tuple[Figure, ...]
+    tables: tuple[TableSection, ...]
+    facts: tuple[Fact, ...]
+    results_file: str = RESULTS_FILE
+    markdown_file: str = MARKDOWN_FILE
+    csv_file: str = CSV_FILE
+
+
 def page(results: Results, found: Sequence[Table]) -> str:
     """Return the page."""
-    css = resources.files("edgenet.report").joinpath("templates/report.css").read_text(encoding="utf-8")
-    body = _head(results) + _speedup_section(results)
-    for t in found:
-        body += _section(t, _FIGURES[t.id](results) if t.id in _FIGURES else "")
-    title = escape(headline(results))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'; img-src data:\">\n"
-        f"<title>{title} · edgenet</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
-        f'<main class="paper">\n{body}\n{_provenance(results)}</main>\n</body>\n</html>\n'
-    )
-
-
-def _head(results: Results) -> str:
     c = results.context
-    where = f"{c.cpu_model}, {c.created[:10]}"
-    source = (
-        'Tan and Le, <a href="https://arxiv.org/abs/1905.11946">EfficientNet: Rethinking Model Scaling for '
-        f"Convolutional Neural Networks</a>, measured again. {escape(_RANDOM)}"
+    quick = "A quick run: GPipe's network and the large variants were left out."
+    view = Page(
+        title=headline(results),
+        where=f"{c.cpu_model}, {c.created[:10]}",
+        doubt=doubt(results),
+        random=_RANDOM,
+        notes=(_KINDS, quick) if paper_of(results).quick else (_KINDS,),
+        speedups=tuple(_speedup_figures(results)),
+        tables=tuple(_section(t, results) for t in found),
+        facts=_provenance(results),
     )
-    notes = [_KINDS]
-    if paper_of(results).quick:
-        notes.append("A quick run: GPipe's network and the large variants were left out.")
-    alert = f'<div class="alert" role="note"><p>{escape(said)}</p></div>' if (said := doubt(results)) else ""
-    return (
-        f'<header><p class="eyebrow">edgenet paper · {escape(where)}</p><h1>{escape(headline(results))}</h1></header>'
-        f'{alert}<p class="verdict">{source}</p>{listed(notes, "notes")}'
-    )
+    return templating.page("paper.html", view, _TEMPLATES, pieces.TEMPLATES)
 
 
-def _section(t: Table, drawing: str) -> str:
-    lines = [(False, [_html_cell(c) for c in row]) for row in t.rows]
-    body = drawing + files.table(t.title, [escape(c) for c in t.columns], lines) + listed(t.notes, "notes")
-    return section(t.id, escape(t.title), body, escape(t.lead))
+def _section(t: Table, results: Results) -> TableSection:
+    figures = tuple(_FIGURES[t.id](results)) if t.id in _FIGURES else ()
+    lines = [pieces.Line(tuple(map(_cell, row))) for row in t.rows]
+    return TableSection(t.id, t.lead, figures, pieces.table(t.title, t.columns, lines), t.notes)
 
 
-def _html_cell(c: Cell) -> str:
-    small = " · ".join(s for s in (c.kind, c.note) if s)
-    text = f'<b class="{c.kind}">{escape(c.text)}</b>' if c.kind else escape(c.text)
-    return files.two_lines(text, escape(small))
+def _cell(c: Cell) -> pieces.Cell:
+    return pieces.Cell(c.text, " · ".join(s for s in (c.kind, c.note) if s), kind=c.kind)
 
 
-def _speedup_section(results: Results) -> str:
-    found = speedups(results)
-    if not found:
-        return ""
-    body = ""
+def _speedup_figures(results: Results) -> list[Figure]:
+    found, figures = speedups(results), []
     for network in dict.fromkeys(s.network for s in found):
-        drawn = [_bar(s) for s in found if s.network == network]
+        of_pair = [s for s in found if s.network == network]
         paper = published_speedup(network)
-        drawn.append(Bar("the paper, TensorFlow", paper, f"{paper:g}×", "quoted"))
-        rival = next(s.rival for s in found if s.network == network)
-        title = f"{published_name(network)} against {published_name(rival)}"
-        svg = bars(drawn, _WIDE_PX, title) + bars(drawn, _NARROW_PX, title)
-        body += figure(svg, f"{title}: how many times faster, with the 98 % interval of the ratio.")
-    return section("speedups", "Faster at the same accuracy", body)
+        drawn = [*map(_bar, of_pair), Bar("the paper, TensorFlow", paper, f"{paper:g}×", "quoted")]
+        title = f"{published_name(network)} against {published_name(of_pair[0].rival)}"
+        figures.append(_bars(drawn, title))
+    return figures
+
+
+def _bars(drawn: Sequence[Bar], title: str) -> Figure:
+    caption = f"{title}: how many times faster, with the 98 % interval of the ratio."
+    return Figure(for_both(lambda px: bars(drawn, px, title)), caption)
 
 
 def _bar(s: Speedup) -> Bar:
     low, high = s.interval
-    told = low > 0
-    note = f"{times(low)} to {times(high)}" if told else ""
-    interval = (low, high) if told else None
-    return Bar(RUNTIME_NAMES[s.runtime], s.ratio, times(s.ratio), note, "chosen", interval)
+    known = low > 0  # not where there were too few rounds
+    note = f"{times(low)} to {times(high)}" if known else ""
+    return Bar(RUNTIME_NAMES[s.runtime], s.ratio, times(s.ratio), note, "chosen", (low, high) if known else None)
 
 
-def _scatter(points: Sequence[scatter.Point], x_label: str, caption: str) -> str:
+def _scatter(points: Sequence[Point], x_label: str, caption: str) -> list[Figure]:
     if len(points) < 2:
-        return ""
-    alt = "; ".join(p.title for p in points)
-    wide, narrow = (
-        scatter.scatter(points, w, h, "top-1 on ImageNet, %, quoted", None, "", alt, x_label)
-        for w, h in ((_WIDE_PX, 440), (_NARROW_PX, 380))
-    )
-    return figure(wide + narrow, caption)
+        return []
+    alt, y_label = "; ".join(p.title for p in points), "top-1 on ImageNet, %, quoted"
+    drawing = for_both(lambda px: scatter(points, px, 380 if is_narrow(px) else 440, y_label, alt, x_label=x_label))
+    return [Figure(drawing, caption)]
 
 
-def _against_counts(what: str, unit: float, quoted: str, x_label: str, caption: str) -> Callable[[Results], str]:
+_Draw = Callable[[Results], list[Figure]]
+
+
+def _against_counts(what: str, unit: float, quoted: str, x_label: str, caption: str) -> _Draw:
     """Return what draws published accuracy against a count, computed where the network is built, quoted elsewhere."""
     names = {published_name(n): n for n in (*LADDER, *NAMES)}
 
-    def draw(results: Results) -> str:
+    def draw(results: Results) -> list[Figure]:
         points = []
         for row in published("2"):
             paper_name = str(row["model"])
@@ -180,15 +190,15 @@ def _against_counts(what: str, unit: float, quoted: str, x_label: str, caption: 
                 title = f"{paper_name}: {x:.3g}, {row['top1_percent']} %"
                 label = paper_name.replace("EfficientNet-", "") if ours else paper_name
                 kind = "chosen" if ours else "other"
-                points.append(scatter.Point(label, title, x, row["top1_percent"], None, None, 0, kind))
+                points.append(Point(label, title, x, row["top1_percent"], None, None, 0, kind))
         return _scatter(points, x_label, caption)
 
     return draw
 
 
-def _against_latency(results: Results) -> str:
+def _against_latency(results: Results) -> list[Figure]:
     """Published accuracy against measured latency, a plot for each device."""
-    drawn = ""
+    figures: list[Figure] = []
     for device in devices(results):
         points = []
         for name in LADDER:
@@ -199,11 +209,11 @@ def _against_latency(results: Results) -> str:
                     short = name.removeprefix("efficientnet-") + ("" if precision == "float32" else " int8")
                     title = f"{name} {precision}: {m.median_ms:.3g} ms, {top1} %"
                     kind = "chosen" if precision == "int8" else "other"
-                    points.append(scatter.Point(short, title, m.median_ms, top1, None, None, 0, kind))
-        drawn += _scatter(
+                    points.append(Point(short, title, m.median_ms, top1, None, None, 0, kind))
+        figures += _scatter(
             points, "median latency, ms", f"Published accuracy against latency measured on {device}; INT8 stands out."
         )
-    return drawn
+    return figures
 
 
 _FIGURE_1 = _against_counts(
@@ -212,44 +222,61 @@ _FIGURE_1 = _against_counts(
 _FIGURE_5 = _against_counts(
     "multiply_adds", 1e9, "flops_billions", "multiply-adds, billions", "Figure 5 of the paper: accuracy against FLOPS."
 )
-_FIGURES: dict[str, Callable[[Results], str]] = {
-    "table2": lambda results: _FIGURE_1(results) + _FIGURE_5(results),
+_FIGURES: dict[str, _Draw] = {
+    "table2": lambda results: [*_FIGURE_1(results), *_FIGURE_5(results)],
     "ladder": _against_latency,
 }
 
 
-def _provenance(results: Results) -> str:
-    c = results.context
-    versions = ", ".join(f"{k} {v}" for k, v in c.versions.items())
-    facts = [
-        ("Command", c.command), ("Created", c.created), ("Host", c.host),
-        ("CPU", f"{c.cpu_model}, {c.cores} cores"), ("Instruction sets", " ".join(c.isa)),
-        ("Versions", f"edgenet {c.edgenet_version}, {versions}"), ("Pictures", paper_of(results).images),
-    ]  # fmt: skip
+def _provenance(results: Results) -> tuple[Fact, ...]:
     warnings = dict.fromkeys(w.text for m in results.measurements for w in m.cautions)
-    items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts if v)
-    items += "".join(f"<dt>Warning</dt><dd>{escape(w)}</dd>" for w in warnings)
-    lead = (
-        f'Every sample is in <a href="{RESULTS_FILE}">{RESULTS_FILE}</a>; these tables are also in '
-        f'<a href="{MARKDOWN_FILE}">{MARKDOWN_FILE}</a> and <a href="{CSV_FILE}">{CSV_FILE}</a>.'
+    return (
+        *made_with(results.context),
+        *pieces.facts(
+            ("Pictures", paper_of(results).images),
+            *(("Warning", w) for w in warnings),
+        ),
     )
-    return section("provenance", "How the numbers were made", f'<dl class="facts">{items}</dl>', lead)
 
 
 # ------------------------------------------------------------------------------------------------------------ as text
 
 
+@dataclass(frozen=True)
+class TextTable:
+    """A table whose cells are Markdown."""
+
+    title: str
+    lead: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TextPage:
+    """What paper.md shows."""
+
+    headline: str
+    about: str
+    doubt: str
+    tables: tuple[TextTable, ...]
+
+
 def markdown(results: Results, found: Sequence[Table]) -> str:
     """Return the tables as Markdown."""
-    out = [f"# {headline(results)}", "", f"{_RANDOM} {_KINDS}"]
-    out += ["", f"**{said}**"] if (said := doubt(results)) else []
-    for t in found:
-        out += ["", f"## {t.title}", "", t.lead, ""]
-        out.append("| " + " | ".join(map(_bars_escaped, t.columns)) + " |")
-        out.append("|" + "---|" * len(t.columns))
-        out += ["| " + " | ".join(_bars_escaped(_text_cell(c)) for c in row) + " |" for row in t.rows]
-        out += ["", *(f"- {note}" for note in t.notes)] if t.notes else []
-    return "\n".join(out) + "\n"
+    tables = tuple(
+        TextTable(
+            t.title,
+            t.lead,
+            tuple(map(_bars_escaped, t.columns)),
+            tuple(tuple(_bars_escaped(_text_cell(c)) for c in row) for row in t.rows),
+            t.notes,
+        )
+        for t in found
+    )
+    view = TextPage(headline(results), f"{_RANDOM} {_KINDS}", doubt(results), tables)
+    return templating.text("paper.md", view, _TEMPLATES)
 
 
 def _text_cell(c: Cell) -> str:

@@ -1,6 +1,6 @@
 """The paper's tables with what was measured beside what was printed; every cell says which of the two it is.
 
-A table is plain values; paper_page.py draws it as HTML, Markdown and CSV.
+A table is plain values; page.py makes HTML, Markdown and CSV of it.
 """
 
 import math

@@ -1,11 +1,10 @@
 """The tables of the page: one row per file, with every number that is known of it.
 
-A cell is a function Row -> HTML; `COLUMNS` is the table from left to right, after the file. On a phone the rows become
-cards.
+`COLUMNS` is the table from left to right, after the file: a title, and a function Row -> Cell.
 """
 
-import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from edgenet.report.formatting import (
     MISSING,
@@ -19,26 +18,62 @@ from edgenet.report.formatting import (
     percent,
     points,
 )
+from edgenet.report.pieces import Cell, Chip, Fact, Line, Table, table, two_lines
 from edgenet.report.recommendation import Row, main_condition, speedup_text
-from edgenet.results import Results
-
-Cell = Callable[[Row], str]
-Line = tuple[bool, Sequence[str]]  # whether it stands out, and its cells as HTML
+from edgenet.report.view import View
+from edgenet.results import RESULTS_FILE, Estimate, Results
 
 FORMAT_NAMES = {"tflite": "TFLite", "onnx": "ONNX", "openvino": "OpenVINO"}
+_NOTHING = Cell(MISSING)
 
 
-def every_file(rows: Sequence[Row], chosen: Row | None, ship: bool, caption: str) -> str:
-    """Return the table of all files, by format; the row of `chosen` stands out, marked where it may `ship`."""
+@dataclass(frozen=True)
+class Files:
+    """The section on the files. `others` is what was measured beside the main setting."""
+
+    files: Table
+    others: Table | None
+    results_file: str = RESULTS_FILE
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """The section on accelerators that are not here."""
+
+    table: Table
+    facts: tuple[Fact, ...]
+
+
+def files(view: View) -> Files | None:
+    """Every file with every number, and what was measured beside the main setting."""
+    if not view.rows:
+        return None
     groups: dict[str, list[Line]] = {}
-    for r in rows:
-        cells = [_file_cell(r, ship and r is chosen), *(cell(r) for _, cell in COLUMNS)]
-        groups.setdefault(FORMAT_NAMES.get(r.artifact.format, r.artifact.format), []).append((r is chosen, cells))
-    return grouped_table(caption, ["File", *(title for title, _ in COLUMNS)], groups)
+    for r in view.rows:
+        chosen = r is view.chosen
+        cells = (_file(r, chosen and view.answer.artifact is not None), *(cell(r) for _, cell in COLUMNS))
+        groups.setdefault(FORMAT_NAMES.get(r.artifact.format, r.artifact.format), []).append(Line(cells, chosen))
+    titles = ("File", *(title for title, _ in COLUMNS))
+    return Files(Table(_caption(view), titles, groups), _other_measurements(view.results))
 
 
-def other_measurements(results: Results) -> str:
-    """Return what was measured on other devices or with other thread counts than the main table's; "" without."""
+def _caption(view: View) -> str:
+    evaluations = [r.evaluation for r in view.rows if r.evaluation]
+    parts = []
+    if evaluations:
+        n, labelled = max((e.n_images, e.n_labelled) for e in evaluations)
+        some = f"Accuracy on {counted(labelled, 'labelled picture')}, agreement on {n}"
+        whole = f"{'Accuracy' if labelled else 'Agreement'} on {counted(n, 'picture')}"
+        parts.append(some if 0 < labelled < n else whole)
+    if condition := main_condition(view.results):
+        parts.append(f"latency on {view.device(*condition)}")
+    text = f"{'; '.join(parts)}. " if parts else ""
+    small = "In small print: 95 % intervals (98 % of the speed-up), McNemar's p, p95, peak memory."
+    return text[:1].upper() + text[1:] + small
+
+
+def _other_measurements(results: Results) -> Table | None:
+    """Return what was measured on other devices or with other thread counts than the main table's."""
     condition = main_condition(results)
     others = [m for m in results.measurements if m.samples_ns and (m.device, m.threads) != condition]
     names = {a.id: a.path for a in results.artifacts}
@@ -47,149 +82,117 @@ def other_measurements(results: Results) -> str:
     for m in others:
         ms = [milliseconds(v) for v in (m.median_ms, m.p90_ms, m.p95_ms, m.load_ms or None)]
         name, runtime = names.get(m.artifact, m.artifact), f"{m.runtime} {m.runtime_version}"
-        texts = [name, m.device, str(m.threads), *ms, megabytes(m.peak_rss_bytes or None), runtime]
-        lines.append((False, [html.escape(t) for t in texts]))
-    return table("Other devices and thread counts", titles, lines) if lines else ""
+        texts = (name, m.device, str(m.threads), *ms, megabytes(m.peak_rss_bytes or None), runtime)
+        lines.append(Line(tuple(map(Cell, texts))))
+    return table("Other devices and thread counts", titles, lines) if lines else None
 
 
-def estimates(results: Results) -> str:
-    """Return what accelerators that are not here would make of the files, and what they leave and why; "" without."""
-    if not results.estimates:
-        return ""
-    names = {a.id: a.path for a in results.artifacts}
-    titles = ("File", "Device", "On the accelerator", "SRAM", "DRAM", "Flash", "Cycles", "Estimated time", "By")
-    lines, facts = [], ""
-    for e in results.estimates:
-        file, device = html.escape(names.get(e.artifact, e.artifact)), html.escape(e.device)
-        memory = [MISSING if b is None else megabytes(b) for b in (e.sram_bytes, e.dram_bytes, e.flash_bytes)]
-        cycles = MISSING if e.cycles is None else f"{e.cycles:,}"
-        time = MISSING if e.inference_ms is None else two_lines(milliseconds(e.inference_ms), "an estimate")
-        taken = two_lines(f"{e.n_accelerated} of {e.n_operators}", "operators")
-        lines.append((False, [file, device, taken, *memory, cycles, time, html.escape(e.tool)]))
+def estimates(view: View) -> Estimates | None:
+    """What accelerators that are not here would make of the files, and what they leave to the CPU and why."""
+    found = view.results.estimates
+    if not found:
+        return None
+    names = {a.id: a.path for a in view.results.artifacts}
+    lines, facts = [], []
+    for e in found:
+        file = names.get(e.artifact, e.artifact)
+        lines.append(_estimate(file, e))
         by_reason: dict[str, list[str]] = {}
         for o in e.left:
             by_reason.setdefault(o.why, []).append(f"{o.n} {o.kind}")
-        said = [f"{', '.join(kinds)}: {why}" for why, kinds in by_reason.items()] + [w.text for w in e.warnings]
-        if said:
-            facts += f"<dt>{file}, {device}</dt><dd>{'<br>'.join(map(html.escape, said))}</dd>"
-    for tool, basis in dict.fromkeys((e.tool, e.basis) for e in results.estimates):
-        facts += f"<dt>{html.escape(tool)}</dt><dd>{html.escape(basis)}</dd>"
+        left = (*(f"{', '.join(kinds)}: {why}" for why, kinds in by_reason.items()), *(w.text for w in e.warnings))
+        if left:
+            facts.append(Fact(f"{file}, {e.device}", left))
+    facts += [Fact(tool, (basis,)) for tool, basis in dict.fromkeys((e.tool, e.basis) for e in found)]
+    titles = ("File", "Device", "On the accelerator", "SRAM", "DRAM", "Flash", "Cycles", "Estimated time", "By")
     caption = "Estimates: computed by a compiler or from a list, measured by nobody"
-    return table(caption, titles, lines) + f'<h3>Left to the CPU, and why</h3><dl class="facts">{facts}</dl>'
+    return Estimates(table(caption, titles, lines), tuple(facts))
 
 
-def two_lines(first: str, second: str) -> str:
-    """Return two lines in one cell; `first` and `second` are escaped already."""
-    return first + (f"<small>{second}</small>" if second and second != MISSING else "")
+def _estimate(file: str, e: Estimate) -> Line:
+    memory = (_NOTHING if b is None else Cell(megabytes(b)) for b in (e.sram_bytes, e.dram_bytes, e.flash_bytes))
+    cycles = MISSING if e.cycles is None else f"{e.cycles:,}"
+    time = _NOTHING if e.inference_ms is None else Cell(milliseconds(e.inference_ms), "an estimate")
+    taken = Cell(f"{e.n_accelerated} of {e.n_operators}", "operators")
+    return Line((Cell(file), Cell(e.device), taken, *memory, Cell(cycles), time, Cell(e.tool)))
 
 
-def _file_cell(r: Row, ship: bool) -> str:
-    marks = '<em class="chip good">ship</em>' if ship else '<em class="chip">reference</em>' * r.is_baseline
+def _file(r: Row, ship: bool) -> Cell:
+    chips = [Chip("ship", "good")] if ship else [Chip("reference")] * r.is_baseline
     if r.failures:
-        marks += '<em class="chip bad">failed</em>'
+        chips.append(Chip("failed", "bad"))
     a = r.artifact
     mixed = f", {counted(len(a.mixture), 'operator')} kept better" if a.mixture else ""
-    what = f"{html.escape(a.format)} · {html.escape(a.precision)}{mixed} · {html.escape(a.io_dtype)} in and out"
-    return f"{html.escape(r.name)}<small>{what}{' ' if marks else ''}{marks}</small>"
+    return Cell(r.name, f"{a.format} · {a.precision}{mixed} · {a.io_dtype} in and out", small_chips=tuple(chips))
 
 
-def _drop_cell(r: Row) -> str:
-    if r.is_baseline:
-        return MISSING
-    return two_lines(points(r.drop), interval(r.evaluation.top1_drop_ci95)) if r.evaluation else MISSING
+def _drop(r: Row) -> Cell:
+    if r.is_baseline or r.evaluation is None:
+        return _NOTHING
+    return two_lines(points(r.drop), interval(r.evaluation.top1_drop_ci95))
 
 
-def _flips_cell(r: Row) -> str:
+def _flips(r: Row) -> Cell:
     e = r.evaluation
     if r.is_baseline or e is None or e.flips_fixed is None or e.flips_broken is None:
-        return MISSING
-    return two_lines(f"{e.flips_fixed} / {e.flips_broken}", html.escape(p_value(e.mcnemar_p)))
+        return _NOTHING
+    return two_lines(f"{e.flips_fixed} / {e.flips_broken}", p_value(e.mcnemar_p))
 
 
-def _speed_cell(r: Row) -> str:
+def _speed(r: Row) -> Cell:
     if r.is_baseline or r.speedup is None:
-        return MISSING
+        return _NOTHING
     ci = r.speedup.ci98
     return two_lines(speedup_text(r.speedup), f"{number(ci[0], 2)} to {number(ci[1], 2)}" if ci else "")
 
 
-def _of_evaluation(name: str, ci: str = "") -> Cell:
-    def cell(r: Row) -> str:
-        e = r.evaluation
-        return two_lines(percent(getattr(e, name)), interval(getattr(e, ci)) if ci else "") if e else MISSING
-
-    return cell
+def _top1(r: Row) -> Cell:
+    e = r.evaluation
+    return two_lines(percent(e.top1), interval(e.top1_ci95)) if e else _NOTHING
 
 
-def _agreement_cell(r: Row) -> str:
-    return MISSING if r.is_baseline else _of_evaluation("agreement", "agreement_ci95")(r)
+def _top5(r: Row) -> Cell:
+    e = r.evaluation
+    return two_lines(percent(e.top5), interval(e.top5_ci95)) if e else _NOTHING
 
 
-def _of_measurement(name: str) -> Cell:
-    return lambda r: milliseconds(getattr(r.measurement, name)) if r.measurement else MISSING
+def _agreement(r: Row) -> Cell:
+    e = r.evaluation
+    return _NOTHING if r.is_baseline or e is None else two_lines(percent(e.agreement), interval(e.agreement_ci95))
 
 
-def _tail_cell(r: Row) -> str:
+def _median(r: Row) -> Cell:
+    return Cell(milliseconds(r.measurement.median_ms)) if r.measurement else _NOTHING
+
+
+def _tail(r: Row) -> Cell:
     m = r.measurement
-    return two_lines(milliseconds(m.p90_ms), milliseconds(m.p95_ms)) if m else MISSING
+    return two_lines(milliseconds(m.p90_ms), milliseconds(m.p95_ms)) if m else _NOTHING
 
 
-def _load_cell(r: Row) -> str:
+def _load(r: Row) -> Cell:
     m = r.measurement
-    return two_lines(milliseconds(m.load_ms or None), megabytes(m.peak_rss_bytes or None)) if m else MISSING
+    return two_lines(milliseconds(m.load_ms or None), megabytes(m.peak_rss_bytes or None)) if m else _NOTHING
 
 
-def _runtime_cell(r: Row) -> str:
+def _runtime(r: Row) -> Cell:
     if m := r.measurement:
         release = m.runtime_version.partition("-")[0]  # OpenVINO adds its build and branch: results.json has all
-        return two_lines(html.escape(m.runtime), html.escape(release))
-    return html.escape(r.evaluation.runtime) if r.evaluation else MISSING
+        return two_lines(m.runtime, release)
+    return Cell(r.evaluation.runtime) if r.evaluation else _NOTHING
 
 
-COLUMNS: list[tuple[str, Cell]] = [
-    ("Size", lambda r: megabytes(r.artifact.size_bytes)),
-    ("Top-1", _of_evaluation("top1", "top1_ci95")),
-    ("Top-5", _of_evaluation("top5", "top5_ci95")),
-    ("Agreement", _agreement_cell),
-    ("Points lost", _drop_cell),
-    ("Fixed / broken", _flips_cell),
-    ("SQNR", lambda r: decibels(r.evaluation.sqnr_db if r.evaluation else None)),
-    ("Median", _of_measurement("median_ms")),
-    ("p90, p95", _tail_cell),
-    ("Speed-up", _speed_cell),
-    ("Load, memory", _load_cell),
-    ("Runtime", _runtime_cell),
-]
-
-
-def table(caption: str, titles: Sequence[str], lines: Sequence[Line]) -> str:
-    """Return a table that becomes cards on a phone; the roles survive the change of `display`. Cells are HTML."""
-    return grouped_table(caption, titles, {"": lines})
-
-
-def grouped_table(caption: str, titles: Sequence[str], groups: Mapping[str, Sequence[Line]]) -> str:
-    """Return a table whose rows stand in groups, each under its name where there are several."""
-    head = "".join(f'<th scope="col" role="columnheader">{title}</th>' for title in titles)
-    body = ""
-    for name, lines in groups.items():
-        body += '<tbody role="rowgroup">'
-        if len(groups) > 1:
-            body += (
-                f'<tr role="row" class="group"><th scope="rowgroup" role="rowheader" colspan="{len(titles)}">'
-                f"{html.escape(name)}</th></tr>"
-            )
-        body += "".join(_row(titles, chosen, cells) for chosen, cells in lines) + "</tbody>"
-    return (
-        f'<div class="scroll" role="region" aria-label="{html.escape(caption)}" tabindex="0"><table role="table">'
-        f'<caption>{html.escape(caption)}</caption><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
-        f"{body}</table></div>"
-    )
-
-
-def _row(titles: Sequence[str], chosen: bool, cells: Sequence[str]) -> str:
-    first = f'<th scope="row" role="rowheader">{cells[0]}</th>'
-    rest = "".join(
-        f'<td role="cell" data-label="{title}"><span>{cell}</span></td>'
-        for title, cell in zip(titles[1:], cells[1:], strict=True)
-    )
-    return f'<tr role="row"{" class=chosen" * chosen}>{first}{rest}</tr>'
+COLUMNS: tuple[tuple[str, Callable[[Row], Cell]], ...] = (
+    ("Size", lambda r: Cell(megabytes(r.artifact.size_bytes))),
+    ("Top-1", _top1),
+    ("Top-5", _top5),
+    ("Agreement", _agreement),
+    ("Points lost", _drop),
+    ("Fixed / broken", _flips),
+    ("SQNR", lambda r: Cell(decibels(r.evaluation.sqnr_db if r.evaluation else None))),
+    ("Median", _median),
+    ("p90, p95", _tail),
+    ("Speed-up", _speed),
+    ("Load, memory", _load),
+    ("Runtime", _runtime),
+)

@@ -1,41 +1,59 @@
-"""The section of the page that says how training went: the curve, what it brought, which file is returned and why.
+"""The section of the page that shows how training went: the curve, what it brought, which file is returned and why.
 
 It draws from the TrainingRecord that `edgenet qat` and `edgenet finetune` note (docs/results.md).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from edgenet.records import Epoch, Score, TrainedFile, TrainingRecord
-from edgenet.report.files import FORMAT_NAMES, Line, grouped_table
+from edgenet.report.files import FORMAT_NAMES
 from edgenet.report.formatting import MISSING, NBSP, counted, decibels, interval, megabytes, number, percent, points
-from edgenet.report.html import View, escape, figure, section, tile
+from edgenet.report.pieces import Cell, Chip, Figure, Line, Opening, Table, Tile, table
 from edgenet.report.plots import curves
+from edgenet.report.plots.axes import for_both
 from edgenet.report.recommendation import Row
+from edgenet.report.view import View
 
 _ABSURD = 1e30  # what a loss that is no number is kept as
-_RETURNED = '<em class="chip good">returned</em>'
+_RETURNED = Chip("returned", "good")
 
 
-def training(view: View) -> str:
+@dataclass(frozen=True)
+class TrainingSection:
+    """The section; `note` is on how like the trained simulation the file is."""
+
+    lead: str
+    curve: Figure | None
+    scores: Table | None
+    note: str = ""
+
+
+def training(view: View) -> TrainingSection | None:
     """The curve, before and after, and the ablation against post-training INT8."""
+    t = _record(view)
+    if t is None:
+        return None
+    if t.kind == "finetune":
+        return TrainingSection(_lead(t), _curve(t), _heads(t))
+    return TrainingSection(_lead(t), _curve(t), _ablation(t), _likeness(t))
+
+
+def _record(view: View) -> TrainingRecord | None:
     t = view.results.context.training
-    if t is None or not t.curve:
-        return ""
-    finetuned = t.kind == "finetune"
-    body = _curve(t, finetuned) + (_heads(t) if finetuned else _ablation(t))
-    return section("training", "Training", body, escape(_lead(t, finetuned)))
+    return t if t and t.curve else None
 
 
 def headline(view: View) -> str:
     """Return what training brought, "" where the results are not of a training."""
-    t = view.results.context.training
-    if t is None or not t.curve:
+    t = _record(view)
+    if t is None:
         return ""
     if t.kind == "finetune":
         top1 = t.after.top1 if t.after else None
-        return "The finetuned network was not measured" if top1 is None else (
-            f"The finetuned network is right on {percent(top1)} of the pictures"
-        )  # fmt: skip
+        if top1 is None:
+            return "The finetuned network was not measured"
+        return f"The finetuned network is right on {percent(top1)} of the pictures"
     before, after = (score.agreement if score else None for score in (t.before, t.after))
     if t.kept != "qat":
         return "Training brought nothing more: the post-training int8 file is returned"
@@ -44,83 +62,75 @@ def headline(view: View) -> str:
     return f"Training brought the int8 file from {percent(before)} to {percent(after)} agreement with float"
 
 
-def opening(view: View) -> str:
-    """Return what stands below the headline on a training's page, "" where the results are not of one."""
-    t = view.results.context.training
-    if t is None or not headline(view):
-        return ""
-    finetuned = t.kind == "finetune"
-    returned = next((r for r in view.rows if r.artifact.precision == ("float32" if finetuned else "int8")), None)
-    tiles = "".join(f(t, view, returned) for f in (_accuracy_tile, _size_tile, _time_tile))
-    return f'<p class="verdict">{escape(verdict(t))}</p><div class="tiles">{tiles}</div>'
+def opening(view: View) -> Opening | None:
+    """Return what stands below the headline on a training's page, None where the results are not of one."""
+    t = _record(view)
+    if t is None:
+        return None
+    precision = "float32" if t.kind == "finetune" else "int8"
+    returned = next((r for r in view.rows if r.artifact.precision == precision), None)
+    return Opening(verdict(t), (_accuracy_tile(t, returned), _size_tile(t, view, returned), _time_tile(t)))
 
 
-def _accuracy_tile(t: TrainingRecord, view: View, returned: Row | None) -> str:
+def _accuracy_tile(t: TrainingRecord, returned: Row | None) -> Tile:
     e = returned.evaluation if returned else None
     if e is None:
-        return tile("Accuracy", MISSING, "", None, "It was not measured.")
+        return Tile("Accuracy", MISSING, "It was not measured.")
     if t.kind == "finetune":
-        n = counted(e.n_labelled, "picture")
-        return tile(
-            "Top-1", percent(e.top1), "", e.top1, f"Of {n} that were not trained on; 95 %: {interval(e.top1_ci95)}."
-        )
-    of = f"of {counted(e.n_images, 'picture')}"
+        sentence = f"Of {counted(e.n_labelled, 'picture')} that were not trained on; 95 %: {interval(e.top1_ci95)}."
+        return Tile("Top-1", percent(e.top1), sentence, share=e.top1)
     other, name = (t.before, "Post-training int8") if t.kept == "qat" else (t.after, "The trained file")
-    sentence = (
-        f"{name} had {percent(other.agreement if other else None)}."
-        if t.best_epoch
-        else "No epoch was better than none."
-    )
-    return tile("Agreement with float32", percent(e.agreement), of, e.agreement, sentence)
+    had = f"{name} had {percent(other.agreement if other else None)}."
+    sentence = had if t.best_epoch else "No epoch was better than none."
+    of = f"of {counted(e.n_images, 'picture')}"
+    return Tile("Agreement with float32", percent(e.agreement), sentence, of, e.agreement)
 
 
-def _size_tile(t: TrainingRecord, view: View, returned: Row | None) -> str:
+def _size_tile(t: TrainingRecord, view: View, returned: Row | None) -> Tile:
     size = returned.artifact.size_bytes if returned else None
     whole = view.baseline.artifact.size_bytes if view.baseline else None
     if t.kind == "finetune" or not size or not whole:
-        return tile("Size", megabytes(size), "", None, "In float32, batch norm folded; edgenet qat makes it int8.")
-    return tile("Size", megabytes(size), f"of {megabytes(whole)}", size / whole, f"{t.weight_bits}-bit weights.")
+        return Tile("Size", megabytes(size), "In float32, batch norm folded; edgenet qat makes it int8.")
+    return Tile("Size", megabytes(size), f"{t.weight_bits}-bit weights.", f"of {megabytes(whole)}", size / whole)
 
 
-def _time_tile(t: TrainingRecord, view: View, returned: Row | None) -> str:
-    seconds, speed = t.seconds, t.images_per_s
-    sentence = counted(len(t.curve) - 1, "epoch") + (f", {number(speed, 1)} pictures a second." if speed else ".")
-    return tile("Training", MISSING if seconds is None else _duration(seconds), "", None, sentence)
+def _time_tile(t: TrainingRecord) -> Tile:
+    speed = f", {number(t.images_per_s, 1)} pictures a second." if t.images_per_s else "."
+    time = MISSING if t.seconds is None else _duration(t.seconds)
+    return Tile("Training", time, counted(len(t.curve) - 1, "epoch") + speed)
 
 
 def verdict(t: TrainingRecord) -> str:
     """Return in a sentence what was returned and why."""
-    last = len(t.curve) - 1
-    best = f"after epoch {t.best_epoch} of {last}"
+    best = f"after epoch {t.best_epoch} of {len(t.curve) - 1}"
     if t.kind == "finetune":
         return f"The best network was that {best}." if t.best_epoch else "No epoch was better than the new head."
     files = t.files or (TrainedFile(kept=t.kept, why=t.why),)
-    kinds = {f.kept for f in files}
-    if len(kinds) == 1:
-        file = {"qat": f"the trained file{'s' * (len(files) > 1)}, as {best}"}.get(
-            kinds.pop(), f"the post-training file{'s' * (len(files) > 1)}"
-        )
-        return f"Returned {'are' if len(files) > 1 else 'is'} {file}: {files[0].why}."
+    if len({f.kept for f in files}) == 1:
+        many = len(files) > 1
+        trained = f"trained file{'s' * many}, as {best}"
+        file = trained if files[0].kept == "qat" else f"post-training file{'s' * many}"
+        return f"Returned {'are' if many else 'is'} the {file}: {files[0].why}."
     parts = [f"for {_format(f)} the {'trained' if f.kept == 'qat' else 'post-training'} file ({f.why})" for f in files]
     return f"Returned is {'; '.join(parts)}."
 
 
-def _lead(t: TrainingRecord, finetuned: bool) -> str:
+def _lead(t: TrainingRecord) -> str:
     pictures = t.pictures
-    learned = pictures.train + (pictures.calibration or 0)
-    epochs, asked = len(t.curve) - 1, t.settings.get("epochs")
-    what = "All layers learned the classes of the folder" if finetuned else (
-        "The integers learned to answer as the float network does"
-    )  # fmt: skip
-    text = f"{what} from {counted(learned, 'picture')} in {counted(epochs, 'epoch')}"
+    learned = counted(pictures.train + (pictures.calibration or 0), "picture")
+    epochs, asked = counted(len(t.curve) - 1, "epoch"), t.settings.get("epochs")
+    what = "The integers learned to answer as the float network does"
+    if t.kind == "finetune":
+        what = "All layers learned the classes of the folder"
+    text = f"{what} from {learned} in {epochs}"
     if t.stopped_early and asked:
         text += f" of {asked}, stopped early"
     if t.seconds is not None:
         text += f": {_duration(t.seconds)}"
         text += f" at {number(t.images_per_s, 1)} pictures a second" if t.images_per_s else ""
-    held, measured = pictures.held_back, pictures.evaluation
-    text += f". {counted(held, 'other picture')} decided which epoch was the best" if held else ""
-    return text + (f"; {counted(measured, 'other')} measured." if measured else ".")
+    if pictures.held_back:
+        text += f". {counted(pictures.held_back, 'other picture')} decided which epoch was the best"
+    return text + (f"; {counted(pictures.evaluation, 'other')} measured." if pictures.evaluation else ".")
 
 
 def _duration(seconds: float) -> str:
@@ -129,45 +139,41 @@ def _duration(seconds: float) -> str:
     return f"{seconds // 60:.0f}{NBSP}min {seconds % 60:.0f}{NBSP}s"
 
 
-def _curve(t: TrainingRecord, finetuned: bool) -> str:
-    rows = t.curve
-    right = "accuracy" if finetuned else "agreement"
-    best, epochs = t.best_epoch, len(rows) - 1
-    loss = "loss" if finetuned else "divergence from float"
-    first = _values(rows[:1], "held_back_loss")
-    panels = [
+def _curve(t: TrainingRecord) -> Figure | None:
+    rows, finetuned = t.curve, t.kind == "finetune"
+    right = "held_back_accuracy" if finetuned else "held_back_agreement"
+    start = "new head alone" if finetuned else "post-training"
+    held_back, training = _values(rows, "held_back_loss"), _values(rows, "loss")
+    panels = (
         curves.Panel(
-            loss[0].upper() + loss[1:],
-            (
-                curves.Curve("held back", _values(rows, "held_back_loss"), "chosen"),
-                curves.Curve("training", _values(rows, "loss"), "other"),
-            ),
-            first[0][1] if first else None,
-            "new head alone" if finetuned else "post-training",
+            "Loss" if finetuned else "Divergence from float",
+            (curves.Curve("held back", held_back, "chosen"), curves.Curve("training", training, "other")),
+            _first(_values(rows[:1], "held_back_loss")),
+            start,
         ),
         curves.Panel(
             f"{'Right' if finetuned else 'Agreement with float'}, held back, %",
-            (curves.Curve("held back", _values(rows, f"held_back_{right}", 100), "chosen"),),
-            _start(rows, f"held_back_{right}"),
-            "new head alone" if finetuned else "post-training",
+            (curves.Curve("held back", _values(rows, right, 100), "chosen"),),
+            _first(_values(rows[:1], right, 100)),
+            start,
             most=100,
         ),
-    ]
-    panels = [p for p in panels if any(c.values for c in p.curves)]
-    if not panels:
-        return ""
+    )
+    drawn = [p for p in panels if any(c.values for c in p.curves)]
+    if not drawn:
+        return None
+    best, epochs = t.best_epoch, len(rows) - 1
     alt = f"Training curve, {counted(epochs, 'epoch')}, the best is {best}: " + "; ".join(
         f"{p.title}: {c.label} from {c.values[0][1]:.3g} to {c.values[-1][1]:.3g}"
-        for p in panels
+        for p in drawn
         for c in p.curves
         if c.values
     )
-    svg = "".join(curves.curves(panels, best, epochs, width, alt) for width in (1160, 350))
     caption = (
         "Epoch 0 is before training; the upright line is the epoch that was kept. Held-back pictures are never trained "
         "on and see the averaged weights; the training loss is that of augmented pictures."
     )
-    return figure(svg, caption)
+    return Figure(for_both(lambda px: curves.curves(drawn, best, epochs, px, alt)), caption)
 
 
 def _values(rows: Sequence[Epoch], name: str, times: float = 1) -> tuple[tuple[float, float], ...]:
@@ -175,58 +181,59 @@ def _values(rows: Sequence[Epoch], name: str, times: float = 1) -> tuple[tuple[f
     return tuple((x, y * times) for x, y in found if y is not None and abs(y) < _ABSURD)
 
 
-def _start(rows: Sequence[Epoch], name: str) -> float | None:
-    first = _values(rows[:1], name, 100)
-    return first[0][1] if first else None
+def _first(values: Sequence[tuple[float, float]]) -> float | None:
+    return values[0][1] if values else None
 
 
-def _ablation(t: TrainingRecord) -> str:
+def _ablation(t: TrainingRecord) -> Table | None:
+    if not t.files:
+        return None
     labelled = any(e is not None and e.top1 is not None for f in t.files for e in (f.before, f.after))
-    titles = ["File", "Agreement with float", "Difference", *(["Top-1"] if labelled else []), "SQNR", "Pictures"]
+    titles = ("File", "Agreement with float", "Difference", *(["Top-1"] if labelled else []), "SQNR", "Pictures")
     groups: dict[str, list[Line]] = {}
     for f in t.files:
         before = f.before or Score()
-        lines: list[Line] = [_measured(f, "ptq", "Post-training INT8", before, None, labelled)]
+        groups[_format(f)] = [_measured(f, "ptq", "Post-training INT8", before, None, labelled)]
         if f.after:
-            lines.append(_measured(f, "qat", "After training", f.after, before.agreement, labelled))
-        groups[_format(f)] = lines
-    if not groups:
-        return ""
+            groups[_format(f)].append(_measured(f, "qat", "After training", f.after, before.agreement, labelled))
     caption = "The ablation: the same calibration, the same pictures, with and without training; difference in points."
-    same = t.simulated_like_file
-    note = (
-        f'<p class="rule">The simulation that was trained and the file have one first answer on '
-        f"{percent(same.before)} of the held-back pictures before training, on {percent(same.after)} after.</p>"
-        if same
-        else ""
-    )
-    return grouped_table(caption, titles, groups) + note
+    return Table(caption, titles, groups)
 
 
 def _measured(f: TrainedFile, kind: str, name: str, e: Score, base: float | None, labelled: bool) -> Line:
     """Return a line of the ablation: one file's score, and how many points it is above `base`."""
     kept = f.kept == kind
     change = e.agreement - base if e.agreement is not None and base is not None else None
-    ci = e.agreement_ci95
-    return kept, [
-        f"{name} {_RETURNED if kept else ''}",
-        percent(e.agreement) + (f"<small>{interval(ci)}</small>" if ci else ""),
-        points(change),
-        *([percent(e.top1)] if labelled else []),
-        decibels(e.sqnr_db),
-        number(e.n_images, 0),
-    ]
+    cells = (
+        Cell(name, chip=_RETURNED if kept else None),
+        Cell(percent(e.agreement), interval(e.agreement_ci95) if e.agreement_ci95 else ""),
+        Cell(points(change)),
+        *([Cell(percent(e.top1))] if labelled else []),
+        Cell(decibels(e.sqnr_db)),
+        Cell(number(e.n_images, 0)),
+    )
+    return Line(cells, kept)
 
 
-def _heads(t: TrainingRecord) -> str:
+def _likeness(t: TrainingRecord) -> str:
+    same = t.simulated_like_file
+    if not t.files or not same:
+        return ""
+    return (
+        f"The simulation that was trained and the file have one first answer on {percent(same.before)} of the "
+        f"held-back pictures before training, on {percent(same.after)} after."
+    )
+
+
+def _heads(t: TrainingRecord) -> Table:
     head = t.before.held_back_accuracy_of_the_new_head if t.before else None
     best = t.best_epoch
-    after = t.curve[best].held_back_accuracy if best < len(t.curve) else None
-    lines: list[Line] = [
-        (best == 0, [f"New head, all else as it was {_RETURNED if best == 0 else ''}", percent(head)]),
-        (best > 0, [f"All layers {_RETURNED if best else ''}", percent(after if best else None)]),
+    after = t.curve[best].held_back_accuracy if 0 < best < len(t.curve) else None
+    lines = [
+        Line((Cell(name, chip=_RETURNED if kept else None), Cell(percent(right))), kept)
+        for name, right, kept in (("New head, all else as it was", head, best == 0), ("All layers", after, best > 0))
     ]
-    return grouped_table("First the head alone, then all layers.", ["Trained", "Right, held back"], {"": lines})
+    return table("First the head alone, then all layers.", ("Trained", "Right, held back"), lines)
 
 
 def _format(f: TrainedFile) -> str:

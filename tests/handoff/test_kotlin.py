@@ -11,7 +11,7 @@ from PIL import Image
 
 from edgenet.handoff import Deployed, hand_over, read_deployed
 from edgenet.handoff.templates import code
-from edgenet.handoff.write import N_CASES, template
+from edgenet.handoff.write import N_CASES
 from edgenet.images import Preprocessing, decode
 from edgenet.results import TensorInfo
 from helpers import kotlin
@@ -58,7 +58,7 @@ def test_kotlin_scales_bit_for_bit_as_pillow(tiny_files: dict[str, Path], tmp_pa
     sources = []
     for i, model in enumerate(models):
         sources.append(tmp_path / f"p{i}.kt")
-        text = code(model, template, N_CASES)["Preprocessing.kt"]
+        text = code(model, N_CASES)["Preprocessing.kt"]
         sources[-1].write_text(text.replace("package edgenet.classifier", f"package p{i}"))
     sources.append(tmp_path / "runner.kt")
     sources[-1].write_text(kotlin.runner([f"p{i}" for i in range(len(models))]))

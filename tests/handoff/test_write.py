@@ -1,4 +1,4 @@
-"""handoff.py: what an Android team gets is the file's own, whole, the same each time, and proves itself."""
+"""The hand-over: what an Android team gets is the file's own, whole, the same each time, and proves itself."""
 
 import importlib.util
 import json
@@ -77,7 +77,11 @@ def test_everything_that_was_promised_is_there(handed: Path, tiny_files: dict[st
     assert (handed / "src/androidTest/kotlin/edgenet/classifier/GoldenTest.kt").is_file()
     files = set(tree(handed)) - {MANIFEST}
     assert json.loads(read(handed, MANIFEST))["files"] == {n: sha256_of(handed / n) for n in files}
-    assert not [n for n, content in tree(handed).items() if b"{{" in content and not n.endswith((".bin", ".png"))]
+    assert not [
+        n
+        for n, content in tree(handed).items()
+        if (b"{{" in content or b"{%" in content) and not n.endswith((".bin", ".png"))
+    ]
 
 
 def test_ten_golden_cases_hold_what_the_file_got_and_gave(handed: Path, tiny_files: dict[str, Path]) -> None:
@@ -284,7 +288,7 @@ def test_a_file_of_another_tool_goes_by_its_metadata(
     model = read_deployed(tiny_files["float32"])
     assert model.assumed
     assert (model.preprocessing.mean, model.preprocessing.crop_padding_px) == ((127.0,) * 3, 0)
-    text = templates.readme(model, write.template, N_CASES, (), ())
+    text = templates.readme(model, N_CASES, (), ())
     assert "bilinear are assumed" in " ".join(text.split())
 
 

@@ -24,6 +24,7 @@ from edgenet.records import Context
 from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results, Warning
 from edgenet.results_json import read
 from helpers.browser import layout, needs_chromium
+from helpers.golden import assert_golden
 from helpers.html_page import Page
 
 PHONE = "adb:<b>&"
@@ -181,6 +182,11 @@ def test_page_markdown_and_csv_say_the_same(written: Path) -> None:
         assert cell.startswith(f["text"])
         assert f["kind"] in cell
     assert all(f["text"] in markdown for f in said)
+
+
+def test_the_page_reads_as_the_golden_one(written: Path) -> None:
+    shown = Page((written / "paper.html").read_text(encoding="utf-8")).visible
+    assert_golden(shown, Path(__file__).with_name("golden") / "paper.txt")
 
 
 def test_the_page_loads_nothing_and_a_device_s_name_is_text(written: Path) -> None:

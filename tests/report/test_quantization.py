@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from edgenet.calibration import Recipe, SharedCalibration
@@ -14,88 +13,77 @@ from edgenet.calibration.quantize import affine
 from edgenet.calibration.summary import calibration_record
 from edgenet.export.network import Network
 from edgenet.images import load_pixels
-from edgenet.report import write_report
+from edgenet.report.formatting import NBSP
+from edgenet.report.overview import render, view_of
+from edgenet.report.pieces import Chip, Table, table
 from edgenet.report.plots import bars
+from edgenet.report.quantization import CalibrationSection, Mixed, SearchSection, ShownFinding, calibration, search
 from edgenet.results import ImageSet, Results
 from edgenet.results_json import write
 from helpers.command_line import Edgenet
-from helpers.hand_built import NAMES, in_three_formats, some_results
+from helpers.hand_built import NAMES, some_results
+from helpers.hand_built_runs import a_calibration, a_search, a_step, a_tensor
 from helpers.html_page import Page
 
-FINGERPRINT = "c" * 64  # of the calibration that hand_built's int8 files name
+
+def calibration_of(**context: Any) -> CalibrationSection | None:
+    return calibration(view_of(some_results(**context)))
 
 
-def a_tensor(name: str, low: float, high: float, seen: tuple[float, float] = (-4.0, 4.0)) -> dict[str, Any]:
-    counts = [int(1000 * np.exp(-(((i - 31.5) / 12) ** 2))) for i in range(64)]
-    return {"name": name, "kind": "CONV_2D", "low": low, "high": high, "seen_low": seen[0], "seen_high": seen[1],
-            "counts": counts, "scale": (high - low) / 255, "zero_point": -3}  # fmt: skip
+def search_of(**searches: Any) -> SearchSection:
+    found = search(view_of(some_results(search=searches)))
+    assert found is not None
+    return found
 
 
-def a_calibration(n: int = 30) -> dict[str, Any]:
-    tensors = [a_tensor(f"layer{i}", -4 + 0.05 * i, 4 - 0.05 * i) for i in range(n)]
-    return {"method": "mse", "corrections": ["feedback", "bias-correction"], "n_images": 100,
-            "fingerprint": FINGERPRINT, "tensors": tensors}  # fmt: skip
-
-
-def a_step(n: int, met: bool, exceptions: dict[str, str], **changes: Any) -> dict[str, Any]:
-    return {"n": n, "what": f"step {n} of the search", "artifact": None, "why": f"reason {n}", "drop": 0.012 - n / 500,
-            "agreement": 0.97, "sqnr_db": 15.0 + n, "median_ms": None, "size_bytes": 5_300_000, "met": met,
-            "exceptions": exceptions, **changes}  # fmt: skip
-
-
-def a_search(met: bool = True) -> dict[str, Any]:
-    exceptions = {"block0": "int16", "block7": "int16", "logits": "float32"}
-    steps = [a_step(1, False, {}), a_step(2, met, exceptions, artifact="efficientnet-lite0_int8", median_ms=9.8)]
-    layers = [{"name": f"block{i}", "kind": "CONV_2D", "sqnr_db": 12.0 + 2 * i} for i in range(20)]
-    return {"budget": "at most 0.5 points of top-1 lost", "met": met, "steps": steps, "sensitivity": layers}
-
-
-def page_of(results: Results, tmp_path: Path) -> Page:
-    return Page(write_report(results, tmp_path, NAMES).read_text(encoding="utf-8"))
-
-
-def part(page: Page, title: str) -> str:
-    """The text from a heading on."""
-    assert title in page.texts, f"no section {title}"
-    return page.text.split(title, 1)[1]
+def cells(table: Table | None) -> list[list[str]]:
+    """The texts of a table, line by line."""
+    assert table is not None
+    (lines,) = table.groups.values()
+    return [[c.text.replace(NBSP, " ") for c in line.cells] for line in lines]
 
 
 # --- the calibration ------------------------------------------------------------------------------------------------
 
 
-def test_the_twelve_ranges_that_cut_most_are_shown_and_the_rest_is_folded(tmp_path: Path) -> None:
-    page = page_of(some_results(calibration=a_calibration()), tmp_path)
-    names = re.findall(r"layer\d+", part(page, "Calibration").split("18 more activations")[0])
-    assert list(dict.fromkeys(names)) == [f"layer{i}" for i in range(29, 17, -1)]
-    assert "18 more activations" in page.texts
-    assert sum("histogram" in (a.get("class") or "") and tag == "svg" for tag, a in page.tags) == 30
-    text = part(page, "Calibration")
-    assert "30 activations" in text
-    assert "Method: mse; corrections: feedback, bias-correction." in text
-    assert "−2.55 to 2.55, of −4 to 4 seen" in text
+def test_the_twelve_ranges_that_cut_most_are_shown_and_the_rest_is_folded() -> None:
+    found = calibration_of(calibration=a_calibration())
+    assert found is not None
+    assert [h.name for h in found.shown] == [f"layer{i}" for i in range(29, 17, -1)]
+    assert len(found.folded) == 18
+    assert "30 activations" in found.lead
+    assert "Method: mse; corrections: feedback, bias-correction." in found.lead
+    assert found.shown[0].range == "−2.55 to 2.55, of −4 to 4 seen"
+    assert "the ranges that cut off most come first" in found.caption
 
 
-def test_where_nothing_is_cut_the_widest_come_first_and_it_is_said(tmp_path: Path) -> None:
+def test_where_nothing_is_cut_the_widest_come_first_and_it_is_said() -> None:
     tensors = [a_tensor(f"layer{i}", -float(i), float(i), (-float(i), float(i))) for i in (1, 9, 3)]
-    page = page_of(some_results(calibration={**a_calibration(), "tensors": tensors}), tmp_path)
-    text = part(page, "Calibration")
-    assert "no range cuts anything off; the widest come first" in text
-    assert list(dict.fromkeys(re.findall(r"layer\d", text))) == ["layer9", "layer3", "layer1"]
-    assert "seen" not in text.split("How the numbers")[0].split("corrections")[1].split("What the")[0]
+    found = calibration_of(calibration={**a_calibration(), "tensors": tensors})
+    assert found is not None
+    assert "no range cuts anything off; the widest come first" in found.caption
+    assert [h.name for h in found.shown] == ["layer9", "layer3", "layer1"]
+    assert not any("seen" in h.range for h in found.shown)
+    assert found.folded == ()
 
 
-def test_a_calibration_that_no_file_was_made_with_is_not_shown(tmp_path: Path) -> None:
-    page = page_of(some_results(calibration={**a_calibration(), "fingerprint": "d" * 64}), tmp_path)
-    assert "calibration" not in {a.get("id") for _, a in page.tags}
-    assert "layer0" not in page.text
+def test_a_calibration_that_no_file_was_made_with_is_not_shown() -> None:
+    assert calibration_of(calibration={**a_calibration(), "fingerprint": "d" * 64}) is None
 
 
-def test_findings_are_shown_with_what_to_do_also_without_ranges(tmp_path: Path) -> None:
+def test_findings_are_shown_with_what_to_do_also_without_ranges() -> None:
     finding = {"code": "few", "severity": "info", "message": "63 different pictures", "remedy": "give more <b>"}
-    page = page_of(some_results(calibration_findings=[finding]), tmp_path)
-    text = part(page, "Calibration")
-    assert "few 63 different pictures. Give more <b>." in text
-    assert "b" not in {tag for tag, a in page.tags if a.get("class") == "findings"}
+    found = calibration_of(calibration_findings=[finding])
+    assert found is not None
+    assert found.findings == (ShownFinding(Chip("few"), "63 different pictures.", "Give more <b>."),)
+    assert found.shown == ()
+
+
+def test_a_finding_is_coloured_by_how_bad_it_is() -> None:
+    findings = [{"code": "a", "severity": s, "message": "m", "remedy": "r"} for s in ("danger", "warning", "info")]
+    found = calibration_of(calibration_findings=findings)
+    assert found is not None
+    assert [f.chip.kind for f in found.findings] == ["bad", "warn", ""]
 
 
 def test_bins_outside_of_the_chosen_range_are_drawn_apart() -> None:
@@ -109,11 +97,12 @@ def test_bins_outside_of_the_chosen_range_are_drawn_apart() -> None:
 
 
 @pytest.mark.parametrize("counts", [[0] * 64, [7, *[0] * 63]])
-def test_an_activation_that_is_constant_is_drawn(counts: list[int], tmp_path: Path) -> None:
+def test_an_activation_that_is_constant_is_drawn(counts: list[int]) -> None:
     tensor = {**a_tensor("flat", 0.0, 0.0, (0.0, 0.0)), "counts": counts}
-    page = page_of(some_results(calibration={**a_calibration(), "tensors": [tensor]}), tmp_path)
-    assert "flat" in page.text
-    assert not re.search(r"\b([nN]a[nN]|inf)\b", page.text)
+    found = calibration_of(calibration={**a_calibration(), "tensors": [tensor]})
+    assert found is not None
+    assert [h.name for h in found.shown] == ["flat"]
+    assert not re.search(r"\b([nN]a[nN]|inf)\b", str(found))
 
 
 def test_the_context_says_what_the_calibration_says(
@@ -161,105 +150,96 @@ def test_a_run_that_only_goes_on_keeps_the_calibration_of_the_first(
 # --- the search -----------------------------------------------------------------------------------------------------
 
 
-def test_the_steps_of_the_search_stand_in_a_table_with_reasons_and_costs(tmp_path: Path) -> None:
-    page = page_of(some_results(search={"tflite": a_search()}), tmp_path)
-    text = part(page, "How the accuracy budget was met")
-    assert "At most 0.5 points of top-1 lost. met" in text
-    (rows,) = [t for t in page.tables if t[0][0] == "Step"]
-    cells = [[" ".join(c.replace("\u00a0", " ").split()) for c in row] for row in rows]
-    assert cells[1] == ["1. Step 1 of the search. over Reason 1.", "1.0", "97.0 %", "16.0 dB", "—", "5.3 MB"]
-    assert cells[2][0] == "2. Step 2 of the search. within Reason 2. efficientnet-lite0_int8.tflite"
-    assert cells[2][4] == "9.80 ms"
+def test_the_steps_of_the_search_stand_in_a_table_with_reasons_and_costs() -> None:
+    found = search_of(tflite=a_search())
+    assert found.all_met
+    (only,) = found.searches
+    assert (only.title, only.outcome) == ("At most 0.5 points of top-1 lost.", Chip("met", "good"))
+    first, second = cells(only.steps)
+    assert first == ["1. Step 1 of the search.", "1.0", "97.0 %", "16.0 dB", "—", "5.3 MB"]
+    assert second[0] == "2. Step 2 of the search."
+    assert second[4] == "9.80 ms"
+    assert only.steps is not None
+    over, within = only.steps.groups[""]
+    assert (over.cells[0].small, over.cells[0].chip) == ("Reason 1.", Chip("over"))
+    assert (within.cells[0].small, within.cells[0].chip) == (
+        "Reason 2. efficientnet-lite0_int8.tflite",
+        Chip("within", "good"),
+    )
+    assert (over.chosen, within.chosen) == (False, True)
 
 
-def test_the_mixture_is_named(tmp_path: Path) -> None:
-    text = page_of(some_results(search={"tflite": a_search()}), tmp_path).text
-    assert "2 operators in int16 : block0, block7; 1 operator in float32 : logits. Everything else is int8." in text
+def test_the_mixture_is_named() -> None:
+    (only,) = search_of(tflite=a_search()).searches
+    assert only.mixture == (
+        Mixed("2 operators", "int16", "block0, block7"),
+        Mixed("1 operator", "float32", "logits"),
+    )
 
 
-def test_where_the_budget_was_missed_the_mixture_is_that_of_the_step_that_was_kept(tmp_path: Path) -> None:
+def test_of_many_operators_the_first_twelve_are_named() -> None:
+    steps = [a_step(1, True, {f"block{i}": "int16" for i in range(20)})]
+    (only,) = search_of(tflite={**a_search(), "steps": steps}).searches
+    (mixed,) = only.mixture
+    assert mixed.operators == "20 operators"
+    assert mixed.names.endswith("block11 and 8 more")
+
+
+def test_where_the_budget_was_missed_the_mixture_is_that_of_the_step_that_was_kept() -> None:
     steps = [
         a_step(1, False, {"a": "weight-only"}, artifact="efficientnet-lite0_int8"),
         a_step(2, False, {"b": "int16"}),
     ]
-    page = page_of(some_results(search={"tflite": {**a_search(met=False), "steps": steps}}), tmp_path)
-    assert "1 operator in int8 weights with float32 activations : a. Everything" in page.text
+    (only,) = search_of(tflite={**a_search(met=False), "steps": steps}).searches
+    assert only.mixture == (Mixed("1 operator", "int8 weights with float32 activations", "a"),)
 
 
-def test_the_most_sensitive_layers_are_drawn_the_worst_first_and_those_given_back_marked(tmp_path: Path) -> None:
-    source = write_report(some_results(search={"tflite": a_search()}), tmp_path, NAMES).read_text(encoding="utf-8")
-    wide = re.search(r'<svg class="wide"[^>]*aria-label="Most sensitive.*?</svg>', source)
+def test_the_most_sensitive_layers_are_drawn_the_worst_first_and_those_given_back_marked() -> None:
+    (only,) = search_of(tflite=a_search()).searches
+    assert only.sensitivity is not None
+    wide = re.search(r'<svg class="wide"[^>]*aria-label="Most sensitive.*?</svg>', only.sensitivity.drawing)
     assert wide is not None
-    bars = re.findall(r'class="hbar (\w+)"><title>(\w+): .*?width="([\d.]+)"', wide[0])
-    assert [name for _, name, _ in bars] == [f"block{i}" for i in range(12)]
-    assert [name for kind, name, _ in bars if kind == "chosen"] == ["block0", "block7"]
-    widths = [float(w) for *_, w in bars]
+    drawn = re.findall(r'class="hbar (\w+)"><title>(\w+): .*?width="([\d.]+)"', wide[0])
+    assert [name for _, name, _ in drawn] == [f"block{i}" for i in range(12)]
+    assert [name for kind, name, _ in drawn if kind == "chosen"] == ["block0", "block7"]
+    widths = [float(w) for *_, w in drawn]
     assert widths == sorted(widths, reverse=True)
     assert widths[10] / widths[0] == pytest.approx(0.1, rel=0.01), "20 dB are a tenth of the error"
+    assert "Coloured ones were given back a higher precision." in only.sensitivity.caption
 
 
-def test_a_budget_that_was_not_met_is_not_called_met(tmp_path: Path) -> None:
-    page = page_of(some_results(search={"tflite": a_search(), "onnx": a_search(met=False)}), tmp_path)
-    assert "How the accuracy budget was met" not in page.texts
-    text = part(page, "The accuracy budget")
-    assert "TFLite: at most 0.5 points of top-1 lost met" in text
-    assert "ONNX: at most 0.5 points of top-1 lost not met" in text
+def test_a_budget_that_was_not_met_is_not_called_met() -> None:
+    found = search_of(tflite=a_search(), onnx=a_search(met=False))
+    assert not found.all_met
+    assert [(s.title, s.outcome.text) for s in found.searches] == [
+        ("TFLite: at most 0.5 points of top-1 lost", "met"),
+        ("ONNX: at most 0.5 points of top-1 lost", "not met"),
+    ]
+    assert not any(line.chosen for line in (found.searches[1].steps or table("", (), ())).groups[""])
 
 
-def test_without_calibration_and_search_the_page_has_neither_section(tmp_path: Path) -> None:
-    ids = {a.get("id") for _, a in page_of(some_results(), tmp_path).tags}
-    assert not ids & {"calibration", "search"}
+def test_without_calibration_and_search_the_page_has_neither_section() -> None:
+    view = view_of(some_results())
+    assert (calibration(view), search(view)) == (None, None)
 
 
-def test_values_that_are_missing_leave_a_dash(tmp_path: Path) -> None:
-    search = copy.deepcopy(a_search())
-    search["steps"][0].update(drop=None, agreement=None, sqnr_db=None, size_bytes=0)
-    search["sensitivity"] = [{"name": "a", "kind": "ADD", "sqnr_db": None}]
-    page = page_of(some_results(search={"tflite": search}), tmp_path)
-    (rows,) = [t for t in page.tables if t[0][0] == "Step"]
-    assert rows[1][1:5] == ["—"] * 4
-    assert not re.search(r"\b([nN]a[nN]|inf|None(?! of the))\b", page.text)
+def test_values_that_are_missing_leave_a_dash() -> None:
+    note = copy.deepcopy(a_search())
+    note["steps"][0].update(drop=None, agreement=None, sqnr_db=None, size_bytes=0)
+    note["sensitivity"] = [{"name": "a", "kind": "ADD", "sqnr_db": None}]
+    found = search_of(tflite=note)
+    assert cells(found.searches[0].steps)[0][1:5] == ["—"] * 4
+    assert found.searches[0].sensitivity is None
+    assert not re.search(r"\b([nN]a[nN]|inf)\b", str(found))
 
 
-def test_hostile_layer_names_are_escaped(tmp_path: Path) -> None:
+def test_hostile_layer_names_are_escaped() -> None:
     bad = "<script>alert(1)</script>\"'"
-    calibration = {**a_calibration(), "method": bad, "tensors": [{**a_tensor(bad, -1.0, 1.0), "kind": bad}]}
-    search = a_search()
-    search["steps"][1].update(what=bad, why=bad, exceptions={bad: bad})
-    search["sensitivity"] = [{"name": bad, "kind": bad, "sqnr_db": 3.0}]
-    results = some_results(calibration=calibration, search={bad: {**search, "budget": bad}})
-    page = page_of(results, tmp_path)
+    ranges = {**a_calibration(), "method": bad, "tensors": [{**a_tensor(bad, -1.0, 1.0), "kind": bad}]}
+    note = a_search()
+    note["steps"][1].update(what=bad, why=bad, exceptions={bad: bad})
+    note["sensitivity"] = [{"name": bad, "kind": bad, "sqnr_db": 3.0}]
+    results = some_results(calibration=ranges, search={bad: {**note, "budget": bad}})
+    page = Page(render(view_of(results, NAMES)))
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.text.count("<script>") >= 6
-
-
-# --- many files -----------------------------------------------------------------------------------------------------
-
-
-def test_twelve_files_are_grouped_by_format(tmp_path: Path) -> None:
-    page = page_of(in_three_formats(), tmp_path)
-    firsts = [row[0].split()[0] for row in page.tables[0][1:]]
-    groups = [i for i, name in enumerate(firsts) if name in ("TFLite", "ONNX", "OpenVINO")]
-    assert groups == [0, 5, 10]
-    for start, suffix in zip(groups, (".tflite", ".onnx", ".xml"), strict=True):
-        assert all(name.endswith(suffix) for name in firsts[start + 1 : start + 5])
-    assert not [a for tag, a in page_of(some_results(), tmp_path).tags if tag == "tr" and a.get("class") == "group"]
-
-
-def test_of_eleven_reasons_five_are_open_and_the_rest_folded(tmp_path: Path) -> None:
-    page = page_of(in_three_formats(), tmp_path)
-    open_, folded = page.text.split("Why not the others", 1)[1].split("6 more files", 1)
-    assert "efficientnet-lite0_int8.xml It is" in open_, "the fastest, which loses too much, is the first to ask about"
-    assert len(re.findall(r"efficientnet-lite0_\S+ It", open_)) == 5
-    assert len(re.findall(r"efficientnet-lite0_\S+ It", folded.split("Accuracy, latency")[0])) == 6
-
-
-def test_on_a_phone_many_files_are_numbered_and_named_in_a_key(tmp_path: Path) -> None:
-    source = write_report(in_three_formats(), tmp_path, NAMES).read_text(encoding="utf-8")
-    wide, narrow = (re.search(rf'<svg class="{kind}".*?</svg>', source) for kind in ("wide", "narrow"))
-    assert wide is not None
-    assert narrow is not None
-    labels = re.findall(r'class="label \w+"[^>]*>([^<]*)<', narrow[0])
-    assert sorted(labels[:12], key=int) == [str(i) for i in range(1, 13)]
-    assert labels[12] == "1  int8 openvino"
-    assert "int8 onnx" in wide[0]

@@ -3,94 +3,91 @@
 import itertools
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgenet.records import TrainingRecord
-from edgenet.report import write_report
+from edgenet.report import overview, training, write_report
+from edgenet.report.formatting import MISSING, NBSP
+from edgenet.report.overview import render, view_of
+from edgenet.report.pieces import Chip, Line
 from edgenet.report.plots import curves
-from edgenet.report.training import verdict
-from edgenet.results import Results
+from edgenet.report.training import TrainingSection, verdict
+from edgenet.report.view import View
 from edgenet.results_json import read
 from helpers.browser import layout, needs_chromium
 from helpers.hand_built import some_results
+from helpers.hand_built_runs import a_training, measured
+from helpers.html_page import Page
 
 
-def measured(agreement: float, sqnr_db: float = 25.0) -> dict[str, Any]:
-    return {"agreement": agreement, "agreement_ci95": [agreement - 0.01, agreement + 0.005], "top1": 0.87,
-            "sqnr_db": sqnr_db, "n_images": 100}  # fmt: skip
+def view(told: dict[str, Any]) -> View:
+    return view_of(some_results(training=json.loads(json.dumps(told))))
 
 
-def a_training(kept: str = "qat", agreement: float = 0.99, **changes: Any) -> dict[str, Any]:
-    curve = [{"epoch": 0, "held_back_loss": 0.02, "held_back_agreement": 0.97}]
-    curve += [
-        {"epoch": e, "held_back_loss": 0.02 - e / 500, "held_back_agreement": 0.97 + e / 200, "loss": 0.05 / e,
-         "learning_rate": 0.001, "images_per_s": 14.2}
-        for e in range(1, 6)
-    ]  # fmt: skip
-    file = {
-        "format": "tflite",
-        "kept": kept,
-        "why": "it was nearer",
-        "before": measured(0.98),
-        "after": measured(agreement),
-    }
-    told = {
-        "kind": "qat", "curve": curve, "best_epoch": 4, "stopped_early": False, "seconds": 372.4, "images_per_s": 14.2,
-        "before": file["before"], "after": file["after"], "kept": kept, "why": "it was nearer", "files": [file],
-        "simulated_like_file": {"before": 1.0, "after": 0.996}, "settings": {"epochs": 5}, "weight_bits": 8,
-        "pictures": {"calibration": 100, "train": 255, "held_back": 45, "evaluation": 100},
-    }  # fmt: skip
-    return {**told, **changes}
+def shown(told: dict[str, Any]) -> TrainingSection:
+    section = training.training(view(told))
+    assert section is not None
+    return section
 
 
-def page_of(told: dict[str, Any], folder: Path, results: Results | None = None) -> str:
-    results = results or some_results()
-    results.context = replace(results.context, training=read(TrainingRecord, json.loads(json.dumps(told))))
-    write_report(results, folder)
-    return (folder / "report.html").read_text(encoding="utf-8")
+def lines(told: dict[str, Any]) -> list[Line]:
+    """The lines of the table of scores, of every format."""
+    scores = shown(told).scores
+    assert scores is not None
+    return [line for group in scores.groups.values() for line in group]
 
 
-def section_of(page: str) -> str:
-    found = re.search(r'<section id="training".*?</section>', page, re.DOTALL)
-    assert found
-    return found[0]
-
-
-def test_the_page_opens_with_what_training_brought(tmp_path: Path) -> None:
-    page = page_of(a_training(), tmp_path)
-    heading = re.search(r"<h1>(.*?)</h1>", page)
-    assert heading
-    assert heading[1].replace("\u00a0", " ") == (
+def test_the_page_opens_with_what_training_brought() -> None:
+    v = view(a_training())
+    assert training.headline(v).replace(NBSP, " ") == (
         "Training brought the int8 file from 98.0 % to 99.0 % agreement with float"
     )
-    assert "Returned is the trained file, as after epoch 4 of 5: it was nearer." in page
+    opening = training.opening(v)
+    assert opening is not None
+    assert opening.verdict == "Returned is the trained file, as after epoch 4 of 5: it was nearer."
+    assert overview.answer(v).headline == training.headline(v)
+    assert overview.answer(v).tiles == opening.tiles
+    assert overview.answer(v).why_not is None
+    tiles = [(x.title, x.value.replace(NBSP, " "), x.of, x.sentence.replace(NBSP, " ")) for x in opening.tiles]
+    assert tiles == [
+        ("Agreement with float32", "98.4 %", "of 500 pictures", "Post-training int8 had 98.0 %."),
+        ("Size", "5.3 MB", f"of 18.6{NBSP}MB", "8-bit weights."),
+        ("Training", "6 min 12 s", "", "5 epochs, 14.2 pictures a second."),
+    ]
 
 
-def test_the_section_says_time_speed_and_who_learned_decided_and_measured(tmp_path: Path) -> None:
-    text = section_of(page_of(a_training(), tmp_path)).replace("\u00a0", " ")
-    assert "from 355 pictures in 5 epochs: 6 min 12 s at 14.2 pictures a second" in text
-    assert "45 other pictures decided which epoch was the best; 100 others measured." in text
+def test_the_section_says_time_speed_and_who_learned_decided_and_measured() -> None:
+    lead = shown(a_training()).lead.replace(NBSP, " ")
+    assert "from 355 pictures in 5 epochs: 6 min 12 s at 14.2 pictures a second" in lead
+    assert "45 other pictures decided which epoch was the best; 100 others measured." in lead
 
 
-def test_the_ablation_has_both_files_their_difference_and_marks_the_one_returned(tmp_path: Path) -> None:
-    text = section_of(page_of(a_training("ptq", 0.975), tmp_path)).replace("\u00a0", " ")
-    rows = re.findall(r'<tr role="row"( class=chosen)?>(.*?)</tr>', text, re.DOTALL)
-    chosen = [bool(mark) for mark, cells in rows if "Post-training INT8" in cells or "After training" in cells]
-    assert chosen == [True, False]
-    assert "−0.5" in text
-    assert text.count(">returned<") == 1
+def test_the_ablation_has_both_files_their_difference_and_marks_the_one_returned() -> None:
+    before, after = lines(a_training("ptq", 0.975))
+    assert [x.cells[0].text for x in (before, after)] == ["Post-training INT8", "After training"]
+    assert (before.chosen, after.chosen) == (True, False)
+    assert before.cells[0].chip == Chip("returned", "good")
+    assert after.cells[0].chip is None
+    assert [c.text.replace(NBSP, " ") for c in after.cells[1:]] == ["97.5 %", "−0.5", "87.0 %", "25.0 dB", "100"]
+    assert after.cells[1].small == "96.5 to 98.0"
+    assert before.cells[2].text == MISSING
 
 
-def test_where_no_epoch_was_better_the_page_says_that_training_brought_nothing(tmp_path: Path) -> None:
+def test_the_page_says_how_like_the_file_the_trained_simulation_is() -> None:
+    assert "on 100.0 % of the held-back pictures before training, on 99.6 % after" in (
+        shown(a_training()).note.replace(NBSP, " ")
+    )
+    assert shown(a_training(simulated_like_file=None)).note == ""
+
+
+def test_where_no_epoch_was_better_the_page_says_that_training_brought_nothing() -> None:
     told = a_training("ptq", best_epoch=0)
     told["files"][0]["after"] = None
-    page = page_of(told, tmp_path)
-    assert "<h1>Training brought nothing more: the post-training int8 file is returned</h1>" in page
-    assert "After training" not in section_of(page)
+    assert training.headline(view(told)) == ("Training brought nothing more: the post-training int8 file is returned")
+    assert [x.cells[0].text for x in lines(told)] == ["Post-training INT8"]
 
 
 def test_files_that_were_chosen_apart_are_named_apart() -> None:
@@ -101,7 +98,7 @@ def test_files_that_were_chosen_apart_are_named_apart() -> None:
     )
 
 
-def test_a_finetuning_shows_head_and_all_layers(tmp_path: Path) -> None:
+def test_a_finetuning_shows_head_and_all_layers() -> None:
     told = a_training(
         kind="finetune",
         before={"held_back_accuracy_of_the_new_head": 0.91},
@@ -109,27 +106,35 @@ def test_a_finetuning_shows_head_and_all_layers(tmp_path: Path) -> None:
         curve=[{"epoch": e, "held_back_loss": 1 / (e + 1), "held_back_accuracy": 0.9 + e / 50} for e in range(4)],
         best_epoch=3,
     )
-    page = page_of(told, tmp_path).replace("\u00a0", " ")
-    assert "The finetuned network is right on 99.2 % of the pictures" in page
-    text = section_of(page)
-    assert "91.0 %" in text
-    assert "96.0 %" in text
-    assert "ablation" not in text
+    assert training.headline(view(told)).replace(NBSP, " ") == (
+        "The finetuned network is right on 99.2 % of the pictures"
+    )
+    head, layers = lines(told)
+    assert [c.text.replace(NBSP, " ") for c in head.cells] == ["New head, all else as it was", "91.0 %"]
+    assert [c.text.replace(NBSP, " ") for c in layers.cells] == ["All layers", "96.0 %"]
+    assert (head.chosen, layers.chosen) == (False, True)
+    scores = shown(told).scores
+    assert scores is not None
+    assert "ablation" not in scores.caption
 
 
 @pytest.mark.parametrize(
     "told", [{}, {"curve": []}, {"curve": [{}]}, {"curve": [{"epoch": 0}, {"held_back_loss": None}]}]
 )
-def test_a_context_with_holes_still_gives_a_page(told: dict[str, Any], tmp_path: Path) -> None:
-    page = page_of({"kind": "qat", **told}, tmp_path)
+def test_a_context_with_holes_still_gives_a_page(told: dict[str, Any]) -> None:
+    v = view({"kind": "qat", **told})
+    page = render(v)
     assert "</html>" in page
-    assert "nan" not in section_of(page) if told.get("curve") else 'id="training"' not in page
+    assert ('id="training"' in page) == bool(told.get("curve"))
+    assert not re.search(r"\b([nN]a[nN]|inf)\b", Page(page).text)
 
 
-def test_a_loss_that_was_no_number_is_left_out_of_the_curve(tmp_path: Path) -> None:
+def test_a_loss_that_was_no_number_is_left_out_of_the_curve() -> None:
     told = a_training()
     told["curve"][2]["held_back_loss"] = 3.4e38
-    svg = re.findall(r"<svg.*?</svg>", section_of(page_of(told, tmp_path)), re.DOTALL)[0]
+    curve = shown(told).curve
+    assert curve is not None
+    svg = re.findall(r"<svg.*?</svg>", curve.drawing, re.DOTALL)[0]
     held_back = re.search(r'<g class="curve chosen"><title>held back</title><path d="(.*?)"', svg)
     assert held_back
     assert len(held_back[1].split("L")) == 5
@@ -165,7 +170,7 @@ def test_a_percentage_has_no_tick_above_a_hundred() -> None:
 def test_the_page_does_not_scroll_sideways_and_shows_the_curve_of_its_width(
     width_px: int, plots_shown: tuple[int, int], tmp_path: Path
 ) -> None:
-    page_of(a_training(why="w" * 200), tmp_path)
+    write_report(some_results(training=a_training(why="w" * 200)), tmp_path)
     found = layout(tmp_path / "report.html", width_px)
     assert found.scroll_width_px <= found.width_px == width_px
     assert (found.wide_plots, found.narrow_plots) == plots_shown

@@ -13,7 +13,7 @@ import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.junit.runner.RunWith
 
-/** {{CASES}} photographs with what {{MODEL}} was given and what it answered where it was evaluated. */
+/** {{ n_cases }} photographs with what {{ asset }} was given and what it answered where it was evaluated. */
 @RunWith(AndroidJUnit4::class)
 class GoldenTest {
     private val context = InstrumentationRegistry.getInstrumentation().targetContext
@@ -38,7 +38,10 @@ class GoldenTest {
             compare(case, classifier.run(input))
         }
     }
-{{MEDIAPIPE_TEST}}
+{% if with_mediapipe %}
+{% include "MediaPipeTest.kt" %}
+{% endif %}
+
     private fun compare(case: JSONObject, scores: FloatArray) {
         val expected = ByteBuffer.wrap(read(case.getString("output"))).order(ByteOrder.LITTLE_ENDIAN)
         var largest = 0f
@@ -56,7 +59,7 @@ class GoldenTest {
 
     private fun forEachCase(check: (JSONObject) -> Unit) {
         val cases = golden.getJSONArray("cases")
-        assertEquals({{CASES}}, cases.length())
+        assertEquals({{ n_cases }}, cases.length())
         for (i in 0 until cases.length()) {
             check(cases.getJSONObject(i))
         }

@@ -9,13 +9,13 @@ import java.nio.ByteOrder
 import java.nio.channels.FileChannel
 import org.tensorflow.lite.Interpreter
 
-/** {{MODEL}} by LiteRT's Interpreter, on the CPU. Not for several threads at once. */
+/** {{ asset }} by LiteRT's Interpreter, on the CPU. Not for several threads at once. */
 class LiteRtClassifier(context: Context, threads: Int = 2) : Closeable {
     /** The name of each class, in the order of the probabilities. */
     val labels: List<String> = context.assets.open(LABELS).bufferedReader().use { it.readLines() }
 
     private val interpreter = Interpreter(mapped(context), Interpreter.Options().setNumThreads(threads))
-    private val output = ByteBuffer.allocateDirect(CLASSES * {{OUTPUT_BYTES}}).order(ByteOrder.nativeOrder())
+    private val output = ByteBuffer.allocateDirect(CLASSES * {{ output_bytes }}).order(ByteOrder.nativeOrder())
 
     /** The score of each class for an upright picture of any size. */
     fun classify(picture: Bitmap): FloatArray = run(Preprocessing.input(Preprocessing.pixels(picture)))
@@ -25,15 +25,21 @@ class LiteRtClassifier(context: Context, threads: Int = 2) : Closeable {
         output.rewind()
         interpreter.run(input, output)
         output.rewind()
-        return FloatArray(CLASSES) { {{READ}} }
+        {% if output_dtype == "float32" %}
+        return FloatArray(CLASSES) { output.getFloat() }
+        {% elif output_dtype == "uint8" %}
+        return FloatArray(CLASSES) { ((output.get().toInt() and 0xFF) - {{ output_zero_point }}) * {{ output_scale }} }
+        {% else %}
+        return FloatArray(CLASSES) { (output.get().toInt() - {{ output_zero_point }}) * {{ output_scale }} }
+        {% endif %}
     }
 
     override fun close() = interpreter.close()
 
     companion object {
-        const val MODEL = "{{ASSET}}"
+        const val MODEL = "{{ asset }}"
         const val LABELS = "labels.txt"
-        const val CLASSES = {{CLASSES}}
+        const val CLASSES = {{ n_classes }}
 
         // A mapped file stays in the page cache and is not copied; noCompress in build.gradle.kts makes it possible.
         private fun mapped(context: Context): ByteBuffer = context.assets.openFd(MODEL).use { fd ->

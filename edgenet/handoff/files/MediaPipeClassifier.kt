@@ -9,7 +9,7 @@ import com.google.mediapipe.tasks.vision.core.RunningMode
 import com.google.mediapipe.tasks.vision.imageclassifier.ImageClassifier
 import java.io.Closeable
 
-/** {{MODEL}} by MediaPipe Tasks, which reads normalization and labels from the file. */
+/** {{ asset }} by MediaPipe Tasks, which reads normalization and labels from the file. */
 class MediaPipeClassifier(context: Context, maxResults: Int = 5) : Closeable {
     private val classifier = ImageClassifier.createFromOptions(
         context,
@@ -33,6 +33,6 @@ class MediaPipeClassifier(context: Context, maxResults: Int = 5) : Closeable {
     override fun close() = classifier.close()
 
     companion object {
-        const val MODEL = "{{ASSET}}"
+        const val MODEL = "{{ asset }}"
     }
 }

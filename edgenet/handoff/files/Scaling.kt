@@ -35,7 +35,7 @@
     private fun taps(side: Int): Taps {
         val scale = side.toDouble() / SIZE_PX
         val stretch = maxOf(scale, 1.0) // when it shrinks a picture, the kernel grows with it
-        val reach = {{SUPPORT}} * stretch
+        val reach = {{ {"bilinear": "1.0", "bicubic": "2.0", "lanczos": "3.0"}[interpolation] }} * stretch
         val first = IntArray(SIZE_PX)
         val weights = Array(SIZE_PX) { i ->
             val centre = (i + 0.5) * scale
@@ -54,5 +54,18 @@
 
     private fun kernel(at: Double): Double {
         val x = Math.abs(at)
-        {{KERNEL}}
+        {% if interpolation == "bilinear" %}
+        return if (x < 1.0) 1.0 - x else 0.0
+        {% elif interpolation == "bicubic" %}
+        return when {
+            x < 1.0 -> (1.5 * x - 2.5) * x * x + 1.0
+            x < 2.0 -> (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5
+            else -> 0.0
+        }
+        {% else %}
+        if (x == 0.0) return 1.0
+        val a = x * Math.PI
+        val b = x / 3.0 * Math.PI
+        return if (x < 3.0) Math.sin(a) / a * (Math.sin(b) / b) else 0.0
+        {% endif %}
     }

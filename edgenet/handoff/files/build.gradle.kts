@@ -6,9 +6,9 @@ plugins {
 
 android {
     namespace = "edgenet.classifier"
-    compileSdk = {{COMPILE_SDK}}
+    compileSdk = {{ compile_sdk }}
     defaultConfig {
-        minSdk = {{MIN_SDK}}
+        minSdk = {{ min_sdk }}
         testInstrumentationRunner = "androidx.test.runner.AndroidJUnitRunner"
     }
     androidResources {
@@ -17,5 +17,7 @@ android {
 }
 
 dependencies {
-{{DEPENDENCIES}}
+{% for d in dependencies %}
+    {{ d.configuration }}("{{ d.package }}:{{ d.version }}")
+{% endfor %}
 }

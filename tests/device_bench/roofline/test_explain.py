@@ -26,7 +26,7 @@ from edgenet.export import Network, export_graph
 from edgenet.export.inspect import multiply_adds
 from edgenet.jobs import explain
 from edgenet.report import operator_table
-from edgenet.report.roofline import roofline
+from edgenet.report.plots.roofline import roofline
 from edgenet.results import Calibration, Explanation, Failure, Layer, Results
 from helpers import tiny
 from helpers.command_line import Edgenet

@@ -1,0 +1,71 @@
+"""What the sections of the page draw from: the results, the rows of the table, and the file that is recommended."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgenet.records import Context
+from edgenet.report.formatting import MISSING
+from edgenet.report.pieces import Fact, facts
+from edgenet.report.recommendation import Recommendation, Row
+from edgenet.results import Results
+
+
+@dataclass(frozen=True)
+class View:
+    """What the sections draw from."""
+
+    results: Results
+    rows: list[Row]
+    answer: Recommendation
+    class_names: Sequence[str]
+
+    @property
+    def chosen(self) -> Row | None:
+        """The file that the page is about: the one to ship or, with random weights, the one that leads."""
+        return next((r for r in self.rows if r.artifact.id == self.answer.leader), None)
+
+    @property
+    def baseline(self) -> Row | None:
+        model = (self.chosen or self.rows[0]).artifact.model if self.rows else None
+        return next((r for r in self.rows if r.is_baseline and r.artifact.model == model), None)
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether accuracy means nothing."""
+        return any(r.artifact.weights == "random" for r in self.rows)
+
+    def kind(self, r: Row) -> str:
+        return "chosen" if r is self.chosen else "baseline" if r.is_baseline else "other"
+
+    def label(self, r: Row) -> str:
+        """Return the shortest name that tells `r` from the other rows."""
+        for parts in (("precision",), ("precision", "format")):
+            names = [" ".join(getattr(x.artifact, p) for p in parts) for x in self.rows]
+            name = " ".join(getattr(r.artifact, p) for p in parts)
+            if names.count(name) == 1:
+                return name
+        return r.name
+
+    def class_name(self, index: int | None) -> str:
+        if index is None:
+            return MISSING
+        return self.class_names[index] if 0 <= index < len(self.class_names) else f"class {index}"
+
+    def device(self, device: str, threads: int) -> str:
+        """Return where something was measured."""
+        cpu = self.results.context.cpu_model
+        name = f"this computer ({cpu})" if device == "local" and cpu else device
+        return f"{name}, {threads} thread{'s' * (threads != 1)}"
+
+
+def made_with(c: Context) -> tuple[Fact, ...]:
+    """Return when, where and with what the results came about."""
+    versions = {"edgenet": c.edgenet_version, **c.versions}
+    return facts(
+        ("Command", c.command),
+        ("Created", c.created),
+        ("Host", c.host),
+        ("CPU", ", ".join(s for s in (c.cpu_model, f"{c.cores} cores" if c.cores else "") if s)),
+        ("Instruction sets", " ".join(c.isa)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
+    )
