@@ -38,6 +38,15 @@ _OPENINGS = {
     "a benchmark_model for": "other-abi",
     "no operator runs on": "nothing-accelerated",
 }
+# Code -> where its number stands in the sentence; of those that a page merges over files.
+_VALUES = {
+    "noisy": r"over (\d+)%",
+    "disturbed": r"(\d+)% of the runs",
+    "drift": r"(\d+)% (?:slower|faster)",
+    "not-settled": r"after ([\d.]+) s",
+    "few-runs": r"only (\d+) of",
+}
+_FRACTIONS = ("noisy", "disturbed", "drift")  # per cent in the sentence, a fraction as a value
 _DEVICE = re.compile(r"local|edgetpu|micro|(adb|ssh|qemu|ethos-u|qnn|rknn):.+")
 
 
@@ -60,7 +69,9 @@ def _with_warnings(row: Any) -> Any:
 
 def _warning(text: str) -> dict[str, Any]:
     code = next((code for opening, code in _OPENINGS.items() if text.startswith(opening)), "note")
-    return {"code": code, "text": text, "value": None}
+    found = re.search(_VALUES[code], text) if code in _VALUES else None
+    value = float(found[1]) / (100 if code in _FRACTIONS else 1) if found else None
+    return {"code": code, "text": text, "value": -value if value and "faster" in text else value}
 
 
 def _failure(row: Any) -> Any:

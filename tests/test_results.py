@@ -271,3 +271,21 @@ def test_every_code_that_is_given_is_in_the_list_and_in_the_documentation() -> N
     assert given == set(WARNINGS) - {"note"}
     text = (ROOT / "docs/results.md").read_text()
     assert [code for code in WARNINGS if f"`{code}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "value"),
+    [
+        ("noisy: the middle half of the runs spreads over 40% of the median", "noisy", 0.4),
+        ("disturbed: 25% of the runs are set aside: the core was shared beside them", "disturbed", 0.25),
+        ("drift: 6% faster from the first round to the last", "drift", -0.06),
+        ("drift: 6% slower from the first round to the last", "drift", 0.06),
+        ("not settled after 2.5 s of warm-up", "not-settled", 2.5),
+        ("only 12 of 50 runs were made", "few-runs", 12),
+        ("hardly ever undisturbed: the least disturbed runs count", "rarely-undisturbed", None),
+        ("something that no version ever wrote", "note", None),
+    ],
+)
+def test_a_warning_of_schema_1_keeps_its_number(text: str, code: str, value: float | None) -> None:
+    row = upgraded({"measurements": [{"warnings": [text]}]})["measurements"][0]["warnings"][0]
+    assert row == {"code": code, "text": text, "value": pytest.approx(value)}
