@@ -205,6 +205,8 @@ def _serve(address: str) -> list[str] | None:
             with contextlib.suppress(BrokenPipeError):
                 client.sendall(pid.to_bytes(4, "big"))
         if 0 in ready and not os.read(0, 1):
+            for end in (listener, *running.values()):
+                end.close()
             return None
 
 

@@ -18,8 +18,9 @@ from edgenet.cli_training_options import qat_job
 from edgenet.results import Artifact, Results
 from helpers import tiny
 from helpers.command_line import Edgenet
+from helpers.trainings import needs_training
 
-pytest.importorskip("tensorflow_model_optimization")
+pytestmark = needs_training
 
 QUICK = ("--calibration-images", 20, "--epochs", 3, "--batch", 8, "--learning-rate", 0.02, "--ema", 0.5)
 ENV = {k: v for k, v in os.environ.items() if k not in ("TF_CONFIG", "TPU_NAME")}
