@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from edgenet.device_bench import Plan
 from edgenet.export.graph import Graph, Op, Tensor
 from edgenet.export.importers.find import find_source
 from edgenet.export.network import Network, Source, classes_of
@@ -23,6 +24,7 @@ from edgenet.images import Preprocessing, normalise
 PX, CLASSES = 20, 5
 COLOURS = ((200, 60, 60), (60, 190, 60), (60, 60, 200), (200, 200, 70), (120, 120, 120))  # of class 0 to 4
 PREPROCESSING = Preprocessing(PX, (127.0,) * 3, (128.0,) * 3)
+SHORT = Plan(min_runs=10, min_time_s=0.02, rounds=2, max_rounds=2, max_time_s=5.0, warmup_s=0.02)  # of timing
 RELU6 = 3  # the schema's ActivationFunctionType
 STRIDES = {"padding": 0, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
 
@@ -156,8 +158,7 @@ def main() -> None:
     pipeline.find_source = qat.find_source = source  # type: ignore[assignment]
     quick = functools.partial(device_bench.bench, min_runs=10, min_time_s=0.02, rounds=2, max_time_s=5.0)
     device_bench.bench = quick  # type: ignore[assignment]
-    plan = device_bench.Plan(min_runs=10, min_time_s=0.02, rounds=2, max_rounds=4, max_time_s=5.0)
-    bench.RUN_PLAN = bench.BENCH_PLAN = plan
+    bench.RUN_PLAN = bench.BENCH_PLAN = SHORT
     if where := os.environ.get("TINY_KILL"):
         _install_kill(where)
     sys.argv[0] = "edgenet"
