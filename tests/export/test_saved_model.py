@@ -12,6 +12,13 @@ from edgenet.device_bench.worker import Worker
 from edgenet.errors import InputError
 from edgenet.export import Network
 from edgenet.export.saved_model import to_saved_model
+from helpers import fork_server
+
+
+@pytest.fixture(autouse=True)
+def _forked_with_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in fork_server.WITH_TENSORFLOW.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ A server that has imported edgenet, NumPy and LiteRT forks a process for each co
 process like any other, with its own arguments, environment, folder, streams, signals and exit status; only the imports
 are done. The server has one thread, which is what makes a fork safe: it never loads onnxruntime or OpenVINO.
 
-`install` puts it behind `subprocess.Popen`, here and in the processes that it forks. Any other command, such as
-`python -c` or `python -m edgenet`, starts as ever; so does all in a `with fresh_interpreters()` block.
+`running` puts it behind `subprocess.Popen`, here and in the processes that it forks. Any other command, such as
+`python -c` or `python -m edgenet`, starts as ever; so does all in a `with fresh_interpreters()` block. A test whose
+processes load TensorFlow gives them WITH_TENSORFLOW in their environment, and a second server, started then, forks
+them with that imported too.
 """
 
 import array
@@ -25,9 +27,12 @@ from typing import Any
 
 HELPERS = Path(__file__).parent
 _HEAD_BYTES = 4
-SERVERS: list = []
 _ORDINARY = subprocess.Popen
-_address = ""  # the server's socket; empty: nothing is forked
+WITH_TENSORFLOW = {"FORKED_WITH": "tensorflow"}
+SERVERS: list = []
+_addresses: dict[str, str] = {}  # the servers' sockets by what they have imported: "", "tensorflow"; none: no forks
+_set_by_imports: dict[str, str] = {}  # environment variables, in a server
+_start_with_tensorflow: Callable[[], str] | None = None
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
@@ -38,19 +43,20 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     def _execute_child(self, args: Any, executable: Any, preexec_fn: Any, close_fds: Any, *rest: Any) -> None:
         pass_fds, cwd, env, _, _, shell, read0, write0, read1, write1, read2, write2, *others = rest
         forkable = not (shell or executable or preexec_fn or pass_fds) and _target(args) is not None
-        if not _address or not forkable:
+        if not _addresses or not forkable:
             super()._execute_child(args, executable, preexec_fn, close_fds, *rest)  # type: ignore[misc]
             return
+        variables = dict(os.environ if env is None else env)
         request = {
             "args": [os.fsdecode(a) for a in args],
             "cwd": os.fsdecode(cwd or os.getcwd()),
-            "env": dict(os.environ if env is None else env),
+            "env": variables,
             "session": others[5] if len(others) > 5 else False,
         }
         streams = [own if fd == -1 else fd for own, fd in enumerate((read0, write1, write2))]
         self._answers = socket.socket(socket.AF_UNIX)
         try:
-            self._answers.connect(_address)
+            self._answers.connect(_address(variables.get("FORKED_WITH", "")))
             message = json.dumps(request).encode()
             _send(self._answers, message, streams)
             self.pid = int.from_bytes(_read(self._answers, 4), "big")
@@ -80,51 +86,66 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
 
 
 @contextlib.contextmanager
-def running(environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+def running(environment: dict[str, str]) -> Iterator[None]:
     """Run a server, started with `environment`, and have `subprocess.Popen` of this process use it."""
-    with tempfile.TemporaryDirectory(prefix="forks") as folder:
-        address = f"{folder}/socket"
-        command = [sys.executable, __file__, address]
-        server = _ORDINARY(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-        assert server.stdin is not None
-        assert server.stdout is not None
-        SERVERS.append(server)
-        assert server.stdout.read(1) == b"+", "the server of forks does not start"
-        _install(address)
-        try:
-            yield server
-        finally:
-            _install("")
-            server.stdin.close()
-            server.wait()
-            server.stdout.close()
+    global _start_with_tensorflow
+    with tempfile.TemporaryDirectory(prefix="forks") as folder, contextlib.ExitStack() as stack:
+        base = stack.enter_context(_server(environment, f"{folder}/plain"))
+        _install({"": base})
+        stack.callback(_install, {})
+
+        def start() -> str:
+            added = {**environment, **WITH_TENSORFLOW}
+            _addresses["tensorflow"] = stack.enter_context(_server(added, f"{folder}/tensorflow", base))
+            return _addresses["tensorflow"]
+
+        _start_with_tensorflow = start
+        yield
+
+
+@contextlib.contextmanager
+def _server(environment: dict[str, str], *addresses: str) -> Iterator[str]:
+    command = [sys.executable, __file__, *addresses]
+    server = _ORDINARY(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    assert server.stdin is not None
+    assert server.stdout is not None
+    assert server.stdout.read(1) == b"+", "the server of forks does not start"
+    SERVERS.append(server)
+    yield addresses[0]
+    server.stdin.close()
+    server.wait()
+    server.stdout.close()
 
 
 @contextlib.contextmanager
 def fresh_interpreters() -> Iterator[None]:
     """Fork nothing in this block: every process starts as a user starts it."""
-    address = _address
-    _install("")
+    addresses = _addresses
+    _install({})
     try:
         yield
     finally:
-        _install(address)
+        _install(addresses)
 
 
-def _install(address: str) -> None:
-    global _address
-    _address = address
-    subprocess.Popen = Popen if address else _ORDINARY  # type: ignore[misc]
+def _install(addresses: dict[str, str]) -> None:
+    global _addresses
+    _addresses = addresses
+    subprocess.Popen = Popen if addresses else _ORDINARY  # type: ignore[misc]
 
 
-def _target(args: Any) -> Callable[[], None] | str | None:
-    """Return the name of the program of COMMANDS that `args` starts, None where that is another."""
+def _address(imported: str) -> str:
+    if imported == "tensorflow" and imported not in _addresses and _start_with_tensorflow is not None:
+        return _start_with_tensorflow()
+    return _addresses.get(imported, _addresses[""])
+
+
+def _target(args: Any) -> Callable[[], None] | None:
+    """Return the program of COMMANDS that `args` starts, None where that is another."""
     if isinstance(args, (str, bytes, os.PathLike)) or len(args) < 2 or args[0] != sys.executable:
         return None
     name = str(args[1])
-    if name.endswith("/device_bench/runner.py") and str(args[-1]).endswith("/tensorflow_runtime.py"):
-        return None
-    return next((name for end in COMMANDS if name.endswith(end)), None)
+    return next((program for end, program in COMMANDS.items() if name.endswith(end)), None)
 
 
 def _send(to: socket.socket, message: bytes, fds: list[int]) -> None:
@@ -230,7 +251,7 @@ def _become(request: dict[str, Any], fds: list[int]) -> list[str]:
         os.close(fd)
     os.chdir(request["cwd"])
     os.environ.clear()
-    os.environ.update(request["env"])
+    os.environ.update({**_set_by_imports, **request["env"]})
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", buffering=1 if os.isatty(1) else -1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
@@ -240,12 +261,18 @@ def _become(request: dict[str, Any], fds: list[int]) -> list[str]:
 
 def main() -> None:
     sys.path[0] = str(HELPERS.parent)
-    from helpers import fork_server as ours
+    from helpers import fork_server as ours  # not __main__: one module holds the addresses
 
-    ours._main(sys.argv[1])
+    ours._main(*sys.argv[1:])
 
 
-def _main(address: str) -> None:
+def _main(address: str, base: str = "") -> None:
+    before = dict(os.environ)
+    if os.environ.get("FORKED_WITH") == "tensorflow":
+        from edgenet.frameworks import keras
+
+        keras()  # first: after LiteRT it would print what it was told not to
+    _set_by_imports.update({k: v for k, v in os.environ.items() if before.get(k) != v})
     import ai_edge_litert.interpreter  # noqa: F401  (so that no fork has to)
 
     from edgenet.device_bench import runner
@@ -260,8 +287,10 @@ def _main(address: str) -> None:
     if args is None:
         return
     sys.argv[:] = args
-    _install(address)
-    next(program for end, program in COMMANDS.items() if args[0].endswith(end))()
+    _install({"": base or address})
+    program = _target([sys.executable, *args])
+    assert program is not None
+    program()
 
 
 if __name__ == "__main__":

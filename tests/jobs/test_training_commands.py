@@ -16,7 +16,7 @@ import pytest
 from edgenet.calibration.training.loop import CHECKPOINT
 from edgenet.cli_training_options import qat_job
 from edgenet.results import Artifact, Results
-from helpers import tiny
+from helpers import fork_server, tiny
 from helpers.command_line import Edgenet
 from helpers.trainings import needs_training
 
@@ -128,7 +128,8 @@ def test_hardware_that_is_not_there_is_told_before_any_training(
 ) -> None:
     command = [sys.executable, tiny.__file__, "qat", "tiny", "--images", photos, *QUICK, "--strategy", strategy,
                "--out", tmp_path / "OUT"]  # fmt: skip
-    done = subprocess.run(list(map(str, command)), env=ENV, capture_output=True, text=True, timeout=120)
+    env = {**ENV, **fork_server.WITH_TENSORFLOW}
+    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     one_line(done.stderr, says)
     assert not (tmp_path / "OUT").exists()
