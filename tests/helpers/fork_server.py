@@ -29,7 +29,6 @@ HELPERS = Path(__file__).parent
 _HEAD_BYTES = 4
 _ORDINARY = subprocess.Popen
 WITH_TENSORFLOW = {"FORKED_WITH": "tensorflow"}
-SERVERS: list = []
 _addresses: dict[str, str] = {}  # the servers' sockets by what they have imported: "", "tensorflow"; none: no forks
 _set_by_imports: dict[str, str] = {}  # environment variables, in a server
 _start_with_tensorflow: Callable[[], str] | None = None
@@ -110,7 +109,6 @@ def _server(environment: dict[str, str], *addresses: str) -> Iterator[str]:
     assert server.stdin is not None
     assert server.stdout is not None
     assert server.stdout.read(1) == b"+", "the server of forks does not start"
-    SERVERS.append(server)
     yield addresses[0]
     server.stdin.close()
     server.wait()
