@@ -5,6 +5,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
+# The tests start Python often: what it has compiled is kept, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
 # Files of tests side by side: most tests wait for one core, or for a process.
 WORKERS ?= --numprocesses 2 --dist loadfile
 

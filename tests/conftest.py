@@ -1,8 +1,16 @@
 """Fixtures: a tiny network that needs no TensorFlow, its photographs, and a tiny row of the zoo that does."""
 
 import os
+
+# Threads that wait for work by spinning took more of the two cores than the work. Before NumPy is imported:
+os.environ |= dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1"
+)  # fmt: skip
+os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +22,17 @@ from edgenet.export import Network, export_graph
 from edgenet.images import load_pixels, open_images, split
 from edgenet.models import zoo
 from edgenet.results import Calibration, ImageSet
-from helpers import tiny
+from helpers import fork_server, tiny
 from helpers.command_line import Done, Edgenet
+
+STRICT = {"PYTHONWARNINGS": "error::ResourceWarning"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server() -> Iterator[None]:
+    """Start the command line and the runners of models by a fork; see helpers/fork_server.py."""
+    with fork_server.running({**os.environ, **STRICT}):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +86,7 @@ def edgenet() -> Edgenet:
     """Run the command line as a user does, in a process of its own, with the model `tiny`; nothing is a terminal."""
 
     def run(*args: object, kill: str = "", timeout_s: float = 120, **options: Any) -> Done:
-        env = {**os.environ, "TINY_KILL": kill, "PYTHONWARNINGS": "error::ResourceWarning"}
+        env = {**os.environ, "TINY_KILL": kill, **STRICT}
         command = [sys.executable, tiny.__file__, *map(str, args)]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, **options)
 

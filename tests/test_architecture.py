@@ -3,6 +3,7 @@
 import ast
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -55,14 +56,18 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
-TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text())
 
 
 def defined_in(module: str, name: str) -> str:
     """Return the module that `from module import name` reaches, through tables of contents."""
     if f"{module}.{name}" in MODULES:
         return f"{module}.{name}"
-    for node in TREES[module].body:
+    for node in tree(module).body:
         if (
             isinstance(node, ast.ImportFrom)
             and node.module in MODULES
@@ -72,15 +77,16 @@ def defined_in(module: str, name: str) -> str:
     return module
 
 
-def imports(name: str) -> set[str]:
+@cache
+def imports(name: str) -> frozenset[str]:
     """Return the modules of edgenet that one imports, those that it imports late included."""
-    found = set()
-    for node in ast.walk(TREES[name]):
+    found: set[str] = set()
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.ImportFrom) and node.module in MODULES:
             found |= {defined_in(node.module, a.name) for a in node.names}
         elif isinstance(node, ast.Import):
             found |= {a.name for a in node.names if a.name in MODULES}
-    return found - {name}
+    return frozenset(found - {name})
 
 
 def row(name: str) -> int:
@@ -106,14 +112,14 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         pytest.fail(" -> ".join(e.args[1]))
 
 
-def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+def functions(of: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (n for n in ast.walk(of) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_files_and_functions_stay_short(name: str) -> None:
     assert len(MODULES[name].read_text().splitlines()) <= 500
-    assert [f.name for f in functions(TREES[name]) if (f.end_lineno or 0) - f.lineno >= 80] == []
+    assert [f.name for f in functions(tree(name)) if (f.end_lineno or 0) - f.lineno >= 80] == []
 
 
 def test_no_drawer_holds_more_than_twenty_files() -> None:
@@ -132,7 +138,7 @@ def test_nothing_but_the_command_line_prints_or_exits() -> None:
     for name, path in MODULES.items():
         if str(path.relative_to(ROOT)) in PRINTERS:
             continue
-        for node in ast.walk(TREES[name]):
+        for node in ast.walk(tree(name)):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert called not in ("print", "sys.exit", "exit", "os._exit"), f"{path}:{node.lineno}"

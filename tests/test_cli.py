@@ -81,14 +81,12 @@ def test_what_needs_no_framework_loads_none(args: list[str]) -> None:
         assert not loaded & {"numpy", "PIL", "rich", "jinja2"}
 
 
-def test_help_answers_in_a_third_of_a_second() -> None:
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "edgenet", "--help"], check=True, capture_output=True, text=True)
-        assert done.stdout.startswith("Usage: edgenet [OPTIONS]")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.3
+def test_help_answers_at_once_as_it_loads_few_modules() -> None:
+    code = "import atexit, sys\natexit.register(lambda: print('LOADED', len(sys.modules)))\n"
+    code += "from edgenet.cli import main\nmain(['--help'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: edgenet [OPTIONS]")
+    assert int(done.stdout.rsplit("LOADED", 1)[1]) < 150  # NumPy alone has 130; each costs a millisecond
 
 
 # --------------------------------------------------------------------------------------------------------- exit status

@@ -126,7 +126,7 @@ class Training:
             self.average = [tf.Variable(v, trainable=False, name="average") for v in self.trained]
         self.other = [v for v in task.model.weights if all(v is not t for t in self.trained)]
         self.best = [v.numpy() for v in (*self.trained, *self.other)]
-        self._step = tf.function(self._distributed_step)
+        self._step = tf.function(self._distributed_step, autograph=False)
         self.writer: Any = None
 
     # ---------------------------------------------------------------------------------------------------- one step

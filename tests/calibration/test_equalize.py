@@ -123,12 +123,20 @@ def test_the_range_of_a_channel_is_the_cheapest_of_all_cuts() -> None:
     low, high = rows.min(0), rows.max(0)
     found = np.stack(cheapest_ranges(rows, low, high))
 
-    def cost(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.square(rows - rows.clip(a, b)).mean(0) + ((b - a) / 255) ** 2 / 12
+    def below(a: np.ndarray) -> np.ndarray:
+        return np.square(np.minimum(rows - a, 0)).mean(0)
 
-    width = high - low
-    every = [cost(low + i * width, high - j * width) for i, j in product(np.linspace(0, 0.5, 26), repeat=2)]
-    assert (cost(*found) < 1.02 * np.min(every, axis=0)).all()
+    def above(b: np.ndarray) -> np.ndarray:
+        return np.square(np.maximum(rows - b, 0)).mean(0)
+
+    def rounding(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return ((b - a) / 255) ** 2 / 12
+
+    cuts = [i * (high - low) for i in np.linspace(0, 0.5, 26)]
+    lower, upper = [(low + c, below(low + c)) for c in cuts], [(high - c, above(high - c)) for c in cuts]
+    every = [ca + cb + rounding(a, b) for (a, ca), (b, cb) in product(lower, upper)]
+    a, b = found
+    assert (below(a) + above(b) + rounding(a, b) < 1.02 * np.min(every, axis=0)).all()
     np.testing.assert_allclose(found[:, 0], [low[0], high[0]])  # nothing of it is far from the rest
     assert 15 < found[1, 1] < 0.9 * high[1]
 

@@ -6,6 +6,7 @@ import statistics
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from edgenet.device_bench import comparison, timing
 from edgenet.device_bench.comparison import compare
@@ -212,6 +213,14 @@ def test_the_order_statistic_interval_is_that_of_the_tables():
     assert timing.median_interval([5]) == (5, 5)
 
 
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize("n", [8, 10, 11, 20, 21, 50, 101])
+def test_the_order_statistic_interval_is_that_of_scipy(n, confidence):
+    x = np.random.default_rng(n).exponential(1, n)
+    theirs = stats.quantile_test(x, p=0.5).confidence_interval(confidence)
+    assert timing.median_interval(x.tolist(), confidence) == (theirs.low, theirs.high)
+
+
 def test_the_order_statistic_interval_covers_the_median_of_a_skewed_distribution():
     rng = np.random.default_rng(0)
     hits = 0
@@ -248,6 +257,18 @@ def test_critical_values_are_those_of_wilcoxons_table():
     # Two-sided 5 %: n=6: 0, 10: 8, 20: 52; 2 %: n=7: 0, 10: 5, 20: 43 (reject for W <= value); ours is one more.
     assert [comparison.signed_rank_critical(n, 0.05) for n in (5, 6, 10, 20)] == [0, 1, 9, 53]
     assert [comparison.signed_rank_critical(n, 0.02) for n in (6, 7, 10, 20)] == [0, 1, 6, 44]
+
+
+@pytest.mark.parametrize("n", [7, 10, 20])
+def test_the_verdict_is_that_of_scipys_signed_rank_test(n):
+    verdicts = set()
+    for seed in range(100):
+        logs = np.random.default_rng(seed).normal(0.03, 0.04, n)
+        c = compare(rounds_of(10_000 * np.exp(logs)), rounds_of([10_000] * n))
+        told = stats.wilcoxon(logs, method="exact").pvalue <= 0.02
+        assert (c.verdict != "cannot tell") == told
+        verdicts.add(c.verdict)
+    assert verdicts == {"slower", "cannot tell"}  # both kinds were seen
 
 
 def rounds_of(medians):
@@ -389,4 +410,6 @@ def test_quantiles_interpolate_linearly():
     for q, n in itertools.product((0.1, 0.5, 0.95), (2, 7)):
         x = list(range(n))
         assert timing.quantile(x, q) == pytest.approx(q * (n - 1))
+    x = np.random.default_rng(0).exponential(1, 37)
+    assert timing.quantile(x, 0.9) == pytest.approx(stats.quantile(x, 0.9, method="linear"))
     assert statistics.median([1, 2, 3]) == timing.quantile([1, 2, 3], 0.5)

@@ -21,6 +21,7 @@ from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime
 from edgenet.results import sha256_of
+from helpers import fork_server
 from helpers.processes import is_running, wait_for
 
 RNG = np.random.default_rng(0)
@@ -28,6 +29,12 @@ PX = 32
 KERNEL = RNG.normal(0, 0.3, (3, 3, 3, 16)).astype(np.float32)
 DENSE = RNG.normal(0, 0.5, (16, 7)).astype(np.float32)
 FLOATS = RNG.normal(0, 1, (21, PX, PX, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _as_a_user_starts_them():
+    with fork_server.fresh_interpreters():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -503,6 +510,8 @@ def test_the_work_of_our_own_children_is_not_that_of_others(tflite):
     with Worker(tflite) as w:
         w.set_input(FLOATS[:1])
         before = machine._own_and_children([w.pid])
-        w.run(1, time_ns=300_000_000)
+        enough_ns = w.cpu_ns() + 200_000_000
+        while w.cpu_ns() < enough_ns:  # however busy the machine is
+            w.run(1, time_ns=20_000_000)
         used = machine._own_and_children([w.pid]) - before
-    assert used >= 0.2 * os.sysconf("SC_CLK_TCK") * 0.5  # at least half of 0.2 s even on a busy machine
+    assert used >= 0.2 * os.sysconf("SC_CLK_TCK") * 0.5

@@ -18,7 +18,7 @@ CASES = (("float32", "float32"), ("int8", "float32"), ("int8", "uint8"))
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.skipif(not IMAGENET_MINI.exists(), reason="needs the photographs beside the project")
-def test_image_classifier_gives_our_top_1_by_name_on_100_photographs(tmp_path: Path) -> None:
+def test_image_classifier_gives_our_top_1_by_name_on_25_photographs(tmp_path: Path) -> None:
     mediapipe = pytest.importorskip("mediapipe")
     from mediapipe.tasks.python import BaseOptions, vision
 
@@ -27,9 +27,10 @@ def test_image_classifier_gives_our_top_1_by_name_on_100_photographs(tmp_path: P
     except MissingDependency as e:
         pytest.skip(str(e))
     network = source.network()
-    calibration_images, rest = split(open_images(IMAGENET_MINI, *imagenet_classes()), 100)
+    calibration_images, rest = split(open_images(IMAGENET_MINI, *imagenet_classes()), 25)
     shared = SharedCalibration(network, load_pixels(calibration_images, network.preprocessing))
-    pixels = load_pixels(limit(rest, 100), network.preprocessing)  # (100, 224, 224, 3) uint8, cropped to the input
+    # A wrong scale, layout or label moves most of 25 answers, as it would most of 100.
+    pixels = load_pixels(limit(rest, 25), network.preprocessing)  # (25, 224, 224, 3) uint8, cropped to the input
     for precision, io in CASES:
         graph = shared.quantized(precision)
         artifact = export_graph(network, graph, tmp_path / io, format="tflite", precision=precision, io=io)
@@ -46,4 +47,4 @@ def test_image_classifier_gives_our_top_1_by_name_on_100_photographs(tmp_path: P
                 for p in pixels
             ]
         same = sum(a == b for a, b in zip(ours, theirs, strict=True))
-        assert same >= 99, f"{precision}, {io}: {same} of 100"
+        assert same == 25, f"{precision}, {io}: {same} of 25"

@@ -145,17 +145,26 @@ def test_logits_that_only_a_float_softmax_reads_are_not_rounded(
     assert np.sqrt(np.mean((y - rounded) ** 2)) < 2
 
 
-@pytest.mark.slow
-@in_both
-def test_lite0_in_int8_agrees_with_the_float_network_on_photographs(format: Format, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Calibration, np.ndarray, np.ndarray]:
+    """Lite0, its ranges, a hundred photographs (100, 224, 224, 3), and the float file's answers (100, 1000)."""
     if not IMAGENET_MINI.is_dir():
         pytest.skip(f"no {IMAGENET_MINI.name} beside the project")
-    network = find_source("efficientnet-lite0").network()
+    out, network = tmp_path_factory.mktemp("lite0"), find_source("efficientnet-lite0").network()
     calibration_images, rest = split(open_images(IMAGENET_MINI, network.class_ids, network.class_names), 100)
     pixels = load_pixels(calibration_images, network.preprocessing)
     calibration = SharedCalibration(network, pixels, recipe=Recipe(corrections=())).calibration
     x = normalise(load_pixels(replace(rest, files=rest.files[:100]), network.preprocessing), network.preprocessing)
-    reference = runtime.load(tmp_path / written(network, calibration, tmp_path, "float32", "tflite").path, 2).predict(x)
+    reference = runtime.load(out / written(network, calibration, out, "float32", "tflite").path, 2).predict(x)
+    return network, calibration, x, reference
+
+
+@pytest.mark.slow
+@in_both
+def test_lite0_in_int8_agrees_with_the_float_network_on_photographs(
+    format: Format, lite0: tuple[Network, Calibration, np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    network, calibration, x, reference = lite0
     file = written(network, calibration, tmp_path, "int8", format.name, bits=EXACT_BITS)
     y = runtime.load(tmp_path / file.path, 2).predict(x)
     assert (y.argmax(axis=1) == reference.argmax(axis=1)).mean() >= (0.975 if EXACT_BITS == 8 else 0.95)

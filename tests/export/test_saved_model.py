@@ -12,6 +12,13 @@ from edgenet.device_bench.worker import Worker
 from edgenet.errors import InputError
 from edgenet.export import Network
 from edgenet.export.saved_model import to_saved_model
+from helpers import fork_server
+
+
+@pytest.fixture(autouse=True)
+def _forked_with_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in fork_server.WITH_TENSORFLOW.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +36,7 @@ def test_a_saved_model_answers_as_the_tflite_file(saved: Path, tiny_files: dict[
 
 @pytest.mark.slow
 def test_tensorflow_is_timed_like_any_runtime_on_the_core_that_was_asked_for(saved: Path) -> None:
-    plan = Plan(min_runs=4, min_time_s=0, rounds=2, max_rounds=2, warmup_s=0.1)
+    plan = Plan(min_runs=4, min_time_s=0, rounds=2, max_rounds=2, warmup_s=0.1, self_check=False)
     with open_device("local") as device:
         found, failures = device.bench([("tiny", saved)], Request(runtime="tensorflow", cores=(0,), plan=plan))
     assert failures == []

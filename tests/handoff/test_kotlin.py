@@ -63,23 +63,22 @@ def test_kotlin_scales_bit_for_bit_as_pillow(tiny_files: dict[str, Path], tmp_pa
     sources.append(tmp_path / "runner.kt")
     sources[-1].write_text(kotlin.runner([f"p{i}" for i in range(len(models))]))
     assert kotlin.compile_kotlin(sources, tmp_path / "classes") == ""
-    for width, height in ((451, 300), (299, 640), (256, 300), (37, 19)):  # 256: nothing to scale at 224
+    sizes = ((451, 300), (299, 640), (256, 300), (37, 19))  # 256: nothing to scale at 224
+    for width, height in sizes:
         pixels = picture(width, height)
-        file = tmp_path / f"{width}.png"
-        Image.fromarray(pixels).save(file)
+        Image.fromarray(pixels).save(tmp_path / f"{width}.png")
         argb = 0xFF000000 | (pixels.astype(np.uint32) << np.array([16, 8, 0], np.uint32)).sum(axis=2, dtype=np.uint32)
-        (tmp_path / "in").write_bytes(np.array([width, height], ">u4").tobytes() + argb.astype(">u4").tobytes())
-        program = [str(kotlin.KOTLIN), "-classpath", str(tmp_path / "classes"), "RunnerKt"]
-        done = subprocess.run(
-            [*program, str(tmp_path / "in"), str(tmp_path / "out")], capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        expected = [
-            np.ascontiguousarray(m.input_of(decode(str(file), m.preprocessing)[None])).tobytes() for m in models
-        ]
-        got = (tmp_path / "out").read_bytes()
-        start = 0
-        for model, want in zip(models, expected, strict=True):
+        header = np.array([width, height], ">u4").tobytes()
+        (tmp_path / str(width)).write_bytes(header + argb.astype(">u4").tobytes())
+    program = [str(kotlin.KOTLIN), "-classpath", str(tmp_path / "classes"), "RunnerKt"]
+    files = [str(tmp_path / str(width)) for width, _ in sizes]
+    done = subprocess.run([*program, *files], capture_output=True, text=True, timeout=120, env=kotlin.ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    for width, height in sizes:
+        got, start = (tmp_path / f"{width}.out").read_bytes(), 0
+        for model in models:
+            pixels = decode(str(tmp_path / f"{width}.png"), model.preprocessing)[None]
+            want = np.ascontiguousarray(model.input_of(pixels)).tobytes()
             have = got[start : start + len(want)]
             start += len(want)
             dtype = model.input.dtype

@@ -5,6 +5,7 @@ A stub has the names and types that the API's documentation and sources give, an
     https://github.com/google-ai-edge/mediapipe, mediapipe/tasks/java    https://junit.org/junit4/javadoc
 """
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -119,15 +120,20 @@ STUBS = {
     "org.junit.runner": "annotation class RunWith(val value: kotlin.reflect.KClass<*>)",
 }
 
-# Applies each package's Preprocessing to one picture: width, height and packed pixels as big-endian ints in the first
-# file; what each makes of it, one after another, into the second.
+# A compiler that compiles itself well takes longer than these few files.
+ENVIRONMENT = {**os.environ, "JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:CICompilerCount=1"}
+
+# Applies each package's Preprocessing to the picture in each file: width, height and packed pixels as big-endian ints;
+# what each makes of it goes, one after another, into a file of the same name and ".out".
 RUNNER = """
-fun main(args: Array<String>) {
-    val source = java.io.DataInputStream(java.io.File(args[0]).inputStream().buffered())
+fun main(args: Array<String>) = args.forEach { scale(it) }
+
+fun scale(file: String) {
+    val source = java.io.DataInputStream(java.io.File(file).inputStream().buffered())
     val width = source.readInt()
     val height = source.readInt()
     val picture = IntArray(width * height) { source.readInt() }
-    java.io.File(args[1]).outputStream().buffered().use { out ->
+    java.io.File(file + ".out").outputStream().buffered().use { out ->
         for (input in listOf(CALLS)) {
             val bytes = ByteArray(input.remaining())
             input.get(bytes)
@@ -147,7 +153,7 @@ def runner(packages: Sequence[str]) -> str:
 def compile_kotlin(sources: Sequence[Path], out: Path) -> str:
     """Compile to the folder or .jar `out`; return what kotlinc says, "" where all is well."""
     command = [str(KOTLINC), "-nowarn", "-d", str(out), *map(str, sources)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
     said = [line for line in (done.stdout + done.stderr).splitlines() if "error:" in line]
     return "\n".join(said) if said or done.returncode == 0 else done.stderr or "kotlinc failed"
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from edgenet.device_bench import Plan
 from edgenet.export.graph import Activation, Graph
 from edgenet.export.importers.find import find_source
 from edgenet.export.network import Network, Source, classes_of
@@ -28,6 +29,7 @@ from helpers.graph_builder import NONE, RELU6, Builder
 PX, CLASSES = 20, 5
 COLOURS = ((200, 60, 60), (60, 190, 60), (60, 60, 200), (200, 200, 70), (120, 120, 120))  # of class 0 to 4
 PREPROCESSING = Preprocessing(PX, (127.0,) * 3, (128.0,) * 3)
+SHORT = Plan(min_runs=10, min_time_s=0.02, rounds=2, max_rounds=2, max_time_s=5.0, warmup_s=0.02)  # of timing
 
 
 def graph(seed: int = 0, classes: int = CLASSES) -> Graph:
@@ -124,13 +126,12 @@ def _die() -> None:
 
 
 def main() -> None:
-    from edgenet import cli, device_bench, pipeline
+    from edgenet import cli, pipeline
     from edgenet.jobs import accuracy_budget, bench, qat
 
     pipeline.find_source = qat.find_source = source  # type: ignore[assignment]
-    accuracy_budget.STEP_PLAN = replace(accuracy_budget.STEP_PLAN, min_runs=10, max_time_s=5.0)
-    plan = device_bench.Plan(min_runs=10, min_time_s=0.02, rounds=2, max_rounds=4, max_time_s=5.0)
-    bench.RUN_PLAN = bench.BENCH_PLAN = plan
+    accuracy_budget.STEP_PLAN = replace(SHORT, self_check=False)
+    bench.RUN_PLAN = bench.BENCH_PLAN = SHORT
     if where := os.environ.get("TINY_KILL"):
         _install_kill(where)
     sys.argv[0] = "edgenet"

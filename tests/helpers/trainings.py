@@ -1,10 +1,12 @@
 """Short trainings of the tiny network."""
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from edgenet.calibration import SharedCalibration, quantize
 from edgenet.calibration.quantize import constant_weights
@@ -19,6 +21,11 @@ from edgenet.frameworks import tensorflow
 from edgenet.images import normalise
 from edgenet.targets import SAFE_BITS
 from helpers import tiny
+
+# Looked for, not imported: half of collecting all tests was TensorFlow.
+needs_training = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow_model_optimization") is None, reason="needs edgenet[qat]"
+)
 
 
 def settings(**changes: Any) -> Settings:

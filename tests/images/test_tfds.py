@@ -14,7 +14,7 @@ from PIL import Image
 from edgenet.errors import InputError, MissingDependency
 from edgenet.images import load_pixels, open_images, tfds
 from edgenet.jobs.finetune import classes_of_folder
-from helpers import tiny
+from helpers import fork_server, tiny
 
 datasets = pytest.importorskip("tensorflow_datasets")
 PER_SPLIT = {"train": 60, "test": 20}
@@ -143,7 +143,9 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_a_command_reads_it_from_disk_in_a_process_that_knows_no_builder_of_that_name(tmp_path: Path) -> None:
     command = [sys.executable, tiny.__file__, "export", "tiny", "--precision", "int8", "--calibration-images", "20",
                "--images", "tfds:colours", "--out", str(tmp_path / "OUT")]  # fmt: skip
-    done = subprocess.run(command, env={**os.environ}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, env={**os.environ, **fork_server.WITH_TENSORFLOW}, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "OUT" / "tiny_int8.tflite").exists()
     assert '"root": "tfds:colours"' in (tmp_path / "OUT" / "results.json").read_text()

@@ -19,10 +19,11 @@ from edgenet.options import QatJob
 from edgenet.records import Context, TrainingRecord
 from edgenet.results import Artifact, Results
 from edgenet.results_json import write
-from helpers import tiny
+from helpers import fork_server, tiny
 from helpers.command_line import Edgenet
+from helpers.trainings import needs_training
 
-pytest.importorskip("tensorflow_model_optimization")
+pytestmark = needs_training
 
 QUICK = ("--calibration-images", 20, "--epochs", 3, "--batch", 8, "--learning-rate", 0.02, "--ema", 0.5)
 ENV = {k: v for k, v in os.environ.items() if k not in ("TF_CONFIG", "TPU_NAME")}
@@ -130,7 +131,8 @@ def test_hardware_that_is_not_there_is_told_before_any_training(
 ) -> None:
     command = [sys.executable, tiny.__file__, "qat", "tiny", "--images", photos, *QUICK, "--strategy", strategy,
                "--out", tmp_path / "OUT"]  # fmt: skip
-    done = subprocess.run(list(map(str, command)), env=ENV, capture_output=True, text=True, timeout=120)
+    env = {**ENV, **fork_server.WITH_TENSORFLOW}
+    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     one_line(done.stderr, says)
     assert not (tmp_path / "OUT").exists()

@@ -16,9 +16,9 @@ from edgenet.frameworks import keras, tensorflow
 from edgenet.jobs import qat as qat_job
 from edgenet.results import ImageSet, Results
 from helpers import tiny
-from helpers.trainings import labelled_training, settings
+from helpers.trainings import labelled_training, needs_training, settings
 
-pytest.importorskip("tensorflow_model_optimization")
+pytestmark = needs_training
 HALVES = ("float16", "bfloat16")
 
 

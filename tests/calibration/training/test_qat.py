@@ -23,9 +23,9 @@ from edgenet.results import Evaluation, ImageSet, Results
 from edgenet.targets import PAIR_LIMIT, SAFE_BITS
 from helpers import tiny
 from helpers.graph_builder import Builder
-from helpers.trainings import calibrating, settings, student_of, training
+from helpers.trainings import calibrating, needs_training, settings, student_of, training
 
-pytest.importorskip("tensorflow_model_optimization")
+pytestmark = needs_training
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_what_cannot_be_trained_is_told_before_any_calibration(
 
 
 def test_training_brings_broken_weights_back(shared: SharedCalibration, pictures: Pictures, tmp_path: Path) -> None:
-    student, run = training(shared, pictures, tmp_path, epochs=12, ema=0.5)
+    student, run = training(shared, pictures, tmp_path, epochs=6, ema=0.5)
     rng = np.random.default_rng(0)
     kernel = next(v for v in student.model.trainable_variables if v.shape == (1, 1, 16, 96))  # head's
     kernel.assign_add(rng.normal(0, 12, kernel.shape).astype(np.float32))

@@ -13,8 +13,9 @@ import pytest
 from edgenet.calibration.training.strategy import check_strategy, open_strategy
 from edgenet.errors import InputError
 from helpers.places import TESTS
+from helpers.trainings import needs_training
 
-pytest.importorskip("tensorflow_model_optimization")
+pytestmark = needs_training
 
 
 @pytest.mark.parametrize(("name", "says"), [("gpu", "valid: auto, cpu"), ("multiworker", "needs TF_CONFIG")])

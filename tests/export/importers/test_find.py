@@ -257,10 +257,12 @@ def test_a_network_of_bgr_pictures_becomes_one_of_rgb(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- the whole way
 
 
-def assert_runs(model: Path, preprocess: str, out: Path) -> None:
+def assert_runs(model: Path, preprocess: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the whole pipeline on an own model and check what came out."""
+    from edgenet.jobs import bench
     from edgenet.pipeline import Job, run
 
+    monkeypatch.setattr(bench, "RUN_PLAN", tiny.SHORT)
     results = run(
         Job(str(model), out, images="sample", precisions=("float32", "int8"), calibration_images=6, limit=16,
             threads=2, preprocess=preprocess)
@@ -277,26 +279,26 @@ def assert_runs(model: Path, preprocess: str, out: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_mobilenet_v2_of_keras_3_goes_the_whole_way(tmp_path: Path) -> None:
+def test_a_mobilenet_v2_of_keras_3_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import keras
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        keras.applications.MobileNetV2(weights=None).save(tmp_path / "mobilenet_v2.keras")
-    assert_runs(tmp_path / "mobilenet_v2.keras", "tf", tmp_path / "OUT")
+        keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None).save(tmp_path / "mobilenet_v2.keras")
+    assert_runs(tmp_path / "mobilenet_v2.keras", "tf", tmp_path / "OUT", monkeypatch)
 
 
 @pytest.mark.long
-def test_a_resnet_50_of_tf_keras_goes_the_whole_way(tmp_path: Path) -> None:
+def test_a_resnet_50_of_tf_keras_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tf_keras
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tf_keras.applications.ResNet50(weights=None).save(tmp_path / "resnet50.h5")
-    assert_runs(tmp_path / "resnet50.h5", "caffe", tmp_path / "OUT")
+    assert_runs(tmp_path / "resnet50.h5", "caffe", tmp_path / "OUT", monkeypatch)
 
 
 @pytest.mark.slow
-def test_a_network_as_torch_exports_it_goes_the_whole_way(tmp_path: Path) -> None:
-    t, out = mobilenet_v2()
-    assert_runs(t.save(tmp_path / "mobilenet_v2.onnx", out, 1000), "torch", tmp_path / "OUT")
+def test_a_network_as_torch_exports_it_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    t, out = mobilenet_v2(px=96)
+    assert_runs(t.save(tmp_path / "mobilenet_v2.onnx", out, 1000), "torch", tmp_path / "OUT", monkeypatch)
