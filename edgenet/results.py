@@ -55,7 +55,7 @@ class ImageSet:
     """Image files with what is known of them. `labels[i]` is a class index, or None where it has no label."""
 
     root: str
-    files: tuple[str, ...]  # absolute, or a name that images.py can open
+    files: tuple[str, ...]  # absolute, or a name that edgenet.images can open
     labels: tuple[int | None, ...]
     digests: tuple[str, ...]  # sha256 of each file's content, hex
     fingerprint: str  # sha256 over digests and labels, order-independent

@@ -1,6 +1,6 @@
 """Android phones over `adb`: `adb:SERIAL`. Any number at once, each in a folder of its own that is gone afterwards.
 
-adb_link.py calls adb, phone.py reads what a phone says of itself, adb_timing.py times files with TFLite's
+link.py calls adb, phone.py reads what a phone says of itself, bench.py times files with TFLite's
 benchmark_model (benchmark_tool.py). What is computed here is the outputs of a file, for `predict`.
 """
 

@@ -1,4 +1,4 @@
-"""spare.py: dead first channels that carry copies, by hand and on a small network."""
+"""dead_channels.py: dead first channels that carry copies, by hand and on a small network."""
 
 import dataclasses
 from typing import Any

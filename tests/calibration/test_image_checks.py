@@ -1,4 +1,4 @@
-"""lint.py: nothing to say of good photographs, and the right thing of every kind of bad ones."""
+"""image_checks.py: nothing to say of good photographs, and the right thing of every kind of bad ones."""
 
 import json
 import time

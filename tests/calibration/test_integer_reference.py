@@ -1,4 +1,4 @@
-"""reference.py: sums worked out by hand, and every operator against LiteRT's kernels.
+"""integer_reference.py: sums worked out by hand, and every operator against LiteRT's kernels.
 
 The reference has the integers right where it gives LiteRT's: bit by bit with XNNPACK, whose rounding is the reference's
 default, and within one level with the builtin reference kernels, which round otherwise.

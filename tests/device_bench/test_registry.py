@@ -1,4 +1,4 @@
-"""device_bench/devices.py: how a device is written, which are there, and what is said of one that is not."""
+"""device_bench/registry.py: how a device is written, which are there, and what is said of one that is not."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The Kotlin of a hand-over compiles, and its preprocessing gives the pixels that images.py gives, bit for bit."""
+"""The Kotlin of a hand-over compiles, and its preprocessing gives the pixels that decode.py gives, bit for bit."""
 
 import subprocess
 from dataclasses import replace

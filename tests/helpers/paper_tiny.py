@@ -40,7 +40,7 @@ def main() -> None:
     paper_files._rival_maker = maker  # type: ignore[assignment]
     plan.PAPER_PLAN = plan.LADDER_PLAN = SHORT  # type: ignore[misc]
     paper.imagenet_classes = lambda: (tiny.network().class_ids, tiny.network().class_names)  # type: ignore[assignment]
-    del plan.RUNTIMES["tensorflow"]  # a process of ten seconds; test_savedmodel.py has it
+    del plan.RUNTIMES["tensorflow"]  # a process of ten seconds; test_saved_model.py has it
     if n := int(os.environ.get("PAPER_KILL", 0)):
         timed, left = paper._time, n
 

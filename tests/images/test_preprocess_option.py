@@ -1,4 +1,4 @@
-"""preprocess.py and labels.py: what a user says of an own model's pixels and classes."""
+"""preprocess_option.py and labels.py: what a user says of an own model's pixels and classes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""edgenet/measuring.py and timing_text.py: several devices, some of which fail, and answers compared bit by bit."""
+"""jobs/bench.py and report/bench_text.py: several devices, some of which fail, and answers compared bit by bit."""
 
 import json
 import platform

@@ -1,4 +1,4 @@
-"""scaling.py, scaled_tables.py, scale_job.py: the formulas, the printed tables, and networks for a latency budget."""
+"""scaling.py, scaled_tables.py, jobs/scale.py: the formulas, the printed tables, and networks for a latency budget."""
 
 import json
 import math

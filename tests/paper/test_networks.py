@@ -1,4 +1,4 @@
-"""rivals.py, blueprint.py, amoebanet.py, baselines.py: the paper's counts, and graphs that compute."""
+"""networks.py, graph_drawing.py, amoebanet.py, resnet_mobilenet.py: the paper's counts, and graphs that compute."""
 
 from functools import cache
 

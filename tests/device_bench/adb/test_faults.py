@@ -1,4 +1,4 @@
-"""adb.py: what goes wrong with a phone, its tool or a file is a failure, and the others go on."""
+"""device_bench/adb: what goes wrong with a phone, its tool or a file is a failure, and the others go on."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""adb.py: phones are listed and opened, and what names none or cannot be done on one is refused."""
+"""device_bench/adb: phones are listed and opened, and what names none or cannot be done on one is refused."""
 
 import os
 import time

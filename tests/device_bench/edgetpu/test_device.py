@@ -1,4 +1,4 @@
-"""edgetpu.py: the compiler's log, the check without a compiler, and what is said where there is no stick."""
+"""device_bench/edgetpu: the compiler's log, the check without a compiler, and what is said where there is no stick."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""sources.py and what it reads with: what is no model is told and never run, .tflite and ONNX, and the whole way."""
+"""find.py and what it reads with: what is no model is told and never run, .tflite and ONNX, and the whole way."""
 
 import io
 import json

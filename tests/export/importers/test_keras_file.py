@@ -1,4 +1,4 @@
-"""sources.py with models of Keras 2 and 3: their graph computes what Keras does, refusals come before TensorFlow."""
+"""find.py with models of Keras 2 and 3: their graph computes what Keras does, refusals come before TensorFlow."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""from_onnx.py: an imported network gives what onnxruntime gives, and no TRANSPOSE is left where none is needed.
+"""onnx_importer.py: an imported network gives what onnxruntime gives, and no TRANSPOSE is left where none is needed.
 
 The networks are built from the operators that torch.onnx.export writes. Parity is to 1e-4 of the largest number: both
 sides compute in float32, in another order.
