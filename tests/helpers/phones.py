@@ -1,4 +1,4 @@
-"""Phones for tests of device_bench/adb: the real adb client and server, with adb_device.Phone connected, and files timed there.
+"""Phones for tests of device_bench/adb: the real client and server, with adb_device.Phone connected, timing files.
 
 The server is a test module's own, on a port and with keys of its own; a user's is never touched. A module imports the
 fixtures `as` themselves, which tells ruff that pytest uses them.

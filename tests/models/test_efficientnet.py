@@ -1,4 +1,4 @@
-"""efficientnet.py and zoo.py: the networks are those that were published, and the deploy form computes what the other does."""
+"""efficientnet.py and zoo.py: the networks are those that were published, and both forms compute the same."""
 
 import subprocess
 import sys

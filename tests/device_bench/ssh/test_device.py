@@ -1,4 +1,4 @@
-"""ssh/device.py and connection.py against a real sshd on loopback: the work of a prepared board, and what breaks it off."""
+"""ssh/device.py and connection.py against a real sshd on loopback: the work of a prepared board, and what breaks it."""
 
 import contextlib
 import http.server
