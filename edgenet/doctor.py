@@ -51,6 +51,14 @@ _ARITHMETIC = {
 
 
 @dataclass(frozen=True)
+class Problem:
+    """Something that will stand in the way, and what to do about it."""
+
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class Package:
     """A package that an extra of edgenet installs. `version` is None where it is missing."""
 
@@ -71,14 +79,6 @@ class Tool:
     name: str
     path: str | None
     purpose: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that will stand in the way, and what to do about it."""
-
-    what: str
     remedy: str
 
 

@@ -17,21 +17,6 @@ from helpers.html_page import Page
 NBSP = formatting.NBSP
 
 
-@pytest.fixture(autouse=True)
-def thumbnails(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stand in for the decoder; a file called gone.jpg cannot be opened."""
-    asked: list[str] = []
-
-    def thumbnail(file: str, side_px: int = 96) -> bytes:
-        asked.append(file)
-        if file.endswith("gone.jpg"):
-            raise InputError(f"cannot read {file}")
-        return b"jpeg of " + file.encode()
-
-    monkeypatch.setattr("edgenet.images.thumbnail", thumbnail)
-    return asked
-
-
 def page_of(results: Results, tmp_path: Path) -> Page:
     return Page(write_report(results, tmp_path, NAMES).read_text(encoding="utf-8"))
 

@@ -2,29 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-
-from edgenet.errors import InputError
 from edgenet.report.overview import view_of
 from edgenet.report.pictures import Answer, Picture, Pictures, pictures
 from edgenet.report.pieces import Chip
 from edgenet.results import Flip, Results
 from helpers.hand_built import FILES, NAMES, changed, some_flips, some_results
-
-
-@pytest.fixture(autouse=True)
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stand in for the decoder, and return what it was asked for; a file called gone.jpg cannot be opened."""
-    files: list[str] = []
-
-    def thumbnail(file: str, side_px: int = 96) -> bytes:
-        files.append(file)
-        if file.endswith("gone.jpg"):
-            raise InputError(f"cannot read {file}")
-        return b"jpeg of " + file.encode()
-
-    monkeypatch.setattr("edgenet.images.thumbnail", thumbnail)
-    return files
 
 
 def of(results: Results, names: list[str] = NAMES) -> Pictures:
@@ -40,7 +22,7 @@ def only(flip: Flip) -> Results:
     return results
 
 
-def test_the_worst_pictures_come_first_and_no_more_than_24(asked: list[str]) -> None:
+def test_the_worst_pictures_come_first_and_no_more_than_24(thumbnails: list[str]) -> None:
     found = of(some_results())
     assert [(f.name, f.count) for f in found.files] == [
         ("efficientnet-lite0_int8.tflite", "8 changed"),
@@ -50,7 +32,7 @@ def test_the_worst_pictures_come_first_and_no_more_than_24(asked: list[str]) -> 
     changes = [p.change.text for f in found.files for p in f.pictures]
     assert changes[:8] == ["broken"] * 2 + ["changed"] * 2 + ["both wrong"] * 2 + ["fixed"] * 2
     assert len(changes) == 24
-    assert len(asked) == len(set(asked)), "a picture that flips in two files is decoded once"
+    assert len(thumbnails) == len(set(thumbnails)), "a picture that flips in two files is decoded once"
 
 
 def test_a_picture_has_both_answers_and_marks_the_right_one() -> None:

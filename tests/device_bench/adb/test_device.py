@@ -1,4 +1,4 @@
-"""device_bench/adb: what is measured and computed on a phone, with the real client and server against adb_device.Phone."""
+"""device_bench/adb: what is measured and computed on a phone, by the real client and server on adb_device.Phone."""
 
 import os
 import shutil

@@ -1,0 +1,20 @@
+"""Fixtures of the pages: pictures that are not decoded."""
+
+import pytest
+
+from edgenet.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def thumbnails(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stand in for the decoder, and return the files that it was asked for; one called gone.jpg cannot be opened."""
+    asked: list[str] = []
+
+    def thumbnail(file: str, side_px: int = 96) -> bytes:
+        asked.append(file)
+        if file.endswith("gone.jpg"):
+            raise InputError(f"cannot read {file}")
+        return b"jpeg of " + file.encode()
+
+    monkeypatch.setattr("edgenet.images.thumbnail", thumbnail)
+    return asked
