@@ -15,7 +15,7 @@ import numpy as np
 
 from edgenet.device_bench import runner
 from edgenet.device_bench.device import Progress, Request
-from edgenet.device_bench.worker import Worker
+from edgenet.device_bench.worker import Launch, Worker
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime as runtime_module
 from edgenet.results import Failure, Measurement
@@ -111,7 +111,8 @@ class Emulated:
         if key not in self._predictors:
             command = self._command(runner.__file__, "--runtime", runtime_module.__file__)
             threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            self._predictors[key] = Worker(path.resolve(), threads, command=command, name=str(path), timeout_s=3600.0)
+            launch = Launch(command, str(path))
+            self._predictors[key] = Worker(path.resolve(), threads, launch=launch, timeout_s=3600.0)
         try:
             return self._predictors[key].predict(batch)
         except DeviceError:

@@ -26,6 +26,7 @@ from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime as runtime_module
 
 _MAX_NOISE_BYTES = 1 << 16  # what a login shell may say before the first answer
+_LOAD_TIMEOUT_S = 180.0  # for starting the child and loading the model
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,18 @@ class WorkerInfo:
     numpy: str
 
 
+@dataclass(frozen=True)
+class Launch:
+    """Starts runner.py some other way than as a child of this process, on a board say.
+
+    `explain` is told the exit status of a child that ended and what it printed, and returns why, in words, or None.
+    """
+
+    command: Sequence[str]
+    name: str | None = None  # what to call the file in messages; None takes its path there
+    explain: Callable[[int, str], str | None] = lambda status, said: None
+
+
 class Worker:
     """A child process that holds one model. Use it in a `with` block, from one thread.
 
@@ -79,11 +92,8 @@ class Worker:
         runtime: litert, onnxruntime, openvino or, on this machine, tensorflow; None takes the format's own.
         delegate: cpu, gpu or npu, as `runtime.load` takes it; None is the CPU.
         cores: the cores to run on, none for all that this process may use; those of this machine only.
-        command: starts runner.py some other way, on a board say; `path` is then a path there.
-        name: what to call the file in messages; None takes `path`.
-        explain: is told the exit status of a child that ended and what it printed, and returns why, in words, or None.
-        load_timeout_s: for starting the child and loading the model.
-        timeout_s: for each later request (the time that `run` is asked to take comes on top).
+        launch: where the child is not on this machine; `path` is then a path there.
+        timeout_s: for each request after loading (the time that `run` is asked to take comes on top).
 
     Raises:
         InputError: the file is not a model that this runtime loads.
@@ -98,33 +108,27 @@ class Worker:
         *,
         delegate: str | None = None,
         cores: Sequence[int] = (),
-        command: Sequence[str] | None = None,
-        name: str | None = None,
-        explain: Callable[[int, str], str | None] = lambda status, said: None,
-        load_timeout_s: float = 180.0,
+        launch: Launch | None = None,
         timeout_s: float = 600.0,
     ) -> None:
         if threads < 1:
             raise InputError(f"threads must be at least 1, was {threads}")
         self.path, self._timeout_s, self._first = path, timeout_s, True
-        self.name, self._explain = str(path) if name is None else name, explain
         # A file, not a pipe: it never fills, however much is said.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
-        if command is None:
+        if launch is None:
+            launch = Launch(_child(runtime, cores), str(path))
             path = Path(path).resolve()
-            module = "tensorflow_runtime.py" if runtime == "tensorflow" else "runtime.py"
-            command = [sys.executable, runner.__file__, "--runtime", str(Path(runtime_module.__file__).parent / module)]
-            if threading.current_thread() is threading.main_thread():  # the kernel watches the thread, not the process
-                command += ["--parent", str(os.getpid())]
-            if cores:
-                command += ["--cores", ",".join(map(str, cores))]
+        self.name, self._explain = launch.name or str(path), launch.explain
         try:
             self._process = subprocess.Popen(
-                list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0
+                list(launch.command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0
             )
         except OSError as e:
             self._stderr.close()
-            raise DeviceError(f"cannot start {command[0]}: {e.strerror}; give the path of a program that runs") from e
+            raise DeviceError(
+                f"cannot start {launch.command[0]}: {e.strerror}; give the path of a program that runs"
+            ) from e
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -134,7 +138,7 @@ class Worker:
         if delegate is not None:
             request["delegate"] = delegate
         try:
-            info, _ = self._ask(request, timeout_s=load_timeout_s)
+            info, _ = self._ask(request, timeout_s=_LOAD_TIMEOUT_S)
         except BaseException:
             self.close()
             raise
@@ -330,3 +334,12 @@ def _array_header(do: str, batch: np.ndarray) -> dict[str, Any]:
 def _bytes(batch: np.ndarray) -> memoryview:
     little = np.ascontiguousarray(batch, batch.dtype.newbyteorder("<"))
     return little.reshape(-1).view(np.uint8).data
+
+
+def _child(runtime: str | None, cores: Sequence[int]) -> list[str]:
+    """Return the command that starts runner.py here."""
+    module = "tensorflow_runtime.py" if runtime == "tensorflow" else "runtime.py"
+    command = [sys.executable, runner.__file__, "--runtime", str(Path(runtime_module.__file__).parent / module)]
+    if threading.current_thread() is threading.main_thread():  # the kernel watches the thread, not the process
+        command += ["--parent", str(os.getpid())]
+    return command + (["--cores", ",".join(map(str, cores))] if cores else [])

@@ -19,7 +19,7 @@ from edgenet.device_bench import describe, runner
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.rounds import Place, bench_workers, busy_between, check_unique, failure
 from edgenet.device_bench.ssh.connection import FOLDER, Bundle, Connection, bundle, parse
-from edgenet.device_bench.worker import Worker
+from edgenet.device_bench.worker import Launch, Worker
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime as runtime_module
 from edgenet.results import Failure, Measurement, files_of
@@ -163,9 +163,7 @@ class Board:
             there,
             threads,
             runtime,
-            command=command,
-            name=str(path),
-            explain=self.connection.reason,
+            launch=Launch(command, str(path), self.connection.reason),
             timeout_s=timeout_s,
         )
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from edgenet.device_bench import Plan, Request, Worker, bench, comparison, local, machine, rounds, runner
-from edgenet.device_bench.worker import describe_exit
+from edgenet.device_bench.worker import Launch, describe_exit
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime
 from edgenet.results import sha256_of
@@ -262,18 +262,18 @@ def test_the_last_words_of_a_process_are_told(tmp_path):
         tmp_path, 'import os, sys\nprint("first\\nassertion failed: x > 0", file=sys.stderr, flush=True)\nos.abort()'
     )
     with pytest.raises(DeviceError, match=r"SIGABRT.*assertion failed: x > 0"):
-        Worker("model.tflite", command=command)
+        Worker("model.tflite", launch=Launch(command))
 
 
 def test_a_process_that_ends_by_itself_is_told_with_its_status(tmp_path):
     with pytest.raises(DeviceError, match="exit status 3"):
-        Worker("model.tflite", command=impostor(tmp_path, "raise SystemExit(3)"))
+        Worker("model.tflite", launch=Launch(impostor(tmp_path, "raise SystemExit(3)")))
 
 
 def test_garbage_for_an_answer_is_a_device_error(tmp_path):
     command = impostor(tmp_path, 'import sys\nwhile True: sys.stdout.write("garbage " * 1000)')
     with pytest.raises(DeviceError, match="not edgenet's protocol"):
-        Worker("model.tflite", command=command)
+        Worker("model.tflite", launch=Launch(command))
 
 
 def test_a_greeting_before_the_first_answer_is_skipped(tflite, tmp_path):
@@ -285,7 +285,7 @@ def test_a_greeting_before_the_first_answer_is_skipped(tflite, tmp_path):
         os.execv(sys.executable, [sys.executable, {runner.__file__!r}, "--runtime", {runtime.__file__!r}])
         """,
     )
-    with Worker(tflite, command=command) as w:
+    with Worker(tflite, launch=Launch(command)) as w:
         assert w.predict(FLOATS[:1]).shape == (1, 7)
 
 
@@ -294,7 +294,7 @@ def test_what_native_code_prints_on_standard_output_does_not_reach_the_protocol(
     noise = "import os, sys\nos.write(1, b'printf from native code\\n')\nprint('print from python', flush=True)\n"
     source = Path(runtime.__file__).read_text()
     noisy.write_text(source.replace("import os\nimport queue\n", noise + "import os\nimport queue\n", 1))
-    with Worker(tflite, command=[sys.executable, runner.__file__, "--runtime", str(noisy)]) as w:
+    with Worker(tflite, launch=Launch([sys.executable, runner.__file__, "--runtime", str(noisy)])) as w:
         assert w.predict(FLOATS[:1]).shape == (1, 7)
         assert "printf from native code" in w.stderr()
         assert "print from python" in w.stderr()
@@ -305,12 +305,12 @@ def test_a_missing_runtime_is_a_device_error_that_names_what_to_install(onnx_fil
     source = Path(runtime.__file__).read_text()
     blocked.write_text(source.replace("        import onnxruntime\n", "        raise ImportError\n", 1))
     with pytest.raises(DeviceError, match=r"pip install 'edgenet\[onnx\]'"):
-        Worker(onnx_file, command=[sys.executable, runner.__file__, "--runtime", str(blocked)])
+        Worker(onnx_file, launch=Launch([sys.executable, runner.__file__, "--runtime", str(blocked)]))
 
 
 def test_a_program_that_does_not_exist_is_a_device_error():
     with pytest.raises(DeviceError, match="cannot start /no/such/python"):
-        Worker("model.tflite", command=["/no/such/python"])
+        Worker("model.tflite", launch=Launch(["/no/such/python"]))
 
 
 def test_less_than_one_thread_is_refused(tflite):
@@ -381,7 +381,7 @@ def test_the_two_files_run_from_any_folder_without_edgenet(tflite, tmp_path):
     for source in (runner.__file__, runtime.__file__):
         shutil.copy(source, tmp_path)
     (tmp_path / "json.py").write_text("raise SystemExit('a neighbour stood in for the standard library')")
-    with Worker(tflite, command=[sys.executable, str(tmp_path / "runner.py")]) as w:
+    with Worker(tflite, launch=Launch([sys.executable, str(tmp_path / "runner.py")])) as w:
         assert w.predict(FLOATS[:1]).shape == (1, 7)
     tree = ast.parse(Path(runner.__file__).read_text(), feature_version=(3, 9))
     names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
