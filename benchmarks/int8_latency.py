@@ -23,10 +23,11 @@ from rich.table import Table
 from edgenet.device_bench import Plan, Request, bench
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, find_source
+from edgenet.files import sha256_of
 from edgenet.images import Preprocessing, limit, load_pixels, normalise, open_images, split
 from edgenet.report.formatting import failed
 from edgenet.report.recommendation import Ratio, recommend, speedup
-from edgenet.results import Evaluation, ImageSet, Measurement, Results, sha256_of
+from edgenet.results import Evaluation, ImageSet, Measurement, Results
 
 BAR = 1.4
 VENDOR = "TFLiteConverter int8"

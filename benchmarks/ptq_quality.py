@@ -49,8 +49,9 @@ from edgenet.device_bench import Worker
 from edgenet.evaluate import centred_logits, sqnr_db
 from edgenet.export import FORMATS, Network, export_graph, find_source
 from edgenet.export.runtime import load
+from edgenet.files import size_of
 from edgenet.images import Preprocessing, limit, load_pixels, normalise, open_images, split
-from edgenet.results import ImageSet, size_of
+from edgenet.results import ImageSet
 from edgenet.targets import SATURATING_FORMATS, target, weight_bits
 
 N_CALIBRATION = 100

@@ -23,7 +23,8 @@ from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.tool import run_tool
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export.inspect.tflite import operator_outputs
-from edgenet.results import Estimate, Failure, LeftOperators, Warning, sha256_of
+from edgenet.files import sha256_of
+from edgenet.results import Estimate, Failure, LeftOperators, Warning
 
 # Vela's --accelerator-config: the family, and multiply-adds a cycle.
 CONFIGS = (

@@ -21,7 +21,8 @@ from edgenet.device_bench.machine import machine_warnings
 from edgenet.device_bench.steadiness import dependence, effective_runs
 from edgenet.device_bench.worker import Burst, Memory, Worker, WorkerInfo
 from edgenet.errors import DeviceError, EdgenetError, InputError
-from edgenet.results import Failure, Measurement, Warning, sha256_of
+from edgenet.files import sha256_of
+from edgenet.results import Failure, Measurement, Warning
 
 # Called when all files are loaded, with what returns the workers that run now; what it returns is called when all are
 # timed, and tells about the device then.

@@ -17,22 +17,14 @@ from edgenet.calibration.summary import calibration_record
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
+from edgenet.files import sha256_of
 from edgenet.images import Preprocessing, limit, open_images, split, stream
 from edgenet.jobs.accuracy_budget import Budget, Search, searches
 from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Interface
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
 from edgenet.records import Context, Finding
-from edgenet.results import (
-    Artifact,
-    Estimate,
-    Evaluation,
-    Failure,
-    ImageSet,
-    Measurement,
-    Results,
-    sha256_of,
-)
+from edgenet.results import Artifact, Estimate, Evaluation, Failure, ImageSet, Measurement, Results
 from edgenet.targets import check_formats, target
 
 REFERENCE_PRECISION = "float32"

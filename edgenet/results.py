@@ -18,11 +18,7 @@ from typing import Any
 
 from edgenet import schema1
 from edgenet.errors import InputError
-from edgenet.files import WEIGHTS_BESIDE as WEIGHTS_BESIDE
-from edgenet.files import atomic_write as atomic_write
-from edgenet.files import files_of as files_of
-from edgenet.files import sha256_of as sha256_of
-from edgenet.files import size_of as size_of
+from edgenet.files import atomic_write
 from edgenet.records import Context
 from edgenet.results_json import at, read, read_list, write
 

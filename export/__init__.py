@@ -15,7 +15,8 @@ from edgenet.export.importers.find import find_source
 from edgenet.export.interface import IO_DTYPES, with_io, with_logits
 from edgenet.export.nchw import stored
 from edgenet.export.network import OUTPUT, Network, Source, canonical_names
-from edgenet.results import WEIGHTS_BESIDE, Artifact, Calibration, TensorInfo, atomic_write, sha256_of, size_of
+from edgenet.files import WEIGHTS_BESIDE, atomic_write, sha256_of, size_of
+from edgenet.results import Artifact, Calibration, TensorInfo
 
 __all__ = ["FORMATS", "IO_DTYPES", "Format", "Network", "Source", "export_graph", "find_source", "versions"]
 

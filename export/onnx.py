@@ -19,7 +19,7 @@ from edgenet.export.graph import LARGEST_BYTES, Activation, Graph, Op, Quantizat
 from edgenet.export.nchw import left_in_float, real_numbers, to_nchw
 from edgenet.export.network import Network
 from edgenet.export.onnx_constants import Store, beside, inline
-from edgenet.results import WEIGHTS_BESIDE
+from edgenet.files import WEIGHTS_BESIDE
 
 SUFFIX = ".onnx"
 BESIDE = WEIGHTS_BESIDE[SUFFIX]  # of the file that holds the constants of a network too large for one

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgenet.files import sha256_of
 from edgenet.jobs.output_folder import exclusive
 from edgenet.models import weights, zoo
-from edgenet.results import Results, sha256_of
+from edgenet.results import Results
 from helpers import tiny
 from helpers.command_line import Done, Edgenet
 

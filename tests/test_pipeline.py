@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from edgenet.errors import InputError
+from edgenet.files import sha256_of
 from edgenet.jobs.output_folder import _lock, exclusive
 from edgenet.jobs.recipe_file import read_recipe
 from edgenet.options import Job
-from edgenet.results import Results, sha256_of
+from edgenet.results import Results
 from helpers import tiny
 from helpers.command_line import Edgenet
 

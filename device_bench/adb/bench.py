@@ -25,7 +25,8 @@ from edgenet.device_bench.adb.link import TIMEOUT_S, Link, one_line
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError, EdgenetError, InputError
-from edgenet.results import Failure, Measurement, Warning, sha256_of
+from edgenet.files import sha256_of
+from edgenet.results import Failure, Measurement, Warning
 
 _LOAD_S = 60.0  # for a call of benchmark_model beside the runs: starting, loading, compiling for a GPU
 _WARMUP_S = 0.5  # of each call, which is a process of its own; the tool's own default

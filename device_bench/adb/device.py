@@ -25,7 +25,8 @@ from edgenet.device_bench.adb.link import Link, Listed, find_adb, parse_devices,
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError, EdgenetError, InputError
-from edgenet.results import Failure, Measurement, sha256_of
+from edgenet.files import sha256_of
+from edgenet.results import Failure, Measurement
 
 ENV_RUNNER = "EDGENET_ADB_RUNNER"
 _FIND_TIMEOUT_S = 10.0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgenet.errors import DeviceError, EdgenetError, MissingDependency
-from edgenet.results import sha256_of
+from edgenet.files import sha256_of
 
 TIMEOUT_S = 30.0
 _ROOT = "/data/local/tmp"

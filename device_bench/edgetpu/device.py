@@ -32,7 +32,8 @@ from edgenet.device_bench.worker import Worker
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.export.inspect.tflite import tflite_facts
 from edgenet.export.runtime import EDGE_TPU_LIBRARY, EDGE_TPU_OPERATOR
-from edgenet.results import Estimate, Failure, LeftOperators, Measurement, sha256_of
+from edgenet.files import sha256_of
+from edgenet.results import Estimate, Failure, LeftOperators, Measurement
 
 COMPILER = "edgetpu_compiler"
 TIMEOUT_S = 600.0

@@ -22,7 +22,8 @@ from edgenet.device_bench.ssh.connection import FOLDER, Bundle, Connection, bund
 from edgenet.device_bench.worker import Launch, Worker
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime as runtime_module
-from edgenet.results import Failure, Measurement, files_of
+from edgenet.files import files_of
+from edgenet.results import Failure, Measurement
 
 PREPARED = "venv/edgenet.json"  # written when the environment there is complete
 _NOT_PREPARED = 90  # an exit status of ours

@@ -10,8 +10,9 @@ import numpy as np
 from edgenet.errors import InputError
 from edgenet.export.importers.labels import labels_in
 from edgenet.export.inspect import inspect
+from edgenet.files import sha256_of
 from edgenet.images import Preprocessing, normalise
-from edgenet.results import TensorInfo, sha256_of
+from edgenet.results import TensorInfo
 
 # How far scores may be from the golden ones. LiteRT's own kernels differ from each other on ten photographs by up to
 # 0.000002 in float32 and by up to 0.044 in int8 (lite0: XNNPACK against the reference kernels).

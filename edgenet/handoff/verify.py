@@ -14,10 +14,10 @@ import numpy as np
 from edgenet.device_bench.tool import run_tool
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import EdgenetError, InputError, MissingDependency
+from edgenet.files import sha256_of
 from edgenet.handoff import Deployed, mediapipe_replay, read_deployed
 from edgenet.handoff.write import ASSETS, GOLDEN, GOLDEN_FILE, read_manifest
 from edgenet.images import decode
-from edgenet.results import sha256_of
 
 _MEDIAPIPE_TIMEOUT_S = 600.0
 _LABELS = "labels.txt"

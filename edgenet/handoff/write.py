@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import InputError
+from edgenet.files import sha256_of
 from edgenet.handoff.deployed import Deployed, read_deployed
 from edgenet.handoff.templates import accuracy_sentence, code, latency_sentence, readme
 from edgenet.images import decode, sample
-from edgenet.results import RESULTS_FILE, Results, sha256_of
+from edgenet.results import RESULTS_FILE, Results
 
 MANIFEST = "handoff.json"
 MARK = "edgenet_handoff"  # the manifest's key that says what the folder is; its value is the version of the layout

@@ -20,8 +20,9 @@ from edgenet.device_bench.timing import PUBLISHED
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export.runtime import READS
+from edgenet.files import sha256_of
 from edgenet.images import Preprocessing
-from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, Results, sha256_of
+from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, Results
 
 # A run compares a dozen files, so that a per cent decides nothing; `bench` is for those who want to know.
 # Every run counts here. In so short a time one file may have the core to itself and the next one not; setting runs

@@ -8,9 +8,10 @@ from edgenet.device_bench import Comparison, Request, compare, local_info
 from edgenet.device_bench.roofline.explain import explained
 from edgenet.device_bench.roofline.operator_times import PROFILED, measure
 from edgenet.errors import EdgenetError, InputError
+from edgenet.files import sha256_of
 from edgenet.jobs.output_folder import results_in
 from edgenet.options import Progress
-from edgenet.results import Explanation, Failure, Layer, Measurement, Results, sha256_of
+from edgenet.results import Explanation, Failure, Layer, Measurement, Results
 
 _REMEDY = f"--explain profiles image classifiers on this machine's CPU with {', '.join(PROFILED)}"
 

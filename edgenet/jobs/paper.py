@@ -18,6 +18,7 @@ from edgenet.device_bench.registry import open_device, parse
 from edgenet.device_bench.timing import Plan
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
+from edgenet.files import files_of
 from edgenet.images import Preprocessing, imagenet_classes, open_images, split, stream
 from edgenet.jobs.output_folder import machine_context, results_in
 from edgenet.jobs.paper_files import count_all, write
@@ -27,7 +28,7 @@ from edgenet.paper.networks import NAMES, scaled_counts
 from edgenet.paper.page import write_pages
 from edgenet.paper.plan import LADDER, PAIRS, Bench, Step, file_id, paper_of, steps, time_plan, too_large
 from edgenet.records import PaperRecord
-from edgenet.results import Artifact, Estimate, Failure, ImageSet, Measurement, Results, files_of
+from edgenet.results import Artifact, Estimate, Failure, ImageSet, Measurement, Results
 
 CALIBRATION_IMAGES = 100
 

@@ -15,6 +15,7 @@ from edgenet.calibration import quantize
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export import Source, export_graph, find_source, versions
 from edgenet.export.saved_model import to_saved_model
+from edgenet.files import sha256_of, size_of
 from edgenet.images import limit
 from edgenet.jobs.file_factory import FileFactory, Interface
 from edgenet.models import zoo
@@ -23,7 +24,7 @@ from edgenet.paper import networks
 from edgenet.paper.networks import counts
 from edgenet.paper.plan import SAVED_MODEL, file_id
 from edgenet.records import Counts
-from edgenet.results import Artifact, Failure, ImageSet, sha256_of, size_of
+from edgenet.results import Artifact, Failure, ImageSet
 from edgenet.targets import target
 
 T = TypeVar("T")

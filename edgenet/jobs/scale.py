@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import DeviceError, GateFailed, InputError
+from edgenet.files import atomic_write
 from edgenet.jobs.output_folder import machine_context, results_in
 from edgenet.models.graph_drawing import Blueprint
 from edgenet.models.scaling import EFFICIENTNET, Family, Scale, compound, family, scaled_px
 from edgenet.options import Progress, ScaleJob
 from edgenet.records import Context, ScaledNetwork, ScaleRecord
 from edgenet.report.formatting import failed
-from edgenet.results import Artifact, Failure, Measurement, Results, atomic_write
+from edgenet.results import Artifact, Failure, Measurement, Results
 
 TOLERANCE = 0.05  # of the budget: the promise
 _AIM = 0.02  # the search goes on until the network is as near as this

@@ -18,10 +18,10 @@ from string import ascii_lowercase
 import numpy as np
 
 from edgenet.errors import InputError, MissingDependency
+from edgenet.files import sha256_of
 from edgenet.models import checkpoints
 from edgenet.models.checkpoints import Arrays
 from edgenet.models.zoo import MODELS, ModelSpec, head_filters, scaled_blocks, squeeze_filters, stem_filters
-from edgenet.results import sha256_of
 
 Shapes = dict[str, tuple[int, ...]]
 

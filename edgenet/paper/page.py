@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgenet import templating
+from edgenet.files import atomic_write
 from edgenet.models.zoo import MODELS
 from edgenet.paper.networks import NAMES, published_name
 from edgenet.paper.plan import LADDER, file_id, paper_of
@@ -23,7 +24,7 @@ from edgenet.report.plots.axes import for_both, is_narrow
 from edgenet.report.plots.bars import Bar, bars
 from edgenet.report.plots.scatter import Point, scatter
 from edgenet.report.view import made_with
-from edgenet.results import RESULTS_FILE, Results, atomic_write
+from edgenet.results import RESULTS_FILE, Results
 
 _TEMPLATES = Path(__file__).with_name("templates")
 PAGE_FILE, MARKDOWN_FILE, CSV_FILE = "paper.html", "paper.md", "paper.csv"

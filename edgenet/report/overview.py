@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenet import templating
+from edgenet.files import atomic_write
 from edgenet.report import training
 from edgenet.report.charts import latency, over_time, tradeoff
 from edgenet.report.files import estimates, files
@@ -29,7 +30,7 @@ from edgenet.report.recommendation import (
 )
 from edgenet.report.roofline import explanations
 from edgenet.report.view import View, made_with
-from edgenet.results import Results, atomic_write
+from edgenet.results import Results
 
 REPORT_FILE = "report.html"
 

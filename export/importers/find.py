@@ -23,11 +23,11 @@ from edgenet.export.importers.model_file import ModelFile, sha256_of_all
 from edgenet.export.inspect import first_bytes, looks_like
 from edgenet.export.network import Source, classes_of
 from edgenet.export.tflite_file import PARSE_ERRORS, read_tflite
+from edgenet.files import sha256_of
 from edgenet.images import Pixels, Preprocessing, normalise
 from edgenet.images.preprocess_option import EXAMPLES, PRESETS, parse_preprocess
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
-from edgenet.results import sha256_of
 
 BATCH_PIXELS = 32 * 224**2  # of the batch whose statistics a network with random weights gets
 SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx", ".tflite")

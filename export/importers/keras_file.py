@@ -17,9 +17,9 @@ from edgenet.errors import EdgenetError, InputError, MissingDependency
 from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import checked
 from edgenet.export.importers.model_file import ModelFile
+from edgenet.files import sha256_of
 from edgenet.frameworks import keras as tf_keras
 from edgenet.frameworks import quiet, tensorflow
-from edgenet.results import sha256_of
 
 # Modules of Keras whose classes and functions only compute. keras.utils and others can open files and load code.
 _TRUSTED = re.compile(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgenet.export.graph import Graph
+from edgenet.files import sha256_of
 from edgenet.images import Preprocessing
-from edgenet.results import sha256_of
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from edgenet.export.inspect.facts import Facts, Inspection, WeightQuantization, 
 from edgenet.export.inspect.onnx import onnx_facts
 from edgenet.export.inspect.openvino import openvino_facts
 from edgenet.export.inspect.tflite import tflite_facts
-from edgenet.results import TensorInfo, size_of
+from edgenet.files import size_of
+from edgenet.results import TensorInfo
 
 __all__ = ["Inspection", "inspect", "lines", "looks_like", "multiply_adds"]
 

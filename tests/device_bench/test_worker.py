@@ -20,7 +20,7 @@ from edgenet.device_bench import Plan, Request, Worker, bench, comparison, local
 from edgenet.device_bench.worker import Launch, describe_exit
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime
-from edgenet.results import sha256_of
+from edgenet.files import sha256_of
 from helpers import fork_server
 from helpers.processes import is_running, wait_for
 

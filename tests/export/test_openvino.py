@@ -15,8 +15,9 @@ from edgenet.export import FORMATS, Network
 from edgenet.export.graph import Graph
 from edgenet.export.inspect import inspect
 from edgenet.export.openvino import PRECISIONS, to_openvino
+from edgenet.files import sha256_of
 from edgenet.images import normalise
-from edgenet.results import Calibration, sha256_of
+from edgenet.results import Calibration
 from helpers import operators, tiny
 from helpers.nchw_files import ABOUT, compiled, quantized, run, tflite_result, written
 from helpers.nchw_files import pictures as pictures

@@ -14,8 +14,9 @@ from edgenet.errors import InputError
 from edgenet.export import FORMATS, IO_DTYPES, Network, export_graph, runtime
 from edgenet.export.inspect import inspect
 from edgenet.export.metadata import read_buffers, read_files, read_metadata
+from edgenet.files import sha256_of
 from edgenet.images import load_pixels, normalise
-from edgenet.results import Artifact, Calibration, ImageSet, sha256_of
+from edgenet.results import Artifact, Calibration, ImageSet
 from helpers import tiny
 from helpers.places import IMAGENET_MINI
 

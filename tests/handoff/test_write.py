@@ -14,6 +14,7 @@ import pytest
 from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.errors import DeviceError, InputError, MissingDependency
 from edgenet.export import Network, export_graph, find_source
+from edgenet.files import sha256_of
 from edgenet.handoff import MANIFEST, deployed, hand_over, read_deployed, templates, write
 from edgenet.handoff import verify as verify_module
 from edgenet.handoff.deployed import TOLERANCE
@@ -21,7 +22,7 @@ from edgenet.handoff.templates import VERSIONS
 from edgenet.handoff.verify import Golden, compare, read_golden, verify
 from edgenet.handoff.write import ASSETS, GOLDEN, N_CASES, Known
 from edgenet.images import limit, load_pixels, open_images
-from edgenet.results import Artifact, Calibration, Evaluation, Measurement, Results, TensorInfo, Warning, sha256_of
+from edgenet.results import Artifact, Calibration, Evaluation, Measurement, Results, TensorInfo, Warning
 from helpers.command_line import Edgenet
 
 needs_mediapipe = pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="needs mediapipe")

@@ -11,13 +11,14 @@ from click.testing import CliRunner
 from edgenet import cli
 from edgenet.errors import GateFailed, InputError
 from edgenet.export.tflite_file import read_tflite
+from edgenet.files import sha256_of
 from edgenet.jobs.scale import TOLERANCE, parse_budget_ms, propose, scale
 from edgenet.models.graph_drawing import Blueprint
 from edgenet.models.scaling import EFFICIENTNET, FAMILIES, Coefficients, Scale, compound, grid, grid_search, scaled_px
 from edgenet.options import ScaleJob
 from edgenet.paper import published
 from edgenet.paper.scaled_tables import scaled_rows
-from edgenet.results import Failure, Measurement, Results, sha256_of
+from edgenet.results import Failure, Measurement, Results
 from edgenet.results_json import write
 
 ROWS = [(t, i) for t in "37" for i in range(len(published.printed(t)))]

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from edgenet.errors import InputError, MissingDependency
+from edgenet.files import sha256_of
 from edgenet.models import checkpoints, weights, zoo
-from edgenet.results import sha256_of
 from helpers.distinct_weights import B0, CLASSES, LITE0, Arrays, distinct, renamed, same
 from helpers.distinct_weights import b0 as b0
 from helpers.distinct_weights import lite0 as lite0

@@ -13,7 +13,8 @@ from edgenet.device_bench.device import Request
 from edgenet.device_bench.timing import Plan
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import DeviceError, InputError
-from edgenet.results import Failure, Measurement, Results, sha256_of
+from edgenet.files import sha256_of
+from edgenet.results import Failure, Measurement, Results
 from helpers.adb_device import Phone
 from helpers.phones import QUICK, Connect, bench, calls, needs_adb, only
 from helpers.phones import connect as connect

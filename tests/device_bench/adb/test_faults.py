@@ -13,7 +13,7 @@ from edgenet.device_bench.adb import bench as adb_bench
 from edgenet.device_bench.adb.link import run_adb
 from edgenet.device_bench.device import Request
 from edgenet.device_bench.timing import Plan
-from edgenet.results import sha256_of
+from edgenet.files import sha256_of
 from helpers import adb_device
 from helpers.adb_device import Phone
 from helpers.phones import Connect, bench, needs_adb, only
