@@ -83,7 +83,7 @@ def test_what_needs_no_framework_loads_none(args: list[str]) -> None:
 
 def test_help_answers_at_once_as_it_loads_few_modules() -> None:
     code = "import atexit, sys\natexit.register(lambda: print('LOADED', len(sys.modules)))\n"
-    code += "from edgenet.cli import main\nmain(['--help'])"
+    code += "from edgenet.cli import main\nsys.argv[0] = 'edgenet'\nmain(['--help'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: edgenet [OPTIONS]")
     assert int(done.stdout.rsplit("LOADED", 1)[1]) < 150  # NumPy alone has 130; each costs a millisecond

@@ -401,7 +401,7 @@ def machine_that_is(virtual):
 
 def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onnx_file, ir, tmp_path, monkeypatch):
     monkeypatch.setattr(local, "local_info", machine_that_is(virtual=False))
-    monkeypatch.setattr(rounds, "_CHEAP_START_S", 60)  # on a busy machine too
+    monkeypatch.setattr(rounds, "_CHEAP_START_S", 60.0)  # a busy machine starts slowly
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no model")
     steps = []
