@@ -48,6 +48,8 @@ GROUP_SAMPLES = 512  # the same, where a channel has inputs of its own: a depthw
 # (more do not change lite0's 24.6 dB or lite1's 24.0 dB by 0.1)
 PARTS = 2  # threads' shares of the covariance of half of the pictures
 MAX_BYTES = 2**31  # for the activations that are kept at one time
+WHOLE_INPUTS = 4608  # of one output: a layer with more has no covariance of all, which would take gigabytes
+PART_INPUTS = 1024  # but of so many at a time; even, because inputs may share a limit in pairs
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def gptq_weights(
     for op in graph.ops:
         w = constant_weights(graph, op)
         if w is not None and rounding.exceptions.get(op.outputs[0]) not in UNROUNDED:
-            weights[op.outputs[0]] = _layer(graph, op, w, run.moments(op, w), rounding)
+            weights[op.outputs[0]] = _layer(graph, op, w, functools.partial(run.moments, op, w), rounding)
         run.advance(op, weights.get(op.outputs[0]))
     return weights
 
@@ -208,15 +210,16 @@ class _Streams:
                     into[name] = np.empty((self.pictures, *y.shape), y.dtype)
                 into[name][i] = y
 
-    def moments(self, op: Op, w: np.ndarray) -> _Moments:
+    def moments(self, op: Op, w: np.ndarray, part: slice) -> _Moments:
+        """Return the moments of those inputs of each output that `part` picks."""
         name = str(op.inputs[0])
         shape = self.graph.tensors[name].shape
         groups = shape[-1] if op.kind == "DEPTHWISE_CONV_2D" else shape[-1] // w.shape[-1]
-        geometry, rows = _Geometry.of(op, w.shape, shape), _rows(op, w, groups)
-        wanted = GROUP_SAMPLES if groups > 1 else max(SAMPLES, SAMPLES_PER_INPUT * geometry.taps * shape[-1])
+        geometry, rows = _Geometry.of(op, w.shape, shape), _rows(op, w, groups)[:, :, part]
+        wanted = GROUP_SAMPLES if groups > 1 else max(SAMPLES, SAMPLES_PER_INPUT * rows.shape[2])
         every = max(1, self.pictures * geometry.positions // wanted)
         mean, float_mean = (
-            _grouped(geometry.means(x)[None], groups)[:, 0]
+            _grouped(geometry.means(x)[None], groups)[:, 0, part]
             for x in _both(lambda: self.mean_real(name), lambda: self.float[name].mean(0))
         )
         zero = float(self.grid[name][1].zero_point[0]) if name in self.grid else 0.0
@@ -226,7 +229,8 @@ class _Streams:
             picked = np.arange(picture % every, geometry.positions, every)  # each picture starts elsewhere
             x = geometry.patches(self.float[name][picture], picked)
             xq = self.real(name, geometry.patches(self.stored[name][picture], picked, zero))
-            return _grouped(x, groups) - float_mean[:, None], _grouped(xq, groups) - mean[:, None]
+            x, xq = (_grouped(a, groups)[:, :, part] for a in (x, xq))
+            return x - float_mean[:, None], xq - mean[:, None]
 
         def sums(pictures: np.ndarray) -> tuple[np.ndarray, ...]:
             x, xq = (np.concatenate(s, axis=1) for s in zip(*map(samples, pictures), strict=True))
@@ -345,32 +349,46 @@ def _with_weight(graph: Graph, op: Op, weight: Weight | None) -> Graph:
     return replace(graph, tensors=tensors)
 
 
-def _layer(graph: Graph, op: Op, w: np.ndarray, m: _Moments, rounding: Rounding) -> Weight:
+def _parts(inputs: int) -> list[slice]:
+    """Return which inputs of an output are corrected together: all, or where they are too many some at a time."""
+    if inputs <= WHOLE_INPUTS:
+        return [slice(0, inputs)]
+    return [slice(start, min(start + PART_INPUTS, inputs)) for start in range(0, inputs, PART_INPUTS)]
+
+
+def _layer(graph: Graph, op: Op, w: np.ndarray, moments: Callable[[slice], _Moments], rounding: Rounding) -> Weight:
     bits = rounding.bits_of(op.outputs[0])
     axis, limit = WEIGHT_AXIS[op.kind], 2 ** (bits - 1) - 1
     channels = w.shape[axis]
-    grouped = _rows(op, w, len(m.mean)).astype(np.float64)
-    target = np.einsum("grt,gt->gr", grouped, m.float_mean)
-    if rounding.reconstruction:
-        grouped = _towards_float(grouped, m)
+    parts = _parts(w.size // channels)
+    of = functools.lru_cache(1)(lambda part: moments(parts[part]))  # one part is computed once; of many, none is kept
+    groups = len(of(0).mean)
+    grouped = _rows(op, w, groups).astype(np.float64)
+    target = np.zeros(grouped.shape[:2])
+    for i, part in enumerate(parts):
+        target += np.einsum("grt,gt->gr", grouped[:, :, part], of(i).float_mean)
+        if rounding.reconstruction:
+            grouped[:, :, part] = _towards_float(grouped[:, :, part], of(i))
     rows = grouped.reshape(channels, -1)
-    in_pairs = rounding.in_pairs and adds_in_pairs(op.kind, w.shape) and len(m.mean) == 1
+    in_pairs = rounding.in_pairs and adds_in_pairs(op.kind, w.shape) and groups == 1
     if in_pairs:
         scale, limit = pair_scale(rows), 127
     else:
         scale = weight_scale(rows, 0, bits)
     s = scale.astype(np.float64).reshape(grouped.shape[:2])
-    if rounding.feedback:
-        q = _round_in_turn(grouped, s, m.covariance, limit, in_pairs)
-    else:
-        q = np.clip(np.rint(grouped / s[..., None]), -limit, limit)
-        if in_pairs:
-            q = share_pairs(q)
+    q, made = np.empty_like(grouped), np.zeros_like(target)
+    for i, part in enumerate(parts):
+        if rounding.feedback:
+            q[:, :, part] = _round_in_turn(grouped[:, :, part], s, of(i).covariance, limit, in_pairs)
+        else:
+            q[:, :, part] = np.clip(np.rint(grouped[:, :, part] / s[..., None]), -limit, limit)
+            if in_pairs:
+                q[:, :, part] = share_pairs(q[:, :, part])
+        made += np.einsum("grt,gt->gr", q[:, :, part] * s[..., None], of(i).mean)
     stored = op.inputs[2] if len(op.inputs) > 2 else None
     bias = None
     if rounding.bias_correction and stored is not None:
-        shift = target - np.einsum("grt,gt->gr", q * s[..., None], m.mean)
-        bias = (graph.constant(stored) + shift.reshape(-1)).astype(np.float32)
+        bias = (graph.constant(stored) + (target - made).reshape(-1)).astype(np.float32)
     shape = (channels, *(n for i, n in enumerate(w.shape) if i != axis))
     values = np.moveaxis(q.reshape(shape), 0, axis).astype(np.int8)
     return Weight(np.ascontiguousarray(values), scale, axis, bias)

@@ -13,7 +13,7 @@ from edgenet.calibration.integer_reference import saturated_share
 from edgenet.calibration.quantize import adds_in_pairs, constant_weights, pair_scale, round_weights, weight_scale
 from edgenet.calibration.sensitivity import loudest, sensitivity, sqnr_db
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph
+from edgenet.export.graph import Graph, Op
 from edgenet.results import Calibration
 from helpers.graph_builder import Builder
 from helpers.layers import bottleneck, outputs, pictures
@@ -99,6 +99,47 @@ def test_a_dense_layer_over_tokens_is_rounded_as_the_convolution_of_one_pixel_th
     a, b = (gptq_weights(g, x, calibration(g, x), threads=1)["y"] for g, x in graphs)
     np.testing.assert_array_equal(a.values, b.values[:, 0, 0])
     np.testing.assert_array_equal(a.bias, b.bias)
+
+
+@pytest.mark.parametrize("in_pairs", [False, True])
+def test_a_layer_of_too_many_inputs_is_corrected_in_parts_and_nearly_as_well(
+    in_pairs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(10, 10))  # the same ten inputs are alike, over and over
+    xs = [np.concatenate([rng.normal(size=(1, 10)) @ mix for _ in range(4)], 1).astype(np.float32) for _ in range(200)]
+    net = Builder(1, 40)
+    graph = net.graph(net.dense("image", "y", rng.normal(size=(6, 40)), rng.normal(size=6)))
+    rounding = Rounding(4, in_pairs=in_pairs)
+    want = outputs(graph, xs)
+    asked: list[int] = []
+    moments = gptq._Streams.moments
+
+    def counting(self: gptq._Streams, op: Op, w: np.ndarray, part: slice) -> gptq._Moments:
+        asked.append(part.stop - part.start)
+        return moments(self, op, w, part)
+
+    monkeypatch.setattr(gptq._Streams, "moments", counting)
+
+    def db() -> float:
+        weights = gptq_weights(graph, xs, calibration(graph, xs), rounding)
+        return sqnr_db(want, outputs(quantize(graph, "weight-only", weights=weights), xs))
+
+    whole = db()
+    assert asked == [40]  # once
+    monkeypatch.setattr(gptq, "WHOLE_INPUTS", 30)
+    monkeypatch.setattr(gptq, "PART_INPUTS", 12)
+    parts = db()
+    assert max(asked[1:]) == 12
+    nearest = sqnr_db(want, outputs(quantize(graph, "weight-only", weights=round_weights(graph, 4)), xs))
+    assert parts > whole - 1 > nearest
+
+
+def test_a_layer_of_65_thousand_inputs_takes_little_memory() -> None:
+    assert len(gptq._parts(64_800)) == -(-64_800 // gptq.PART_INPUTS)
+    assert all((p.stop - p.start) ** 2 * 8 * 4 < 2**28 for p in gptq._parts(64_800))  # covariances, with room
+    assert gptq._parts(gptq.WHOLE_INPUTS) == [slice(0, gptq.WHOLE_INPUTS)]
+    assert gptq.PART_INPUTS % 2 == 0  # pairs stay together
 
 
 def test_integers_stay_within_the_bits() -> None:
