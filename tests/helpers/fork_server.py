@@ -12,7 +12,9 @@ them with that imported too.
 
 import array
 import contextlib
+import functools
 import gc
+import importlib.metadata
 import json
 import os
 import select
@@ -271,6 +273,8 @@ def _main(address: str, base: str = "") -> None:
 
         keras()  # first: after LiteRT it would print what it was told not to
     _set_by_imports.update({k: v for k, v in os.environ.items() if before.get(k) != v})
+    # Each command asks some thirty times; cached before anyone has imported it by name.
+    importlib.metadata.version = functools.cache(importlib.metadata.version)
     import ai_edge_litert.interpreter  # noqa: F401  (so that no fork has to)
 
     from edgenet.device_bench import runner
@@ -278,6 +282,7 @@ def _main(address: str, base: str = "") -> None:
     from helpers import paper_tiny, tiny  # noqa: F401
 
     runner._module(str(runtime.__file__))
+    _prepare()
     assert len(os.listdir("/proc/self/task")) == 1, "a process with threads cannot be forked"
     gc.collect()
     gc.freeze()
@@ -289,6 +294,31 @@ def _main(address: str, base: str = "") -> None:
     program = _target([sys.executable, *args])
     assert program is not None
     program()
+
+
+def _prepare() -> None:
+    """Do once what each forked command would do again: late imports, the templates' compilation, the tiny network."""
+    import rich._emoji_codes
+    import rich.cells
+    import rich.console
+    import rich.progress
+    import rich.table
+    from PIL import Image
+
+    from edgenet import pipeline, templating  # noqa: F401
+    from edgenet.calibration import image_checks, sensitivity, summary  # noqa: F401
+    from edgenet.jobs import bench, qat  # noqa: F401
+    from edgenet.paper import page
+    from edgenet.report.pieces import TEMPLATES
+    from helpers import tiny
+
+    Image.init()
+    rich.cells.cell_len("a width that loads the tables \u2014")
+    tiny.trained()
+    for folders in ((TEMPLATES,), (page._TEMPLATES, TEMPLATES)):
+        pages = templating._environment(True, folders)
+        for name in pages.list_templates(["html"]):
+            pages.get_template(name)
 
 
 if __name__ == "__main__":

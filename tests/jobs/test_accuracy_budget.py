@@ -22,6 +22,11 @@ from helpers.command_line import Edgenet
 Images = tuple[ImageSet, ImageSet]
 
 
+@pytest.fixture(autouse=True)
+def _short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.shorten_timing(monkeypatch.setattr)
+
+
 def evaluation(**measured: float | None) -> Evaluation:
     figures = {"top1": 0.8, "top1_ci95": None, "top5": None, "top5_ci95": None, **measured}
     return Evaluation("a", "", 10, 10, runtime="litert", **figures)  # type: ignore[arg-type]
