@@ -144,7 +144,7 @@ def _target(args: Any) -> Callable[[], None] | None:
     """Return the program of COMMANDS that `args` starts, None where that is another."""
     if isinstance(args, (str, bytes, os.PathLike)) or len(args) < 2 or args[0] != sys.executable:
         return None
-    name = str(args[1])
+    name = str(args[2] if args[1] == "-m" and len(args) > 2 else args[1])
     return next((program for end, program in COMMANDS.items() if name.endswith(end)), None)
 
 
@@ -187,7 +187,22 @@ def _runner() -> None:
     runner.main()
 
 
-COMMANDS = {"/helpers/tiny.py": _cli, "/helpers/paper_tiny.py": _paper, "/device_bench/runner.py": _runner}
+def _profiler() -> None:
+    """Profile a file in a tenth of the time that a user's takes."""
+    from edgenet.device_bench.roofline import limits, operator_times
+
+    operator_times._MIN_S, limits._COPY_S = 0.1, 0.004
+    limits.fastest_us.__defaults__ = (0.025, 20)
+    del sys.argv[0]  # -m
+    operator_times.main()
+
+
+COMMANDS = {
+    "/helpers/tiny.py": _cli,
+    "/helpers/paper_tiny.py": _paper,
+    "/device_bench/runner.py": _runner,
+    "edgenet.device_bench.roofline.operator_times": _profiler,
+}
 
 
 def _serve(address: str) -> list[str] | None:
@@ -307,6 +322,7 @@ def _prepare() -> None:
 
     from edgenet import pipeline, templating  # noqa: F401
     from edgenet.calibration import image_checks, sensitivity, summary  # noqa: F401
+    from edgenet.device_bench.roofline import operator_times  # noqa: F401
     from edgenet.jobs import bench, qat  # noqa: F401
     from edgenet.paper import page
     from edgenet.report.pieces import TEMPLATES

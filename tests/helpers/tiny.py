@@ -2,11 +2,13 @@
 
 The network has the operators of EfficientNet-Lite (convolutions with ReLU6, depthwise, add, mean, dense, softmax),
 tells five colours apart, and is built by hand, so that TensorFlow need not be loaded. As a program this module is
-`edgenet` with the model `tiny`; TINY_KILL says where it is to kill itself, as a power cut would.
+`edgenet` with the model `tiny`; TINY_KILL says where it is to kill itself, as a power cut would; TINY_ROOM how many
+bytes a file may have: beyond them the kernel refuses a write, as when the disk is full.
 """
 
 import functools
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -156,6 +158,8 @@ def main() -> None:
     shorten_timing()
     if where := os.environ.get("TINY_KILL"):
         _install_kill(where)
+    if room_bytes := os.environ.get("TINY_ROOM"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(room_bytes),) * 2)
     sys.argv[0] = "edgenet"
     cli.main()
 
