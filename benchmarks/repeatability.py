@@ -37,6 +37,7 @@ from rich.table import Table
 from edgenet.device_bench import Plan, Request, Worker, compare, example_picture, local, runner
 from edgenet.device_bench.rounds import network_input
 from edgenet.device_bench.timing import Trace
+from edgenet.device_bench.worker import Launch
 from edgenet.export import runtime
 from edgenet.report.formatting import failed
 
@@ -88,7 +89,7 @@ class SlowableWorker(Worker):
     def __init__(self, path: Path, *args: Any, **options: Any) -> None:
         if Path(path).name == SLOW_NAME:
             options.pop("cores")
-            options["command"] = [sys.executable, runner.__file__, "--runtime", __file__]
+            options["launch"] = Launch([sys.executable, runner.__file__, "--runtime", __file__], str(path))
         super().__init__(path, *args, **options)
 
 

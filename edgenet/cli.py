@@ -278,7 +278,12 @@ def inspect(artifact: Path, as_json: bool) -> None:
 
 @main.command()
 @click.argument("artifact", type=PATH, required=False)
-@click.option("--out", type=PATH, metavar="DIR", help="Folder for the hand-over; an earlier one is replaced.")
+@click.option(
+    "--out",
+    type=PATH,
+    metavar="DIR",
+    help="Folder for the hand-over; an earlier one is replaced, unless it was edited.",
+)
 @click.option("--verify", type=PATH, metavar="DIR", help="Replay the golden test of an earlier hand-over here.")
 @json_option
 def handoff(artifact: Path | None, out: Path | None, verify: Path | None, as_json: bool) -> None:

@@ -3,13 +3,15 @@
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgenet.errors import InputError
 
+PARTS = ".edgenet-parts"  # the folder, beside what is written, that holds it until it is whole
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
 # Suffix of a model -> of the file beside it that may hold its weights: always OpenVINO's, and of an .onnx over 2 GB.
 WEIGHTS_BESIDE = {".xml": ".bin", ".onnx": ".onnx.data"}
@@ -41,27 +43,77 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, else delete it.
+    """Yield a temporary path near `path`; rename it to `path` when the block ends well, else delete it.
 
     Raises:
         InputError: the disk is full or the place cannot be written to.
     """
+    with _part_of(path, lambda **where: _closed(tempfile.mkstemp(**where, suffix=path.suffix))) as tmp:
+        try:
+            yield tmp
+            os.chmod(tmp, 0o644)
+            with open(tmp, "rb") as f:
+                os.fsync(f.fileno())
+            os.replace(tmp, path)
+        except OSError as e:
+            if e.errno not in _WRITE_ERRORS:
+                raise
+            raise InputError(f"cannot write {path}: {e.strerror}; free some space or choose another --out") from e
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder near `path`; it takes the place of `path` when the block ends well, else it goes.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    with _part_of(path, lambda **where: tempfile.mkdtemp(**where)) as tmp:
+        yield tmp
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(tmp, path)
+
+
+@contextmanager
+def _part_of(path: Path, make: Callable[..., str]) -> Iterator[Path]:
+    """Yield what `make` makes in the folder PARTS beside `path`, and delete it where it is still there in the end."""
+    parts = path.parent / PARTS
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part" + path.suffix, dir=path.parent)
-        os.close(handle)
+        parts.mkdir(parents=True, exist_ok=True)
+        tmp = Path(make(prefix=f"{path.name}.", dir=parts))
     except OSError as e:
         raise InputError(f"cannot write {path}: {e.strerror}; choose another --out folder") from None
-    tmp = Path(name)
     try:
         yield tmp
-        os.chmod(tmp, 0o644)
-        with open(tmp, "rb") as f:
-            os.fsync(f.fileno())
-        os.replace(tmp, path)
-    except OSError as e:
-        if e.errno not in _WRITE_ERRORS:
-            raise
-        raise InputError(f"cannot write {path}: {e.strerror}; free some space or choose another --out") from e
     finally:
-        tmp.unlink(missing_ok=True)
+        _delete(tmp)
+        with suppress(OSError):  # another file is on its way
+            parts.rmdir()
+
+
+def _closed(made: tuple[int, str]) -> str:
+    os.close(made[0])
+    return made[1]
+
+
+def delete_parts(out: Path) -> None:
+    """Delete what a killed run left half written in `out`, up to two folders down.
+
+    Only folders called PARTS are touched, which nobody but edgenet makes: whatever else looks half written is the
+    user's. A link of that name is left alone.
+    """
+    for pattern in (PARTS, f"*/{PARTS}", f"*/*/{PARTS}"):
+        for parts in out.glob(pattern):
+            if parts.is_symlink() or not parts.is_dir():
+                continue
+            for part in parts.iterdir():
+                _delete(part)
+            with suppress(OSError):
+                parts.rmdir()
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -3,9 +3,6 @@
 A SavedModel keeps variables in files of their own, so that, unlike a flatbuffer, it holds more than 2 GB.
 """
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import numpy as np
 from edgenet.errors import InputError
 from edgenet.export.graph import WEIGHT_AXIS, Graph, Op
 from edgenet.export.tensorflow_operators import FUNCTIONS, activated, keras_activation, to_tensorflow
+from edgenet.files import atomic_folder
 from edgenet.frameworks import quiet, tensorflow
 
 SUFFIX = ".savedmodel"
@@ -30,16 +28,8 @@ def to_saved_model(graph: Graph, path: Path) -> Path:
     """
     module = _module(graph)
     tf = tensorflow()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
-        with quiet():
-            tf.saved_model.save(module, str(tmp))
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(tmp, path)
-    except BaseException:
-        shutil.rmtree(tmp, ignore_errors=True)
-        raise
+    with atomic_folder(path) as tmp, quiet():
+        tf.saved_model.save(module, str(tmp))
     return path
 
 

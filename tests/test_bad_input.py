@@ -255,7 +255,7 @@ def test_an_output_folder_with_another_programs_results_is_refused(
         ("{", "not a results file"),
         ("[]", "schema"),
         ('{"schema": 99}', "schema 99"),
-        ('{"schema": 1}', "lacks"),
+        ('{"schema": 1}', "is damaged (.artifacts must be a list"),
     ):
         (out / "results.json").write_text(text)
         assert_refused(edgenet("run", "tiny", "--images", tiny_folder, "--out", out), "results.json", says)

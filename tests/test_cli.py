@@ -83,7 +83,7 @@ def test_what_needs_no_framework_loads_none(args: list[str]) -> None:
 
 def test_help_answers_at_once_as_it_loads_few_modules() -> None:
     code = "import atexit, sys\natexit.register(lambda: print('LOADED', len(sys.modules)))\n"
-    code += "from edgenet.cli import main\nsys.argv[0] = 'edgenet'\nmain(['--help'])"
+    code += "from edgenet.cli import main\nmain(['--help'], prog_name='edgenet')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: edgenet [OPTIONS]")
     assert int(done.stdout.rsplit("LOADED", 1)[1]) < 150  # NumPy alone has 130; each costs a millisecond
@@ -160,7 +160,7 @@ def out(edgenet: Edgenet, tiny_folder: Path, tmp_path_factory: pytest.TempPathFa
 
 def test_run_prints_its_results_as_json_and_nothing_else(out: Path) -> None:
     assert json.loads((out / "stdout").read_text()) == json.loads((out / "results.json").read_text())
-    assert json.loads((out / "stdout").read_text())["schema"] == 1
+    assert json.loads((out / "stdout").read_text())["schema"] == 2
 
 
 @pytest.mark.parametrize(

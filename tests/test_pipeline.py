@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgenet.errors import InputError
-from edgenet.files import sha256_of
+from edgenet.files import PARTS, sha256_of
 from edgenet.jobs.output_folder import _lock, exclusive
 from edgenet.jobs.recipe_file import read_recipe
 from edgenet.options import Job
@@ -98,7 +98,7 @@ def test_a_run_killed_at_any_write_is_finished_by_the_same_command(
 ) -> None:
     out = tmp_path / "OUT"
     assert run(edgenet, tiny_folder, out, kill=kill) == -signal.SIGKILL
-    assert any(out.glob(".*.part*")) == kill.startswith("before")  # the half file that the kill left
+    assert any(out.glob(f"{PARTS}/*")) == kill.startswith("before")  # the half file that the kill left
     known = json.loads((out / "results.json").read_text()) if (out / "results.json").exists() else {"artifacts": []}
     recorded = {a["id"]: state(out)[a["path"]] for a in known["artifacts"]}
     assert run(edgenet, tiny_folder, out) == 0

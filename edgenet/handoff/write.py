@@ -125,10 +125,17 @@ def _check_replaceable(out: Path) -> None:
         return
     if MANIFEST not in there:
         raise InputError(f"--out {out} is not empty and no earlier hand-over: give another folder")
-    others = sorted(there - set(read_manifest(out)["files"]) - {MANIFEST})
+    written = read_manifest(out)["files"]
+    others = sorted(there - set(written) - {MANIFEST})
     if others:
         raise InputError(
             f"--out {out} holds {others[0]}, which edgenet did not write: move it away, or give another folder"
+        )
+    edited = sorted(name for name in there - {MANIFEST} if sha256_of(out / name) != written[name])
+    if edited:
+        raise InputError(
+            f"--out {out} holds {edited[0]}, which was edited since edgenet wrote it: give another folder, then merge "
+            "the two"
         )
 
 

@@ -13,6 +13,7 @@ from typing import IO
 from edgenet import __version__
 from edgenet.errors import InputError
 from edgenet.export import versions
+from edgenet.files import delete_parts
 from edgenet.records import Context, ImagesRecord, ImagesUsed
 from edgenet.results import RESULTS_FILE, ImageSet, Results
 from edgenet.targets import target
@@ -69,8 +70,7 @@ def exclusive(out: Path) -> Iterator[None]:
     except OSError as e:
         raise InputError(f"cannot write to --out {out}: {e.strerror}; choose another folder") from None
     with handle:
-        for part in out.rglob(".*.part*"):  # what a killed run left
-            part.unlink(missing_ok=True)
+        delete_parts(out)
         try:
             yield
         finally:

@@ -18,7 +18,7 @@ from edgenet.device_bench.registry import open_device, parse
 from edgenet.device_bench.timing import Plan
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
-from edgenet.files import files_of
+from edgenet.files import delete_parts, files_of
 from edgenet.images import Preprocessing, imagenet_classes, open_images, split, stream
 from edgenet.jobs.output_folder import machine_context, results_in
 from edgenet.jobs.paper_files import count_all, write
@@ -247,12 +247,12 @@ def _available_bytes() -> int | None:
 
 
 def _tidy(out: Path, results: Results) -> None:
-    """Delete files with random weights, gigabytes that no one can use, and the half files of a killed run."""
+    """Delete files with random weights, which are gigabytes of no use, and what a killed child left half written."""
     for a in results.artifacts:
-        if a.weights == "random":
-            _remove(out / a.path)
-    for part in (out / "files").rglob(".*.part*"):
-        _remove(part)
+        path = out / a.path
+        if a.weights == "random" and path.resolve().is_relative_to(out.resolve()):
+            _remove(path)
+    delete_parts(out)
 
 
 def _remove(path: Path) -> None:

@@ -196,6 +196,15 @@ def test_the_same_file_gives_the_same_bytes_and_replaces_an_earlier_hand_over(
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_hand_over_whose_code_was_edited_is_not_replaced(copy: Path, tiny_files: dict[str, Path]) -> None:
+    kotlin = next(copy.rglob("Preprocessing.kt"))
+    kotlin.write_text(kotlin.read_text() + "// ours\n")
+    before = tree(copy)
+    with pytest.raises(InputError, match=r"Preprocessing\.kt, which was edited since edgenet wrote it"):
+        hand_over(tiny_files["int8"], copy)
+    assert tree(copy) == before
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "src/main/assets/other.tflite"])
 def test_a_folder_with_something_else_in_it_is_refused(
     copy: Path, tiny_files: dict[str, Path], tmp_path: Path, name: str

@@ -72,7 +72,7 @@ def test_a_wrong_preprocessing_is_told_by_its_word(text: str, message: str) -> N
 
 
 def test_an_open_size_has_to_be_said() -> None:
-    with pytest.raises(InputError, match="leaves the size of its input open: say it"):
+    with pytest.raises(InputError, match=r"leaves the size of its input open: give it, e\.g\. --preprocess"):
         parse_preprocess("torch", None)
 
 

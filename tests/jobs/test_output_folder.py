@@ -1,19 +1,24 @@
 """The skeleton of every job: who may go on in a folder, and what is written when the job ends well or badly."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from edgenet.errors import InputError
 from edgenet.jobs.output_folder import results_in
+from edgenet.records import Context, PaperRecord, ScaleRecord, TrainingRecord
 from edgenet.results import Artifact, Results
 
-OF = {"run": {}, "qat": {"training": {"kind": "qat"}}, "finetune": {"training": {"kind": "finetune"}},
-      "paper": {"paper": {}}, "scale": {"scale": {}}}  # fmt: skip
+OF = {
+    "run": Context(),
+    "qat": Context(training=TrainingRecord(kind="qat")),
+    "finetune": Context(training=TrainingRecord(kind="finetune")),
+    "paper": Context(paper=PaperRecord()),
+    "scale": Context(scale=ScaleRecord(0.0, 1.0, 1.0, 1.0, 224, 385_000_000, 4_700_000)),
+}
 
 
-def filled(out: Path, **context: Any) -> Path:
+def filled(out: Path, context: Context = OF["run"]) -> Path:
     a = Artifact("x_int8.tflite", "x", "tflite", "int8", "x_int8.tflite", 1, "0" * 64, "float32")
     Results(context=context, artifacts=[a]).save(out)
     return out
@@ -24,7 +29,7 @@ def filled(out: Path, **context: Any) -> Path:
 def test_a_command_goes_on_in_its_own_folder_and_leaves_anothers_as_it_is(
     command: str, before: str, tmp_path: Path
 ) -> None:
-    out = filled(tmp_path / "OUT", **OF[before])
+    out = filled(tmp_path / "OUT", OF[before])
     data = (out / "results.json").read_bytes()
     if command == before:
         with results_in(out, command=command) as results:
@@ -55,7 +60,7 @@ def test_results_and_page_are_written_where_the_job_ends_well_and_only_there(tmp
     pages: list[Path] = []
 
     def page(results: Results, out: Path) -> None:
-        assert Results.load(out).context == results.context == {"command": "edgenet x"}
+        assert Results.load(out).context == results.context == Context(command="edgenet x")
         pages.append(out)
 
     with pytest.raises(InputError, match="half way"), results_in(tmp_path / "bad", page=page):
@@ -63,6 +68,6 @@ def test_results_and_page_are_written_where_the_job_ends_well_and_only_there(tmp
     assert not (tmp_path / "bad").exists()
     assert pages == []
     with results_in(tmp_path / "good", page=page) as results:
-        results.context = {"command": "edgenet x"}
+        results.context = Context(command="edgenet x")
     assert pages == [tmp_path / "good"]
     assert [p.name for p in (tmp_path / "good").iterdir()] == ["results.json"]

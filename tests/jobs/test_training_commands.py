@@ -15,6 +15,7 @@ import pytest
 
 from edgenet.calibration.training.loop import CHECKPOINT
 from edgenet.cli_options import job_of
+from edgenet.files import PARTS
 from edgenet.options import QatJob
 from edgenet.records import Context, TrainingRecord
 from edgenet.results import Artifact, Results
@@ -204,7 +205,8 @@ def test_interrupted_terminated_and_killed_it_ends_at_the_file_of_a_run_that_was
         else:
             assert process.returncode == 130
             assert stderr.splitlines()[-1] == "edgenet: interrupted; the same command goes on where it was"
-    cut = out / "training" / ".checkpoint.npz.abc.part.npz"  # as a kill in the middle of a write leaves it
+    cut = out / "training" / PARTS / "checkpoint.npz.abc.npz"  # as a kill in the middle of a write leaves it
+    cut.parent.mkdir(exist_ok=True)
     cut.write_bytes(b"PK")
     last = start(photos, out)
     _, stderr = last.communicate(timeout=120)

@@ -5,7 +5,7 @@ import pytest
 from edgenet.errors import InputError
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def thumbnails(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stand in for the decoder, and return the files that it was asked for; one called gone.jpg cannot be opened."""
     asked: list[str] = []

@@ -14,6 +14,8 @@ from helpers.browser import layout, needs_chromium
 from helpers.hand_built import FILES, NAMES, a_measurement, changed, in_three_formats, partial_results, some_results
 from helpers.html_page import Page
 
+pytestmark = pytest.mark.usefixtures("thumbnails")
+
 NBSP = formatting.NBSP
 
 

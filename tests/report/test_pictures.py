@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from edgenet.report.overview import view_of
 from edgenet.report.pictures import Answer, Picture, Pictures, pictures
 from edgenet.report.pieces import Chip
 from edgenet.results import Flip, Results
 from helpers.hand_built import FILES, NAMES, changed, some_flips, some_results
+
+pytestmark = pytest.mark.usefixtures("thumbnails")
 
 
 def of(results: Results, names: list[str] = NAMES) -> Pictures:

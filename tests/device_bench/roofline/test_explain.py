@@ -325,7 +325,7 @@ def test_a_profile_that_fails_is_a_failure_and_the_others_go_on(
 
 @pytest.mark.slow
 def test_lite0_has_its_385_million_multiply_adds_in_operators_that_are_delegated(tmp_path: Path) -> None:
-    from edgenet.export.network import find_source
+    from edgenet.export import find_source
     from edgenet.export.tflite import to_tflite
 
     network = find_source("efficientnet-lite0").network()
