@@ -2,7 +2,8 @@
 
 A server that has imported edgenet, NumPy and LiteRT forks a process for each command of COMMANDS. What comes out is a
 process like any other, with its own arguments, environment, folder, streams, signals and exit status; only the imports
-are done. The server has one thread, which is what makes a fork safe: it never loads onnxruntime or OpenVINO.
+are done, the pages' templates compiled and the tiny network fitted. The server has one thread, which is what makes a
+fork safe: it never loads onnxruntime or OpenVINO.
 
 `running` puts it behind `subprocess.Popen`, here and in the processes that it forks. Any other command, such as
 `python -c` or `python -m edgenet`, starts as ever; so does all in a `with fresh_interpreters()` block. A test whose

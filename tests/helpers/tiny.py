@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,10 +98,10 @@ def picture(label: int, rng: np.random.Generator, px: int = 48) -> np.ndarray:
     return np.clip(blotches + rng.normal(0, 6, (px, px, 3)), 0, 255).astype(np.uint8)
 
 
-def make_folder(root: Path, per_class: int = 8) -> Path:
+def make_folder(root: Path, per_class: int = 8, labels: Sequence[int] = range(CLASSES)) -> Path:
     """Write photographs into class folders that are called as the classes are."""
     rng = np.random.default_rng(2)
-    for label in range(CLASSES):
+    for label in labels:
         folder = root / f"class_{label}"
         folder.mkdir(parents=True)
         for i in range(per_class):
