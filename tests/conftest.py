@@ -85,8 +85,8 @@ def tiny_zoo(monkeypatch: pytest.MonkeyPatch) -> zoo.ModelSpec:
 def edgenet() -> Edgenet:
     """Run the command line as a user does, in a process of its own, with the model `tiny`; nothing is a terminal."""
 
-    def run(*args: object, kill: str = "", timeout_s: float = 120, **options: Any) -> Done:
-        env = {**os.environ, "TINY_KILL": kill, **STRICT}
+    def run(*args: object, kill: str = "", room_bytes: int | str = "", timeout_s: float = 120, **options: Any) -> Done:
+        env = {**os.environ, "TINY_KILL": kill, "TINY_ROOM": str(room_bytes), **STRICT}
         command = [sys.executable, tiny.__file__, *map(str, args)]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, **options)
 

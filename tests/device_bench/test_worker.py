@@ -1,6 +1,7 @@
 """device_bench/worker.py, runner.py and bench: real child processes, killed, stopped and lied to from outside."""
 
 import ast
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgenet.device_bench import Plan, Request, Worker, bench, comparison, local, machine, rounds, runner
+from edgenet.device_bench import Plan, Request, Worker, bench, comparison, local, machine, rounds, runner, timing
 from edgenet.device_bench.worker import Launch, describe_exit
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime
@@ -31,10 +32,17 @@ DENSE = RNG.normal(0, 0.5, (16, 7)).astype(np.float32)
 FLOATS = RNG.normal(0, 1, (21, PX, PX, 3)).astype(np.float32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _as_a_user_starts_them():
-    with fork_server.fresh_interpreters():
+@pytest.fixture(autouse=True)
+def _as_a_user_starts_them(request):
+    with contextlib.nullcontext() if "forked" in request.fixturenames else fork_server.fresh_interpreters():
         yield
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """For what `bench` makes of many workers, one a round: they are forked, and led in by one run and not for 0.1 s."""
+    monkeypatch.setattr(timing, "_LEAD_NS", 1)
+    monkeypatch.setattr(timing, "_FRESH_LEAD_NS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -399,6 +407,7 @@ def machine_that_is(virtual):
     return lambda: {**machine.local_info(), "virtual": virtual}
 
 
+@pytest.mark.usefixtures("forked")
 def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onnx_file, ir, tmp_path, monkeypatch):
     monkeypatch.setattr(local, "local_info", machine_that_is(virtual=False))
     monkeypatch.setattr(rounds, "_CHEAP_START_S", 60.0)  # a busy machine starts slowly
@@ -439,6 +448,7 @@ def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onn
     assert [s[0] for s in steps] == sorted(s[0] for s in steps)
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("virtual", [False, True])
 def test_runs_are_set_aside_on_a_virtual_machine_only(tflite, monkeypatch, virtual):
     monkeypatch.setattr(local, "local_info", machine_that_is(virtual))
@@ -465,6 +475,7 @@ def test_runs_are_set_aside_on_a_virtual_machine_only(tflite, monkeypatch, virtu
         assert turns[-1] is None
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_crash_while_timing_is_a_failure_and_the_others_are_measured(tflite, monkeypatch):
     run, killed = Worker.run, []
 
@@ -485,6 +496,7 @@ def test_a_crash_while_timing_is_a_failure_and_the_others_are_measured(tflite, m
     assert len(killed) == 1
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_same_file_twice_cannot_be_told_apart(tflite, monkeypatch):
     equal = comparison.Comparison(1.0, 0.9, 1.1, "cannot tell", 7)
     monkeypatch.setattr(comparison, "compare", lambda *args: equal)

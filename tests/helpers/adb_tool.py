@@ -194,5 +194,5 @@ def pkill(root: Path, arguments: list[str]) -> int:
     return 1
 
 
-if __name__ == "__main__":
+def main() -> None:
     raise SystemExit({"benchmark_model": benchmark_model, "pkill": pkill}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:]))

@@ -23,7 +23,7 @@ from edgenet.results import Artifact, ImageSet
 from edgenet.targets import target
 from helpers import tiny
 
-SHORT = Plan(min_runs=20, min_time_s=0, rounds=10, max_rounds=10, max_time_s=60, warmup_s=0.02)
+SHORT = Plan(min_runs=20, min_time_s=0, rounds=10, max_rounds=10, max_time_s=60, warmup_s=0.005)
 
 
 def maker(name: str, out: Path, calibration: ImageSet | None = None) -> Callable[[str, str], Artifact]:
@@ -39,6 +39,7 @@ def main() -> None:
     paper_files._zoo_maker = maker  # type: ignore[assignment]
     paper_files._rival_maker = maker  # type: ignore[assignment]
     plan.PAPER_PLAN = plan.LADDER_PLAN = SHORT  # type: ignore[misc]
+    tiny.shorten_timing()
     paper.imagenet_classes = lambda: (tiny.network().class_ids, tiny.network().class_names)  # type: ignore[assignment]
     del plan.RUNTIMES["tensorflow"]  # a process of ten seconds; test_saved_model.py has it
     if n := int(os.environ.get("PAPER_KILL", 0)):

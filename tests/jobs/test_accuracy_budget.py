@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgenet import device_bench
 from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.sensitivity import layers, sensitivity
@@ -22,9 +23,20 @@ from helpers.command_line import Edgenet
 Images = tuple[ImageSet, ImageSet]
 
 
+@pytest.fixture(autouse=True)
+def _short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.shorten_timing(monkeypatch.setattr)
+
+
 def evaluation(**measured: float | None) -> Evaluation:
     figures = {"top1": 0.8, "top1_ci95": None, "top5": None, "top5_ci95": None, **measured}
     return Evaluation("a", "", 10, 10, runtime="litert", **figures)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def _no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For searches that are not about what a step takes; test_a_run_... time every step."""
+    monkeypatch.setattr(device_bench, "bench", lambda *args: ([], []))
 
 
 def factory(images: Images, name: str = "generic") -> FileFactory:
@@ -87,6 +99,7 @@ def test_a_budget_that_nothing_meets_tries_every_step_and_keeps_the_best(tiny_im
     assert all(step.why.endswith("dB is short of 500") for step in found.record.steps[1:])
 
 
+@pytest.mark.usefixtures("_no_timing")
 def test_another_format_with_the_same_integers_begins_where_the_search_ended(tiny_images: Images) -> None:
     made = factory(tiny_images, "x86-avx2")  # both have 7 bits there, which every x86 adds alike
     plain = search(made, "onnx", tiny_images[1], Budget(max_drop_points=100)).record.steps[0].sqnr_db or 0
@@ -98,6 +111,7 @@ def test_another_format_with_the_same_integers_begins_where_the_search_ended(tin
     assert second.record.steps[0].why == "the search for onnx ended with it"
 
 
+@pytest.mark.usefixtures("_no_timing")
 @pytest.mark.parametrize("format", ["tflite", "onnx", "openvino"])
 def test_keeping_layers_better_is_a_mixture_that_every_format_holds(
     format: str, tiny_images: Images, tmp_path: Path

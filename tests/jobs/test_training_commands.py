@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -63,9 +62,7 @@ def _unlabelled(root: Path) -> None:
 
 
 def _one_class(root: Path) -> None:
-    tiny.make_folder(root, 60)
-    for i in range(1, 5):
-        shutil.rmtree(root / f"class_{i}")
+    tiny.make_folder(root, 60, labels=[0])
 
 
 def _classes_of_another_head(root: Path) -> None:
