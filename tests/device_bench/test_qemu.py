@@ -125,7 +125,7 @@ def test_int8_lite0_on_arm_agrees_with_this_machine_on_99_of_100_pictures(
     folder = os.environ.get("EDGENET_IMAGENET")
     if not folder:
         pytest.skip("EDGENET_IMAGENET names no folder of ImageNet pictures")
-    from edgenet.export.network import find_source
+    from edgenet.export import find_source
 
     done = edgenet(
         "export", "efficientnet-lite0", "--format", "tflite", "--precision", "int8",
