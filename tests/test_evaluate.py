@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from edgenet import evaluate as module
 from edgenet.errors import DeviceError
@@ -33,6 +32,8 @@ def test_wilson_gives_the_intervals_of_newcombe(hits: int, n: int, low: float, h
 
 @pytest.mark.parametrize("n", [1, 7, 100, 5000])
 def test_wilson_gives_the_intervals_of_scipy(n: int) -> None:
+    from scipy import stats
+
     for hits in {0, 1, n // 3, n // 2, n - 1, n}:
         theirs = stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
         assert wilson(hits, n) == pytest.approx((theirs.low, theirs.high), abs=1e-7)
@@ -48,6 +49,8 @@ def test_wilson_is_symmetric_and_stays_within_0_and_1() -> None:
 
 def test_the_interval_of_a_paired_difference_is_agresti_and_mins() -> None:
     """Two surveys of 1600 (Agresti): 150 changed one way, 86 the other; Wald's interval is .0213 to .0587."""
+    from scipy import stats
+
     low, high = paired_difference(150, 86, 1600)
     assert (low, high) == (pytest.approx(0.0213, abs=2e-4), pytest.approx(0.0587, abs=2e-4))
     b, c, m = 150.5, 86.5, 1602
@@ -73,6 +76,8 @@ def test_mcnemar_is_the_exact_binomial_test(fixed: int, broken: int, p: float) -
 
 
 def test_mcnemar_is_the_binomial_test_of_scipy() -> None:
+    from scipy import stats
+
     pairs = [*product(range(12), range(12)), (31, 60), (470, 530)]
     for fixed, broken in pairs[1:]:  # SciPy has no test of nothing
         theirs = stats.binomtest(fixed, fixed + broken).pvalue

@@ -28,6 +28,7 @@ N = 24
 CLASSES = ("cat", "dog")
 
 Make = Callable[[int, np.random.Generator], np.ndarray]
+MADE: dict[int, tuple[np.random.Generator, list[np.ndarray]]] = {}  # by seed
 
 
 def photograph(i: int, rng: np.random.Generator, height: int = 160, width: int = 200) -> np.ndarray:
@@ -46,9 +47,17 @@ def photograph(i: int, rng: np.random.Generator, height: int = 160, width: int =
 def folder(root: Path, make: Make = photograph, n: int = N, suffix: str = "png", seed: int = 0) -> ImageSet:
     root.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    for i in range(n):
-        Image.fromarray(make(i, rng)).save(root / f"{i:03}.{suffix}")
+    pictures = photographs(n, seed) if make is photograph else (make(i, rng) for i in range(n))
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(root / f"{i:03}.{suffix}", compress_level=1)
     return open_images(root, (), ())
+
+
+def photographs(n: int, seed: int) -> list[np.ndarray]:
+    """Return what `photograph` makes, one after another, from a seed; each is made once."""
+    rng, made = MADE.setdefault(seed, (np.random.default_rng(seed), []))
+    made += [photograph(i, rng) for i in range(len(made), n)]
+    return made[:n]
 
 
 def findings(images: ImageSet, p: Preprocessing = P, evaluation: ImageSet | None = None) -> dict[str, Finding]:

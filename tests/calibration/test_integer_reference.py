@@ -304,11 +304,11 @@ def test_lite0_is_litert_bit_by_bit_and_seven_bits_save_it_from_saturation() -> 
 
     network = find_source("efficientnet-lite0").network()
     images = open_images(IMAGENET_MINI, network.class_ids, network.class_names)
-    calibration, rest = split(images, 16)
+    calibration, rest = split(images, 8)
     ranges = calibrated(
         network.graph, normalise(load_pixels(calibration, network.preprocessing), network.preprocessing)
     )
-    x = normalise(load_pixels(split(rest, 6)[0], network.preprocessing), network.preprocessing)
+    x = normalise(load_pixels(split(rest, 3)[0], network.preprocessing), network.preprocessing)
     eight = quantize(network.graph, "int8", ranges)
     seven = quantize(network.graph, "int8", ranges, weights=round_weights(network.graph, 7))
     exact = integer_logits(eight, x)

@@ -237,7 +237,7 @@ def test_all_operators_of_int8_efficientnet_lite_run_on_the_npu(name: str, tmp_p
     except MissingDependency as e:
         pytest.skip(str(e))
     network = source.network()
-    images = limit(open_images("sample", (), ()), 2)
+    images = limit(open_images("sample", (), ()), 1)
     shared = SharedCalibration(network, load_pixels(images, network.preprocessing), "", Recipe(corrections=()))
     a = export_graph(network, shared.quantized("int8"), tmp_path, format="tflite", precision="int8", io="int8")
     with open_device("ethos-u55-256") as device:

@@ -6,7 +6,6 @@ import statistics
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from edgenet.device_bench import comparison, timing
 from edgenet.device_bench.comparison import compare
@@ -216,6 +215,8 @@ def test_the_order_statistic_interval_is_that_of_the_tables():
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
 @pytest.mark.parametrize("n", [8, 10, 11, 20, 21, 50, 101])
 def test_the_order_statistic_interval_is_that_of_scipy(n, confidence):
+    from scipy import stats
+
     x = np.random.default_rng(n).exponential(1, n)
     theirs = stats.quantile_test(x, p=0.5).confidence_interval(confidence)
     assert timing.median_interval(x.tolist(), confidence) == (theirs.low, theirs.high)
@@ -261,6 +262,8 @@ def test_critical_values_are_those_of_wilcoxons_table():
 
 @pytest.mark.parametrize("n", [7, 10, 20])
 def test_the_verdict_is_that_of_scipys_signed_rank_test(n):
+    from scipy import stats
+
     verdicts = set()
     for seed in range(100):
         logs = np.random.default_rng(seed).normal(0.03, 0.04, n)
@@ -404,6 +407,8 @@ def test_neighbours_that_cannot_be_told_apart_name_each_other_and_the_distant_on
 
 
 def test_quantiles_interpolate_linearly():
+    from scipy import stats
+
     assert timing.quantile([1, 2, 3, 4], 0.5) == 2.5
     assert timing.quantile([10], 0.9) == 10
     for q, n in itertools.product((0.1, 0.5, 0.95), (2, 7)):

@@ -10,15 +10,14 @@ import pytest
 
 from edgenet.calibration import Recipe, SharedCalibration
 from edgenet.errors import InputError
-from edgenet.export import IO_DTYPES, Network, find_source, onnx, openvino, runtime
+from edgenet.export import IO_DTYPES, Network, onnx, openvino, runtime
 from edgenet.export.inspect import inspect
-from edgenet.images import load_pixels, normalise, open_images, split
-from edgenet.results import Calibration
+from edgenet.images import limit, load_pixels, normalise
+from edgenet.results import Calibration, ImageSet
 from helpers import operators, tiny
 from helpers.nchw_files import ABOUT, EXACT_BITS, quantized, run, tflite_result, written
 from helpers.nchw_files import pictures as pictures
 from helpers.nchw_files import pixels as pixels
-from helpers.places import IMAGENET_MINI
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -146,15 +145,15 @@ def test_logits_that_only_a_float_softmax_reads_are_not_rounded(
 
 
 @pytest.fixture(scope="module")
-def lite0(tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Calibration, np.ndarray, np.ndarray]:
+def lite0(
+    lite0_network: Network, photographs: tuple[ImageSet, ImageSet], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Network, Calibration, np.ndarray, np.ndarray]:
     """Lite0, its ranges, a hundred photographs (100, 224, 224, 3), and the float file's answers (100, 1000)."""
-    if not IMAGENET_MINI.is_dir():
-        pytest.skip(f"no {IMAGENET_MINI.name} beside the project")
-    out, network = tmp_path_factory.mktemp("lite0"), find_source("efficientnet-lite0").network()
-    calibration_images, rest = split(open_images(IMAGENET_MINI, network.class_ids, network.class_names), 100)
-    pixels = load_pixels(calibration_images, network.preprocessing)
-    calibration = SharedCalibration(network, pixels, recipe=Recipe(corrections=())).calibration
-    x = normalise(load_pixels(replace(rest, files=rest.files[:100]), network.preprocessing), network.preprocessing)
+    out, network, how = tmp_path_factory.mktemp("lite0"), lite0_network, lite0_network.preprocessing
+    calibration = SharedCalibration(
+        network, load_pixels(photographs[0], how), recipe=Recipe(corrections=())
+    ).calibration
+    x = normalise(load_pixels(limit(photographs[1], 100), how), how)
     reference = runtime.load(out / written(network, calibration, out, "float32", "tflite").path, 2).predict(x)
     return network, calibration, x, reference
 

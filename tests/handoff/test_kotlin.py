@@ -35,7 +35,10 @@ def picture(width: int, height: int) -> np.ndarray:
     return np.clip(big + rng.normal(0, 9, big.shape), 0, 255).astype(np.uint8)
 
 
-def test_all_files_of_a_hand_over_compile(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+def test_all_files_of_a_hand_over_compile(
+    tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenet.handoff.write.N_CASES", 1)  # photographs take long to compress
     hand_over(tiny_files["float32"], tmp_path / "out")
     wrong = tmp_path / "Wrong.kt"  # shows that the stubs let nothing pass that is not there
     wrong.write_text("fun wrong(c: edgenet.classifier.MediaPipeClassifier) = c.clasify()")

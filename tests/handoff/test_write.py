@@ -49,6 +49,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_module, "_has_mediapipe", lambda: True)
 
 
+@pytest.fixture
+def one_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hand-over has one photograph instead of ten, which take longer to compress than all else takes."""
+    monkeypatch.setattr(write, "N_CASES", 1)
+
+
 def exported(network: Network, calibration: Calibration, io: str, out: Path) -> Path:
     graph = quantize(network.graph, "int8", calibration)
     return out / export_graph(network, graph, out, format="tflite", precision="int8", io=io).path
@@ -110,7 +116,7 @@ def test_gradle_gets_the_versions(handed: Path) -> None:
 
 
 def test_the_kotlin_has_the_constants_of_the_file(
-    tiny_network: Network, tiny_calibration: Calibration, handed: Path, tmp_path: Path
+    tiny_network: Network, tiny_calibration: Calibration, handed: Path, tmp_path: Path, one_case: None
 ) -> None:
     text = read(handed, f"{KOTLIN}/Preprocessing.kt")
     assert "const val SIZE_PX = 20" in text
@@ -128,7 +134,7 @@ def test_the_kotlin_has_the_constants_of_the_file(
 
 
 def test_what_mediapipe_cannot_run_comes_without_its_code_and_says_why(
-    tiny_network: Network, tiny_calibration: Calibration, tmp_path: Path, quick: None
+    tiny_network: Network, tiny_calibration: Calibration, tmp_path: Path, quick: None, one_case: None
 ) -> None:
     hand_over(exported(tiny_network, tiny_calibration, "int8", tmp_path), tmp_path / "out")
     assert not list((tmp_path / "out").rglob("MediaPipe*"))
@@ -150,7 +156,9 @@ def artifact(path: Path, **changes: Any) -> Artifact:
     return replace(known, **changes)
 
 
-def test_the_readme_says_what_results_json_beside_the_file_knows(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+def test_the_readme_says_what_results_json_beside_the_file_knows(
+    tiny_files: dict[str, Path], tmp_path: Path, one_case: None
+) -> None:
     path = Path(shutil.copy(tiny_files["int8"], tmp_path))
     assert Known.beside(read_deployed(path)) == Known()
     e = Evaluation(

@@ -5,6 +5,7 @@ made from the packages installed here, so that pip has something to install ther
 imports the fixture `keys` `as` itself, which tells ruff that pytest uses it.
 """
 
+import ensurepip
 import os
 import shutil
 import socket
@@ -144,8 +145,10 @@ def board(
         "Port": port, "ListenAddress": "127.0.0.1", "HostKey": keys.folder / "host", "PidFile": "none",
         "AuthorizedKeysFile": authorized, "StrictModes": "no", "UsePAM": "no", "PermitRootLogin": "yes",
         "PasswordAuthentication": "no", "KbdInteractiveAuthentication": "no", "PrintMotd": "no", "MaxStartups": "100",
+        "KexAlgorithms": "curve25519-sha256", "Ciphers": "aes128-gcm@openssh.com",  # the cheapest
     }  # fmt: skip
-    variables = {"HOME": str(home), "PATH": str(programs), "PIP_NO_COMPILE": "1", **env}
+    # 0 is what turns compiling off: https://pip.pypa.io/en/stable/topics/configuration/#boolean-options
+    variables = {"HOME": str(home), "PATH": str(programs), "PIP_NO_COMPILE": "0", **env}
     set_env = " ".join(f'"{name}={value}"' for name, value in variables.items())
     config = folder / "sshd_config"
     config.write_text("".join(f"{k} {v}\n" for k, v in settings.items()) + f"SetEnv {set_env}\n")
@@ -159,6 +162,18 @@ def board(
             kill(pid)
         server.kill()
         server.wait()
+
+
+def give_environment(b: FakeBoard) -> None:
+    """Put an environment with nothing but pip on a board: unpacked, which is quicker than ensurepip."""
+    venv = b.cache / "venv"
+    subprocess.run([str(REAL_PYTHON), "-m", "venv", "--without-pip", str(venv)], check=True)
+    carried = sorted((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+    if carried:
+        with zipfile.ZipFile(carried[-1]) as wheel:
+            wheel.extractall(next(venv.glob("lib/python3*/site-packages")))
+    else:  # a distribution that carries pip elsewhere
+        subprocess.run([str(venv / "bin/python"), "-I", "-m", "ensurepip", "--default-pip"], check=True)
 
 
 def children(pid: int) -> list[int]:
@@ -181,7 +196,7 @@ def command_of(pid: int) -> str:
 
 
 def make_wheels(out: Path, *packages: str) -> Path:
-    """Write wheels of packages that are installed here, and of what they need."""
+    """Write wheels of packages that are installed here, and of what they need; their own tests and types stay here."""
     out.mkdir(parents=True, exist_ok=True)
     waiting, seen = list(packages), set()
     while waiting:
@@ -196,7 +211,7 @@ def make_wheels(out: Path, *packages: str) -> Path:
         with zipfile.ZipFile(out / f"{stem}-{said}.whl", "w") as wheel:
             for f in d.files or []:
                 path = Path(str(d.locate_file(f)))
-                if ".." not in f.parts and f.suffix != ".pyc" and path.is_file():
+                if not {"..", "tests"} & set(f.parts) and f.suffix not in (".pyc", ".pyi") and path.is_file():
                     wheel.write(path, str(f))
     return out
 

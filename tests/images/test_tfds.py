@@ -1,5 +1,6 @@
 """TensorFlow Datasets: a data set that the test writes in TFDS's format is read from disk, by commands, and offline."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from edgenet.images import load_pixels, open_images, tfds
 from edgenet.jobs.finetune import classes_of_folder
 from helpers import fork_server, tiny
 
-datasets = pytest.importorskip("tensorflow_datasets")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorflow_datasets") is None, reason="needs edgenet[tfds]")
 PER_SPLIT = {"train": 60, "test": 20}
 
 
@@ -32,6 +33,7 @@ def examples(split: str) -> dict[str, np.ndarray]:
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of TFDS with `colours` (pictures and classes) and `numbers` (no pictures)."""
     import tensorflow as tf
+    import tensorflow_datasets as datasets
 
     root = tmp_path_factory.mktemp("tensorflow_datasets")
     f = datasets.features
@@ -53,7 +55,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def here(data_dir: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     # TFDS reads TFDS_DATA_DIR once, when it is imported.
-    monkeypatch.setattr(datasets.core.constants, "DATA_DIR", str(data_dir))
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(data_dir))
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     for proxy in ("http_proxy", "https_proxy", "all_proxy"):

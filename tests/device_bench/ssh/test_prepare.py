@@ -104,6 +104,8 @@ def test_a_runtime_that_crashes_there_gives_way_to_the_older_one(new_board: NewB
         folder, "tflite_runtime", "2.14.0",
         {"tflite_runtime/__init__.py": "", "tflite_runtime/interpreter.py": "class Interpreter: pass\n"},
     )  # fmt: skip
-    done = prepare(connection(new_board()), wheels=folder)
+    b = new_board()
+    boards.give_environment(b)
+    done = prepare(connection(b), wheels=folder)
     assert done.packages == {"numpy": "1.26.4", "tflite-runtime": "2.14.0"}
     assert done.done[-2:] == ("installing ai-edge-litert", "installing tflite-runtime")
