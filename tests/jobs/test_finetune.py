@@ -1,6 +1,7 @@
 """Fine-tuning: the classes of a folder, the new head, and scikit-learn's handwritten digits as a whole."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +66,17 @@ def test_wrong_arguments_are_told_before_anything_is_read(
     assert not (tmp_path / "out").exists()
 
 
+@cache
+def weights_of(spec: ModelSpec) -> Weights:
+    """Return weights that were never trained. Read only."""
+    keras().utils.set_random_seed(0)
+    return Weights(get_weights(build(spec, spec.classes)), "a test", "0" * 64)
+
+
 @pytest.fixture
 def untrained(tiny_zoo: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
     """efficientnet-tiny with weights that were never trained, as if its package carried them."""
-    keras().utils.set_random_seed(0)
-    arrays = get_weights(build(tiny_zoo, tiny_zoo.classes))
-    monkeypatch.setattr(finetune_job.weights_module, "load", lambda *_: Weights(arrays, "a test", "0" * 64))
+    monkeypatch.setattr(finetune_job.weights_module, "load", lambda *_: weights_of(tiny_zoo))
     return tiny_zoo
 
 
