@@ -85,14 +85,15 @@ def inverted_residual(t: TorchStyle, x: str, inputs: int, outputs: int, stride: 
     return t.node("Add", [x, y]) if stride == 1 and inputs == outputs else y
 
 
-def mobilenet_v2(px: int = 224, classes: int = 1000) -> tuple[TorchStyle, str]:
-    """Return MobileNetV2 as torchvision's exports look, with weights drawn at random."""
+def mobilenet_v2(px: int = 224, classes: int = 1000, width: float = 1.0) -> tuple[TorchStyle, str]:
+    """Return MobileNetV2 as torchvision's exports look, with weights drawn at random; `width` is of its blocks."""
     t = TorchStyle(px)
     x = t.relu6(t.batch_norm(t.conv("input", 3, 32, 3, 2), 32))
     n = 32
     for expand, outputs, repeats, stride in (
         (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
     ):  # fmt: skip
+        outputs = int(outputs * width)
         for i in range(repeats):
             x, n = inverted_residual(t, x, n, outputs, stride if i == 0 else 1, expand), outputs
-    return t, t.head(t.relu6(t.batch_norm(t.conv(x, 320, 1280, 1), 1280)), 1280, classes)
+    return t, t.head(t.relu6(t.batch_norm(t.conv(x, n, 1280, 1), 1280)), 1280, classes)

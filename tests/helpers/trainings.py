@@ -13,7 +13,7 @@ from edgenet.calibration.quantize import constant_weights
 from edgenet.calibration.training.augment import Pictures, batches
 from edgenet.calibration.training.distill import distillation, divergence
 from edgenet.calibration.training.keras_graph import FakeQuantized, fake_quantized, float_model
-from edgenet.calibration.training.loop import Place, Settings, Task, Training
+from edgenet.calibration.training.loop import Place, Settings, State, Task, Training
 from edgenet.calibration.training.qat import layer_bits, logits, start
 from edgenet.calibration.training.strategy import open_strategy, policy
 from edgenet.export import Network
@@ -85,8 +85,27 @@ def labelled_training(
     def data(epoch: int) -> Any:
         return batches(pictures, s.batch, s.seed, epoch, (), tiny.CLASSES)
 
+    measured = list(data(0))
+
     def validate() -> dict[str, float]:
-        return {"loss": float(np.mean([np.mean(loss(model(x, training=False), x, y)) for x, y in data(0)]))}
+        return {"loss": float(np.mean([np.mean(loss(model(x, training=False), x, y)) for x, y in measured]))}
 
     steps = len(pictures) // s.batch
     return Training(Task(model, loss, data, steps, validate, half), s, Place(folder, {}, strategy))
+
+
+class Rewound:
+    """A training that begins anew each time: its step is traced once, which takes longer than the steps themselves."""
+
+    def __init__(self, run: Training) -> None:
+        self._run = run
+        self._begin = [v.numpy() for v in run._everything()]
+
+    def to(self, folder: Path, **place: Any) -> Training:
+        """Return the training as it was before its first step; it keeps its checkpoints in `folder`."""
+        run = self._run
+        for v, a in zip(run._everything(), self._begin, strict=True):
+            v.assign(a)
+        run.best = self._begin[: len(run.trained) + len(run.other)]
+        run.state, run.place = State(), replace(run.place, folder=folder, **place)
+        return run

@@ -1,6 +1,7 @@
 """Fine-tuning: the classes of a folder, the new head, and scikit-learn's handwritten digits as a whole."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from edgenet.jobs import finetune as finetune_job
 from edgenet.jobs.finetune import classes_of_folder, finetune, fit_head
 from edgenet.models.efficientnet import build, get_weights
 from edgenet.models.weights import Weights
-from edgenet.models.zoo import ModelSpec
+from edgenet.models.zoo import MODELS, ModelSpec
 from edgenet.options import FinetuneJob
 from edgenet.results import Results
 from helpers import tiny
@@ -65,13 +66,20 @@ def test_wrong_arguments_are_told_before_anything_is_read(
     assert not (tmp_path / "out").exists()
 
 
+@cache
+def weights_of(spec: ModelSpec) -> Weights:
+    """Return weights that were never trained. Read only."""
+    keras().utils.set_random_seed(0)
+    return Weights(get_weights(build(spec, spec.classes)), "a test", "0" * 64)
+
+
 @pytest.fixture
 def untrained(tiny_zoo: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
-    """efficientnet-tiny with weights that were never trained, as if its package carried them."""
-    keras().utils.set_random_seed(0)
-    arrays = get_weights(build(tiny_zoo, tiny_zoo.classes))
-    monkeypatch.setattr(finetune_job.weights_module, "load", lambda *_: Weights(arrays, "a test", "0" * 64))
-    return tiny_zoo
+    """efficientnet-tiny, a block a stage, with weights that were never trained, as if its package carried them."""
+    row = replace(tiny_zoo, depth=0.1)
+    monkeypatch.setitem(MODELS, row.name, row)
+    monkeypatch.setattr(finetune_job.weights_module, "load", lambda *_: weights_of(row))
+    return row
 
 
 @pytest.fixture
@@ -89,7 +97,7 @@ def test_all_layers_learn_in_any_precision_and_the_file_carries_the_classes(
     untrained: ModelSpec, partly_labelled: Path, tmp_path: Path, half: str
 ) -> None:
     job = FinetuneJob(untrained.name, tmp_path / "OUT", str(partly_labelled), mixed_precision=half)
-    job = replace(job, settings=replace(job.settings, epochs=4, batch=8, learning_rate=0.001))
+    job = replace(job, settings=replace(job.settings, epochs=8, batch=8, learning_rate=0.001))
     results = finetune(job)
     told = Results.load(job.out).context.training
     assert told is not None

@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,20 +147,26 @@ def test_safetensors_of_half_precision_are_widened(tmp_path: Path) -> None:
     assert arrays["h"].tolist() == [[0.5]]
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras"])
-def test_files_that_our_own_network_saves_load(tmp_path: Path, b0: Arrays, suffix: str) -> None:
+@pytest.fixture(scope="module")
+def our_network(b0: Arrays) -> Any:
+    """The network with these weights, as tf-keras has it. Read only."""
     pytest.importorskip("tf_keras")
     from edgenet.models import efficientnet
 
     built = efficientnet.build(B0, CLASSES, 32)
     efficientnet.set_weights(built, b0)
+    return built
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras"])
+def test_files_that_our_own_network_saves_load(tmp_path: Path, b0: Arrays, our_network: Any, suffix: str) -> None:
     path = tmp_path / f"b0{suffix}"
     if suffix == ".weights.h5":
-        built.save_weights(path)
+        our_network.save_weights(path)
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras calls its HDF5 format legacy
-            built.save(path)
+            our_network.save(path)
     assert same(weights.load(B0, path, CLASSES).arrays, b0)
 
 

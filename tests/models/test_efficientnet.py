@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +109,33 @@ def small(spec: ModelSpec) -> ModelSpec:
     return replace(spec, width=0.25, classes=7)
 
 
+PX = 48
+
+
+@dataclass(frozen=True)
+class Built:
+    """A whole network of seven classes in training form, with weights as after training. Read only."""
+
+    spec: ModelSpec
+    arrays: dict[str, np.ndarray]
+    model: Any
+
+
+@pytest.fixture(scope="module")
+def built() -> Callable[[ModelSpec], Built]:
+    """Build a row of the zoo, once: that takes longer than what is asked of the network."""
+
+    @cache
+    def build(spec: ModelSpec) -> Built:
+        spec = replace(spec, classes=7)
+        arrays = trained_like(spec, 7)
+        model = efficientnet.build(spec, 7, PX)
+        efficientnet.set_weights(model, arrays)
+        return Built(spec, arrays, model)
+
+    return build
+
+
 def trained_like(spec: ModelSpec, classes: int) -> dict[str, np.ndarray]:
     """Weights whose batch norms are far from the identity, as after training."""
     rng = np.random.default_rng(0)
@@ -127,27 +157,25 @@ def logits_of(m, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("spec", [LITE0, LITE1, B0, B1], ids=lambda m: m.name)
-def test_the_deploy_form_computes_what_the_training_form_does(spec: ModelSpec) -> None:
-    spec = small(spec)
-    arrays = trained_like(spec, 7)
-    training = efficientnet.build(spec, 7, 48)
-    efficientnet.set_weights(training, arrays)
-    deploy = efficientnet.deploy(spec, arrays, 48)
-    x = np.random.default_rng(1).normal(0, 1, (3, 48, 48, 3)).astype(np.float32)
-    a, b = logits_of(training, x), outputs(deploy.with_outputs([deploy.logits()]), list(x[:, None]))
+def test_the_deploy_form_computes_what_the_training_form_does(
+    spec: ModelSpec, built: Callable[[ModelSpec], Built]
+) -> None:
+    whole = built(spec)
+    deploy = efficientnet.deploy(whole.spec, whole.arrays, PX)
+    x = np.random.default_rng(1).normal(0, 1, (3, PX, PX, 3)).astype(np.float32)
+    a, b = logits_of(whole.model, x), outputs(deploy.with_outputs([deploy.logits()]), list(x[:, None]))
     assert a.std(axis=0).min() > 1e-3  # the pictures are told apart: the comparison is worth something
     np.testing.assert_allclose(b, a, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("spec", [LITE0, B0], ids=lambda m: m.name)
-def test_the_deploy_form_has_the_operators_that_the_converter_writes(spec: ModelSpec) -> None:
+def test_the_deploy_form_has_the_operators_that_the_converter_writes(
+    spec: ModelSpec, built: Callable[[ModelSpec], Built]
+) -> None:
     from edgenet.export.network import from_keras
 
-    spec = small(spec)
-    arrays = trained_like(spec, 7)
-    training = efficientnet.build(spec, 7, 48)
-    efficientnet.set_weights(training, arrays)
-    ours, converted = efficientnet.deploy(spec, arrays, 48), from_keras(training)
+    whole = built(spec)
+    ours, converted = efficientnet.deploy(whole.spec, whole.arrays, PX), from_keras(whole.model)
     assert [op.kind for op in ours.ops] == [op.kind for op in converted.ops]
     assert [op.options.get("fusedActivationFunction") for op in ours.ops] == [
         op.options.get("fusedActivationFunction") for op in converted.ops
@@ -175,35 +203,48 @@ def test_what_a_layer_gives_is_called_as_the_layer() -> None:
     assert len(set(names)) == len(names)
 
 
-@BUILT
-def test_every_variant_is_built_with_the_variables_that_weights_expects(spec: ModelSpec) -> None:
-    m = efficientnet.build(spec, resolution_px=64)
-    built = {
+@pytest.mark.parametrize(
+    "spec",
+    [
+        LITE0,
+        B0,
+        LITE1,
+        B1,
+        *(pytest.param(zoo.spec(f"efficientnet-{v}"), marks=pytest.mark.slow) for v in ("lite4", "b3")),
+    ],
+    ids=lambda m: m.name,
+)
+def test_every_variant_is_built_with_the_variables_that_weights_expects(
+    spec: ModelSpec, built: Callable[[ModelSpec], Built]
+) -> None:
+    m = built(spec).model
+    named = {
         f"{layer.name}/{v.name.rsplit('/', 1)[-1].split(':')[0]}": tuple(v.shape)
         for layer in m.layers
         for v in layer.weights
     }
-    assert built == weights.expected_shapes(spec)
-    assert m.output_shape == (None, 1000)
-    assert sum(int(np.prod(v.shape)) for v in m.trainable_weights) == zoo.parameters(spec)
+    assert named == weights.expected_shapes(spec, 7)
+    assert m.output_shape == (None, 7)
+    assert sum(int(np.prod(v.shape)) for v in m.trainable_weights) == zoo.parameters(replace(spec, classes=7))
 
 
-@pytest.mark.parametrize(("classes", "px"), [(2, 33), (10, 64), (1001, 40)])
-def test_any_resolution_and_any_number_of_classes_can_be_built(classes: int, px: int) -> None:
-    spec = replace(LITE0, width=0.1)
+@pytest.mark.parametrize(("classes", "px"), [(2, 33), (10, 64), (1001, 40), (None, 32)])
+def test_any_resolution_and_any_number_of_classes_can_be_built(classes: int | None, px: int) -> None:
+    spec = replace(LITE0, width=0.1, depth=0.1)
     m = efficientnet.build(spec, classes, px)
     y = m(np.zeros((2, px, px, 3), np.float32), training=False).numpy()
-    assert y.shape == (2, classes)
+    assert y.shape == (2, classes or 1000)
     np.testing.assert_allclose(y.sum(axis=1), 1, atol=1e-5)
+    shapes = {name: a.shape for name, a in efficientnet.get_weights(m).items()}
+    assert shapes == weights.expected_shapes(spec, classes or 1000)
 
 
-def test_weights_that_were_set_are_read_back(tiny_zoo: ModelSpec) -> None:
-    arrays = trained_like(tiny_zoo, 10)
-    m = efficientnet.build(tiny_zoo, 10)
-    efficientnet.set_weights(m, arrays)
-    back = efficientnet.get_weights(m)
-    assert set(back) == set(arrays)
-    assert all(np.array_equal(back[name], arrays[name]) for name in arrays)
+@pytest.mark.parametrize("spec", [LITE0, B0], ids=lambda m: m.name)
+def test_weights_that_were_set_are_read_back(spec: ModelSpec, built: Callable[[ModelSpec], Built]) -> None:
+    whole = built(spec)
+    back = efficientnet.get_weights(whole.model)
+    assert set(back) == set(whole.arrays)
+    assert all(np.array_equal(back[name], whole.arrays[name]) for name in whole.arrays)
 
 
 def test_a_row_of_the_zoo_becomes_a_float_graph_with_canonical_names(tiny_zoo: ModelSpec) -> None:

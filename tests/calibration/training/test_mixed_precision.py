@@ -1,6 +1,6 @@
 """Half precision on the CPU, by force: what is stored is float32, float16 scales its loss, qat answers as its file."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from edgenet.frameworks import keras, tensorflow
 from edgenet.jobs import qat as qat_job
 from edgenet.results import ImageSet, Results
 from helpers import tiny
-from helpers.trainings import labelled_training, needs_training, settings
+from helpers.trainings import Rewound, labelled_training, needs_training, settings
 
 pytestmark = needs_training
 HALVES = ("float16", "bfloat16")
@@ -27,41 +27,65 @@ def pictures(tiny_images: tuple[ImageSet, ImageSet], tmp_path_factory: pytest.Te
     return load_pictures((tiny_images[1],), tiny.PREPROCESSING, tmp_path_factory.mktemp("pixels"))
 
 
+@pytest.fixture(scope="module")
+def trainings(
+    tiny_network: Network, pictures: Pictures, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str | None, Rewound]:
+    """The same training in each type, None for float32."""
+    folder = tmp_path_factory.mktemp("trainings")
+    return {h: Rewound(labelled_training(tiny_network, pictures, folder, h)) for h in (None, *HALVES)}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What float32 came to: the averages before and after, and the curve."""
+
+    before: list[np.ndarray]
+    after: list[np.ndarray]
+    curve: list[dict[str, float]]
+
+
+@pytest.fixture(scope="module")
+def full(trainings: dict[str | None, Rewound], tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    run = trainings[None].to(tmp_path_factory.mktemp("full"))
+    before = values(run.average)
+    run.run()
+    return Ended(before, values(run.average), run.state.curve)
+
+
+def values(variables: list[Any]) -> list[np.ndarray]:
+    return [v.numpy() for v in variables]
+
+
 @pytest.mark.parametrize("half", HALVES)
 def test_layers_compute_in_half_and_what_is_stored_is_float32(
-    tiny_network: Network, pictures: Pictures, tmp_path: Path, half: str
+    trainings: dict[str | None, Rewound], full: Ended, tmp_path: Path, half: str
 ) -> None:
-    run = labelled_training(tiny_network, pictures, tmp_path / "half", half)
+    run = trainings[half].to(tmp_path)
     assert {layer.compute_dtype for layer in run.model.layers if layer.weights} == {half}
     run.run()
     assert {v.dtype.name for v in (*run.trained, *run.average)} == {"float32"}
     assert {b.dtype.name for b in run.best} == {"float32"}
-    full = labelled_training(tiny_network, pictures, tmp_path / "full", None)
-    before = [v.numpy() for v in full.average]
-    full.run()
 
     def distance(a: list[np.ndarray], b: list[np.ndarray]) -> float:
         return float(np.sqrt(sum(np.square(u - v).sum() for u, v in zip(a, b, strict=True))))
 
-    after = [v.numpy() for v in full.average]
-    moved, apart = distance(before, after), distance([v.numpy() for v in run.average], after)
+    moved, apart = distance(full.before, full.after), distance(values(run.average), full.after)
     # Adam follows the signs of small gradients, which rounding turns: near, and no more than that.
     assert 0 < apart < 0.5 * moved
-    assert run.state.curve[-1]["held_back_loss"] == pytest.approx(full.state.curve[-1]["held_back_loss"], abs=0.05)
+    assert run.state.curve[-1]["held_back_loss"] == pytest.approx(full.curve[-1]["held_back_loss"], abs=0.05)
 
 
-def test_float16_scales_its_loss_and_bfloat16_does_not(
-    tiny_network: Network, pictures: Pictures, tmp_path: Path
-) -> None:
+def test_float16_scales_its_loss_and_bfloat16_does_not(trainings: dict[str | None, Rewound], tmp_path: Path) -> None:
     kind = keras().mixed_precision.LossScaleOptimizer
-    made = {h: labelled_training(tiny_network, pictures, tmp_path, h).optimizer for h in (None, *HALVES)}
+    made = {h: t.to(tmp_path).optimizer for h, t in trainings.items()}
     assert {h: isinstance(o, kind) for h, o in made.items()} == {None: False, "float16": True, "bfloat16": False}
 
 
 def test_a_gradient_that_overflows_float16_skips_the_step_and_halves_the_scale(
-    tiny_network: Network, pictures: Pictures, tmp_path: Path
+    trainings: dict[str | None, Rewound], tmp_path: Path
 ) -> None:
-    run = labelled_training(tiny_network, pictures, tmp_path, "float16")
+    run = trainings["float16"].to(tmp_path)
     run.optimizer._loss_scale._current_loss_scale.assign(2.0**60)
     before = [v.numpy() for v in run.trained]
     x, target = next(iter(run.task.data(0)))
@@ -72,11 +96,12 @@ def test_a_gradient_that_overflows_float16_skips_the_step_and_halves_the_scale(
 
 
 def test_a_cut_float16_run_resumes_with_its_loss_scale(
-    tiny_network: Network, pictures: Pictures, tmp_path: Path
+    trainings: dict[str | None, Rewound], tiny_network: Network, pictures: Pictures, tmp_path: Path
 ) -> None:
-    whole = labelled_training(tiny_network, pictures, tmp_path / "whole", "float16")
+    whole = trainings["float16"].to(tmp_path / "whole")
     whole.run()
-    cut = labelled_training(tiny_network, pictures, tmp_path / "cut", "float16")
+    expected = values(whole._everything())
+    cut = trainings["float16"].to(tmp_path / "cut")
 
     save = cut._save
 
@@ -85,14 +110,15 @@ def test_a_cut_float16_run_resumes_with_its_loss_scale(
         if cut.state.epoch == 1:
             raise KeyboardInterrupt
 
-    cut._save = save_and_stop  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        cut.run()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cut, "_save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            cut.run()
     again = labelled_training(tiny_network, pictures, tmp_path / "cut", "float16")
     again.run()
-    assert len(again._everything()) > len(labelled_training(tiny_network, pictures, tmp_path, None)._everything())
-    for a, b in zip(whole._everything(), again._everything(), strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert len(expected) > len(trainings[None].to(tmp_path)._everything())
+    for a, b in zip(expected, values(again._everything()), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("half", HALVES)

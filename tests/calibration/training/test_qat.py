@@ -1,7 +1,10 @@
 """Training: what is trained is what is exported, a run that is cut ends as one that is not, the better file stays."""
 
+import shutil
 import signal
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +13,20 @@ import pytest
 
 from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.calibration.training.augment import Pictures, batches, load_pictures
-from edgenet.calibration.training.keras_graph import float_model, quantized_logits
-from edgenet.calibration.training.loop import CHECKPOINT, LOGS, Place, Settings
+from edgenet.calibration.training.keras_graph import FakeQuantized, float_model, quantized_logits
+from edgenet.calibration.training.loop import CHECKPOINT, LOGS, Outcome, Place, Settings, Task, Training
 from edgenet.calibration.training.qat import Distillation, _apart, layer_bits, logits, start, train
 from edgenet.calibration.training.strategy import open_strategy
 from edgenet.errors import InputError
 from edgenet.export import Network
-from edgenet.frameworks import tensorflow
+from edgenet.frameworks import keras, tensorflow
 from edgenet.images import divide, load_pixels, normalise, open_images
 from edgenet.jobs import qat
 from edgenet.results import Evaluation, ImageSet, Results
 from edgenet.targets import PAIR_LIMIT, SAFE_BITS
 from helpers import tiny
 from helpers.graph_builder import Builder
-from helpers.trainings import calibrating, needs_training, settings, student_of, training
+from helpers.trainings import Rewound, calibrating, needs_training, settings, student_of, training
 
 pytestmark = needs_training
 
@@ -44,6 +47,50 @@ def pictures(tiny_images: tuple[ImageSet, ImageSet], tmp_path_factory: pytest.Te
     return load_pictures((tiny_images[1],), tiny.PREPROCESSING, tmp_path_factory.mktemp("pixels"))
 
 
+@pytest.fixture(scope="module")
+def untouched(shared: SharedCalibration) -> Callable[[int], FakeQuantized]:
+    """Return the network of so many bits before any training. Read only."""
+    return cache(lambda bits: student_of(shared, bits, learn_scales=bits == 4))
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A network whose weights are broken at the head, and a training that mends them and can be begun anew."""
+
+    student: FakeQuantized
+    training: Rewound
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What that training came to. Read only."""
+
+    folder: Path
+    outcome: Outcome
+    best: list[np.ndarray]
+    everything: list[np.ndarray]
+
+
+MENDING = {"ema": 0.5}
+
+
+@pytest.fixture(scope="module")
+def broken(shared: SharedCalibration, pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Broken:
+    student, run = training(shared, pictures, tmp_path_factory.mktemp("broken"), **MENDING)
+    kernel = next(v for v in student.model.trainable_variables if v.shape == (1, 1, 16, 96))  # head's
+    kernel.assign_add(np.random.default_rng(0).normal(0, 12, kernel.shape).astype(np.float32))
+    for average, v in zip(run.average, run.trained, strict=True):
+        average.assign(v)
+    return Broken(student, Rewound(run))
+
+
+@pytest.fixture(scope="module")
+def ended(broken: Broken, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    run = broken.training.to(tmp_path_factory.mktemp("ended"))
+    outcome = run.run()
+    return Ended(run.place.folder, outcome, run.best, [v.numpy() for v in run._everything()])
+
+
 def test_the_float_model_answers_as_the_graph_does(shared: SharedCalibration, x: np.ndarray) -> None:
     ours = np.asarray(float_model(shared.network.graph)(x))
     np.testing.assert_allclose(ours, logits(shared.network.graph, "logits", x), atol=1e-4)
@@ -51,17 +98,19 @@ def test_the_float_model_answers_as_the_graph_does(shared: SharedCalibration, x:
 
 @pytest.mark.parametrize("bits", [4, 7, 8])
 def test_before_training_the_simulation_answers_bit_by_bit_as_the_file(
-    shared: SharedCalibration, x: np.ndarray, bits: int
+    untouched: Callable[[int], FakeQuantized], x: np.ndarray, bits: int
 ) -> None:
-    student = student_of(shared, bits, learn_scales=bits == 4)
+    student = untouched(bits)
     simulated = np.asarray(student.model(x, training=False))
     stored = logits(student.quantized, quantized_logits(student.quantized), x)
     np.testing.assert_allclose(simulated, stored, atol=1e-5)
 
 
 @pytest.mark.parametrize("bits", [7, 8])
-def test_an_untrained_model_gives_back_the_integers_that_it_was_made_from(shared: SharedCalibration, bits: int) -> None:
-    student = student_of(shared, bits)
+def test_an_untrained_model_gives_back_the_integers_that_it_was_made_from(
+    shared: SharedCalibration, untouched: Callable[[int], FakeQuantized], bits: int
+) -> None:
+    student = untouched(bits)
     weights, calibration = student.trained(shared.calibration)
     again = quantize(shared.graph, "int8", calibration, weights=weights)
     for name, t in student.quantized.tensors.items():
@@ -71,12 +120,11 @@ def test_an_untrained_model_gives_back_the_integers_that_it_was_made_from(shared
 
 
 def test_after_training_the_exported_integers_answer_as_the_simulation(
-    shared: SharedCalibration, pictures: Pictures, x: np.ndarray, tmp_path: Path
+    shared: SharedCalibration, broken: Broken, ended: Ended, x: np.ndarray, tmp_path: Path
 ) -> None:
-    student, run = training(shared, pictures, tmp_path)
+    student, run = broken.student, broken.training.to(tmp_path)
     before = [np.asarray(v) for v in student.model.trainable_variables]
-    run.run()
-    run._assign([v + 0.3 for v in run.best[: len(run.trained)]] + run.best[len(run.trained) :])  # wherever it ended
+    run._assign([v + 0.3 for v in ended.best[: len(run.trained)]] + ended.best[len(run.trained) :])  # wherever it ended
     weights, calibration = student.trained(shared.calibration)
     graph = quantize(shared.graph, "int8", calibration, weights=weights)
     assert calibration.ranges != shared.calibration.ranges
@@ -146,24 +194,14 @@ def test_what_cannot_be_trained_is_told_before_any_calibration(
     assert "calibration" not in vars(own)
 
 
-def test_training_brings_broken_weights_back(shared: SharedCalibration, pictures: Pictures, tmp_path: Path) -> None:
-    student, run = training(shared, pictures, tmp_path, epochs=6, ema=0.5)
-    rng = np.random.default_rng(0)
-    kernel = next(v for v in student.model.trainable_variables if v.shape == (1, 1, 16, 96))  # head's
-    kernel.assign_add(rng.normal(0, 12, kernel.shape).astype(np.float32))
-    for average, v in zip(run.average, run.trained, strict=True):
-        average.assign(v)
-    curve = run.run().curve
+def test_training_brings_broken_weights_back(ended: Ended) -> None:
+    curve = ended.outcome.curve
     assert curve[-1]["held_back_loss"] < 0.5 * curve[0]["held_back_loss"]
 
 
 def test_a_run_that_is_cut_ends_at_the_weights_of_one_that_is_not(
-    shared: SharedCalibration, pictures: Pictures, tmp_path: Path
+    shared: SharedCalibration, pictures: Pictures, broken: Broken, ended: Ended, tmp_path: Path
 ) -> None:
-    _, whole = training(shared, pictures, tmp_path / "whole")
-    whole.run()
-    _, cut = training(shared, pictures, tmp_path / "cut")
-
     def stop(what: str, done: int, total: int) -> None:
         if done == 5:  # in the middle of the second epoch
             handler = signal.getsignal(signal.SIGTERM)
@@ -172,56 +210,63 @@ def test_a_run_that_is_cut_ends_at_the_weights_of_one_that_is_not(
             # makes a signal's frame larger than the alternative stack, and the signal would end all tests.
             handler(signal.SIGTERM, None)
 
-    cut.place = replace(cut.place, progress=stop)
     with pytest.raises(KeyboardInterrupt):
-        cut.run()
-    assert (tmp_path / "cut" / CHECKPOINT).exists()
-    _, again = training(shared, pictures, tmp_path / "cut")
+        broken.training.to(tmp_path, progress=stop).run()
+    assert (tmp_path / CHECKPOINT).exists()
+    _, again = training(shared, pictures, tmp_path, **MENDING)  # another network, which is not broken
     again.run()
-    for a, b in zip(whole._everything(), again._everything(), strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    for a, b in zip(ended.everything, again._everything(), strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
     drop = {"images_per_s"}
-    rows = [[{k: v for k, v in row.items() if k not in drop} for row in t.state.curve] for t in (whole, again)]
+    rows = [
+        [{k: v for k, v in row.items() if k not in drop} for row in curve]
+        for curve in (ended.outcome.curve, again.state.curve)
+    ]
     assert rows[0] == rows[1]
 
 
-def test_a_checkpoint_of_other_settings_is_refused(
-    shared: SharedCalibration, pictures: Pictures, tmp_path: Path
-) -> None:
-    training(shared, pictures, tmp_path, epochs=1)[1].run()
+def test_a_checkpoint_of_other_settings_is_refused(broken: Broken, ended: Ended, tmp_path: Path) -> None:
+    shutil.copy(ended.folder / CHECKPOINT, tmp_path)
+    run = broken.training.to(tmp_path)
     with pytest.raises(InputError, match=r"of another run .*seed was 0, is 1"):
-        training(shared, pictures, tmp_path, epochs=1, seed=1)[1].run()
+        Training(run.task, replace(run.settings, seed=1), run.place).run()
 
 
-def test_a_damaged_checkpoint_is_named(shared: SharedCalibration, pictures: Pictures, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named(broken: Broken, tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(InputError, match="not a whole checkpoint"):
-        training(shared, pictures, tmp_path, epochs=1)[1].run()
+        broken.training.to(tmp_path).run()
 
 
-def test_a_loss_that_is_no_number_stops_with_step_rate_and_advice(
-    shared: SharedCalibration, pictures: Pictures, tmp_path: Path
-) -> None:
-    _, run = training(shared, pictures, tmp_path)
-    run.task = replace(run.task, loss=lambda z, x, target: z[:, 0] * float("nan"))
+def test_a_loss_that_is_no_number_stops_with_step_rate_and_advice(pictures: Pictures, tmp_path: Path) -> None:
+    layers, strategy = keras().layers, open_strategy("cpu")
+    with strategy.scope():
+        model = keras().Sequential([layers.Input((tiny.PX, tiny.PX, 3)), layers.Flatten(), layers.Dense(tiny.CLASSES)])
+    task = Task(
+        model,
+        lambda z, x, target: z[:, 0] * float("nan"),
+        lambda epoch: batches(pictures, 8, 0, epoch, (), tiny.CLASSES),
+        len(pictures) // 8,
+        lambda: {"loss": 0.0},
+    )
+    run = Training(task, settings(), Place(tmp_path, {}, strategy))
     with pytest.raises(InputError, match=r"loss of step 1 is nan at learning rate .* Try --learning-rate 0\.005"):
         run.run()
 
 
-def test_tensorboard_gets_a_point_an_epoch(shared: SharedCalibration, pictures: Pictures, tmp_path: Path) -> None:
+def test_tensorboard_gets_a_point_an_epoch(ended: Ended) -> None:
     tf = tensorflow()
-    outcome = training(shared, pictures, tmp_path, epochs=1)[1].run()
     logged: dict[str, dict[int, float]] = {}
-    for file in (tmp_path / LOGS).iterdir():
+    for file in (ended.folder / LOGS).iterdir():
         for event in tf.compat.v1.train.summary_iterator(str(file)):
             for value in event.summary.value:
                 logged.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
                 assert value.metadata.plugin_data.plugin_name == "scalars"
-    for row in outcome.curve:
+    for row in ended.outcome.curve:
         for name, value in row.items():
             assert logged[name][int(row["epoch"])] == pytest.approx(value, rel=1e-6)
-    assert set(logged["loss"]) == {1}
-    assert set(logged["held_back_loss"]) == {0, 1}
+    assert set(logged["loss"]) == {1, 2, 3}
+    assert set(logged["held_back_loss"]) == {0, 1, 2, 3}
 
 
 def test_pixels_that_memory_should_not_hold_are_in_files_that_go_with_the_process(
@@ -257,9 +302,10 @@ def test_batches_are_the_same_for_the_same_seed_and_differ_by_epoch(pictures: Pi
     def first(seed: int, epoch: int) -> np.ndarray:
         return next(iter(batches(pictures, 8, seed, epoch, ("flip", "crop", "colour", "mixup"), 5)))[0].numpy()
 
-    np.testing.assert_array_equal(first(0, 1), first(0, 1))
-    assert np.abs(first(0, 1) - first(0, 2)).max() > 0.1
-    assert np.abs(first(0, 1) - first(1, 1)).max() > 0.1
+    one = first(0, 1)
+    np.testing.assert_array_equal(one, first(0, 1))
+    assert np.abs(one - first(0, 2)).max() > 0.1
+    assert np.abs(one - first(1, 1)).max() > 0.1
 
 
 def test_without_augmentation_a_batch_is_what_evaluation_sees(pictures: Pictures) -> None:
@@ -274,13 +320,14 @@ def test_without_augmentation_a_batch_is_what_evaluation_sees(pictures: Pictures
 # ------------------------------------------------------------------------------------------------------- the command
 
 
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
-    return tiny.make_folder(tmp_path / "photos", 20)
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred pictures. Read only."""
+    return tiny.make_folder(tmp_path_factory.mktemp("many") / "photos", 20)
 
 
 def job(many: Path, out: Path, **changes: Any) -> qat.QatJob:
-    made = qat.QatJob("tiny", out, str(many), calibration_images=20, settings=settings(epochs=2))
+    made = qat.QatJob("tiny", out, str(many), calibration_images=20, settings=settings(epochs=1))
     return replace(made, **changes)
 
 
@@ -292,7 +339,7 @@ def test_qat_writes_the_better_file_and_says_which(many: Path, tmp_path: Path, m
     assert told.before is not None
     assert told.after is not None
     assert told.simulated_like_file is not None
-    assert [row.epoch for row in told.curve] == [0, 1, 2]
+    assert [row.epoch for row in told.curve] == [0, 1]
     assert told.kept in ("ptq", "qat")
     assert (told.after.agreement or 0) >= (told.before.agreement or 0) or told.kept == "ptq"
     ids = {a.id for a in results.artifacts}

@@ -284,7 +284,7 @@ def test_a_mobilenet_v2_of_keras_3_goes_the_whole_way(tmp_path: Path, monkeypatc
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None).save(tmp_path / "mobilenet_v2.keras")
+        keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None).save(tmp_path / "mobilenet_v2.keras")
     assert_runs(tmp_path / "mobilenet_v2.keras", "tf", tmp_path / "OUT", monkeypatch)
 
 
@@ -300,5 +300,5 @@ def test_a_resnet_50_of_tf_keras_goes_the_whole_way(tmp_path: Path, monkeypatch:
 
 @pytest.mark.slow
 def test_a_network_as_torch_exports_it_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    t, out = mobilenet_v2(px=96)
+    t, out = mobilenet_v2(px=32, width=0.25)
     assert_runs(t.save(tmp_path / "mobilenet_v2.onnx", out, 1000), "torch", tmp_path / "OUT", monkeypatch)
