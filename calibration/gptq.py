@@ -388,7 +388,9 @@ def _layer(graph: Graph, op: Op, w: np.ndarray, moments: Callable[[slice], _Mome
     stored = op.inputs[2] if len(op.inputs) > 2 else None
     bias = None
     if rounding.bias_correction and stored is not None:
-        bias = (graph.constant(stored) + (target - made).reshape(-1)).astype(np.float32)
+        before = graph.constant(stored)
+        assert before is not None  # its weights are constants, or it would not be rounded
+        bias = (before + (target - made).reshape(-1)).astype(np.float32)
     shape = (channels, *(n for i, n in enumerate(w.shape) if i != axis))
     values = np.moveaxis(q.reshape(shape), 0, axis).astype(np.int8)
     return Weight(np.ascontiguousarray(values), scale, axis, bias)
