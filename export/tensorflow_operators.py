@@ -33,6 +33,7 @@ def _pool(tf: Any, x: Any, o: Mapping[str, Any], mode: str) -> Any:
 
 
 def axes(constant: Any) -> list[int]:
+    """Return the axes that a constant operand names, as whole numbers."""
     return [int(a) for a in np.atleast_1d(constant)]
 
 
