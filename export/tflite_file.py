@@ -50,8 +50,8 @@ def read_tflite(model: bytes) -> Graph:
         raise InputError("not a TFLite file (no TFL3 mark at byte 4): give a .tflite as a converter wrote it")
     try:
         return _read(s, model)
-    except PARSE_ERRORS as e:
-        raise InputError(f"a damaged TFLite file ({type(e).__name__}): fetch or convert it anew") from None
+    except PARSE_ERRORS:
+        raise InputError("the TFLite file is damaged or cut short: copy it again, or convert it anew") from None
 
 
 def _read(s: Any, model: bytes) -> Graph:

@@ -4,7 +4,7 @@ import ast
 import tomllib
 from collections.abc import Iterator
 from functools import cache
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -106,10 +106,8 @@ def test_no_arrow_runs_back(name: str) -> None:
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     # A package's table of contents imports what stands below it, and nothing that it names imports the table.
-    try:
-        TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
-    except CycleError as e:
-        pytest.fail(" -> ".join(e.args[1]))
+    order = TopologicalSorter({name: imports(name) for name in MODULES}).static_order()
+    assert set(order) == set(MODULES)  # a circle has no order: CycleError names its modules
 
 
 def functions(of: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
