@@ -24,6 +24,7 @@ from edgenet.results_json import at, read, read_list, write
 
 SCHEMA = 2
 RESULTS_FILE = "results.json"
+NO_ANSWER = -1  # in the place of a class: the file gave NaN or infinity
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,15 @@ class Flip:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """A wrong answer, and how many pictures with this label got it."""
+
+    label: int
+    answer: int  # a class index, or NO_ANSWER
+    n: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Accuracy of one artifact on one image set, and how it differs from the reference artifact.
 
@@ -149,6 +159,11 @@ class Evaluation:
     mcnemar_p: float | None = None
     sqnr_db: float | None = None
     flips: tuple[Flip, ...] = ()
+    classes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # label -> (pictures, right)
+    class_flips: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # label -> (fixed, broken), where any
+    confusions: tuple[Confusion, ...] = ()  # the most frequent first
+    nonfinite_outputs: int = 0  # numbers that are NaN or infinity
+    nonfinite_images: int = 0  # pictures with such an answer: it is no answer
     warnings: tuple[Warning, ...] = ()
     device: str = "local"
     outputs_compared: int = 0  # numbers that another device gave, compared with this machine's of the same file
