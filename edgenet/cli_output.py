@@ -21,9 +21,10 @@ def print_run(results: "Results", out: Path, as_json: bool) -> None:
     if as_json:
         print_json(results.to_json())
     else:
-        from edgenet.report.recommendation import summary_renderable
+        from edgenet.report import lost_files
+        from edgenet.report.summary import summary_renderable
 
-        console().print(summary_renderable(results))
+        console().print(summary_renderable(results, lost_files(results, out)))
         click.echo(f"\nThe report: {out / 'report.html'}")
     hold_to_budget(results)
     if results.failures:

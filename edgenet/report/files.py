@@ -19,7 +19,7 @@ from edgenet.report.formatting import (
     points,
 )
 from edgenet.report.pieces import Cell, Chip, Fact, Line, Table, table, two_lines
-from edgenet.report.recommendation import Row, main_condition, speedup_text
+from edgenet.report.rows import Row, main_condition, speedup_text
 from edgenet.report.view import View
 from edgenet.results import RESULTS_FILE, Estimate, Results
 

@@ -20,15 +20,14 @@ from edgenet.report.pieces import TEMPLATES, Fact, Opening, Tile, facts
 from edgenet.report.quantization import calibration, search
 from edgenet.report.recommendation import (
     SHOWN_REASONS,
-    Row,
     accuracy_sentence,
-    by_format,
     latency_sentence,
     recommend,
-    rows,
     size_sentence,
 )
+from edgenet.report.refusals import Refusal
 from edgenet.report.roofline import explanations
+from edgenet.report.rows import Row, by_format, rows
 from edgenet.report.view import View, made_with
 from edgenet.results import Results
 
@@ -80,18 +79,21 @@ class ShownFailure:
     remedy: str
 
 
-def write_report(results: Results, out: Path, class_names: Sequence[str] = ()) -> Path:
+def write_report(
+    results: Results, out: Path, class_names: Sequence[str] = (), lost: Mapping[str, Refusal] | None = None
+) -> Path:
     """Write OUT/report.html whole or not at all and return its path. Partial results give a page of what there is.
 
     Args:
         results: what results.json holds.
         out: the folder of results.json.
         class_names: the name of each class index; without, the pictures show "class 17".
+        lost: what `lost_files` found.
 
     Raises:
         InputError: the disk is full or the place cannot be written to.
     """
-    page = render(view_of(results, class_names))
+    page = render(view_of(results, class_names, lost))
     path = out / REPORT_FILE
     with atomic_write(path) as tmp:
         # A file name that is not valid UTF-8 arrives with surrogates, which no encoder takes.
@@ -99,9 +101,9 @@ def write_report(results: Results, out: Path, class_names: Sequence[str] = ()) -
     return path
 
 
-def view_of(results: Results, class_names: Sequence[str] = ()) -> View:
-    """Return what the sections draw from."""
-    return View(results, by_format(rows(results)), recommend(results), class_names)
+def view_of(results: Results, class_names: Sequence[str] = (), lost: Mapping[str, Refusal] | None = None) -> View:
+    """Return what the sections draw from. `lost` are files that are no longer as they were measured."""
+    return View(results, by_format(rows(results)), recommend(results, lost=lost), class_names, lost or {})
 
 
 def render(view: View) -> str:

@@ -12,7 +12,7 @@ from edgenet.report.formatting import MISSING, NBSP, counted, decibels, interval
 from edgenet.report.pieces import Cell, Chip, Figure, Line, Opening, Table, Tile, table
 from edgenet.report.plots import curves
 from edgenet.report.plots.axes import for_both
-from edgenet.report.recommendation import Row
+from edgenet.report.rows import Row
 from edgenet.report.view import View
 
 _ABSURD = 1e30  # what a loss that is no number is kept as

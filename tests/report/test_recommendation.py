@@ -7,8 +7,10 @@ import re
 import pytest
 
 from edgenet.report import formatting
-from edgenet.report.latency_notes import latency_note
-from edgenet.report.recommendation import recommend, rows, speedup, summary_lines, summary_renderable
+from edgenet.report.notes import latency_note
+from edgenet.report.recommendation import recommend
+from edgenet.report.rows import rows, speedup
+from edgenet.report.summary import summary_lines, summary_renderable
 from edgenet.results import Failure, Results, Warning
 from helpers.hand_built import (
     FILES,
