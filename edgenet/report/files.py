@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgenet.report.formatting import (
+    FORMAT_NAMES,
     MISSING,
     counted,
     decibels,
@@ -23,7 +24,6 @@ from edgenet.report.rows import Row, main_condition, speedup_text
 from edgenet.report.view import View
 from edgenet.results import RESULTS_FILE, Estimate, Results
 
-FORMAT_NAMES = {"tflite": "TFLite", "onnx": "ONNX", "openvino": "OpenVINO"}
 _NOTHING = Cell(MISSING)
 
 

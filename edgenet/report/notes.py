@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgenet.report.refusals import NO_OWN_PICTURES
+from edgenet.report.formatting import FORMAT_NAMES
+from edgenet.report.refusals import NO_OWN_PICTURES, Terms
 from edgenet.report.rows import Row
 from edgenet.results import Measurement, Results, Warning
 
@@ -18,9 +19,10 @@ class Note:
     loud: bool = False
 
 
-def notes(results: Results, table: Sequence[Row], base: Row | None, by_labels: bool) -> tuple[Note, ...]:
+def notes(results: Results, table: Sequence[Row], terms: Terms) -> tuple[Note, ...]:
     """Return what a reader has to know beside the answer; the loud notes are warnings."""
     said = []
+    by_labels = terms.by_labels
     evaluations = [r.evaluation for r in table if r.evaluation]
     if any(r.artifact.weights == "random" for r in table):
         said.append(
@@ -34,7 +36,10 @@ def notes(results: Results, table: Sequence[Row], base: Row | None, by_labels: b
         have = "picture has" if n == 1 else "pictures have"
         few = f"Only {n} {have} a label, too few to see a loss of a point or two: read the intervals."
         said.append(Note(few, loud=True))
-    if table and base is None:
+    if 0 < len(terms.missed) < len(terms.search):
+        where = " and ".join(FORMAT_NAMES.get(format, format) for format in terms.missed)
+        said.append(Note(f"The budget is missed in {where}: {terms.budget}.", loud=True))
+    if table and terms.base is None:
         said.append(Note("There is no float32 file to compare with: export it too (--precision float32)."))
     measured = [r.measurement for r in table if r.measurement]
     cpu = " ".join((*results.context.isa, results.context.cpu_model)).lower()

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from edgenet.records import CalibratedTensor, Finding, SearchRecord, SearchStep
-from edgenet.report.files import FORMAT_NAMES
-from edgenet.report.formatting import counted, decibels, megabytes, milliseconds, number, percent, points
+from edgenet.report.formatting import FORMAT_NAMES, counted, decibels, megabytes, milliseconds, number, percent, points
 from edgenet.report.pieces import Cell, Chip, Figure, Line, Table, table
 from edgenet.report.plots import bars as bar_plots
 from edgenet.report.plots.axes import for_both

@@ -72,7 +72,7 @@ def recommend(
     refused |= {r.artifact.id: lost[r.artifact.id] for r in table if lost and r.artifact.id in lost}
     fit = [r for r in table if r.artifact.id not in refused]
     best = _best(fit)
-    said = notes(results, table, base, by_labels)
+    said = notes(results, table, terms)
     about = (_rule(terms), None if terms.search else limit, by_labels)
     stop = _stop(results, table, refused, terms, winner)
     if stop or best is None:
