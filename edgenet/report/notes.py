@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgenet.report.formatting import FORMAT_NAMES
+from edgenet.report.formatting import FORMAT_NAMES, counted
 from edgenet.report.refusals import NO_OWN_PICTURES, Terms
 from edgenet.report.rows import Row
 from edgenet.results import Measurement, Results, Warning
@@ -32,10 +32,12 @@ def notes(results: Results, table: Sequence[Row], terms: Terms) -> tuple[Note, .
         n = max(e.n_images for e in evaluations)
         said.append(Note(_capital(f"{no_label(n)}: agreement with float32 was measured, accuracy was not."), True))
     n = max((e.n_labelled for e in evaluations), default=0)
+    counts = picture_counts(results)
     if 0 < n < FEW_LABELLED:
-        have = "picture has" if n == 1 else "pictures have"
-        few = f"Only {n} {have} a label, too few to see a loss of a point or two: read the intervals."
-        said.append(Note(few, loud=True))
+        few = f"{n} labelled picture{'s are' if n != 1 else ' is'} too few to see a loss of a point or two"
+        said.append(Note(f"{f'{counts} ' if counts else ''}{few}: read the intervals.", loud=True))
+    elif counts and evaluations:
+        said.append(Note(counts))
     if 0 < len(terms.missed) < len(terms.search):
         where = " and ".join(FORMAT_NAMES.get(format, format) for format in terms.missed)
         said.append(Note(f"The budget is missed in {where}: {terms.budget}.", loud=True))
@@ -64,6 +66,26 @@ def notes(results: Results, table: Sequence[Row], terms: Terms) -> tuple[Note, .
     if text := latency_note([(r.name, r.measurement) for r in table if r.measurement]):
         said.append(Note(text))
     return tuple(said)
+
+
+def picture_counts(results: Results) -> str:
+    """Return how many of the pictures measure, what the others do, and why they do not measure; "" if nobody noted it."""
+    context = results.context
+    if (t := context.training) and t.pictures.evaluation:
+        p = t.pictures
+        calibrated, measured = p.calibration or 0, p.evaluation
+        n = p.train + p.held_back + measured + calibrated
+        others = [f"{p.train + calibrated} learn" + (f", {calibrated} of them calibrate" if calibrated else "")]
+        others += [f"{p.held_back} decide which epoch is kept"] if p.held_back else []
+        why = "A picture that taught does not measure: the file knows it."
+    elif context.images and context.images.evaluation and context.images.calibration:
+        measured, calibrated = context.images.evaluation.n, context.images.calibration.n
+        n, others = measured + calibrated, [f"{calibrated} calibrate"]
+        why = "A picture that calibrates does not measure: int8 files are fitted to it."
+    else:
+        return ""
+    verb = "measures" if measured == 1 else "measure"
+    return f"{measured} of your {counted(n, 'picture')} {verb}, {', '.join(others)}. {why}"
 
 
 def _capital(sentence: str) -> str:

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from edgenet import templating
 from edgenet.files import atomic_write
 from edgenet.report import training
 from edgenet.report.charts import latency, over_time, tradeoff
+from edgenet.report.classes import classes
 from edgenet.report.files import estimates, files
 from edgenet.report.formatting import MISSING, counted, failed, megabytes, milliseconds, percent, points
+from edgenet.report.glossary import Word, new_words
 from edgenet.report.pictures import pictures
 from edgenet.report.pieces import TEMPLATES, Fact, Opening, Tile, facts
 from edgenet.report.quantization import calibration, search
@@ -38,10 +42,25 @@ Reasons = tuple[tuple[str, str], ...]  # (file name, sentence)
 
 @dataclass(frozen=True)
 class Page:
-    """The page: each section's name and what it shows, from top to bottom."""
+    """The page, from top to bottom."""
 
     title: str
-    sections: Mapping[str, Any]
+    sections: Sequence["Section"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section in HTML, and the words that stand in it for the first time on the page."""
+
+    html: Markup
+    words: Sequence[Word]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the template of a section gets."""
+
+    view: Any
 
 
 @dataclass(frozen=True)
@@ -108,7 +127,12 @@ def view_of(results: Results, class_names: Sequence[str] = (), lost: Mapping[str
 
 def render(view: View) -> str:
     """Return the page."""
-    sections = {name: shown for name, section in SECTIONS.items() if (shown := section(view))}
+    known: set[str] = set()
+    sections = []
+    for name, section in SECTIONS.items():
+        if shown := section(view):
+            html = templating.page(f"{name}.html", _Shown(shown), TEMPLATES)
+            sections.append(Section(Markup(html), new_words(html, known)))
     return templating.page("report.html", Page(_headline(view), sections), TEMPLATES)
 
 
@@ -233,6 +257,7 @@ SECTIONS: Mapping[str, Callable[[View], Any]] = {
     "latency": latency,
     "over_time": over_time,
     "explanations": explanations,
+    "classes": classes,
     "pictures": pictures,
     "calibration": calibration,
     "failures": failures,
