@@ -15,7 +15,7 @@ from edgenet.report.rows import Row
 from edgenet.report.view import View
 from edgenet.results import Evaluation
 
-FEWEST = 10  # pictures of a class that is listed; below that a 95 % interval can be wider than 50 points
+FEWEST = 10  # pictures of a class that is listed; at ten a 95 % interval can span 53 points already
 _ALL_OF = 12  # classes or fewer are listed whole
 _WORST, _CHANGED, _CONFUSED = 8, 4, 6
 

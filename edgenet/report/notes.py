@@ -69,7 +69,7 @@ def notes(results: Results, table: Sequence[Row], terms: Terms) -> tuple[Note, .
 
 
 def picture_counts(results: Results) -> str:
-    """Return how many of the pictures measure, what the others do, and why they do not measure; "" if nobody noted it."""
+    """Return how many pictures measure, what the others do, and why they do not measure; "" if nobody noted it."""
     context = results.context
     if (t := context.training) and t.pictures.evaluation:
         p = t.pictures
