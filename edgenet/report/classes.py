@@ -52,14 +52,17 @@ def classes(view: View) -> Classes | None:
     listed = [c for c in found if c.n >= FEWEST]
     confusions = _confusions(view, e, base)
     lead = f"{r.name}, class by class" + (", beside float32 on the same pictures." if base else ".")
-    return Classes(lead, _table(view, listed, base is not None), confusions, _notes(found, listed, confusions))
+    return Classes(
+        lead, _table(view, listed, base is not None), confusions, _notes(found, listed, confusions, base is not None)
+    )
 
 
 def _file(view: View) -> Row | None:
-    """The file that the page is about or, where none is to be shipped, the first int8 file, or the first."""
+    """The file that the page is about; where that is float32 or none, the first int8 file: what would it have cost?"""
     evaluated = [r for r in view.rows if r.evaluation]
-    int8 = (r for r in evaluated if r.artifact.precision == "int8")
-    return view.chosen or next(int8, next(iter(evaluated), None))
+    int8 = [r for r in evaluated if r.artifact.precision == "int8"]
+    chosen = [view.chosen] if view.chosen and not view.chosen.is_baseline else []
+    return next(iter([*chosen, *int8, *evaluated]), None)
 
 
 def _counts(e: Evaluation, base: Evaluation | None) -> list[_Class]:
@@ -83,7 +86,7 @@ def _table(view: View, listed: list[_Class], compared: bool) -> Table | None:
     changed = sorted((c for c in listed if c.broken > c.fixed and c not in worst), key=lambda c: c.fixed - c.broken)
     groups = {"Least accurate": worst, "Lost most against float32": changed[:_CHANGED]}
     lines = {name: [_line(view, c, compared) for c in some] for name, some in groups.items() if some}
-    return Table(f"{len(worst)} of {_classes(len(listed))}", titles, lines)
+    return Table(f"The least accurate of {_classes(len(listed))}", titles, lines)
 
 
 def _line(view: View, c: _Class, compared: bool) -> Line:
@@ -126,7 +129,7 @@ def _classes(n: int) -> str:
     return "1 class" if n == 1 else f"{n} classes"
 
 
-def _notes(found: list[_Class], listed: list[_Class], confusions: Table | None) -> tuple[str, ...]:
+def _notes(found: list[_Class], listed: list[_Class], confusions: Table | None, compared: bool) -> tuple[str, ...]:
     out = []
     if not listed:
         most = max(c.n for c in found)
@@ -140,11 +143,11 @@ def _notes(found: list[_Class], listed: list[_Class], confusions: Table | None) 
         left = _classes(len(found) - len(listed))
         out.append(f"Left out: {left} with fewer than {FEWEST} pictures, which cannot tell much of a class.")
     if listed:
-        out.append(
-            "In small print: 95 % intervals. "
-            + ("The worst of many classes are partly so by chance. " if len(listed) > _ALL_OF else "")
-            + "Fixed: wrong in float32, right in this file; broken: the other way round."
-        )
+        out.append("In small print: 95 % intervals.")
+    if len(listed) > _ALL_OF:
+        out.append("The worst of many classes are partly so by chance.")
+    if listed and compared:
+        out.append("Fixed: wrong in float32, right in this file; broken: the other way round.")
     if not confusions:
         out.append("No wrong answer was given to two pictures of one class.")
     return tuple(out)

@@ -37,7 +37,11 @@ WORDS = (
         r"float32",
         "The network as it was trained, in 32-bit numbers: the yardstick for the rest.",
     ),
-    Word("float16", r"float16", "Weights in 16-bit floating-point numbers: half the size, hardly a difference."),
+    Word(
+        "float16",
+        r"float16",
+        "Weights in 16-bit floating-point numbers: half the size, and as a rule the same answers.",
+    ),
     Word(
         "int8",
         r"int8",
@@ -71,8 +75,8 @@ WORDS = (
     Word(
         "McNemar's p",
         r"McNemar's (?:p|test)",
-        "How often chance alone would fix and break pictures at least so unevenly. Below 0.05 the file is probably "
-        "better or worse than float32; above, the pictures cannot tell.",
+        "How often chance alone would fix and break pictures at least so unevenly. Below 0.05 chance is a poor "
+        "explanation; above, the pictures cannot tell the file from float32.",
     ),
     Word(
         "Median, p90, p95",

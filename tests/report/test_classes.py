@@ -76,7 +76,7 @@ def test_of_many_classes_the_worst_stand_before_those_that_lost_most() -> None:
     assert [line[0] for line in groups["Least accurate"]] == [f"class {i}" for i in range(8)]
     assert [line[0] for line in groups["Lost most against float32"]] == ["class 91", "class 90"]
     assert s.table is not None
-    assert s.table.caption == "8 of 100 classes"
+    assert s.table.caption == "The least accurate of 100 classes"
     assert any("partly so by chance" in note for note in s.notes)
 
 
@@ -135,6 +135,14 @@ def test_the_float32_file_alone_has_no_columns_of_comparison() -> None:
 @pytest.mark.parametrize("results", [some_results(), unlabelled(some_results()), in_three_formats(), Results()])
 def test_without_counts_there_is_no_section(results: Results) -> None:
     assert classes(view_of(results)) is None
+
+
+def test_where_float32_is_shipped_the_int8_file_is_shown_beside_it() -> None:
+    results = counted({"0": (20, 19)}, {"0": (20, 20)})
+    for precision in ("float16", "int8", "int16x8"):
+        changed(results, precision, "evaluations", top1_drop=0.05)
+    assert view_of(results).answer.headline == "Ship efficientnet-lite0_float32.tflite"
+    assert section(results).lead.startswith("efficientnet-lite0_int8.tflite, class by class, beside float32")
 
 
 def test_where_nothing_is_shipped_the_int8_file_is_shown() -> None:
