@@ -75,7 +75,7 @@ def print_evaluations(results: "Results") -> None:
 
 def print_measurements(results: "Results", request: "Request") -> None:
     """Print what was timed, estimated and explained."""
-    from edgenet.report import bench_text, operator_table
+    from edgenet.report import bench_text, roofline
 
     if measurements := results.measurements:
         print_table(bench_text.titles(measurements, request), bench_text.rows(measurements, request))
@@ -87,8 +87,8 @@ def print_measurements(results: "Results", request: "Request") -> None:
             click.echo(f"Note: {note}")
     for e in results.explanations:
         click.echo(f"\n{e.artifact}")
-        print_table(operator_table.TITLES, operator_table.rows(e))
-        for sentence in operator_table.new_sentences(results.explanations, e):
+        print_table(roofline.OPERATOR_TITLES, roofline.operator_rows(e))
+        for sentence in roofline.new_sentences(results.explanations, e):
             click.echo(f"- {sentence}")
 
 

@@ -37,7 +37,7 @@ def tradeoff(view: View) -> Figure | None:
 
 def _limit(view: View) -> Limit | None:
     lost, base = view.answer.limit, view.baseline
-    if view.random_weights or lost is None:
+    if view.random_weights or any(s.min_sqnr_db is not None for s in view.results.context.search.values()):
         return None
     if not view.answer.by_labels:
         return Limit((1 - lost) * 100, f"limit: {percent(1 - lost, 0)}")

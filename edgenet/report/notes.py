@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgenet.report.formatting import FORMAT_NAMES, counted
+from edgenet.records import CANNOT_TELL, verdict_of
+from edgenet.report.formatting import FORMAT_NAMES, counted, interval
 from edgenet.report.refusals import NO_OWN_PICTURES, Terms
 from edgenet.report.rows import Row
 from edgenet.results import Measurement, Results, Warning
@@ -41,6 +42,7 @@ def notes(results: Results, table: Sequence[Row], terms: Terms) -> tuple[Note, .
     if 0 < len(terms.missed) < len(terms.search):
         where = " and ".join(FORMAT_NAMES.get(format, format) for format in terms.missed)
         said.append(Note(f"The budget is missed in {where}: {terms.budget}.", loud=True))
+    said += [Note(text, loud=True) for r in table if (text := _undecided(r, terms))]
     if table and terms.base is None:
         said.append(Note("There is no float32 file to compare with: export it too (--precision float32)."))
     measured = [r.measurement for r in table if r.measurement]
@@ -66,6 +68,19 @@ def notes(results: Results, table: Sequence[Row], terms: Terms) -> tuple[Note, .
     if text := latency_note([(r.name, r.measurement) for r in table if r.measurement]):
         said.append(Note(text))
     return tuple(said)
+
+
+def _undecided(r: Row, terms: Terms) -> str:
+    """Return that the pictures cannot tell whether a file keeps its budget, and how many would; "" where they can."""
+    search = terms.search.get(r.artifact.format) if r.artifact.precision == "int8" else None
+    if search is None or verdict_of(search) != CANNOT_TELL:
+        return ""
+    text = f"Whether {r.name} keeps the budget ({search.budget}) cannot be told"
+    if (step := search.kept) and step.n_images:
+        text += f" from {counted(step.n_images, 'picture')}"
+        text += f": the loss may be {interval(step.limits)} points" if step.limits else ""
+        text += f"; some {step.pictures_needed:,} would tell" if step.pictures_needed else ""
+    return f"{text}."
 
 
 def picture_counts(results: Results) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgenet.records import Finding
 from edgenet.report.formatting import NBSP, counted, interval, megabytes, milliseconds, number, percent, points, times
 from edgenet.report.notes import Note, no_label, notes
-from edgenet.report.refusals import NO_OWN_PICTURES, Refusal, Terms, plural_points, refusal, what_it_lost
+from edgenet.report.refusals import NO_OWN_PICTURES, Refusal, Terms, plural_points, refusal, what_it_lacks, what_it_lost
 from edgenet.report.rows import Row, median_ms, rows, speedup, told_apart
 from edgenet.results import Results
 
@@ -34,7 +34,7 @@ class Recommendation:
     why_not: tuple[tuple[str, str], ...]  # (file name, sentence)
     notes: tuple[Note, ...]
     rule: str  # the rule that chose, in one sentence
-    limit: float | None  # largest drop of top-1, or disagreement, that was let through; None where a budget decided
+    limit: float  # largest drop of top-1, or disagreement, that was let through; a fraction
     by_labels: bool  # whether the limit is on top-1 (else on agreement)
 
 
@@ -66,14 +66,17 @@ def recommend(
     table = [r for r in table if r.artifact.model == table[0].artifact.model]
     base = next((r for r in table if r.is_baseline), None)
     taught = next((f for f in results.context.calibration_findings if f.code == NO_OWN_PICTURES), None)
-    terms = Terms(base, None if random else limit, by_labels, results.context.search, taught)
+    search = results.context.search
+    # A budget in points takes the place of the usual limit for files that no search is for, too.
+    limit = next((s.max_drop for s in search.values() if s.max_drop is not None), limit)
+    terms = Terms(base, None if random else limit, by_labels, search, taught)
     refused = {r.artifact.id: why for r in table if (why := refusal(r, terms))}
     winner = _best([r for r in table if r.artifact.id not in refused])
     refused |= {r.artifact.id: lost[r.artifact.id] for r in table if lost and r.artifact.id in lost}
     fit = [r for r in table if r.artifact.id not in refused]
     best = _best(fit)
     said = notes(results, table, terms)
-    about = (_rule(terms), None if terms.search else limit, by_labels)
+    about = (_rule(terms), limit, by_labels)
     stop = _stop(results, table, refused, terms, winner)
     if stop or best is None:
         code, headline, why = stop or _not_yet(results, table)
@@ -156,25 +159,26 @@ def _sentence(text: str) -> str:
 
 def _budget_missed(table: Sequence[Row], refused: Mapping[str, Refusal], terms: Terms) -> Stop:
     why = [f"The budget for int8 files: {terms.budget}."]
-    nearest = nearest_to_budget(table, terms)
+    nearest = _nearest(table, terms)
     if nearest:
-        why.append(f"The nearest is {nearest.name}: {what_it_lost(nearest, terms.by_labels)}.")
+        lacks = what_it_lacks(nearest, terms)[1]
+        lost = what_it_lost(nearest, terms.by_labels)
+        why.append(f"The nearest is {nearest.name}: {lost}{f'; {lacks}' if lacks else ''}.")
     if left := _best([r for r in table if r.artifact.id not in refused]):
         why.append(f"Of the float files, which no budget is for, the rule would choose {left.name}.")
     why.append("What can help: more calibration pictures, `edgenet qat`, or a wider budget.")
     return "budget-missed", "No file meets the budget", tuple(why)
 
 
-def nearest_to_budget(table: Sequence[Row], terms: Terms) -> Row | None:
-    """Return the int8 file that lost least of those that miss the budget; of equals that with the least noise."""
-    missed = [r for r in table if r.artifact.precision == "int8" and r.artifact.format in terms.missed and r.evaluation]
+def _nearest(table: Sequence[Row], terms: Terms) -> Row | None:
+    """Return the int8 file that lacks least of its budget; of equals that with the least noise."""
+    missed = (r for r in table if r.artifact.precision == "int8" and r.artifact.format in terms.missed)
 
     def lacks(r: Row) -> tuple[float, float]:
-        loss = r.drop if terms.by_labels else r.disagreement
-        noise = -r.evaluation.sqnr_db if r.evaluation and r.evaluation.sqnr_db is not None else 0.0
-        return (1.0 if loss is None else loss, noise)
+        db = r.evaluation.sqnr_db if r.evaluation else None
+        return what_it_lacks(r, terms)[0], -(db or 0.0)
 
-    return min(missed, key=lacks, default=None)
+    return min((r for r in missed if r.evaluation), key=lacks, default=None)
 
 
 def _not_yet(results: Results, table: Sequence[Row]) -> Stop:

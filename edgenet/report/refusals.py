@@ -1,11 +1,12 @@
 """Why a file may not be shipped: programs go by a refusal's code, readers by its sentence."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgenet.files import WEIGHTS_BESIDE, sha256_of, size_of
-from edgenet.records import Finding, SearchRecord
+from edgenet.records import MISSED, Finding, SearchRecord, verdict_of
 from edgenet.report.formatting import NBSP, counted, decibels, interval, percent, points, times
 from edgenet.report.rows import Row
 from edgenet.results import Artifact, Results
@@ -44,7 +45,7 @@ class Terms:
     @property
     def missed(self) -> tuple[str, ...]:
         """The formats in which no int8 file meets the budget."""
-        return tuple(format for format, s in self.search.items() if not s.met)
+        return tuple(format for format, s in self.search.items() if verdict_of(s) == MISSED)
 
     @property
     def budget(self) -> str:
@@ -112,9 +113,27 @@ def _out_of_budget(r: Row, terms: Terms) -> Refusal | None:
     if search is None:
         why = f"It was not held to the budget ({terms.budget}): the search is for int8 files."
         return _over_limit(r, terms) or Refusal("not-searched", why)
-    if search.met:
+    if verdict_of(search) != MISSED:
         return None
     return Refusal("over-budget", f"It misses the budget ({search.budget}): {what_it_lost(r, terms.by_labels)}.")
+
+
+def what_it_lacks(r: Row, terms: Terms) -> tuple[float, str]:
+    """Return how far a file is from its budget, to set files side by side, and the same in words, "" where it is not.
+
+    The distance is in decibels of SQNR or in fractions of 1, as the budget is; without an evaluation it is infinite.
+    """
+    e, search = r.evaluation, terms.search.get(r.artifact.format)
+    if e is None or search is None:
+        return math.inf, ""
+    if search.min_sqnr_db is not None:
+        lacks_db = math.inf if e.sqnr_db is None else search.min_sqnr_db - e.sqnr_db
+        return lacks_db, f"{decibels(lacks_db)} too few" if 0 < lacks_db < math.inf else ""
+    loss = r.drop if terms.by_labels else r.disagreement
+    if loss is None:
+        return math.inf, ""
+    lacks = loss - (search.max_drop or 0.0)
+    return lacks, f"{points(lacks)} points too many" if lacks > 0 and search.max_drop is not None else ""
 
 
 def what_it_lost(r: Row, by_labels: bool) -> str:

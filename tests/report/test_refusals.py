@@ -17,7 +17,7 @@ from edgenet.report.summary import summary_lines
 from edgenet.results import NO_ANSWER, Artifact, Flip, Results
 from helpers.command_line import Edgenet
 from helpers.hand_built import FILES, NAMES, an_artifact, changed, in_three_formats, partial_results, some_results
-from helpers.hand_built_runs import a_search, a_training
+from helpers.hand_built_runs import a_search, a_step, a_training
 from helpers.html_page import Page
 
 INT8 = "efficientnet-lite0_int8"
@@ -89,6 +89,50 @@ def test_an_int8_file_within_a_wide_budget_is_not_held_to_the_usual_limit() -> N
     assert recommend(results).headline == f"Ship {INT8}.tflite"
     without = changed(some_results(), "int8", "evaluations", top1_drop=0.021, top1_drop_ci95=(0.01, 0.03))
     assert recommend(without).headline == "Ship efficientnet-lite0_float16.tflite"
+
+
+def test_a_budget_that_the_pictures_cannot_decide_is_a_loud_note_and_not_the_headline() -> None:
+    step = a_step(1, False, {}, artifact=INT8, verdict="cannot tell", limits=[-0.0937, 0.0332], n_images=86,
+                  pictures_needed=1468)  # fmt: skip
+    search = {"budget": "at most 0.5 points lost", "met": False, "verdict": "cannot tell", "max_drop": 0.005}
+    answer = recommend(some_results(search={"tflite": {**search, "steps": [step]}}))
+    assert (answer.code, answer.headline) == ("ship", f"Ship {INT8}.tflite")
+    assert [plain(n.text) for n in answer.notes if n.loud] == [
+        f"Whether {INT8}.tflite keeps the budget (at most 0.5 points lost) cannot be told from 86 pictures: the loss "
+        "may be −9.4 to 3.3 points; some 1,468 would tell."
+    ]
+
+
+def a_missed_search(**budget: float) -> dict[str, Any]:
+    return {"budget": "the budget", "met": False, "verdict": "missed", "steps": [], **budget}
+
+
+def test_what_the_nearest_file_lacks_is_a_number_in_the_unit_of_the_budget() -> None:
+    def nearest(**budget: float) -> str:
+        results = in_three_formats()
+        search = some_results(search={"tflite": a_missed_search(**budget), "onnx": a_missed_search(**budget)})
+        results.context = dataclasses.replace(results.context, search=search.context.search)
+        for i, e in enumerate(results.evaluations):
+            if e.artifact == f"{INT8}.tflite":
+                results.evaluations[i] = dataclasses.replace(e, top1_drop=0.012, sqnr_db=22.0)
+            if e.artifact == f"{INT8}.onnx":
+                results.evaluations[i] = dataclasses.replace(e, top1_drop=0.017, sqnr_db=24.5)
+        return plain(recommend(results).why[1])
+
+    assert nearest(max_drop=0.005).startswith(f"The nearest is {INT8}.tflite: 1.2 points of top-1 lost")
+    assert nearest(max_drop=0.005).endswith("SQNR 22.0 dB; 0.7 points too many.")
+    assert nearest(min_sqnr_db=30.0).startswith(f"The nearest is {INT8}.onnx: 1.7 points of top-1 lost")
+    assert nearest(min_sqnr_db=30.0).endswith("SQNR 24.5 dB; 5.5 dB too few.")
+
+
+def test_float_files_are_held_to_a_budget_in_points() -> None:
+    search = {"tflite": {**a_missed_search(max_drop=0.02), "verdict": "met", "met": True}}
+    results = changed(some_results(search=search), "float16", "evaluations", top1_drop=0.015)
+    assert "efficientnet-lite0_float16.tflite" in reasons(recommend(results))
+    assert "limit" not in reasons(recommend(results))["efficientnet-lite0_float16.tflite"]
+    strict = {"tflite": {**search["tflite"], "max_drop": 0.0}}
+    results = changed(some_results(search=strict), "float16", "evaluations", top1_drop=0.002)
+    assert reasons(recommend(results))["efficientnet-lite0_float16.tflite"].endswith("the limit is 0 points.")
 
 
 def test_with_random_weights_a_missed_budget_is_the_headline_too(tmp_path: Path) -> None:
