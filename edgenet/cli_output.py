@@ -40,14 +40,19 @@ def train_and_print(run_job: Callable[..., "Results"], job: Any, as_json: bool) 
 
 def print_trained(results: "Results", out: Path, as_json: bool) -> None:
     """Print the result of a training and where its report is."""
-    from edgenet.report.training import verdict
+    from edgenet.report import lost_files
+    from edgenet.report.notes import picture_counts
+    from edgenet.report.overview import view_of
+    from edgenet.report.training import headline, verdict
 
     if as_json:
         print_json(results.to_json())
     else:
         print_evaluations(results)
         if training := results.context.training:
-            click.echo(verdict(training))
+            said = (headline(view_of(results, lost=lost_files(results, out))), picture_counts(results))
+            for line in filter(None, (*said, verdict(training))):
+                click.echo(line)
         click.echo(f"\nThe report: {out / 'report.html'}")
     print_failures(results)
 
