@@ -70,7 +70,7 @@ def recommend(
     # A budget in points takes the place of the usual limit for files that no search is for, too.
     limit = next((s.max_drop for s in search.values() if s.max_drop is not None), limit)
     terms = Terms(base, None if random else limit, by_labels, search, taught)
-    refused = {r.artifact.id: why for r in table if (why := refusal(r, terms))}
+    refused = {r.artifact.id: no for r in table if (no := refusal(r, terms))}
     winner = _best([r for r in table if r.artifact.id not in refused])
     refused |= {r.artifact.id: lost[r.artifact.id] for r in table if lost and r.artifact.id in lost}
     fit = [r for r in table if r.artifact.id not in refused]

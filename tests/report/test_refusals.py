@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from edgenet.export.tflite_file import write_tflite
 from edgenet.files import sha256_of, size_of
 from edgenet.report import lost_files, write_report
 from edgenet.report.formatting import NBSP
@@ -15,7 +17,9 @@ from edgenet.report.recommendation import Recommendation, recommend
 from edgenet.report.refusals import Refusal
 from edgenet.report.summary import summary_lines
 from edgenet.results import NO_ANSWER, Artifact, Flip, Results
+from helpers import tiny
 from helpers.command_line import Edgenet
+from helpers.graph_builder import Builder
 from helpers.hand_built import FILES, NAMES, an_artifact, changed, in_three_formats, partial_results, some_results
 from helpers.hand_built_runs import a_search, a_step, a_training
 from helpers.html_page import Page
@@ -329,3 +333,27 @@ def test_a_run_again_makes_the_lost_file_again_and_ships_it(
     done = edgenet("run", *options)
     assert done.returncode == 0, done.stderr
     assert "Ship tiny_float32.xml" in done.stdout
+
+
+def test_a_network_that_answers_nan_on_some_pictures_is_run_and_not_shipped(
+    edgenet: Edgenet, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Its weights are finite; the root of what its last layer says of dark pictures is not."""
+    b = Builder(1, tiny.PX, tiny.PX, 3)
+    weights = np.linspace(0.5, 1.5, 15).reshape(5, 3)
+    b.dense(b.mean("image", "pooled"), "scores", weights, np.zeros(5))
+    b.op("SQRT", ["scores"], (1, 5), out="logits")
+    graph = b.graph(b.op("SOFTMAX", ["logits"], (1, 5), "SoftmaxOptions", out="probabilities", beta=1.0))
+    (tmp_path / "roots.tflite").write_bytes(write_tflite(graph))
+    out = tmp_path / "OUT"
+    done = edgenet("run", tmp_path / "roots.tflite", "--preprocess", "mean=127 std=128", "--images", tiny_folder,
+                   "--out", out, "--precision", "float32", "--precision", "float16")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to ship: answers of NaN or infinity" in done.stdout
+    assert "Ship" not in done.stdout
+    results = Results.load(out)
+    for e in results.evaluations:
+        assert 0 < e.nonfinite_images < e.n_images
+        assert e.nonfinite_outputs == e.nonfinite_images * tiny.CLASSES, "a softmax makes them all NaN"
+        assert (e.top1 or 0) <= 1 - e.nonfinite_images / e.n_images
+    assert Page((out / "report.html").read_text(encoding="utf-8")).visible.startswith("Nothing to ship: answers of NaN")
