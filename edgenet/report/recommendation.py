@@ -165,8 +165,8 @@ def _budget_missed(table: Sequence[Row], refused: Mapping[str, Refusal], terms: 
         lost = what_it_lost(nearest, terms.by_labels)
         why.append(f"The nearest is {nearest.name}: {lost}{f'; {lacks}' if lacks else ''}.")
     if left := _best([r for r in table if r.artifact.id not in refused]):
-        why.append(f"Of the float files, which no budget is for, the rule would choose {left.name}.")
-    why.append("What can help: more calibration pictures, `edgenet qat`, or a wider budget.")
+        why.append(f"Of the float files the rule would choose {left.name}.")
+    why.append("What can help: more calibration pictures, training (edgenet qat), or a wider budget.")
     return "budget-missed", "No file meets the budget", tuple(why)
 
 

@@ -66,7 +66,7 @@ def test_a_budget_that_every_format_misses_is_the_headline_with_the_nearest_file
     assert [plain(s) for s in answer.why[:3]] == [
         "The budget for int8 files: at most 0.5 points of top-1 lost.",
         f"The nearest is {INT8}.tflite: 0.4 points of top-1 lost (95 % interval −0.5 to 1.3), SQNR 20.4 dB.",
-        "Of the float files, which no budget is for, the rule would choose efficientnet-lite0_float16.tflite.",
+        "Of the float files the rule would choose efficientnet-lite0_float16.tflite.",
     ]
     assert reasons(answer)[f"{INT8}.tflite"].startswith(
         "It misses the budget (at most 0.5 points of top-1 lost): 0.4 p"
@@ -226,6 +226,15 @@ def test_a_winner_that_is_lost_is_the_headline_and_the_next_one_is_named(code: s
     assert (answer.code, answer.headline) == (code, f"The file to ship {says}: {INT8}.tflite")
     assert answer.why[1] == "Of the files that are left, the rule would choose efficientnet-lite0_float16.tflite."
     assert_ships_nothing(answer, results, tmp_path, lost=lost)
+
+
+def test_the_table_marks_a_file_that_is_lost_or_answers_nan(tmp_path: Path) -> None:
+    results = changed(some_results(), "dynamic", "evaluations", nonfinite_outputs=1, nonfinite_images=1)
+    page = Page(write_report(results, tmp_path, NAMES, {INT8: Refusal("altered", "x")}).read_text(encoding="utf-8"))
+    names = {line[0].split()[0]: line[0] for line in page.tables[0][1:]}
+    assert "altered" in names[f"{INT8}.tflite"]
+    assert "NaN or infinity" in names["efficientnet-lite0_dynamic.tflite"]
+    assert "altered" not in names["efficientnet-lite0_float16.tflite"]
 
 
 def test_a_lost_file_that_would_not_have_won_is_refused_and_no_more() -> None:
