@@ -33,7 +33,9 @@ def figures(s: SearchRecord, step: SearchStep) -> tuple[str, ...]:
 
 def outcome(s: SearchRecord) -> str:
     """Return in a few sentences whether the budget was met, by which step, and how sure that is."""
-    kept, n = s.kept or s.steps[-1], len(s.steps)
+    kept, n = s.kept, len(s.steps)
+    if kept is None:  # results of an earlier version do not name the step
+        return "The budget is met." if verdict_of(s) == MET else "No file meets the budget."
     what = f"{kept.what if kept.exceptions else 'the file without a budget'} ({_measured(s, kept)})"
     which = f"Step {kept.n} of {n} was kept: {what}."
     needed = rounded_up(kept.pictures_needed) if kept.pictures_needed else ""
@@ -41,7 +43,12 @@ def outcome(s: SearchRecord) -> str:
         return f"The budget is met. {which}"
     if verdict_of(s) == CANNOT_TELL:
         cannot = "1 picture cannot" if kept.n_images == 1 else f"{number(kept.n_images, 0)} pictures cannot"
-        return f"{cannot} tell whether the budget is met. {which}" + f" About {needed} would tell." * bool(needed)
+        would = (
+            f"About {needed} would tell."
+            if needed
+            else "The loss lies at the budget: no number of pictures would tell."
+        )
+        return f"{cannot} tell whether the budget is met. {which} {would}"
     nearest = f"The nearest was kept, step {kept.n} of {n}: {what}." if n > 1 else which
     doubt = f" It may be within all the same: about {needed} pictures would tell." if needed else ""
     return f"No file meets the budget. {nearest}{doubt}"
@@ -58,7 +65,8 @@ def _measured(s: SearchRecord, step: SearchStep) -> str:
     if s.min_sqnr_db is not None or step.limits is None:
         return decibels(step.sqnr_db) if step.sqnr_db is not None else f"{_points(_loss(step))} points lost"
     on = f" on {counted(step.n_images, 'picture')}" if step.n_images else ""
-    return f"{_points(_loss(step))} points lost{on}, {_limits(step)} by its limits"
+    points = "points lost" if step.drop is not None else "points of agreement lost"
+    return f"{_points(_loss(step))} {points}{on}, {_limits(step)} by its limits"
 
 
 def rounded_up(n: int) -> str:

@@ -186,6 +186,18 @@ def test_a_budget_that_few_pictures_cannot_decide_says_so_with_its_limits_and_ho
     assert "upper limit" in only.note
 
 
+def test_a_budget_in_agreement_says_so_and_where_the_loss_is_the_budget_no_number_of_pictures_is_named() -> None:
+    note = a_search_of_few_pictures()
+    note["steps"][0].update(drop=None, agreement=0.995, limits=[0.001, 0.012], pictures_needed=None, n_images=1000)
+    (only,) = search_of(tflite=note).searches
+    assert only.sentence == (
+        "1000 pictures cannot tell whether the budget is met. Step 1 of 1 was kept: the file without a budget "
+        "(0.50 points of agreement lost on 1000 pictures, 0.10 to 1.20 by its limits). The loss lies at the "
+        "budget: no number of pictures would tell."
+    )
+    assert cells(only.steps)[0][1] == "0.50"
+
+
 def test_a_budget_that_may_be_met_after_all_says_how_many_pictures_would_tell() -> None:
     step = a_step(1, False, {}, artifact="efficientnet-lite0_int8", drop=0.0116, verdict="missed",
                   limits=[-0.03, 0.063], n_images=86, pictures_needed=24_101)  # fmt: skip
