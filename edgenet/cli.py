@@ -33,6 +33,7 @@ from edgenet.cli_output import (
     print_measurements,
     print_models,
     print_run,
+    print_searches,
     print_table,
     print_trained,
     train_and_print,
@@ -128,6 +129,7 @@ def export(as_json: bool, **asked: Any) -> None:
         for finding in results.context.calibration_findings:
             if finding.severity != "info":
                 click.echo(f"Warning: {finding.message}; {finding.remedy}")
+        print_searches(results)
     hold_to_budget(results)
     print_failures(results)
 

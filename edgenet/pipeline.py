@@ -97,6 +97,11 @@ def check(job: Job) -> None:
         raise InputError("--max-accuracy-drop and --min-sqnr search for an int8 file: add --precision int8")
     if job.random_weights and job.max_accuracy_drop is not None:
         raise InputError("with random weights accuracy means nothing: give --min-sqnr 20 (dB) as the budget")
+    if job.min_sqnr is not None and job.io != "float32":
+        raise InputError(
+            f"--min-sqnr is of logits, and with --io {job.io} the output has 8 bits: "
+            "give --max-accuracy-drop, or leave --io out"
+        )
     check_allowed(job.allow)
     for name, number in (("--calibration-images", job.calibration_images), ("--threads", job.threads)):
         if number < 1:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgenet.records import CANNOT_TELL, verdict_of
+from edgenet.report.budget_text import rounded_up
 from edgenet.report.formatting import FORMAT_NAMES, counted, interval
 from edgenet.report.refusals import NO_OWN_PICTURES, Terms
 from edgenet.report.rows import Row
@@ -79,7 +80,7 @@ def _undecided(r: Row, terms: Terms) -> str:
     if (step := search.kept) and step.n_images:
         text += f" from {counted(step.n_images, 'picture')}"
         text += f": the loss may be {interval(step.limits)} points" if step.limits else ""
-        text += f"; some {step.pictures_needed:,} would tell" if step.pictures_needed else ""
+        text += f"; about {rounded_up(step.pictures_needed)} would tell" if step.pictures_needed else ""
     return f"{text}."
 
 

@@ -1,6 +1,7 @@
 """The search for an int8 file within a budget."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,7 @@ def test_a_run_that_misses_its_budget_is_status_1_and_has_all_its_files(
     done = edgenet(*run, "--precision", "int8", "--min-sqnr", 500, "--out", out)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("edgenet: no int8 file in tflite has logits of at least 500 dB")
+    assert "Warning: No file meets the budget. The nearest was kept, step" in done.stdout
     results = json.loads((out / "results.json").read_text())
     assert results["context"]["search"]["tflite"]["met"] is False
     assert {a["id"] for a in results["artifacts"]} == {"tiny_float32.tflite", "tiny_int8.tflite"}
@@ -235,6 +237,37 @@ def test_a_run_within_its_budget_names_the_step_and_a_second_run_keeps_it(
     after = json.loads((out / "results.json").read_text())
     assert after["context"]["search"] == before["context"]["search"]
     assert after["artifacts"] == before["artifacts"]
+
+
+def test_a_run_that_cannot_tell_is_status_0_with_a_loud_note_and_more_pictures_search_again(
+    edgenet: Edgenet, tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "OUT"
+    export = ["export", "tiny", "--images", tiny_folder, "--calibration-images", 10, "--precision", "int8"]
+    export += ["--max-accuracy-drop", 0.5, "--out", out]
+    few = edgenet(*export, "--limit", 24)
+    assert few.returncode == 0, few.stderr
+    assert "The budget in tflite: at most 0.5 points lost" in few.stdout
+    assert re.search(r"→ 1\. int8 with .* 0\.00 .* to .*dB .*MB +cannot tell", few.stdout)
+    assert re.search(r"^Warning: 14 pictures cannot tell .* About \d,\d00 would tell\.$", few.stdout, re.MULTILINE)
+    first = json.loads((out / "results.json").read_text())
+    assert first["context"]["search"]["tflite"]["verdict"] == "cannot tell"
+    # The calibration is the same; what the search found is of other pictures all the same.
+    assert edgenet(*export).returncode == 0
+    second = json.loads((out / "results.json").read_text())
+    (a,), (b,) = first["artifacts"], second["artifacts"]
+    assert a["options"]["budget_images"] != b["options"]["budget_images"]
+    assert second["context"]["search"]["tflite"]["steps"][0]["n_images"] == 30
+
+
+def test_a_budget_of_logits_with_an_8_bit_output_is_refused(
+    tmp_path: Path, edgenet: Edgenet, tiny_folder: Path
+) -> None:
+    run = ["run", "tiny", "--images", tiny_folder, "--io", "uint8", "--min-sqnr", 20, "--out", tmp_path / "OUT"]
+    done = edgenet(*run)
+    assert done.returncode == 2
+    assert "with --io uint8 the output has 8 bits: give --max-accuracy-drop" in done.stderr
+    assert not (tmp_path / "OUT").exists()
 
 
 def test_a_budget_of_accuracy_with_random_weights_is_refused(

@@ -132,7 +132,10 @@ def test_with_as_many_pictures_as_are_said_to_be_needed_four_of_five_samples_tel
     counts, z = Counts(lost, won, n), z_of(1)
     needed = pictures_needed(counts, 0.005, z)
     assert needed is not None
-    rates = (lost / n, 0.0) if won is None else ((lost + 0.5) / (n + 2), (won + 0.5) / (n + 2))
+    rates = (lost / n, 0.0)
+    if won is not None:
+        changed, loss = max((lost + won + 1) / (n + 50), abs(lost - won) / n), (lost - won) / n
+        rates = ((changed + loss) / 2, (changed - loss) / 2)
     rng = np.random.default_rng(0)
     told = 0
     for drawn in rng.multinomial(needed, (*rates, 1 - sum(rates)), 200):

@@ -103,7 +103,7 @@ def test_a_budget_that_the_pictures_cannot_decide_is_a_loud_note_and_not_the_hea
     assert (answer.code, answer.headline) == ("ship", f"Ship {INT8}.tflite")
     assert [plain(n.text) for n in answer.notes if n.loud] == [
         f"Whether {INT8}.tflite keeps the budget (at most 0.5 points lost) cannot be told from 86 pictures: the loss "
-        "may be −9.4 to 3.3 points; some 1,468 would tell."
+        "may be −9.4 to 3.3 points; about 1,500 would tell."
     ]
 
 
