@@ -171,6 +171,15 @@ class Evaluation:
     largest_difference: float | None = None
     difference: str = ""  # why they differ, in words
 
+    def __post_init__(self) -> None:
+        counts = [*self.classes.items(), *self.class_flips.items()]
+        if not all(label.isdecimal() and len(label) < 10 and min(pair) >= 0 for label, pair in counts):
+            raise ValueError(f" of {self.artifact}: a class is an index, and its counts are 0 or more")
+        if not all(0 < n >= right for n, right in self.classes.values()):
+            raise ValueError(f" of {self.artifact}: of a class's pictures no more can be right than there are")
+        if not {str(c.label) for c in self.confusions} <= set(self.classes):
+            raise ValueError(f" of {self.artifact}: a label that is taken for another is one of the classes")
+
 
 @dataclass(frozen=True)
 class Measurement:

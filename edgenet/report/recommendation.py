@@ -21,9 +21,10 @@ class Recommendation:
     """Which file to ship, and one sentence for each reason.
 
     `code` says how it came out: ship, random-weights, budget-missed, no-own-pictures, gone, altered (the file to ship
-    was), not-finite, over-limit (all files are refused for it), not-yet. `artifact` is None where nothing may be
-    shipped; `leader` is the file that the rule would choose by size and latency alone where the weights are random,
-    else the same as `artifact`. Both are ids.
+    was), not-finite, over-limit, not-comparable (all files are refused for it), not-yet.
+
+    `artifact` is None where nothing may be shipped; `leader` is the file that the rule would choose by size and latency
+    alone where the weights are random, else the same as `artifact`. Both are ids.
     """
 
     code: str
@@ -142,6 +143,12 @@ def _stop(
         first = reasons[0] if len(reasons) == 1 else "Files answer NaN or infinity, each on the pictures said below."
         do = "Look for an overflow or a division by zero in the network, or leave the precision out that has it."
         return "not-finite", "Nothing to ship: answers of NaN or infinity", (first, do)
+    if codes == {"not-comparable"} and terms.base is None:
+        why = (
+            "What the files lose is not known: there is no float32 file to compare with.",
+            "Add --precision float32.",
+        )
+        return "not-comparable", "No file can be recommended yet", why
     if "over-limit" in codes and not codes & {"missing", "failed"}:
         keeping = _keeping(terms.limit or 0.0, terms.by_labels)
         return "over-limit", "No file is within the limit", (f"There is none of those that {keeping}.",)

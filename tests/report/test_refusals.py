@@ -216,6 +216,16 @@ def test_where_every_file_loses_too_much_the_headline_says_so_and_not_that_somet
     assert (answer.code, answer.headline) == ("over-limit", "No file is within the limit")
 
 
+def test_without_a_float32_file_it_is_said_what_is_missing() -> None:
+    results = some_results()
+    results.artifacts = results.artifacts[1:]
+    for precision, *_ in FILES:
+        changed(results, precision, "evaluations", top1_drop=None, agreement=None, reference=None)
+    answer = recommend(results)
+    assert (answer.code, answer.headline) == ("not-comparable", "No file can be recommended yet")
+    assert "there is no float32 file to compare with" in answer.why[0]
+
+
 # ------------------------------------------------------------------------------------------------------ gone, altered
 
 
