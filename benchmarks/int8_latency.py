@@ -26,7 +26,8 @@ from edgenet.export import FORMATS, find_source
 from edgenet.files import sha256_of
 from edgenet.images import Preprocessing, limit, load_pixels, normalise, open_images, split
 from edgenet.report.formatting import failed
-from edgenet.report.recommendation import Ratio, recommend, speedup
+from edgenet.report.recommendation import recommend
+from edgenet.report.rows import Ratio, speedup
 from edgenet.results import Evaluation, ImageSet, Measurement, Results
 
 BAR = 1.4

@@ -34,6 +34,7 @@ from edgenet.cli_output import (
     print_measurements,
     print_models,
     print_run,
+    print_searches,
     print_table,
     print_trained,
     train_and_print,
@@ -127,6 +128,7 @@ def export(as_json: bool, **asked: Any) -> None:
             ],
         )
         print_findings(results)
+        print_searches(results)
     hold_to_budget(results)
     print_failures(results)
 
@@ -341,11 +343,14 @@ def report(folder: Path, as_json: bool) -> None:
 
 def _write_report(results: "Results", folder: Path) -> None:
     from edgenet.export.importers.labels import class_labels, labels_in
-    from edgenet.report import write_report
+    from edgenet.report import lost_files, write_report
 
-    first = results.artifacts[0] if results.artifacts else None
-    names = class_labels(first.outputs[0].shape[-1], None, labels_in(folder / first.path))[1] if first else ()
-    write_report(results, folder, names)
+    lost = lost_files(results, folder)
+    whole = next((a for a in results.artifacts if a.id not in lost), None)
+    first = next(iter(results.artifacts), None)
+    inside = labels_in(folder / whole.path) if whole else None
+    names = class_labels(first.outputs[0].shape[-1], None, inside)[1] if first else ()
+    write_report(results, folder, names, lost)
 
 
 @main.command()

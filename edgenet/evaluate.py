@@ -5,6 +5,8 @@ a child process of its own: one that crashes becomes a failure, and the others g
 
 Intervals: Wilson's score interval for a fraction; for the drop, which compares the same pictures, Agresti and Min's
 adjusted Wald interval for matched pairs (https://doi.org/10.1002/sim.1781). McNemar's test is the exact binomial one.
+
+An answer with a number that is not finite (NaN, infinity) is none: it is never right and agrees with nothing.
 """
 
 import math
@@ -20,13 +22,14 @@ import numpy as np
 
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.images import Preprocessing, normalise, stream
-from edgenet.results import Evaluation, Failure, Flip, ImageSet, Warning
+from edgenet.results import NO_ANSWER, Confusion, Evaluation, Failure, Flip, ImageSet, Warning
 
 if TYPE_CHECKING:
     from edgenet.device_bench import Device
 
 Z95 = 1.959964  # 97.5 % quantile of the normal distribution
 MAX_FLIPS = 200  # kept in the results; the counts are of all
+MAX_CONFUSIONS = 20  # kept in the results, the most frequent
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class _Tally:
     runtime: str
     io_dtype: str
     eight_bit: bool
-    top1: list[np.ndarray] = field(default_factory=list)  # (n,) int
-    top5: list[np.ndarray] = field(default_factory=list)  # (n, 5) int
+    top1: list[np.ndarray] = field(default_factory=list)  # (n,) int, NO_ANSWER where a number is not finite
+    top5: list[np.ndarray] = field(default_factory=list)  # (n, 5) int, the same
     confidence: list[np.ndarray] = field(default_factory=list)  # (n,) of top-1
     signal: float = 0.0
     noise: float = 0.0
@@ -55,6 +58,8 @@ class _Tally:
     n_outputs: int = 0
     differing: int = 0
     largest: float = 0.0
+    nonfinite_outputs: int = 0
+    nonfinite_images: int = 0
 
 
 def evaluate(
@@ -136,16 +141,22 @@ def evaluate(
 
 def _count(outputs: Mapping[str, np.ndarray], tallies: Mapping[str, _Tally], reference: str | None) -> None:
     base = outputs.get(reference) if reference else None
-    base_logits = None if base is None else centred_logits(base)
+    base_logits = None if base is None or not np.isfinite(base).all() else centred_logits(base)
     for id, y in outputs.items():  # (n, classes)
         tally = tallies[id]
+        finite = np.isfinite(y)
+        answered = finite.all(axis=1)
+        tally.nonfinite_outputs += int((~finite).sum())
+        tally.nonfinite_images += int((~answered).sum())
         order = np.argsort(-y, axis=1, kind="stable")[:, :5]  # ties: the lower index first, as argmax has it
+        sure = np.take_along_axis(y, order[:, :1], axis=1)[:, 0]
+        order = np.where(answered[:, None], order, NO_ANSWER)
         tally.top1.append(order[:, 0])
         tally.top5.append(order)
-        tally.confidence.append(np.take_along_axis(y, order[:, :1], axis=1)[:, 0])
+        tally.confidence.append(np.where(answered, sure, 0))
         if base is not None and tally.on_device:
             _count_bits(y, base, tally)
-        if base_logits is not None and id != reference and not tally.eight_bit:
+        if base_logits is not None and id != reference and not tally.eight_bit and answered.all():
             tally.signal += float(np.square(base_logits).sum())
             tally.noise += float(np.square(centred_logits(y) - base_logits).sum())
 
@@ -182,35 +193,19 @@ def _evaluation(
     labels = np.array([-1 if images.labels[i] is None else images.labels[i] for i in indices])
     labelled = labels >= 0
     top1, top5 = np.concatenate(tally.top1), np.concatenate(tally.top5)
-    right = top1 == labels
+    right = _right(top1, labels)
     n, n_labelled = len(indices), int(labelled.sum())
-    hits, hits5 = int(right.sum()), int((top5 == labels[:, None]).any(axis=1).sum())
-    compared: dict[str, Any] = {}
-    if ref is not None and reference != c.id:
-        ref_top1 = np.concatenate(ref.top1)
-        ref_right = ref_top1 == labels
-        same = int((top1 == ref_top1).sum())
-        fixed, broken = int((right & ~ref_right).sum()), int((~right & ref_right).sum())
-        compared = {
-            "agreement": same / n,
-            "agreement_ci95": wilson(same, n),
-            "sqnr_db": sqnr_db(tally.signal, tally.noise),
-            "flips": _flips(images, indices, tally, ref, ref_top1, top1),
-        }
-        if n_labelled:
-            compared |= {
-                "top1_drop": (broken - fixed) / n_labelled,
-                "top1_drop_ci95": paired_difference(broken, fixed, n_labelled),
-                "flips_fixed": fixed,
-                "flips_broken": broken,
-                "mcnemar_p": mcnemar(fixed, broken),
-            }
+    hits, hits5 = int(right.sum()), int(_right(top5, labels[:, None]).any(axis=1).sum())
+    compared = _compared(tally, images, indices, labels, ref) if ref is not None and reference != c.id else {}
     warnings = []
     if n_labelled == 0:
         warnings.append(Warning("no-labels", "no labels: agreement is measured, accuracy is not"))
     if tally.eight_bit:
         text = "the output has 8 bits: ties are broken by the lower index, and logits cannot be compared"
         warnings.append(Warning("8-bit-output", text))
+    if bad := tally.nonfinite_images:
+        text = f"answers of NaN or infinity on {bad} of {n} pictures: these count as wrong"
+        warnings.append(Warning("nonfinite-outputs", text, bad))
     return Evaluation(
         artifact=c.id,
         images=images.fingerprint,
@@ -224,12 +219,62 @@ def _evaluation(
         runtime=tally.runtime,
         artifact_sha256=c.sha256,
         reference=reference if compared else None,
+        classes=_by_class(labels[labelled], labels[right]),
+        confusions=_confusions(labels[labelled & ~right], top1[labelled & ~right]),
+        nonfinite_outputs=tally.nonfinite_outputs,
+        nonfinite_images=tally.nonfinite_images,
         warnings=tuple(warnings),
         outputs_compared=tally.n_outputs,
         outputs_differing=tally.differing if tally.on_device else None,
         largest_difference=tally.largest if tally.on_device and math.isfinite(tally.largest) else None,
         **compared,
     )
+
+
+def _right(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return where an answer is its picture's label; a picture without one, -1, has no right answer."""
+    return (answers == labels) & (labels >= 0)
+
+
+def _compared(tally: _Tally, images: ImageSet, indices: np.ndarray, labels: np.ndarray, ref: _Tally) -> dict[str, Any]:
+    """Return the fields of an Evaluation that compare a file with the reference on the same pictures."""
+    top1, ref_top1 = np.concatenate(tally.top1), np.concatenate(ref.top1)
+    right, ref_right = _right(top1, labels), _right(ref_top1, labels)
+    n, n_labelled = len(indices), int((labels >= 0).sum())
+    same = int(((top1 == ref_top1) & (top1 != NO_ANSWER)).sum())
+    is_fixed, is_broken = right & ~ref_right, ~right & ref_right
+    finite = not tally.nonfinite_outputs and not ref.nonfinite_outputs
+    compared: dict[str, Any] = {
+        "agreement": same / n,
+        "agreement_ci95": wilson(same, n),
+        "sqnr_db": sqnr_db(tally.signal, tally.noise) if finite else None,
+        "flips": _flips(images, indices, tally, ref, ref_top1, top1),
+    }
+    if n_labelled:
+        fixed, broken = int(is_fixed.sum()), int(is_broken.sum())
+        compared |= {
+            "top1_drop": (broken - fixed) / n_labelled,
+            "top1_drop_ci95": paired_difference(broken, fixed, n_labelled),
+            "flips_fixed": fixed,
+            "flips_broken": broken,
+            "mcnemar_p": mcnemar(fixed, broken),
+            "class_flips": _by_class(labels[is_fixed], labels[is_broken]),
+        }
+    return compared
+
+
+def _by_class(first: np.ndarray, second: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Return how often each label is among the first ones and among the second ones. (n,) and (m,) int."""
+    size = int(max(first.max(initial=-1), second.max(initial=-1))) + 1
+    counts = (np.bincount(labels, minlength=size) for labels in (first, second))
+    return {str(k): (int(a), int(b)) for k, (a, b) in enumerate(zip(*counts, strict=True)) if a or b}
+
+
+def _confusions(labels: np.ndarray, answers: np.ndarray) -> tuple[Confusion, ...]:
+    """Return which wrong answers were given how often, the most frequent first. labels, answers: (n,) int."""
+    pairs, counts = np.unique(np.stack([labels, answers]), axis=1, return_counts=True)
+    found = [Confusion(int(k), int(a), int(n)) for (k, a), n in zip(pairs.T, counts, strict=True)]
+    return tuple(sorted(found, key=lambda c: (-c.n, c.label, c.answer))[:MAX_CONFUSIONS])
 
 
 def _flips(

@@ -20,7 +20,8 @@ from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.files import sha256_of
 from edgenet.images import Preprocessing, limit, open_images, stream
 from edgenet.images.roles import divide_by_role, merged, new_pictures, read_history
-from edgenet.jobs.accuracy_budget import Budget, Search, searches
+from edgenet.jobs.accuracy_budget import Search, options_of, searches
+from edgenet.jobs.budget_verdict import Budget
 from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Interface
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
@@ -103,6 +104,11 @@ def check(job: Job) -> None:
         raise InputError("--max-accuracy-drop and --min-sqnr search for an int8 file: add --precision int8")
     if job.random_weights and job.max_accuracy_drop is not None:
         raise InputError("with random weights accuracy means nothing: give --min-sqnr 20 (dB) as the budget")
+    if job.min_sqnr is not None and job.io != "float32":
+        raise InputError(
+            f"--min-sqnr is of logits, and with --io {job.io} the output has 8 bits: "
+            "give --max-accuracy-drop, or leave --io out"
+        )
     check_allowed(job.allow)
     for name, number in (("--calibration-images", job.calibration_images), ("--threads", job.threads)):
         if number < 1:
@@ -181,10 +187,13 @@ def _export(job: Job, source: Source, images: _Images, results: Results, progres
     interface = Interface(job.io, batch_of(job.batch), job.logits)
     factory = FileFactory(source, images.calibration, target(job.target), recipe, interface)
     budget = Budget(job.max_accuracy_drop, job.min_sqnr)
-    find = searches(factory, images.evaluation or images.calibration, budget, job.threads, progress) if budget else None
+    find, search_options = None, {}
+    if budget and images.evaluation is not None:  # there are some: int8 was asked for
+        find = searches(factory, images.evaluation, budget, job.threads, progress)
+        search_options = options_of(budget, images.evaluation)
     wanted = [(f, p) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions]
     for done, (format, precision) in enumerate(wanted):
-        options = factory.options(format, precision, budget.text if budget else "")
+        options = factory.options(format, precision, search_options)
         if _is_whole(job.out, results, factory.id(format, precision), options):
             continue
         progress("export", done, len(wanted))
@@ -214,7 +223,7 @@ def _write(
         if find is not None and precision == "int8":
             found = find(format)
             results.context = replace(results.context, search={**results.context.search, format: found.record})
-            artifact = factory.export(job.out, format, precision, found.variant, found.record.budget)
+            artifact = factory.export(job.out, format, precision, found.variant, found.options)
         else:
             artifact = factory.export(job.out, format, precision)
         results.put(artifact)

@@ -25,6 +25,10 @@ class Finding:
         return f"{self.message}; {self.remedy} ({self.code})"
 
 
+# Codes of findings that are not of the calibration pictures but of what the network has seen (images/roles.py).
+ROLE_CODES = ("seen-before", "copies", "no-own-pictures", "unknown-training")
+
+
 # ------------------------------------------------------------------------------------------------------------- pictures
 
 
@@ -107,9 +111,16 @@ class CalibrationRecord:
 # --------------------------------------------------------------------------------------------------------------- search
 
 
+MET, CANNOT_TELL, MISSED, FAILED = "met", "cannot tell", "missed", "failed"  # verdicts on a budget
+
+
 @dataclass(frozen=True)
 class SearchStep:
-    """One file of the search for a budget. `drop`, `agreement` are fractions of 1."""
+    """One file of the search for a budget. `drop`, `agreement` and `limits` are fractions of 1.
+
+    `verdict` is "met" where the upper limit of the loss is within the budget, "cannot tell" where only the loss itself
+    is, "missed" where that is not; "failed" where the file could not be written or measured, `failure` says why.
+    """
 
     n: int
     what: str
@@ -121,7 +132,12 @@ class SearchStep:
     median_ms: float | None = None
     size_bytes: int = 0
     exceptions: Mapping[str, str] = field(default_factory=dict)  # operator's output -> the precision it is kept in
-    artifact: str | None = None
+    artifact: str | None = None  # the id of the file that was kept, where it is this one
+    verdict: str = absent("")  # results of an earlier version have none
+    limits: tuple[float, float] | None = absent(None)  # of the loss, low and high; they hold for the whole search
+    n_images: int | None = absent(None)  # that the loss is of: the labelled ones, all where none is labelled
+    pictures_needed: int | None = absent(None)  # to tell, where the budget is between the limits
+    failure: str = absent("")
 
 
 @dataclass(frozen=True)
@@ -135,12 +151,28 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """How a budget was met in one format, or not. `sensitivity` has the worst layer first."""
+    """How a budget was met in one format, or not. `verdict` and `met` are those of the step that was kept.
+
+    `sensitivity` has the worst layer first.
+    """
 
     budget: str = ""
     met: bool = False
     steps: tuple[SearchStep, ...] = ()
     sensitivity: tuple[Sensitivity, ...] = ()
+    verdict: str = absent("")
+    max_drop: float | None = absent(None)  # the budget: a fraction of 1
+    min_sqnr_db: float | None = absent(None)
+
+    @property
+    def kept(self) -> SearchStep | None:
+        """The step whose file was kept."""
+        return next((s for s in self.steps if s.artifact), None)
+
+
+def verdict_of(x: SearchStep | SearchRecord) -> str:
+    """Return what was found of the budget; results of an earlier version only say whether it was met."""
+    return x.verdict or (MET if x.met else MISSED)
 
 
 # ------------------------------------------------------------------------------------------------------------- training

@@ -24,6 +24,7 @@ from edgenet.results_json import at, read, read_list, write
 
 SCHEMA = 2
 RESULTS_FILE = "results.json"
+NO_ANSWER = -1  # in the place of a class: the file gave NaN or infinity
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,15 @@ class Flip:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """A wrong answer, and how many pictures with this label got it."""
+
+    label: int
+    answer: int  # a class index, or NO_ANSWER
+    n: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Accuracy of one artifact on one image set, and how it differs from the reference artifact.
 
@@ -149,12 +159,26 @@ class Evaluation:
     mcnemar_p: float | None = None
     sqnr_db: float | None = None
     flips: tuple[Flip, ...] = ()
+    classes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # label -> (pictures, right)
+    class_flips: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # label -> (fixed, broken), where any
+    confusions: tuple[Confusion, ...] = ()  # the most frequent first
+    nonfinite_outputs: int = 0  # numbers that are NaN or infinity
+    nonfinite_images: int = 0  # pictures with such an answer: it is no answer
     warnings: tuple[Warning, ...] = ()
     device: str = "local"
     outputs_compared: int = 0  # numbers that another device gave, compared with this machine's of the same file
     outputs_differing: int | None = None  # those that are not the same bit for bit
     largest_difference: float | None = None
     difference: str = ""  # why they differ, in words
+
+    def __post_init__(self) -> None:
+        counts = [*self.classes.items(), *self.class_flips.items()]
+        if not all(label.isdecimal() and len(label) < 10 and min(pair) >= 0 for label, pair in counts):
+            raise ValueError(f" of {self.artifact}: a class is an index, and its counts are 0 or more")
+        if not all(0 < n >= right for n, right in self.classes.values()):
+            raise ValueError(f" of {self.artifact}: of a class's pictures no more can be right than there are")
+        if not {str(c.label) for c in self.confusions} <= set(self.classes):
+            raise ValueError(f" of {self.artifact}: a label that is taken for another is one of the classes")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ WARNINGS = {
     # of an evaluation
     "no-labels": "no picture has a label",
     "8-bit-output": "the output has 8 bits, so ties are broken by index",
+    "nonfinite-outputs": "answers of NaN or infinity, which count as wrong; pictures that got one",
     # of a file's runs
     "not-settled": "the rate had not settled after the warm-up; seconds of warm-up",
     "few-runs": "fewer runs than planned; runs made",

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph
+from edgenet.export.graph import WEIGHT_AXIS, Graph
 from edgenet.export.interface import LOGITS
 from edgenet.export.tflite_file import read_tflite, write_tflite
 from edgenet.frameworks import quiet, tensorflow
@@ -56,7 +58,7 @@ class Source:
             pixels: (N, H, W, 3) uint8, which random weights take the statistics of their batch norm from.
 
         Raises:
-            InputError: the graph has another number of classes than there are names.
+            InputError: the graph has another number of classes than there are names, or weights that are not finite.
         """
         from edgenet.export.importers.classifier import as_classifier, rgb_input
 
@@ -67,11 +69,26 @@ class Source:
         classes = graph.tensors[graph.outputs[0]].shape[-1]
         if classes != len(self.class_names):
             raise InputError(f"{self.name} has {classes} classes and {len(self.class_names)} names: give --labels FILE")
+        _refuse_nonfinite(self.name, graph)
         fingerprint = hashlib.sha256(write_tflite(graph)).hexdigest()
         weights = f"{self.weights}, {added}" if added else self.weights
         return Network(
             self.name, graph, preprocessing, self.class_ids, self.class_names, weights, fingerprint, self.pictures
         )
+
+
+def _refuse_nonfinite(name: str, graph: Graph) -> None:
+    """Raise InputError where a constant holds NaN, or a weight or bias infinity; a mask may well hold infinity."""
+    weights = {n for op in graph.ops if op.kind in WEIGHT_AXIS for n in op.inputs[1:]}
+    for t in graph.tensors.values():
+        if t.data is None or t.data.dtype.kind != "f":
+            continue
+        bad = int((~np.isfinite(t.data) if t.name in weights else np.isnan(t.data)).sum())
+        if bad:
+            raise InputError(
+                f"{name} cannot answer: {bad} of the {t.data.size} numbers in its weights {t.name} are NaN or "
+                "infinity; give a checkpoint from before training diverged"
+            )
 
 
 def classes_of(n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

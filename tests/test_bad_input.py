@@ -6,11 +6,13 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgenet.export.tflite_file import write_tflite
 from edgenet.files import sha256_of
 from edgenet.jobs.output_folder import exclusive
 from edgenet.models import weights, zoo
@@ -229,6 +231,19 @@ def test_a_file_that_holds_no_weights_is_refused(
 
 
 # ------------------------------------------------------------------------------------------------------- output folder
+
+
+@pytest.mark.parametrize("command", ["run", "export"])
+def test_a_network_with_nan_in_its_weights_is_refused_before_anything_is_written(
+    command: str, check_refused: Callable[..., None], tiny_folder: Path, tmp_path: Path
+) -> None:
+    g = tiny.graph()
+    data = np.full_like(g.tensors["head_w"].data, np.nan)
+    g.tensors["head_w"] = replace(g.tensors["head_w"], data=data)
+    model = tmp_path / "diverged.tflite"
+    model.write_bytes(write_tflite(g))
+    how = ("--images", tiny_folder, "--preprocess", "mean=127 std=128", "--precision", "int8")
+    check_refused(command, model, *how, says=("diverged", "weights head_w are NaN or infinity", "before training"))
 
 
 def test_an_output_folder_that_is_a_file_is_refused(edgenet: Edgenet, tiny_folder: Path, tmp_path: Path) -> None:

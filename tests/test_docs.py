@@ -16,6 +16,7 @@ from edgenet.models.checkpoints import READERS
 from edgenet.models.zoo import MODELS
 from edgenet.results import (
     Artifact,
+    Confusion,
     Estimate,
     Evaluation,
     Explanation,
@@ -121,7 +122,20 @@ RECORDS = [r for r in vars(records).values() if dataclasses.is_dataclass(r)]
 
 
 @pytest.mark.parametrize(
-    "noun", [Artifact, Evaluation, Measurement, Estimate, LeftOperators, Explanation, Layer, Failure, Warning, *RECORDS]
+    "noun",
+    [
+        Artifact,
+        Confusion,
+        Evaluation,
+        Measurement,
+        Estimate,
+        LeftOperators,
+        Explanation,
+        Layer,
+        Failure,
+        Warning,
+        *RECORDS,
+    ],
 )
 def test_every_field_of_the_results_is_explained(noun: type) -> None:
     in_json = {"samples_ns": "samples_ms", "disturbed_ns": "disturbed_ms", "load_ns": "load_ms"}

@@ -1,5 +1,6 @@
 """evaluate.py: the statistics by numbers from books, the counting on networks whose answers are known."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import ClassVar
@@ -10,8 +11,10 @@ import pytest
 from edgenet import evaluate as module
 from edgenet.errors import DeviceError
 from edgenet.evaluate import Candidate, centred_logits, evaluate, mcnemar, paired_difference, sqnr_db, wilson
+from edgenet.export import Network
+from edgenet.export.tflite_file import write_tflite
 from edgenet.images import open_images, stream
-from edgenet.results import ImageSet, Warning
+from edgenet.results import NO_ANSWER, Confusion, ImageSet, Results, Warning
 from helpers import tiny
 
 # ------------------------------------------------------------------------------------------------------ statistics
@@ -250,6 +253,93 @@ def test_unlabelled_pictures_have_agreement_and_no_accuracy(
     assert (b.n_labelled, b.top1, b.top5, b.top1_drop, b.mcnemar_p, b.flips_fixed) == (0, None, None, None, None, None)
     assert b.agreement == 0.9
     assert b.warnings == (Warning("no-labels", "no labels: agreement is measured, accuracy is not"),)
+
+
+# ------------------------------------------------------------------------------------- classes, and what is no answer
+
+
+def test_right_answers_flips_and_confusions_are_counted_by_class(
+    images: ImageSet, scripted: type[ScriptedWorker]
+) -> None:
+    #                       0  0  1  1  2  2  3  3  4  4
+    scripted.outputs["a"] = answers(0, 0, 1, 1, 2, 2, 3, 0, 0, 0)
+    scripted.outputs["b"] = answers(0, 1, 1, 2, 2, 2, 3, 3, 0, 0)
+    a, b = run(images, "a", "b", reference="a")[0]
+    assert a.classes == {"0": (2, 2), "1": (2, 2), "2": (2, 2), "3": (2, 1), "4": (2, 0)}
+    assert a.class_flips == {}
+    assert a.confusions == (Confusion(4, 0, 2), Confusion(3, 0, 1))
+    assert b.classes == {"0": (2, 1), "1": (2, 1), "2": (2, 2), "3": (2, 2), "4": (2, 0)}
+    assert b.class_flips == {"0": (0, 1), "1": (0, 1), "3": (1, 0)}  # fixed, broken
+    assert b.confusions == (Confusion(4, 0, 2), Confusion(0, 1, 1), Confusion(1, 2, 1))
+
+
+def test_the_counts_of_the_classes_add_up_to_those_of_all(
+    tiny_files: dict[str, Path], tiny_images: tuple[ImageSet, ImageSet]
+) -> None:
+    candidates = [Candidate(p, path) for p, path in tiny_files.items()]
+    evaluations, _ = evaluate(candidates, tiny_images[1], tiny.PREPROCESSING, reference="float32")
+    for e in evaluations:
+        assert sum(n for n, _ in e.classes.values()) == e.n_labelled
+        assert sum(right for _, right in e.classes.values()) == round((e.top1 or 0) * e.n_labelled)
+        assert sum(fixed for fixed, _ in e.class_flips.values()) == (e.flips_fixed or 0)
+        assert sum(broken for _, broken in e.class_flips.values()) == (e.flips_broken or 0)
+
+
+def test_only_the_most_frequent_confusions_are_kept(
+    images: ImageSet, scripted: type[ScriptedWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_CONFUSIONS", 1)
+    scripted.outputs["a"] = answers(1, 0, 1, 1, 2, 2, 3, 3, 0, 0)
+    (e,), _ = run(images, "a")
+    assert e.confusions == (Confusion(4, 0, 2),)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.filterwarnings("error")
+def test_an_answer_with_a_number_that_is_not_finite_is_neither_right_nor_the_references(
+    bad: float, images: ImageSet, scripted: type[ScriptedWorker]
+) -> None:
+    scripted.outputs |= {"a": answers(*RIGHT), "b": answers(*RIGHT), "c": answers(*RIGHT, sure=0.5)}
+    scripted.outputs["b"][3, :2] = bad  # a picture of class 1
+    scripted.outputs["a"][3, 0] = scripted.outputs["a"][8, 4] = bad
+    a, b, c = run(images, "a", "b", "c", reference="a")[0]
+    assert (a.top1, a.top5, a.nonfinite_outputs, a.nonfinite_images) == (0.8, 0.8, 2, 2)
+    assert (b.top1, b.top5, b.nonfinite_outputs, b.nonfinite_images) == (0.9, 0.9, 2, 1)
+    assert b.agreement == 0.8, "two that give no answer do not agree"
+    assert (b.flips_fixed, b.flips_broken) == (1, 0)
+    assert [(f.reference_class, f.artifact_class, f.reference_confidence) for f in b.flips] == [(NO_ANSWER, 4, 0.0)]
+    assert b.confusions == (Confusion(1, NO_ANSWER, 1),)
+    assert (b.sqnr_db, c.sqnr_db) == (None, None), "what the reference lacks cannot be compared with"
+    assert (c.nonfinite_outputs, c.nonfinite_images, c.warnings) == (0, 0, ())
+    assert [(w.code, w.value) for w in b.warnings] == [("nonfinite-outputs", 1)]
+
+
+def test_no_answer_is_not_right_for_a_picture_without_a_label(
+    images: ImageSet, scripted: type[ScriptedWorker], tmp_path: Path
+) -> None:
+    unlabelled = ImageSet(images.root, images.files, (None,) * 5 + images.labels[5:], images.digests, "x")
+    scripted.outputs["a"] = np.full((10, 5), np.nan, np.float32)
+    (a,), _ = run(unlabelled, "a")
+    assert (a.n_labelled, a.top1, a.top5, a.nonfinite_images) == (5, 0.0, 0.0, 10)
+    Results(evaluations=[a]).save(tmp_path)
+    assert Results.load(tmp_path).evaluations == [a]
+
+
+def test_a_real_file_whose_weights_are_nan_answers_nothing(
+    tiny_network: Network, tiny_images: tuple[ImageSet, ImageSet], tmp_path: Path
+) -> None:
+    g = tiny_network.graph
+    bias = g.tensors["logits_b"]
+    assert bias.data is not None
+    broken = replace(g, tensors={**g.tensors, "logits_b": replace(bias, data=np.full_like(bias.data, np.nan))})
+    for name, of in (("whole", g), ("broken", broken)):
+        (tmp_path / f"{name}.tflite").write_bytes(write_tflite(of))
+    candidates = [Candidate(n, tmp_path / f"{n}.tflite") for n in ("whole", "broken")]
+    (whole, e), failures = evaluate(candidates, tiny_images[1], tiny.PREPROCESSING, reference="whole")
+    assert failures == []
+    assert (e.top1, e.top5, e.agreement, e.sqnr_db) == (0.0, 0.0, 0.0, None)
+    assert (e.nonfinite_images, e.nonfinite_outputs) == (30, 30 * tiny.CLASSES)
+    assert whole.nonfinite_outputs == 0
 
 
 # ------------------------------------------------------------------------------------------------------ what fails

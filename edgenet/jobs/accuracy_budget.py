@@ -1,74 +1,42 @@
-"""Search for the first INT8 file within an accuracy budget: plain, corrected, then with sensitive layers kept better.
+"""Search for an INT8 file within an accuracy budget: the default one, then with sensitive layers kept better.
 
-Each step is a file, written and measured as the user will run it; the first within the budget is kept, and every step
-stays in the results with its reason and its cost.
+The ladder begins with the file that there is without a budget: weights that are only rounded to the nearest make a
+worse one, which is no smaller and no faster. Each step is a file, written and measured as the user will run it, and
+stays in the results with its reason and its cost. budget_verdict.py decides what is within the budget, and when a
+search ends.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgenet import device_bench
 from edgenet.calibration import SharedCalibration
 from edgenet.calibration.sensitivity import PICTURES, layers, loudest, sensitivity
 from edgenet.device_bench import Plan, Request
-from edgenet.errors import InputError
+from edgenet.errors import DeviceError, EdgenetError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import limit
+from edgenet.jobs.budget_verdict import BROKEN, Budget, Judgement, chosen, is_over, judge, refused_for_sure
 from edgenet.jobs.file_factory import FileFactory, Variant
-from edgenet.options import Progress, Recipe
-from edgenet.records import SearchRecord, SearchStep, Sensitivity
+from edgenet.options import Progress
+from edgenet.records import FAILED, MET, MISSED, SearchRecord, SearchStep, Sensitivity
 from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
 
-MAX_PICTURES = 1000  # for each step; the file that is kept is measured on all
+FIRST_PICTURES = 1000  # that may refuse a file; one that they do not refuse is measured on all
 STEP_PLAN = Plan(rounds=3, max_rounds=3, min_time_s=0.5, self_check=False)
 GROWTH = 2  # from step to step, of the number of layers that keep a better precision
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What a file may lose: points of top-1 (of agreement, where nothing is labelled), or noise in the logits."""
-
-    max_drop_points: float | None = None
-    min_sqnr_db: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_drop_points is not None and not 0 <= self.max_drop_points <= 100:
-            raise InputError(f"--max-accuracy-drop is in points, 0 to 100, was {self.max_drop_points:g}")
-        if self.max_drop_points is not None and self.min_sqnr_db is not None:
-            raise InputError("--max-accuracy-drop and --min-sqnr are two budgets: give one")
-
-    def __bool__(self) -> bool:
-        return self.max_drop_points is not None or self.min_sqnr_db is not None
-
-    @property
-    def text(self) -> str:
-        if self.min_sqnr_db is not None:
-            return f"logits of at least {self.min_sqnr_db:g} dB SQNR against float32"
-        return f"at most {self.max_drop_points:g} points lost"
-
-    def met_by(self, e: Evaluation) -> bool:
-        """Whether an evaluation against float32 is within the budget."""
-        if self.min_sqnr_db is not None:
-            return e.sqnr_db is not None and e.sqnr_db >= self.min_sqnr_db
-        drop = e.top1_drop if e.top1_drop is not None else 1 - (e.agreement or 0.0)
-        return self.max_drop_points is not None and drop * 100 <= self.max_drop_points + 1e-9
-
-    def score(self, e: Evaluation) -> float:
-        """Return how good an evaluation is; the best of those that are not within the budget is kept."""
-        if self.min_sqnr_db is not None:
-            return e.sqnr_db or 0.0
-        return -(e.top1_drop or 0.0) + (e.agreement or 0.0)
-
-
-@dataclass(frozen=True)
 class Search:
-    """How a budget was met, or not. `variant` makes the file that was kept."""
+    """How a budget was met, or not. `variant` and `options` make the file that was kept."""
 
     format: str
     record: SearchRecord
     variant: Variant
+    options: Mapping[str, str]
 
 
 # (outputs of a layer's operators, SQNR of the logits in dB where this layer alone is rounded), worst first.
@@ -90,7 +58,7 @@ def searches(
 ) -> Callable[[str], Search]:
     """Return a function that searches for a format's file.
 
-    The variant chosen for one format is tried first for the next one with as many bits: its integers are the same.
+    The variant chosen for one format is tried early for the next one with as many bits: its integers are the same.
     """
     found: dict[int, Search] = {}  # by the bits of the weights
 
@@ -114,58 +82,120 @@ def search(
     *,
     earlier: "Search | None" = None,
 ) -> Search:
-    """Return the first variant of the INT8 file that is within the budget, or the best one where none is.
+    """Return the cheapest variant of the INT8 file that is within the budget, or the best one where none is.
 
     Args:
-        earlier: the search for another format with as many bits. Its integers are the same: its variant is tried first.
-        images: the pictures that steps are measured on; at most MAX_PICTURES of them are used.
+        earlier: the search for another format with as many bits. Its integers are the same: where the default file is
+            not enough, its variant is tried next.
+        images: the pictures that steps are measured on.
 
     Raises:
         InputError: there are no pictures, or the format has no int8.
+        DeviceError: the default file does not run.
     """
-    pictures = limit(images, MAX_PICTURES) if len(images) > MAX_PICTURES else images
     steps: list[SearchStep] = []
-    ranked: Layers = []
-    best: tuple[float, Variant] = (float("-inf"), Variant(factory.recipe, {}))
+    judged: list[Judgement] = []
+    tried: list[_Attempt] = []
     with tempfile.TemporaryDirectory(prefix="edgenet-") as name:
-        folder = Path(name)
-        reference = factory.export(folder, format, "float32")
+        reference = factory.export(Path(name), format, "float32")
+        ruler = _Ruler(Path(name), reference, factory, images, budget, threads)
         for attempt in _attempts(factory, format, earlier, progress):
-            artifact = factory.export(folder, format, "int8", attempt.variant)
-            e, m = _measure(folder, reference, artifact, factory, pictures, threads)
-            met = budget.met_by(e)
-            why = attempt.why or _missed(steps[-1], budget)
-            steps.append(
-                SearchStep(len(steps) + 1, attempt.what, why, met, e.top1_drop, e.agreement, e.sqnr_db,
-                     m.median_ms if m else None, artifact.size_bytes, dict(attempt.variant.exceptions))
-            )  # fmt: skip
-            progress(f"search {format}", len(steps), len(steps) + (not met))
-            ranked = attempt.ranked
-            if met or budget.score(e) > best[0]:
-                best = (budget.score(e), attempt.variant)
-            if met:
+            why = attempt.why or (_missed(steps[-1], budget) if steps else "the file without a budget")
+            step, judgement = _step(ruler, format, attempt, SearchStep(len(steps) + 1, attempt.what, why, False))
+            steps.append(step)
+            judged.append(judgement)
+            tried.append(attempt)
+            over = is_over(budget, judged)
+            progress(f"search {format}", len(steps), len(steps) + (not over))
+            if over:
                 break
+    k = chosen(judged)
+    steps[k] = replace(steps[k], artifact=factory.id(format, "int8"))
     kinds = {op.outputs[0]: op.kind for op in factory.network.graph.ops}
-    costs = tuple(Sensitivity(layer[0], kinds.get(layer[0], ""), db) for layer, db in ranked)
-    return Search(format, SearchRecord(budget.text, steps[-1].met, tuple(steps), costs), best[1])
+    costs = tuple(Sensitivity(layer[0], kinds.get(layer[0], ""), db) for layer, db in tried[-1].ranked)
+    record = SearchRecord(
+        budget.text, steps[k].met, tuple(steps), costs, steps[k].verdict, budget.max_drop, budget.min_sqnr_db
+    )
+    return Search(format, record, tried[k].variant, options_of(budget, images))
+
+
+def options_of(budget: Budget, images: ImageSet) -> dict[str, str]:
+    """Return what decides, beside the options of every file, which file a search ends with."""
+    return {"budget": budget.text, "budget_images": images.fingerprint}
+
+
+def _step(ruler: "_Ruler", format: str, attempt: _Attempt, step: SearchStep) -> tuple[SearchStep, Judgement]:
+    """Write and measure one file. Where that fails the search goes on without it, unless it is the default."""
+    step = replace(step, exceptions=dict(attempt.variant.exceptions))
+    try:
+        artifact = ruler.factory.export(ruler.folder, format, "int8", attempt.variant)
+        e, m, judgement = ruler.measure(artifact, step.n)
+    except EdgenetError as failure:
+        if step.n == 1:
+            raise
+        return replace(step, verdict=FAILED, failure=str(failure)), BROKEN
+    counts, limits = judgement.counts, judgement.limits
+    return replace(
+        step,
+        met=judgement.verdict == MET,
+        verdict=judgement.verdict,
+        drop=e.top1_drop,
+        agreement=e.agreement,
+        sqnr_db=e.sqnr_db,
+        median_ms=m.median_ms if m else None,
+        size_bytes=artifact.size_bytes,
+        limits=limits,
+        n_images=int(counts.n) if counts else e.n_images,
+        pictures_needed=judgement.pictures_needed,
+    ), judgement
+
+
+@dataclass(frozen=True)
+class _Ruler:
+    """What every step is measured with. `folder` holds the files."""
+
+    folder: Path
+    reference: Artifact
+    factory: FileFactory
+    images: ImageSet
+    budget: Budget
+    threads: int
+
+    def measure(self, artifact: Artifact, number: int) -> tuple[Evaluation, Measurement | None, Judgement]:
+        """Evaluate and time a file, on all pictures unless the first ones refuse it. Raises DeviceError."""
+        e = self._evaluate(artifact, limit(self.images, FIRST_PICTURES))
+        judgement = judge(self.budget, e, number)
+        if len(self.images) > FIRST_PICTURES and not refused_for_sure(self.budget, judgement):
+            e = self._evaluate(artifact, self.images)
+            judgement = judge(self.budget, e, number)
+        request = Request(self.threads, plan=STEP_PLAN)
+        timed, _ = device_bench.bench([(artifact.id, self.folder / artifact.path)], request)
+        return e, timed[0] if timed else None, judgement
+
+    def _evaluate(self, artifact: Artifact, images: ImageSet) -> Evaluation:
+        candidates = [Candidate(a.id, self.folder / a.path, a.sha256) for a in (self.reference, artifact)]
+        preprocessing = self.factory.network.preprocessing
+        evaluations, failures = evaluate(candidates, images, preprocessing, reference=self.reference.id)
+        if found := next((e for e in evaluations if e.artifact == artifact.id and e.reference), None):
+            return found
+        why = failures[0].why if failures else "no picture was read"
+        raise DeviceError(f"{artifact.id} could not be measured: {why}")
 
 
 def _attempts(factory: FileFactory, format: str, earlier: "Search | None", progress: Progress) -> Iterator[_Attempt]:
     """Yield what to try, the cheapest file first. Each is worked out when it is asked for: the later ones take long."""
-    corrected = factory.recipe
-    if earlier is not None:
-        what = earlier.record.steps[-1].what
+    recipe = factory.recipe
+    default = "int8" + f" with {', '.join(recipe.corrections)}" * bool(recipe.corrections)
+    yield _Attempt(Variant(recipe, {}), default)
+    if earlier is not None and earlier.variant.exceptions:
+        what = next(s.what for s in earlier.record.steps if s.artifact)
         yield _Attempt(earlier.variant, what, f"the search for {earlier.format} ended with it")
-    plain = Variant(Recipe(corrected.method, ()), {})
-    yield _Attempt(plain, "int8, each weight rounded to the nearest", "the cheapest file")
-    if corrected.corrections:
-        yield _Attempt(Variant(corrected, {}), f"int8 with {', '.join(corrected.corrections)}")
     rest: dict[str, str] = {}  # what the ladder before ended with
-    for kept, ranked in _ladders(factory, factory.shared(corrected), factory.bits(format, "int8"), progress):
+    for kept, ranked in _ladders(factory, factory.shared(recipe), factory.bits(format, "int8"), progress):
         for k in _almost_all(len(ranked)) if kept == "float16" else _counts(len(ranked)):
             exceptions = {**rest, **{op: kept for layer, _ in ranked[:k] for op in layer}}
             what = _mixed(k, len(ranked), kept, next(iter(rest.values()), "int8"))
-            yield _Attempt(Variant(corrected, exceptions), what, ranked=ranked)
+            yield _Attempt(Variant(recipe, exceptions), what, ranked=ranked)
         rest = {op: kept for layer, _ in ranked for op in layer}
 
 
@@ -211,22 +241,12 @@ def _named(precision: str) -> str:
 
 def _missed(step: SearchStep, budget: Budget) -> str:
     """Return why there is a next step."""
+    if step.verdict == FAILED:
+        return "the file before does not run"
     if budget.min_sqnr_db is not None:
         return f"{step.sqnr_db or 0:.1f} dB is short of {budget.min_sqnr_db:g}"
+    if step.verdict != MISSED and step.limits is not None:
+        return f"the file before may lose up to {step.limits[1] * 100:.2f} points, {budget.max_drop_points:g} allowed"
     if step.drop is not None:
         return f"{step.drop * 100:.2f} points lost, {budget.max_drop_points:g} allowed"
     return f"{100 - 100 * (step.agreement or 0):.2f} % of the answers differ, {budget.max_drop_points:g} allowed"
-
-
-def _measure(
-    folder: Path, reference: Artifact, artifact: Artifact, factory: FileFactory, pictures: ImageSet, threads: int
-) -> tuple[Evaluation, Measurement | None]:
-    candidates = [Candidate(a.id, folder / a.path, a.sha256) for a in (reference, artifact)]
-    evaluations, failures = evaluate(candidates, pictures, factory.network.preprocessing, reference=reference.id)
-    found = next((e for e in evaluations if e.artifact == artifact.id), None)
-    if found is None:
-        raise InputError(
-            f"{artifact.id} could not be measured: {failures[0].why if failures else 'no picture was read'}"
-        )
-    timed, _ = device_bench.bench([(artifact.id, folder / artifact.path)], Request(threads, plan=STEP_PLAN))
-    return found, timed[0] if timed else None

@@ -88,8 +88,12 @@ class FileFactory:
         measured = (s for s in self._shared.values() if "calibration" in vars(s))
         return next((s for s in measured if s.calibration.fingerprint == artifact.calibration), None)
 
-    def options(self, format: str, precision: str, budget: str = "") -> dict[str, Any]:
-        """Return everything that decides the bytes of a file. A file is written again where one of these changed."""
+    def options(self, format: str, precision: str, search: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return everything that decides the bytes of a file. A file is written again where one of these changed.
+
+        Args:
+            search: what decides beside these which int8 file a search for a budget ends with.
+        """
         options: dict[str, Any] = {
             "weights": self.source.sha256,
             "io": self.interface.io,
@@ -105,8 +109,8 @@ class FileFactory:
             options["calibration_method"], options["corrections"] = self.recipe.method, list(self.recipe.corrections)
             options["weight_bits"] = self.bits(format, precision)
             options["dense_per_channel"] = self.target.dense_per_channel
-        if budget and precision == "int8":
-            options["budget"] = budget
+        if search and precision == "int8":
+            options |= search
         return options
 
     def pictures(self, precision: str) -> PictureHistory:
@@ -119,9 +123,14 @@ class FileFactory:
         return weight_bits(self.target, format) if precision == "int8" else 8
 
     def export(
-        self, out: Path, format: str, precision: str, variant: Variant | None = None, budget: str = ""
+        self,
+        out: Path,
+        format: str,
+        precision: str,
+        variant: Variant | None = None,
+        search: Mapping[str, str] | None = None,
     ) -> Artifact:
-        """Write one file into `out` and return what it is."""
+        """Write one file into `out` and return what it is. `search` as in `options`."""
         variant = variant or Variant(self.recipe, {})
         shared = self.shared(variant.recipe)
         graph = shared.quantized(
@@ -138,6 +147,6 @@ class FileFactory:
             logits=self.interface.logits,
             calibration=shared.calibration if precision in NEEDS_CALIBRATION else None,
             pictures=self.pictures(precision),
-            options=self.options(format, precision, budget),
+            options=self.options(format, precision, search),
         )
         return replace(artifact, mixture=dict(variant.exceptions))

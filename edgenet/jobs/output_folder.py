@@ -98,9 +98,9 @@ def report_page(class_names: Sequence[str]) -> Callable[[Results, Path], object]
     """Return the page of most jobs, report.html, for `results_in`."""
 
     def write(results: Results, out: Path) -> None:
-        from edgenet.report import write_report
+        from edgenet.report import lost_files, write_report
 
-        write_report(results, out, class_names)
+        write_report(results, out, class_names, lost_files(results, out))
 
     return write
 

@@ -2,5 +2,6 @@
 
 from edgenet.report.overview import write_report
 from edgenet.report.recommendation import recommend
+from edgenet.report.refusals import lost_files
 
-__all__ = ["recommend", "write_report"]
+__all__ = ["lost_files", "recommend", "write_report"]

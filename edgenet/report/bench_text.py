@@ -7,7 +7,7 @@ from edgenet.device_bench.steadiness import curve, throttling
 from edgenet.device_bench.timing import PUBLISHED, PUBLISHED_QUANTILE, median_interval_by_round
 from edgenet.errors import InputError
 from edgenet.report.formatting import MISSING, megabytes, milliseconds, number, percent
-from edgenet.report.latency_notes import latency_note
+from edgenet.report.notes import latency_note
 from edgenet.results import Estimate, Measurement
 
 

@@ -9,7 +9,8 @@ from edgenet.report.plots.axes import for_both, is_narrow
 from edgenet.report.plots.paces import Pace, paces
 from edgenet.report.plots.scatter import Limit, Point, scatter
 from edgenet.report.plots.strips import Strip, strips
-from edgenet.report.recommendation import Row, plural_points
+from edgenet.report.refusals import plural_points
+from edgenet.report.rows import Row
 from edgenet.report.view import View
 from edgenet.results import Measurement
 
@@ -36,7 +37,7 @@ def tradeoff(view: View) -> Figure | None:
 
 def _limit(view: View) -> Limit | None:
     lost, base = view.answer.limit, view.baseline
-    if view.random_weights:
+    if view.random_weights or any(s.min_sqnr_db is not None for s in view.results.context.search.values()):
         return None
     if not view.answer.by_labels:
         return Limit((1 - lost) * 100, f"limit: {percent(1 - lost, 0)}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgenet.report.formatting import (
+    FORMAT_NAMES,
     MISSING,
     counted,
     decibels,
@@ -19,11 +20,10 @@ from edgenet.report.formatting import (
     points,
 )
 from edgenet.report.pieces import Cell, Chip, Fact, Line, Table, table, two_lines
-from edgenet.report.recommendation import Row, main_condition, speedup_text
+from edgenet.report.rows import Row, main_condition, speedup_text
 from edgenet.report.view import View
 from edgenet.results import RESULTS_FILE, Estimate, Results
 
-FORMAT_NAMES = {"tflite": "TFLite", "onnx": "ONNX", "openvino": "OpenVINO"}
 _NOTHING = Cell(MISSING)
 
 
@@ -51,7 +51,9 @@ def files(view: View) -> Files | None:
     groups: dict[str, list[Line]] = {}
     for r in view.rows:
         chosen = r is view.chosen
-        cells = (_file(r, chosen and view.answer.artifact is not None), *(cell(r) for _, cell in COLUMNS))
+        lost = view.lost.get(r.artifact.id)
+        ship = chosen and view.answer.artifact is not None
+        cells = (_file(r, ship, lost.code if lost else ""), *(cell(r) for _, cell in COLUMNS))
         groups.setdefault(FORMAT_NAMES.get(r.artifact.format, r.artifact.format), []).append(Line(cells, chosen))
     titles = ("File", *(title for title, _ in COLUMNS))
     return Files(Table(_caption(view), titles, groups), _other_measurements(view.results))
@@ -117,10 +119,11 @@ def _estimate(file: str, e: Estimate) -> Line:
     return Line((Cell(file), Cell(e.device), taken, *memory, Cell(cycles), time, Cell(e.tool)))
 
 
-def _file(r: Row, ship: bool) -> Cell:
+def _file(r: Row, ship: bool, lost: str) -> Cell:
     chips = [Chip("ship", "good")] if ship else [Chip("reference")] * r.is_baseline
-    if r.failures:
-        chips.append(Chip("failed", "bad"))
+    no_answers = "NaN or infinity" if r.evaluation and r.evaluation.nonfinite_images else ""
+    wrong = ("failed" if r.failures else "", lost, no_answers)
+    chips += [Chip(word, "bad") for word in wrong if word]
     a = r.artifact
     mixed = f", {counted(len(a.mixture), 'operator')} kept better" if a.mixture else ""
     return Cell(r.name, f"{a.format} · {a.precision}{mixed} · {a.io_dtype} in and out", small_chips=tuple(chips))

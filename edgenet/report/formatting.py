@@ -8,6 +8,7 @@ import math
 from edgenet.results import Failure
 
 MISSING = "—"
+FORMAT_NAMES = {"tflite": "TFLite", "onnx": "ONNX", "openvino": "OpenVINO"}
 NBSP = "\u00a0"
 
 

@@ -9,26 +9,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from edgenet import templating
 from edgenet.files import atomic_write
 from edgenet.report import training
 from edgenet.report.charts import latency, over_time, tradeoff
+from edgenet.report.classes import classes
 from edgenet.report.files import estimates, files
 from edgenet.report.formatting import MISSING, counted, failed, megabytes, milliseconds, percent, points
+from edgenet.report.glossary import Word, new_words
 from edgenet.report.pictures import pictures
 from edgenet.report.pieces import TEMPLATES, Fact, Opening, Tile, facts
 from edgenet.report.quantization import calibration, search
 from edgenet.report.recommendation import (
     SHOWN_REASONS,
-    Row,
     accuracy_sentence,
-    by_format,
     latency_sentence,
     recommend,
-    rows,
     size_sentence,
 )
+from edgenet.report.refusals import Refusal
 from edgenet.report.roofline import explanations
+from edgenet.report.rows import Row, by_format, rows
 from edgenet.report.view import View, made_with
 from edgenet.results import Results
 
@@ -39,10 +42,25 @@ Reasons = tuple[tuple[str, str], ...]  # (file name, sentence)
 
 @dataclass(frozen=True)
 class Page:
-    """The page: each section's name and what it shows, from top to bottom."""
+    """The page, from top to bottom."""
 
     title: str
-    sections: Mapping[str, Any]
+    sections: Sequence["Section"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section in HTML, and the words that stand in it for the first time on the page."""
+
+    html: Markup
+    words: Sequence[Word]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the template of a section gets."""
+
+    view: Any
 
 
 @dataclass(frozen=True)
@@ -80,18 +98,21 @@ class ShownFailure:
     remedy: str
 
 
-def write_report(results: Results, out: Path, class_names: Sequence[str] = ()) -> Path:
+def write_report(
+    results: Results, out: Path, class_names: Sequence[str] = (), lost: Mapping[str, Refusal] | None = None
+) -> Path:
     """Write OUT/report.html whole or not at all and return its path. Partial results give a page of what there is.
 
     Args:
         results: what results.json holds.
         out: the folder of results.json.
         class_names: the name of each class index; without, the pictures show "class 17".
+        lost: what `lost_files` found.
 
     Raises:
         InputError: the disk is full or the place cannot be written to.
     """
-    page = render(view_of(results, class_names))
+    page = render(view_of(results, class_names, lost))
     path = out / REPORT_FILE
     with atomic_write(path) as tmp:
         # A file name that is not valid UTF-8 arrives with surrogates, which no encoder takes.
@@ -99,14 +120,19 @@ def write_report(results: Results, out: Path, class_names: Sequence[str] = ()) -
     return path
 
 
-def view_of(results: Results, class_names: Sequence[str] = ()) -> View:
-    """Return what the sections draw from."""
-    return View(results, by_format(rows(results)), recommend(results), class_names)
+def view_of(results: Results, class_names: Sequence[str] = (), lost: Mapping[str, Refusal] | None = None) -> View:
+    """Return what the sections draw from. `lost` are files that are no longer as they were measured."""
+    return View(results, by_format(rows(results)), recommend(results, lost=lost), class_names, lost or {})
 
 
 def render(view: View) -> str:
     """Return the page."""
-    sections = {name: shown for name, section in SECTIONS.items() if (shown := section(view))}
+    known: set[str] = set()
+    sections = []
+    for name, section in SECTIONS.items():
+        if shown := section(view):
+            html = templating.page(f"{name}.html", _Shown(shown), TEMPLATES)
+            sections.append(Section(Markup(html), new_words(html, known)))
     return templating.page("report.html", Page(_headline(view), sections), TEMPLATES)
 
 
@@ -231,6 +257,7 @@ SECTIONS: Mapping[str, Callable[[View], Any]] = {
     "latency": latency,
     "over_time": over_time,
     "explanations": explanations,
+    "classes": classes,
     "pictures": pictures,
     "calibration": calibration,
     "failures": failures,

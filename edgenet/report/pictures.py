@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from edgenet.report.formatting import percent
 from edgenet.report.pieces import Chip
-from edgenet.report.recommendation import Row
+from edgenet.report.rows import Row
 from edgenet.report.view import View
 from edgenet.results import Flip
 

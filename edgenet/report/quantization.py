@@ -9,9 +9,19 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from edgenet.records import CalibratedTensor, Finding, SearchRecord, SearchStep
-from edgenet.report.files import FORMAT_NAMES
-from edgenet.report.formatting import counted, decibels, megabytes, milliseconds, number, percent, points
+from edgenet.records import (
+    CANNOT_TELL,
+    FAILED,
+    MET,
+    MISSED,
+    CalibratedTensor,
+    Finding,
+    SearchRecord,
+    SearchStep,
+    verdict_of,
+)
+from edgenet.report import budget_text
+from edgenet.report.formatting import FORMAT_NAMES, counted, decibels, number, percent
 from edgenet.report.pieces import Cell, Chip, Figure, Line, Table, table
 from edgenet.report.plots import bars as bar_plots
 from edgenet.report.plots.axes import for_both
@@ -20,6 +30,7 @@ from edgenet.report.view import View
 _SHOWN_HISTOGRAMS = 12
 _SHOWN_LAYERS = 12
 _CHIPS = {"danger": "bad", "warning": "warn"}
+_VERDICT_CHIPS = {MET: "good", CANNOT_TELL: "warn", MISSED: "bad", FAILED: "bad"}
 
 _IN_WORDS = {"weight-only": "int8 weights with float32 activations"}
 
@@ -70,7 +81,9 @@ class ShownSearch:
 
     title: str
     outcome: Chip
+    sentence: str
     steps: Table | None
+    note: str  # on the table's limits
     mixture: tuple[Mixed, ...]
     sensitivity: Figure | None
 
@@ -159,40 +172,37 @@ def search(view: View) -> SearchSection | None:
     if not formats:
         return None
     searches = tuple(_search(view, name, s, len(formats) > 1) for name, s in formats.items())
-    return SearchSection(all(s.met for s in formats.values()), searches)
+    return SearchSection(all(verdict_of(s) == MET for s in formats.values()), searches)
 
 
 def _search(view: View, format: str, s: SearchRecord, named: bool) -> ShownSearch:
-    kept = [*(step for step in s.steps if step.artifact), *(step for step in s.steps if step.met)]
-    last = next(iter((*kept, *s.steps[-1:])), None)
+    kept = s.kept or next((step for step in s.steps if step.met), s.steps[-1] if s.steps else None)
     name = FORMAT_NAMES.get(format, format)
     steps = None
     if s.steps:
-        titles = ("Step", "Points lost", "Agreement", "SQNR", "Median", "Size")
-        lines = [Line(_step(view, step), step is last and s.met) for step in s.steps]
-        steps = table(f"The search for {name}", titles, lines)
-    exceptions = last.exceptions if last else {}
+        good = verdict_of(s) != MISSED  # a file that is none to ship does not stand out
+        lines = [Line(_step(view, s, step), good and step is kept) for step in s.steps]
+        steps = table(f"The search for {name}", budget_text.titles(s), lines)
+    exceptions = kept.exceptions if kept else {}
+    verdict = verdict_of(s)
     return ShownSearch(
         title=f"{name}: {s.budget}" if named else _sentence(s.budget),
-        outcome=Chip("met", "good") if s.met else Chip("not met", "bad"),
+        outcome=Chip("not met" if verdict == MISSED else verdict, _VERDICT_CHIPS.get(verdict, "")),
+        sentence=budget_text.outcome(s) if s.steps else "",
         steps=steps,
+        note=budget_text.note(s),
         mixture=_mixture(exceptions),
         sensitivity=_sensitivity(s, exceptions),
     )
 
 
-def _step(view: View, step: SearchStep) -> tuple[Cell, ...]:
+def _step(view: View, s: SearchRecord, step: SearchStep) -> tuple[Cell, ...]:
     names = {r.artifact.id: r.name for r in view.rows}
-    small = " ".join(s for s in (_sentence(step.why), names.get(step.artifact or "", "")) if s)
-    chip = Chip("within", "good") if step.met else Chip("over")
-    return (
-        Cell(f"{step.n}. {_sentence(step.what)}", small, chip),
-        Cell(points(step.drop)),
-        Cell(percent(step.agreement)),
-        Cell(decibels(step.sqnr_db)),
-        Cell(milliseconds(step.median_ms)),
-        Cell(megabytes(step.size_bytes)),
-    )
+    said = (step.why, step.failure, f"kept as {names[step.artifact]}" if step.artifact in names else "")
+    small = " ".join(map(_sentence, filter(None, said)))
+    verdict = verdict_of(step)
+    chip = Chip(budget_text.IN_WORDS[verdict], "" if verdict == MISSED else _VERDICT_CHIPS.get(verdict, ""))
+    return Cell(f"{step.n}. {_sentence(step.what)}", small, chip), *map(Cell, budget_text.figures(s, step))
 
 
 def _mixture(exceptions: Mapping[str, str]) -> tuple[Mixed, ...]:

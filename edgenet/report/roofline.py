@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgenet.report.operator_table import MOST_LAYERS, TITLES, new_sentences, rows
+from edgenet.device_bench.roofline.explain import bound, fraction
+from edgenet.report.formatting import MISSING, percent
 from edgenet.report.pieces import Cell, Figure, Line, Table, table
 from edgenet.report.plots.axes import for_both, is_narrow
 from edgenet.report.plots.roofline import roofline
 from edgenet.report.view import View
 from edgenet.results import Explanation
+
+MOST_LAYERS = 8  # in the table of one file
+OPERATOR_TITLES = ("operator", "kind", "kernel", "ms", "share", "M mult-adds", "of the limit", "bound by")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,28 @@ def _figure(files: Sequence[Explanation], runtime: str, threads: int) -> Figure 
 
 
 def _operators(e: Explanation) -> Table:
-    lines = [Line(tuple(map(Cell, row))) for row in rows(e)]
-    titles = [t.capitalize() if t != "ms" else t for t in TITLES]
+    lines = [Line(tuple(map(Cell, row))) for row in operator_rows(e)]
+    titles = [t.capitalize() if t != "ms" else t for t in OPERATOR_TITLES]
     return table(f"The {MOST_LAYERS} operators that take longest", titles, lines)
+
+
+def operator_rows(e: Explanation) -> list[tuple[str, ...]]:
+    """Return the operators that cost most, one row each in the columns of `OPERATOR_TITLES`, and one of all others."""
+    total = sum(x.time_us for x in e.layers) or 1.0
+    ordered = sorted(e.layers, key=lambda x: -x.time_us)
+    out: list[tuple[str, ...]] = [
+        (x.name, x.kind, x.kernel or MISSING, f"{x.time_us / 1e3:.3f}", percent(x.time_us / total),
+         f"{x.multiply_adds / 1e6:,.1f}" if x.multiply_adds else MISSING, percent(fraction(x, e), 0), bound(x, e))
+        for x in ordered[:MOST_LAYERS]
+    ]  # fmt: skip
+    if rest := ordered[MOST_LAYERS:]:
+        us, adds = sum(x.time_us for x in rest), sum(x.multiply_adds for x in rest)
+        others = f"{len(rest)} others"
+        out.append((others, "", "", f"{us / 1e3:.3f}", percent(us / total), f"{adds / 1e6:,.1f}", "", ""))
+    return out
+
+
+def new_sentences(explanations: Sequence[Explanation], e: Explanation) -> list[str]:
+    """Return the sentences of `e` that none before it says: those on the machine are the same for many files."""
+    before = [x.sentences for x in explanations[: explanations.index(e)]]
+    return [s for s in e.sentences if not any(s in said for said in before)]

@@ -7,12 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgenet.records import Epoch, Score, TrainedFile, TrainingRecord
-from edgenet.report.files import FORMAT_NAMES
-from edgenet.report.formatting import MISSING, NBSP, counted, decibels, interval, megabytes, number, percent, points
+from edgenet.report.formatting import (
+    FORMAT_NAMES,
+    MISSING,
+    NBSP,
+    counted,
+    decibels,
+    interval,
+    megabytes,
+    number,
+    percent,
+    points,
+)
 from edgenet.report.pieces import Cell, Chip, Figure, Line, Opening, Table, Tile, table
 from edgenet.report.plots import curves
 from edgenet.report.plots.axes import for_both
-from edgenet.report.recommendation import Row
+from edgenet.report.refusals import NO_OWN_PICTURES
+from edgenet.report.rows import Row
 from edgenet.report.view import View
 
 _ABSURD = 1e30  # what a loss that is no number is kept as
@@ -49,6 +60,14 @@ def headline(view: View) -> str:
     t = _record(view)
     if t is None:
         return ""
+    if view.answer.code == NO_OWN_PICTURES:
+        return view.answer.headline
+    returned = _returned(t, view)
+    if returned and returned.artifact.id in view.lost:
+        state = "is gone" if view.lost[returned.artifact.id].code == "gone" else "was altered since it was measured"
+        return f"The file that was returned {state}: {returned.name}"
+    if returned and returned.evaluation and returned.evaluation.nonfinite_images:
+        return f"The file that was returned answers NaN or infinity: {returned.name}"
     if t.kind == "finetune":
         top1 = t.after.top1 if t.after else None
         if top1 is None:
@@ -67,9 +86,13 @@ def opening(view: View) -> Opening | None:
     t = _record(view)
     if t is None:
         return None
-    precision = "float32" if t.kind == "finetune" else "int8"
-    returned = next((r for r in view.rows if r.artifact.precision == precision), None)
+    returned = _returned(t, view)
     return Opening(verdict(t), (_accuracy_tile(t, returned), _size_tile(t, view, returned), _time_tile(t)))
+
+
+def _returned(t: TrainingRecord, view: View) -> Row | None:
+    precision = "float32" if t.kind == "finetune" else "int8"
+    return next((r for r in view.rows if r.artifact.precision == precision), None)
 
 
 def _accuracy_tile(t: TrainingRecord, returned: Row | None) -> Tile:

@@ -1,13 +1,15 @@
 """What the sections of the page draw from: the results, the rows of the table, and the file that is recommended."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgenet.records import Context
 from edgenet.report.formatting import MISSING
 from edgenet.report.pieces import Fact, facts
-from edgenet.report.recommendation import Recommendation, Row
-from edgenet.results import Results
+from edgenet.report.recommendation import Recommendation
+from edgenet.report.refusals import Refusal
+from edgenet.report.rows import Row
+from edgenet.results import NO_ANSWER, Results
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class View:
     rows: list[Row]
     answer: Recommendation
     class_names: Sequence[str]
+    lost: Mapping[str, Refusal]  # by id: files that are no longer as they were measured
 
     @property
     def chosen(self) -> Row | None:
@@ -49,6 +52,8 @@ class View:
     def class_name(self, index: int | None) -> str:
         if index is None:
             return MISSING
+        if index == NO_ANSWER:
+            return "no answer"
         return self.class_names[index] if 0 <= index < len(self.class_names) else f"class {index}"
 
     def device(self, device: str, threads: int) -> str:

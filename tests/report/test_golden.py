@@ -7,9 +7,9 @@ import pytest
 
 from edgenet.report import write_report
 from edgenet.report.overview import SECTIONS
-from edgenet.results import Estimate, Explanation, Failure, Layer, LeftOperators, Results, Warning
+from edgenet.results import Confusion, Estimate, Explanation, Failure, Layer, LeftOperators, Results, Warning
 from helpers.golden import assert_golden
-from helpers.hand_built import NAMES, a_measurement, in_three_formats, partial_results, some_results
+from helpers.hand_built import NAMES, a_measurement, changed, in_three_formats, partial_results, some_results
 from helpers.hand_built_runs import a_calibration, a_search, a_training, measured, over_time
 from helpers.html_page import Page
 
@@ -33,6 +33,10 @@ def a_whole_run() -> Results:
                  14.38, 1_509_600, 0, 4_510_096, warnings=(Warning("left-to-cpu", "2 operators run on the CPU"),))
     )  # fmt: skip
     results.put(a_measurement(results.artifacts[3], 3.0, device="adb:PIXEL", threads=4))
+    of_float32 = {"3": (20, 12), "7": (20, 18), "9": (20, 19), "11": (2, 1)}
+    changed(results, "float32", "evaluations", classes=of_float32, confusions=(Confusion(3, 5, 4),))
+    changed(results, "int8", "evaluations", classes={**of_float32, "3": (20, 10)}, class_flips={"3": (1, 3)},
+            confusions=(Confusion(3, 5, 6), Confusion(3, 7, 1)))  # fmt: skip
     layers = tuple(Layer(f"conv{i}", "CONV_2D", "int8", "XNNPACK", 100.0 + i, 10**6 * i, 10**4) for i in range(1, 11))
     results.put(
         Explanation("efficientnet-lite0_int8", "local", "litert", 1, "int8", 9.8, 9.7, "hand", layers,
@@ -88,7 +92,7 @@ def test_the_golden_pages_have_every_section() -> None:
     lines = [line for path in GOLDEN.iterdir() for line in path.read_text(encoding="utf-8").splitlines()]
     titles = {"Accuracy, latency, size", "The accuracy budget", "Training", "Every file, every number",
               "Accelerators, estimated", "Latency, run by run", "Latency over time", "Why", "Pictures that flipped",
-              "Calibration", "What failed", "How the numbers were made"}  # fmt: skip
+              "Calibration", "Class by class", "What failed", "How the numbers were made"}  # fmt: skip
     assert titles <= set(lines)
     assert len(titles) == len(SECTIONS) - 1  # the answer's headline is its own
 

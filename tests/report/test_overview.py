@@ -8,7 +8,8 @@ import pytest
 
 from edgenet.errors import InputError
 from edgenet.report import formatting, overview, pieces, write_report
-from edgenet.report.recommendation import recommend, summary_lines
+from edgenet.report.recommendation import recommend
+from edgenet.report.summary import summary_lines
 from edgenet.results import Failure, Flip, Results, Warning
 from helpers.browser import layout, needs_chromium
 from helpers.hand_built import FILES, NAMES, a_measurement, changed, in_three_formats, partial_results, some_results

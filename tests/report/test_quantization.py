@@ -22,7 +22,7 @@ from edgenet.results import ImageSet, Results
 from edgenet.results_json import write
 from helpers.command_line import Edgenet
 from helpers.hand_built import NAMES, some_results
-from helpers.hand_built_runs import a_calibration, a_search, a_step, a_tensor
+from helpers.hand_built_runs import a_calibration, a_search, a_search_of_few_pictures, a_step, a_tensor
 from helpers.html_page import Page
 
 
@@ -156,17 +156,74 @@ def test_the_steps_of_the_search_stand_in_a_table_with_reasons_and_costs() -> No
     (only,) = found.searches
     assert (only.title, only.outcome) == ("At most 0.5 points of top-1 lost.", Chip("met", "good"))
     first, second = cells(only.steps)
-    assert first == ["1. Step 1 of the search.", "1.0", "97.0 %", "16.0 dB", "—", "5.3 MB"]
+    assert first == ["1. Step 1 of the search.", "1.00", "97.0 %", "16.0 dB", "—", "5.3 MB"]
     assert second[0] == "2. Step 2 of the search."
     assert second[4] == "9.80 ms"
     assert only.steps is not None
     over, within = only.steps.groups[""]
     assert (over.cells[0].small, over.cells[0].chip) == ("Reason 1.", Chip("over"))
     assert (within.cells[0].small, within.cells[0].chip) == (
-        "Reason 2. efficientnet-lite0_int8.tflite",
+        "Reason 2. Kept as efficientnet-lite0_int8.tflite.",
         Chip("within", "good"),
     )
     assert (over.chosen, within.chosen) == (False, True)
+
+
+def test_a_budget_that_few_pictures_cannot_decide_says_so_with_its_limits_and_how_many_would() -> None:
+    found = search_of(tflite=a_search_of_few_pictures())
+    assert not found.all_met
+    (only,) = found.searches
+    assert only.outcome == Chip("cannot tell", "warn")
+    assert only.sentence == (
+        "86 pictures cannot tell whether the budget is met. Step 1 of 1 was kept: the file without a budget "
+        "(−2.33 points lost on 86 pictures, −9.37 to 3.32 by its limits). About 470 would tell."
+    )
+    assert only.steps is not None
+    assert only.steps.titles[1:3] == ("Points lost", "Limits")
+    assert cells(only.steps)[0][1:3] == ["−2.33", "−9.37 to 3.32"]
+    (line,) = only.steps.groups[""]
+    assert (line.chosen, line.cells[0].chip) == (True, Chip("cannot tell", "warn"))
+    assert "upper limit" in only.note
+
+
+def test_a_budget_in_agreement_says_so_and_where_the_loss_is_the_budget_no_number_of_pictures_is_named() -> None:
+    note = a_search_of_few_pictures()
+    note["steps"][0].update(drop=None, agreement=0.995, limits=[0.001, 0.012], pictures_needed=None, n_images=1000)
+    (only,) = search_of(tflite=note).searches
+    assert only.sentence == (
+        "1000 pictures cannot tell whether the budget is met. Step 1 of 1 was kept: the file without a budget "
+        "(0.50 points of agreement lost on 1000 pictures, 0.10 to 1.20 by its limits). The loss lies at the "
+        "budget: no number of pictures would tell."
+    )
+    assert cells(only.steps)[0][1] == "0.50"
+
+
+def test_a_budget_that_may_be_met_after_all_says_how_many_pictures_would_tell() -> None:
+    step = a_step(1, False, {}, artifact="efficientnet-lite0_int8", drop=0.0116, verdict="missed",
+                  limits=[-0.03, 0.063], n_images=86, pictures_needed=24_101)  # fmt: skip
+    note = {**a_search_of_few_pictures(), "verdict": "missed", "steps": [a_step(1, False, {}), {**step, "n": 2}]}
+    (only,) = search_of(tflite=note).searches
+    assert only.outcome == Chip("not met", "bad")
+    assert only.sentence == (
+        "No file meets the budget. The nearest was kept, step 2 of 2: the file without a budget (1.16 points lost on "
+        "86 pictures, −3.00 to 6.30 by its limits). It may be within all the same: about 25,000 pictures would tell."
+    )
+
+
+def test_a_file_that_was_chosen_among_several_is_measured_by_the_pictures_that_chose_it() -> None:
+    (one,) = search_of(tflite=a_search_of_few_pictures()).searches
+    (several,) = search_of(tflite=a_search()).searches
+    assert several.sentence.startswith("The budget is met. Step 2 of 2 was kept: step 2 of the search (17.0\u00a0dB).")
+    assert "chosen by the same pictures" in several.note
+    assert "chosen by the same pictures" not in one.note
+
+
+def test_a_step_that_failed_says_why() -> None:
+    steps = [a_step(1, True, {}), a_step(2, False, {}, verdict="failed", failure="its process died", size_bytes=0)]
+    (only,) = search_of(tflite={**a_search(), "steps": steps}).searches
+    assert only.steps is not None
+    _, failed = only.steps.groups[""]
+    assert (failed.cells[0].small, failed.cells[0].chip) == ("Reason 2. Its process died.", Chip("failed", "bad"))
 
 
 def test_the_mixture_is_named() -> None:

@@ -3,12 +3,15 @@
 import dataclasses
 import io
 import re
+from typing import Any
 
 import pytest
 
 from edgenet.report import formatting
-from edgenet.report.latency_notes import latency_note
-from edgenet.report.recommendation import recommend, rows, speedup, summary_lines, summary_renderable
+from edgenet.report.notes import latency_note
+from edgenet.report.recommendation import recommend
+from edgenet.report.rows import rows, speedup
+from edgenet.report.summary import summary_lines, summary_renderable
 from edgenet.results import Failure, Results, Warning
 from helpers.hand_built import (
     FILES,
@@ -20,6 +23,7 @@ from helpers.hand_built import (
     some_results,
     unlabelled,
 )
+from helpers.hand_built_runs import a_training
 
 NBSP = formatting.NBSP
 
@@ -112,8 +116,34 @@ def test_a_measurement_of_an_earlier_file_does_not_count() -> None:
 def test_few_labelled_pictures_are_pointed_out() -> None:
     results = some_results()
     results.evaluations = [dataclasses.replace(e, n_labelled=40, n_images=40) for e in results.evaluations]
-    assert any(n.loud and n.text.startswith("Only 40 pictures") for n in recommend(results).notes)
-    assert not any("Only" in n.text for n in recommend(some_results()).notes)
+    (few,) = [n.text for n in recommend(results).notes if n.loud]
+    assert few == "40 labelled pictures are too few to see a loss of a point or two: read the intervals."
+    assert not any(n.loud for n in recommend(some_results()).notes)
+
+
+@pytest.mark.parametrize(
+    ("context", "says"),
+    [
+        (
+            {"images": {"root": "p", "evaluation": {"n": 86}, "calibration": {"n": 86}}},
+            "86 of your 172 pictures measure, 86 calibrate. A picture that calibrates does not measure: int8 files are "
+            "fitted to it.",
+        ),
+        (
+            {"training": a_training()},
+            "100 of your 500 pictures measure, 355 learn, 100 of them calibrate, 45 decide which epoch is kept. A "
+            "picture that taught does not measure: the file knows it.",
+        ),
+        ({}, ""),
+    ],
+)
+def test_it_is_said_how_many_of_the_pictures_measure_and_what_the_others_do(context: dict[str, Any], says: str) -> None:
+    results = some_results(**context)
+    assert [n.text for n in recommend(results).notes if "pictures" in n.text] == ([says] if says else [])
+    results.evaluations = [dataclasses.replace(e, n_labelled=86, n_images=86) for e in results.evaluations]
+    (loud,) = [n.text for n in recommend(results).notes if n.loud]
+    few = "86 labelled pictures are too few to see a loss of a point or two: read the intervals."
+    assert loud == f"{says} {few}".strip()
 
 
 def test_a_loss_is_told_from_zero_only_where_its_interval_leaves_zero_out() -> None:
@@ -256,7 +286,7 @@ def test_a_single_picture_is_written_in_the_singular() -> None:
         changed(results, precision, "evaluations", n_images=1, n_labelled=1)
     answer = recommend(results)
     said = " ".join([*answer.why, *(n.text for n in answer.notes)])
-    assert "Only 1 picture has a label" in said
+    assert "1 labelled picture is too few" in said
     assert "1 picture cannot tell" in said
     without = recommend(unlabelled(results))
     said += " ".join([*without.why, *(n.text for n in without.notes)])

@@ -3,13 +3,16 @@
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgenet.cli_output import print_trained
+from edgenet.files import sha256_of
 from edgenet.records import TrainingRecord
-from edgenet.report import overview, training, write_report
+from edgenet.report import lost_files, overview, training, write_report
 from edgenet.report.formatting import MISSING, NBSP
 from edgenet.report.overview import render, view_of
 from edgenet.report.pieces import Chip, Line
@@ -18,7 +21,7 @@ from edgenet.report.training import TrainingSection, verdict
 from edgenet.report.view import View
 from edgenet.results_json import read
 from helpers.browser import layout, needs_chromium
-from helpers.hand_built import some_results
+from helpers.hand_built import changed, some_results
 from helpers.hand_built_runs import a_training, measured
 from helpers.html_page import Page
 
@@ -176,3 +179,36 @@ def test_the_page_does_not_scroll_sideways_and_shows_the_curve_of_its_width(
     assert (found.wide_plots, found.narrow_plots) == plots_shown
     assert found.sticking_out == 0
     assert found.answer_on_top
+
+
+def test_the_terminal_says_what_training_brought_and_which_pictures_measured(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    results = some_results(training=a_training())
+    for a in results.artifacts:
+        (tmp_path / a.path).write_bytes(b"model")
+    results.artifacts = [replace(a, sha256=sha256_of(tmp_path / a.path)) for a in results.artifacts]
+    print_trained(results, tmp_path, as_json=False)
+    said = capsys.readouterr().out.replace(NBSP, " ").splitlines()
+    assert "Training brought the int8 file from 98.0 % to 99.0 % agreement with float" in said
+    assert any(line.startswith("100 of your 500 pictures measure, 355 learn") for line in said)
+    assert "Returned is the trained file, as after epoch 4 of 5: it was nearer." in said
+
+
+@pytest.mark.parametrize("kind", ["qat", "finetune"])
+def test_a_trained_file_that_is_gone_since_is_the_headline_of_page_and_terminal(
+    kind: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    results = some_results(training=a_training(kind=kind, after={"top1": 0.9}))
+    file = f"efficientnet-lite0_{'int8' if kind == 'qat' else 'float32'}.tflite"
+    print_trained(results, tmp_path, as_json=False)
+    assert f"The file that was returned is gone: {file}" in capsys.readouterr().out.splitlines()
+    page = Page(write_report(results, tmp_path, (), lost_files(results, tmp_path)).read_text(encoding="utf-8"))
+    assert page.visible.startswith(f"The file that was returned is gone: {file}")
+
+
+def test_a_trained_file_that_answers_nan_is_the_headline() -> None:
+    results = changed(some_results(training=a_training()), "int8", "evaluations", nonfinite_outputs=9,
+                      nonfinite_images=1)  # fmt: skip
+    headline = training.headline(view_of(results))
+    assert headline == "The file that was returned answers NaN or infinity: efficientnet-lite0_int8.tflite"

@@ -25,8 +25,8 @@ from edgenet.errors import DeviceError, InputError
 from edgenet.export import Network, export_graph
 from edgenet.export.inspect import multiply_adds
 from edgenet.jobs import explain
-from edgenet.report import operator_table
 from edgenet.report.plots.roofline import roofline
+from edgenet.report.roofline import OPERATOR_TITLES, operator_rows
 from edgenet.results import Calibration, Explanation, Failure, Layer, Results
 from helpers import tiny
 from helpers.command_line import Edgenet
@@ -139,10 +139,10 @@ def test_the_words_name_operators_that_are_not_delegated_or_left_in_float_and_co
 
 def test_the_table_has_the_costliest_operators_and_a_line_for_all_others() -> None:
     e = profile(*(layer(us=10.0 * (i + 1), adds=1_000_000, name=f"op{i}") for i in range(11)))
-    found = operator_table.rows(e)
+    found = operator_rows(e)
     assert [r[0] for r in found] == [*(f"op{i}" for i in range(10, 2, -1)), "3 others"]
     assert sum(float(r[3]) for r in found) == pytest.approx(0.66)
-    assert {len(r) for r in found} == {len(operator_table.TITLES)}
+    assert {len(r) for r in found} == {len(OPERATOR_TITLES)}
 
 
 def test_the_roofline_draws_every_operator_with_products_inside_its_frame() -> None:

@@ -6,6 +6,7 @@ import os
 import pickle
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from edgenet.export.tflite_file import write_tflite
 from edgenet.images import normalise
 from edgenet.images.preprocess_option import parse_preprocess
 from helpers import tiny
+from helpers.graph_builder import RELU6, Builder
 from helpers.torch_style import TorchStyle, mobilenet_v2
 
 PX = 32
@@ -179,6 +181,35 @@ def test_an_onnx_file_of_our_own_comes_back(tmp_path: Path) -> None:
     graphs = (network.graph, source.network().graph)
     want, got = (Executor(g, g.outputs, 1)(x)[0] for g in graphs)
     np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "refused"),
+    [("stem_w", np.nan, True), ("stem_b", -np.inf, True), ("logits_w", np.inf, True), ("mask", np.nan, True),
+     ("mask", -np.inf, False)],  # what is masked by minus infinity gets no weight in a softmax
+)  # fmt: skip
+def test_a_network_whose_weights_are_not_finite_is_refused_and_the_tensor_named(
+    name: str, bad: float, refused: bool, tmp_path: Path
+) -> None:
+    b = Builder(1, tiny.PX, tiny.PX, 3)
+    stem = b.conv("image", "stem", np.ones((4, 3, 3, 3)), np.zeros(4), RELU6, 2)
+    b.dense(b.mean(stem, "pooled"), "logits", np.ones((3, 4)), np.zeros(3))
+    b.constant(np.zeros((1, 3)), name="mask")
+    masked = b.op("ADD", ["logits", "mask"], (1, 3), "AddOptions", out="masked")
+    graph = b.graph(b.op("SOFTMAX", [masked], (1, 3), "SoftmaxOptions", out="probabilities", beta=1.0))
+    data = graph.tensors[name].data
+    assert data is not None
+    data = data.copy()
+    data.flat[0] = bad
+    graph.tensors[name] = replace(graph.tensors[name], data=data)
+    path = tmp_path / "a.tflite"
+    path.write_bytes(write_tflite(graph))
+    source = find_source(str(path), preprocess="tf")
+    if not refused:
+        assert source.network().graph.ops[-1].kind == "SOFTMAX"
+        return
+    with pytest.raises(InputError, match=f"1 of the {data.size} numbers in its weights {name} are NaN or infinity"):
+        source.network()
 
 
 def test_a_model_that_does_not_say_how_its_input_is_made_asks_for_it(tmp_path: Path) -> None:
