@@ -29,6 +29,7 @@ from edgenet.cli_output import (
     print_evaluations,
     print_facts,
     print_failures,
+    print_findings,
     print_json,
     print_measurements,
     print_models,
@@ -126,9 +127,7 @@ def export(as_json: bool, **asked: Any) -> None:
                 if a.precision in job.precisions
             ],
         )
-        for finding in results.context.calibration_findings:
-            if finding.severity != "info":
-                click.echo(f"Warning: {finding.message}; {finding.remedy}")
+        print_findings(results)
         print_searches(results)
     hold_to_budget(results)
     print_failures(results)
@@ -165,6 +164,7 @@ def evaluate(
         print_json(results.to_json())
     elif results.evaluations:
         (print_device_evaluations if devices else print_evaluations)(results)
+        print_findings(results)
     print_failures(results)
 
 

@@ -149,6 +149,13 @@ def print_device_evaluations(results: "Results") -> None:
         click.echo(f"Note: {e.artifact} on {e.device}: {e.difference}")
 
 
+def print_findings(results: "Results") -> None:
+    """Print what is wrong with the pictures, a line each."""
+    for finding in results.context.calibration_findings:
+        if finding.severity != "info":
+            click.echo(f"Warning: {finding.message}; {finding.remedy}")
+
+
 def print_failures(results: "Results") -> None:
     """Print each failure on stderr in a line; exit with 3 where there was one."""
     from edgenet.report.formatting import failed

@@ -206,6 +206,9 @@ class Job:
         path=True,
         missing="a folder of photographs, e.g. --images photos/",
     )
+    images_test: str | None = option(
+        "Photographs that only measure; a part of --images by default.", None, metavar="DIR|tfds:NAME", path=True
+    )
     formats: tuple[str, ...] = option(
         f"{', '.join(FORMATS)} or all; may be repeated.", ("tflite",), name="format", metavar="F",
         words={"all": FORMATS},
@@ -255,6 +258,7 @@ class QatJob:
     model: str
     out: Path = same_as(Job, "out")
     images: str = same_as(Job, "images", default=MISSING)
+    images_test: str | None = same_as(Job, "images_test")
     formats: tuple[str, ...] = same_as(Job, "formats")
     io: str = same_as(Job, "io")
     calibration_images: int = same_as(Job, "calibration_images")
@@ -288,6 +292,7 @@ class FinetuneJob:
     model: str
     out: Path = same_as(Job, "out")
     images: str = same_as(Job, "images", default=MISSING)
+    images_test: str | None = same_as(Job, "images_test")
     resolution_px: int | None = option(
         "Side of the input; the model's own by default.", None, name="resolution", metavar="PX"
     )

@@ -18,13 +18,14 @@ from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.files import sha256_of
-from edgenet.images import Preprocessing, limit, open_images, split, stream
+from edgenet.images import Preprocessing, limit, open_images, stream
+from edgenet.images.roles import divide_by_role, merged, new_pictures, read_history
 from edgenet.jobs.accuracy_budget import Search, options_of, searches
 from edgenet.jobs.budget_verdict import Budget
 from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Interface
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
-from edgenet.records import Context, Finding
+from edgenet.records import Context, Finding, PictureHistory
 from edgenet.results import Artifact, Estimate, Evaluation, Failure, ImageSet, Measurement, Results
 from edgenet.targets import check_formats, target
 
@@ -36,7 +37,8 @@ class _Images:
     """The pictures of a job, split once; None where no picture is needed."""
 
     calibration: ImageSet | None = None
-    evaluation: ImageSet | None = None
+    evaluation: ImageSet | None = None  # empty where no picture is new to the network
+    findings: tuple[Finding, ...] = ()
 
 
 def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = False) -> Results:
@@ -51,23 +53,28 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
     check(job)
     source = find_source(job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels)
     images = _open(job, source, only_export)
-    findings = _lint(job, source, images)
+    findings = [*images.findings, *_lint(job, source, images)]
     page = None if only_export else report_page(source.class_names)
     with results_in(job.out, model=source.name, page=page) as results:
-        _note_context(job, images, findings, results)
+        _note_context(job, source, images, findings, results)
         _export(job, source, images, results, progress)
         if not only_export:
+            assert images.calibration is not None
             assert images.evaluation is not None
-            _evaluate(job, images.evaluation, results, progress)
-            _bench(job, images.evaluation, results, progress)
+            if images.evaluation:
+                _evaluate(job, images.evaluation, results, progress)
+            _bench(job, images.evaluation or images.calibration, results, progress)
     return results
 
 
-def _note_context(job: Job, images: _Images, findings: list[Finding], results: Results) -> None:
+def _note_context(job: Job, source: Source, images: _Images, findings: list[Finding], results: Results) -> None:
     """Write into the results how this run is made. What describes files of an earlier run, which may stay, is kept."""
     results.failures.clear()
+    used = None
+    if images.evaluation is not None:
+        used = images_record(images.evaluation, calibration=images.calibration, history=source.pictures)
     results.context = replace(
-        context_of(job.command, job.target, images.calibration, images.evaluation),
+        context_of(job.command, job.target, used),
         calibration=results.context.calibration,
         search=results.context.search,
         calibration_findings=tuple(findings),
@@ -150,15 +157,16 @@ def _open(job: Job, source: Source, only_export: bool) -> _Images:
             raise InputError(f"{what} needs images: give --images DIR (a folder of photographs) or --images sample")
         return _Images()
     images = open_images(job.images, source.class_ids, source.class_names)
-    if job.limit is not None:
-        images = limit(images, job.limit)
-    calibration, evaluation = split(images, job.calibration_images)
-    if not calibration or not evaluation:
+    test = job.images_test and open_images(job.images_test, source.class_ids, source.class_names)
+    divided = divide_by_role(
+        images, job.calibration_images, source.pictures, model=source.name, test=test or None, at_most=job.limit
+    )
+    if not divided.evaluation and Budget(job.max_accuracy_drop, job.min_sqnr):
         raise InputError(
-            f"{images.root} holds {len(images)} picture{'s' * (len(images) != 1)}, and those that calibrate "
-            "do not measure: give two or more, some hundreds to tell files apart"
+            f"a budget is held on pictures that are new to {source.name}, and {(test or images).root} has none: "
+            "give --images-test DIR"
         )
-    return _Images(calibration, evaluation)
+    return _Images(divided.calibration, divided.evaluation, divided.findings)
 
 
 def _lint(job: Job, source: Source, images: _Images) -> list[Finding]:
@@ -329,6 +337,7 @@ class Described:
     preprocessing: Preprocessing
     class_ids: tuple[str, ...]
     class_names: tuple[str, ...]
+    pictures: PictureHistory  # those that it has seen
 
 
 def describe(path: Path) -> Described:
@@ -348,7 +357,7 @@ def describe(path: Path) -> Described:
     classes = found.outputs[0].shape[-1]
     ids, names = class_labels(classes, None, labels_in(path))
     preprocessing = Preprocessing.from_json(found.edgenet["preprocessing"])
-    return Described(path.name, path, found.precision, preprocessing, ids, names)
+    return Described(path.name, path, found.precision, preprocessing, ids, names, read_history(found.edgenet))
 
 
 def evaluate_files(
@@ -377,9 +386,14 @@ def evaluate_files(
         raise InputError("with --device a file is compared with itself on this machine: leave --reference out")
     if limit_to is not None and limit_to < 1:
         raise InputError(f"--limit must be at least 1, was {limit_to}")
-    pictures = open_images(images, first.class_ids, first.class_names)
+    history = merged(*(f.pictures for f in files))
+    opened = open_images(images, first.class_ids, first.class_names)
+    pictures, findings = new_pictures(opened, history, " and ".join(dict.fromkeys(f.id for f in files)))
+    if not pictures:
+        raise InputError("; ".join(f"{f.message}" for f in findings) + ": give pictures that are new to it")
     if limit_to is not None:
         pictures = limit(pictures, limit_to)
+    context = Context(images=images_record(pictures, history=history), calibration_findings=findings)
     if devices:
         from edgenet.jobs.bench import evaluate_on
 
@@ -390,7 +404,7 @@ def evaluate_files(
             first.preprocessing,
             lambda done, total: progress("evaluate", done, total),
         )
-        return Results(Context(images=images_record(None, pictures)), evaluations=evaluations, failures=failures)
+        return Results(context, evaluations=evaluations, failures=failures)
     floating = next((f.path for f in files if f.precision == REFERENCE_PRECISION), None)
     base = reference or floating
     evaluations, failures = evaluate(
@@ -400,4 +414,4 @@ def evaluate_files(
         reference=str(base) if base else None,
         progress=lambda done, total: progress("evaluate", done, total),
     )
-    return Results(Context(images=images_record(None, pictures)), evaluations=evaluations, failures=failures)
+    return Results(context, evaluations=evaluations, failures=failures)

@@ -38,12 +38,38 @@ class ImagesUsed:
 
 
 @dataclass(frozen=True)
+class PictureTable:
+    """Pictures, to be known again by content and by look: see images/roles.py, which makes and reads both texts."""
+
+    n: int = 0
+    contents: str = ""  # base64 of the first 8 bytes of each content's sha256, sorted
+    looks: str = ""  # base64 of 72 bytes a picture, for as many of them as the table has room for
+
+
+@dataclass(frozen=True)
+class PictureHistory:
+    """Which pictures a network has seen, and what for. A model file carries it; later commands keep the roles apart."""
+
+    taught: PictureTable | None = absent(None)  # decided weights
+    chose: PictureTable | None = absent(None)  # decided which epoch is kept
+    calibrated: PictureTable | None = absent(None)  # decided ranges and roundings
+    measured: PictureTable | None = absent(None)  # were set aside to measure, by the command that trained
+    complete: bool = absent(True)  # False: other pictures taught the network before, nobody knows which
+
+
+NOTHING_SEEN, UNKNOWN_HISTORY = PictureHistory(), PictureHistory(complete=False)
+
+
+@dataclass(frozen=True)
 class ImagesRecord:
-    """Which pictures calibrated, and which measured."""
+    """Which pictures had which role in this run, and `history`: in those before, as the model's file says."""
 
     root: str = ""
     evaluation: ImagesUsed | None = absent(None)
     calibration: ImagesUsed | None = absent(None)
+    taught: ImagesUsed | None = absent(None)
+    chose: ImagesUsed | None = absent(None)
+    history: PictureHistory | None = absent(None)
 
 
 # ---------------------------------------------------------------------------------------------------------- calibration

@@ -16,7 +16,9 @@ from edgenet.export.interface import IO_DTYPES, with_io, with_logits
 from edgenet.export.nchw import stored
 from edgenet.export.network import OUTPUT, Network, Source, canonical_names
 from edgenet.files import WEIGHTS_BESIDE, atomic_write, sha256_of, size_of
+from edgenet.records import PictureHistory
 from edgenet.results import Artifact, Calibration, TensorInfo
+from edgenet.results_json import write
 
 __all__ = ["FORMATS", "IO_DTYPES", "Format", "Network", "Source", "export_graph", "find_source", "versions"]
 
@@ -53,6 +55,7 @@ def export_graph(
     batch: int | None = 1,
     logits: bool = False,
     calibration: Calibration | None = None,
+    pictures: PictureHistory | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Write `graph`, a quantized form of `network`, to OUT/MODEL_PRECISION.<suffix> and return what it is.
@@ -62,6 +65,7 @@ def export_graph(
     Args:
         batch: pictures that the file takes at once, None for as many as the caller likes. A format that is fixed
             always takes one.
+        pictures: which pictures had a role in this file; those of `network` by default.
         logits: what the softmax reads is a second output. A format that is fixed has none.
 
     Raises:
@@ -86,6 +90,7 @@ def export_graph(
         "preprocessing": network.preprocessing.to_json(),
         "weights": network.weights,
         "calibration": calibration.fingerprint if calibration else None,
+        "pictures": write(pictures or network.pictures),
     }
     path = out / f"{network.name}_{precision}{kind.suffix}"
     whole = with_io(graph, io, network.preprocessing)

@@ -13,6 +13,7 @@ from edgenet.export.interface import LOGITS
 from edgenet.export.tflite_file import read_tflite, write_tflite
 from edgenet.frameworks import quiet, tensorflow
 from edgenet.images import Pixels, Preprocessing, imagenet_classes
+from edgenet.records import NOTHING_SEEN, PictureHistory
 
 INPUT, OUTPUT = "image", "probabilities"
 
@@ -28,6 +29,7 @@ class Network:
     class_names: tuple[str, ...]
     weights: str  # where they came from; "random" says that accuracy means nothing
     fingerprint: str  # sha256 of the float graph
+    pictures: PictureHistory = NOTHING_SEEN  # those that it has seen
 
     @property
     def resolution_px(self) -> int:
@@ -47,6 +49,7 @@ class Source:
     build: Callable[[], Graph]
     # Of random weights: builds with the batch statistics of pixels, (N, H, W, 3) uint8.
     build_on: Callable[[Pixels], Graph] | None = None
+    pictures: PictureHistory = NOTHING_SEEN  # those that it has seen
 
     def network(self, pixels: Pixels | None = None) -> Network:
         """Build the float graph: pictures in RGB, probabilities out, canonical names.
@@ -69,7 +72,9 @@ class Source:
         _refuse_nonfinite(self.name, graph)
         fingerprint = hashlib.sha256(write_tflite(graph)).hexdigest()
         weights = f"{self.weights}, {added}" if added else self.weights
-        return Network(self.name, graph, preprocessing, self.class_ids, self.class_names, weights, fingerprint)
+        return Network(
+            self.name, graph, preprocessing, self.class_ids, self.class_names, weights, fingerprint, self.pictures
+        )
 
 
 def _refuse_nonfinite(name: str, graph: Graph) -> None:

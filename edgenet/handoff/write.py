@@ -27,7 +27,7 @@ from edgenet.files import sha256_of
 from edgenet.handoff.deployed import Deployed, read_deployed
 from edgenet.handoff.templates import accuracy_sentence, code, latency_sentence, readme
 from edgenet.images import decode, sample
-from edgenet.results import RESULTS_FILE, Results
+from edgenet.results import RESULTS_FILE, Evaluation, Results
 
 MANIFEST = "handoff.json"
 MARK = "edgenet_handoff"  # the manifest's key that says what the folder is; its value is the version of the layout
@@ -53,7 +53,8 @@ def hand_over(path: Path, out: Path) -> Deployed:
     _check_replaceable(out)
     pixels, scores, files = _golden_pictures(model)
     with _replaced_folder(out) as folder:
-        _write_module(model, folder, Known.beside(model))
+        known = Known.beside(model)
+        _write_module(model, folder, known)
         _write_golden(model, folder / GOLDEN, pixels, scores, files)
         listed = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         manifest = {
@@ -66,6 +67,7 @@ def hand_over(path: Path, out: Path) -> Deployed:
                 "precision": model.precision,
                 "preprocessing": model.preprocessing.to_json(),
             },
+            "measured_on": sorted({e.images for e in known.evaluations}),  # fingerprints, as in results.json
             "files": {name: sha256_of(folder / name) for name in listed},
         }
         _write_json(folder / MANIFEST, manifest)
@@ -74,9 +76,9 @@ def hand_over(path: Path, out: Path) -> Deployed:
 
 @dataclass(frozen=True)
 class Known:
-    """What results.json beside the file knows of it, as sentences; "not measured" where it knows nothing."""
+    """What results.json beside the file knows of it; `latency` in sentences."""
 
-    accuracy: tuple[str, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
     latency: tuple[str, ...] = ()
 
     @classmethod
@@ -89,7 +91,7 @@ class Known:
             return cls()
         ids = {a.id for a in results.artifacts if a.sha256 == model.sha256}
         return cls(
-            tuple(accuracy_sentence(e) for e in results.evaluations if e.artifact in ids),
+            tuple(e for e in results.evaluations if e.artifact in ids),
             tuple(latency_sentence(m, results.context) for m in results.measurements if m.artifact in ids),
         )
 
@@ -201,7 +203,7 @@ def _write_module(model: Deployed, folder: Path, known: Known) -> None:
     for name, text in code(model, N_CASES).items():
         place = folder if name.endswith(".kts") else tests if name == "GoldenTest.kt" else kotlin
         (place / name).write_text(text, encoding="utf-8")
-    text = readme(model, N_CASES, known.accuracy, known.latency)
+    text = readme(model, N_CASES, [accuracy_sentence(e) for e in known.evaluations], known.latency)
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -11,7 +11,9 @@ from edgenet import __version__
 from edgenet.calibration import NEEDS_CALIBRATION, SharedCalibration
 from edgenet.export import FORMATS, Network, Source, export_graph
 from edgenet.images import Pixels, load_pixels
+from edgenet.images.roles import history_of, merged
 from edgenet.options import Recipe
+from edgenet.records import PictureHistory
 from edgenet.results import Artifact, ImageSet
 from edgenet.targets import Target, weight_bits
 
@@ -40,13 +42,21 @@ class FileFactory:
 
     Args:
         images: the pictures to calibrate with, None where there are none.
+        set_aside: pictures that measure, where the files are to remember them: those of a training.
     """
 
     def __init__(
-        self, source: Source, images: ImageSet | None, target: Target, recipe: Recipe, interface: Interface
+        self,
+        source: Source,
+        images: ImageSet | None,
+        target: Target,
+        recipe: Recipe,
+        interface: Interface,
+        *,
+        set_aside: ImageSet | None = None,
     ) -> None:
         self.source, self.images, self.target, self.recipe = source, images, target, recipe
-        self.interface = interface
+        self.interface, self.set_aside = interface, set_aside
         self._shared: dict[Recipe, SharedCalibration] = {}
 
     def id(self, format: str, precision: str) -> str:
@@ -103,6 +113,11 @@ class FileFactory:
             options |= search
         return options
 
+    def pictures(self, precision: str) -> PictureHistory:
+        """Return which pictures had a role in a file of this precision."""
+        calibrated = self.images if precision in USES_IMAGES else None
+        return merged(self.network.pictures, history_of(calibrated=calibrated, measured=self.set_aside))
+
     def bits(self, format: str, precision: str) -> int:
         """Return how many bits the weights may have: fewer where the target's sums would saturate."""
         return weight_bits(self.target, format) if precision == "int8" else 8
@@ -131,6 +146,7 @@ class FileFactory:
             batch=self.interface.batch,
             logits=self.interface.logits,
             calibration=shared.calibration if precision in NEEDS_CALIBRATION else None,
+            pictures=self.pictures(precision),
             options=self.options(format, precision, search),
         )
         return replace(artifact, mixture=dict(variant.exceptions))

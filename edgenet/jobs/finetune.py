@@ -19,12 +19,13 @@ from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import Preprocessing, divide, hold_back, open_images, subset, tfds
 from edgenet.images.folders import class_names_in
-from edgenet.jobs.output_folder import context_of, report_page, results_in
+from edgenet.images.roles import history_of, merged, new_pictures
+from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
 from edgenet.models.weights import Weights
 from edgenet.options import FinetuneJob, Progress, check_training
-from edgenet.records import PictureCounts, Score
+from edgenet.records import Finding, PictureCounts, PictureHistory, Score
 from edgenet.results import ImageSet, Results
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class _Task:
     train: ImageSet
     held_back: ImageSet
     evaluation: ImageSet
+    history: PictureHistory  # of the pretrained weights
+    findings: tuple[Finding, ...]
 
 
 def finetune(
@@ -65,7 +68,8 @@ def finetune(
     check_resumable(job.out / FOLDER, identity_of(job.settings, identity))
     page = report_page(task.classes)
     with results_in(job.out, command=KIND, model=task.spec.name + SUFFIX, resume=False, page=page) as results:
-        results.context = context_of(job.command, "auto", None, task.evaluation)
+        used = images_record(task.evaluation, taught=task.train, chose=task.held_back, history=task.history)
+        results.context = replace(context_of(job.command, "auto", used), calibration_findings=task.findings)
         arrays, outcome, before = _train(job, task, identity, progress, note)
         _write(job, task, arrays, results, progress)
         record = outcome.record(
@@ -95,15 +99,26 @@ def _prepare(job: FinetuneJob) -> _Task:
         raise InputError(f"--resolution must be from 32 to 1024, was {px}")
     classes = classes_of_folder(job.images)
     images = labelled(open_images(job.images, (), classes))
-    train, held_back, evaluation = _divide(images, classes, job.settings.batch)
+    test = None if job.images_test is None else labelled(open_images(job.images_test, (), classes))
+    train, held_back, measuring = _divide(images, test, classes, job.settings.batch)
+    history = PictureHistory(complete=job.weights is None)
+    evaluation, findings = new_pictures(measuring, history, spec.name, train, held_back)
+    if not evaluation:
+        raise InputError(f"{'; '.join(f.message for f in findings)}: give pictures that are not copies")
     loaded = weights_module.load(spec, job.weights, spec.classes)
     preprocessing = Preprocessing(px, spec.mean, spec.std)
-    return _Task(spec, loaded, preprocessing, classes, images.fingerprint, train, held_back, evaluation)
+    fingerprint = images.fingerprint
+    return _Task(spec, loaded, preprocessing, classes, fingerprint, train, held_back, evaluation, history, findings)
 
 
-def _divide(images: ImageSet, classes: Sequence[str], batch: int) -> tuple[ImageSet, ImageSet, ImageSet]:
+def _divide(
+    images: ImageSet, test: ImageSet | None, classes: Sequence[str], batch: int
+) -> tuple[ImageSet, ImageSet, ImageSet]:
     """Return the pictures that train, that are held back, and that measure. Raises InputError where too few train."""
-    evaluation, rest = divide(images, max(1, round(EVALUATION * len(images))))
+    if test is None:
+        evaluation, rest = divide(images, max(1, round(EVALUATION * len(images))))
+    else:
+        evaluation, rest = test, images
     held_back, train = hold_back(rest)
     seen = {label for label in train.labels if label is not None}
     missing = [n for i, n in enumerate(classes) if i not in seen]
@@ -290,6 +305,9 @@ def _write(job: FinetuneJob, task: _Task, arrays: dict[str, np.ndarray], results
         task.spec.name + SUFFIX, task.preprocessing, task.classes, task.classes,
         f"{task.weights.provenance}, finetuned", "",
         lambda: deploy(task.spec, arrays, task.preprocessing.resolution_px),
+        pictures=merged(
+            task.history, history_of(taught=task.train, chose=task.held_back, measured=task.evaluation)
+        ),
     )  # fmt: skip
     network = source.network()
     a = export_graph(network, network.graph, job.out, format="tflite", precision="float32")

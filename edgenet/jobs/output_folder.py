@@ -14,7 +14,7 @@ from edgenet import __version__
 from edgenet.errors import InputError
 from edgenet.export import versions
 from edgenet.files import delete_parts
-from edgenet.records import Context, ImagesRecord, ImagesUsed
+from edgenet.records import NOTHING_SEEN, Context, ImagesRecord, ImagesUsed, PictureHistory
 from edgenet.results import RESULTS_FILE, ImageSet, Results
 from edgenet.targets import target
 
@@ -142,16 +142,24 @@ def machine_context(command: str) -> Context:
     )
 
 
-def context_of(command: str, target_name: str, calibration: ImageSet | None, evaluation: ImageSet | None) -> Context:
+def context_of(command: str, target_name: str, images: ImagesRecord | None) -> Context:
     """Return what a command that makes files notes: `machine_context`, the target, and the pictures."""
-    return replace(
-        machine_context(command), target=target(target_name).name, images=images_record(calibration, evaluation)
-    )
+    return replace(machine_context(command), target=target(target_name).name, images=images)
 
 
-def images_record(calibration: ImageSet | None, evaluation: ImageSet | None) -> ImagesRecord | None:
-    """Return which pictures calibrated and which measured, None where none measured."""
-    if evaluation is None:
-        return None
-    used = calibration and ImagesUsed(len(calibration), calibration.fingerprint, calibration.digests)
-    return ImagesRecord(evaluation.root, ImagesUsed(len(evaluation), evaluation.fingerprint), used or None)
+def images_record(
+    evaluation: ImageSet,
+    *,
+    calibration: ImageSet | None = None,
+    taught: ImageSet | None = None,
+    chose: ImageSet | None = None,
+    history: PictureHistory = NOTHING_SEEN,
+) -> ImagesRecord:
+    """Return which pictures had which role in this run, and in those before."""
+    used = {
+        role: ImagesUsed(len(of), of.fingerprint, of.digests)
+        for role, of in (("calibration", calibration), ("taught", taught), ("chose", chose))
+        if of
+    }
+    measured = ImagesUsed(len(evaluation), evaluation.fingerprint, evaluation.digests)
+    return ImagesRecord(evaluation.root, measured, **used, history=None if history == NOTHING_SEEN else history)

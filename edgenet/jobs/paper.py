@@ -19,7 +19,8 @@ from edgenet.device_bench.timing import Plan
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.files import delete_parts, files_of
-from edgenet.images import Preprocessing, imagenet_classes, open_images, split, stream
+from edgenet.images import Preprocessing, imagenet_classes, open_images, stream
+from edgenet.images.roles import divide_by_role
 from edgenet.jobs.output_folder import machine_context, results_in
 from edgenet.jobs.paper_files import count_all, write
 from edgenet.models import zoo
@@ -27,7 +28,7 @@ from edgenet.options import TABLES, PaperJob, Progress
 from edgenet.paper.networks import NAMES, scaled_counts
 from edgenet.paper.page import write_pages
 from edgenet.paper.plan import LADDER, PAIRS, Bench, Step, file_id, paper_of, steps, time_plan, too_large
-from edgenet.records import PaperRecord
+from edgenet.records import NOTHING_SEEN, PaperRecord
 from edgenet.results import Artifact, Estimate, Failure, ImageSet, Measurement, Results
 
 CALIBRATION_IMAGES = 100
@@ -77,9 +78,8 @@ def _check(job: PaperJob) -> None:
 
 def _open(images: str) -> _Pictures:
     pictures = open_images(images, *imagenet_classes())
-    calibration, evaluation = split(pictures, CALIBRATION_IMAGES)
-    if not calibration or not evaluation:
-        raise InputError(f"{images} holds {len(pictures)} pictures: give two or more, or --images sample")
+    divided = divide_by_role(pictures, CALIBRATION_IMAGES, NOTHING_SEEN, model="the zoo")
+    calibration, evaluation = divided.calibration, divided.evaluation
     for chunk in stream(evaluation, Preprocessing(600, zoo.LITE_MEAN, zoo.LITE_STD), chunk=1, workers=1):
         return _Pictures(calibration, evaluation, chunk.pixels[0])
     raise InputError(f"{images} holds no picture that can be read: give other photographs, or --images sample")

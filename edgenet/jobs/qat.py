@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgenet import pipeline
 from edgenet.calibration.image_checks import lint, refuse
 from edgenet.calibration.training.loop import FOLDER, check_resumable, identity_of
@@ -19,10 +21,20 @@ from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, Source, export_graph, find_source
 from edgenet.images import divide, hold_back, open_images, split, stream
+from edgenet.images.roles import apart, history_of, joined, merged, new_pictures, part, recognised
 from edgenet.jobs.file_factory import FileFactory, Interface
-from edgenet.jobs.output_folder import context_of, report_page, results_in
+from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import Progress, QatJob, Recipe
-from edgenet.records import Likeness, PictureCounts, Score, TrainedFile, TrainingRecord
+from edgenet.records import (
+    Finding,
+    ImagesRecord,
+    Likeness,
+    PictureCounts,
+    PictureHistory,
+    Score,
+    TrainedFile,
+    TrainingRecord,
+)
 from edgenet.report.formatting import percent
 from edgenet.results import Artifact, Evaluation, ImageSet, Results
 from edgenet.targets import target, weight_bits
@@ -74,26 +86,31 @@ def qat(job: QatJob, progress: Progress = lambda *_: None, note: Callable[[str],
     if job.train_images is not None and job.train_images < 1:
         raise InputError(f"--train-images must be at least 1, was {job.train_images}")
     source = find_source(job.model, job.weights, preprocess=job.preprocess, labels=job.labels)
-    parts = _split(job, source)
-    findings = lint(
-        stream(parts.calibration, source.preprocessing), parts.calibration, source.preprocessing, parts.evaluation
-    )
-    refuse(findings, job.allow)
+    parts, findings = _split(job, source)
+    pixels = stream(parts.calibration, source.preprocessing)
+    found = lint(pixels, parts.calibration, source.preprocessing, parts.evaluation)
+    refuse(found, job.allow)
     identity = _identity(job, source, parts)
     check_resumable(job.out / FOLDER, identity_of(job.settings, identity))
     page = report_page(source.class_names)
     with results_in(job.out, command=KIND, model=source.name, resume=False, page=page) as results:
-        context = context_of(job.command, job.target, parts.calibration, parts.evaluation)
-        results.context = replace(context, calibration_findings=tuple(findings))
-        factory = FileFactory(source, parts.calibration, target(job.target), Recipe(), Interface(job.io))
+        context = context_of(job.command, job.target, _images_used(parts, source))
+        results.context = replace(context, calibration_findings=(*findings, *found))
+        factory = FileFactory(
+            source, parts.calibration, target(job.target), Recipe(), Interface(job.io), set_aside=parts.evaluation
+        )
         trained = _train(job, factory, parts, identity, progress, note)
         choices = _write(job, factory, trained, parts, results, progress)
         results.context = replace(results.context, training=_record(job, trained, parts, choices))
     return results
 
 
-def _split(job: QatJob, source: Source) -> _Parts:
-    """Four parts that share no picture, by content hash: calibration first, as every other command has it."""
+def _split(job: QatJob, source: Source) -> tuple[_Parts, tuple[Finding, ...]]:
+    """Four parts that share no picture, by content hash, and what there is to say of them.
+
+    Pictures that the network has seen before teach again. Those that were set aside to measure when it was trained
+    measure again, so that both trainings are judged by the same ones.
+    """
     images = open_images(job.images, source.class_ids, source.class_names)
     n_classes = len({label for label in images.labels if label is not None})
     if job.distill.labels_weight and n_classes < 2:
@@ -102,17 +119,53 @@ def _split(job: QatJob, source: Source) -> _Parts:
             f"--labels-weight {job.distill.labels_weight}, and in {images.root} {what}: leave the option out, or give "
             "labelled pictures of several classes"
         )
-    calibration, rest = split(images, job.calibration_images)
-    wanted = job.train_images if job.train_images is not None else 3 * len(rest) // 4
-    train, evaluation = divide(rest, wanted)
+    calibration, train, evaluation = _roles(job, source, images)
     held_back, train = hold_back(train)
+    evaluation, findings = new_pictures(evaluation, source.pictures, source.name, calibration, train, held_back)
     if len(train) < job.settings.batch or not evaluation:
+        why = next((f"; {f.message}" for f in findings if f.code == "no-own-pictures"), "")
         raise InputError(
             f"{images.root} holds {len(images)} pictures: {len(calibration)} calibrate, {len(held_back)} are held "
-            f"back, {max(0, len(evaluation))} measure, which leaves {len(train)} to train on and a batch has "
-            f"{job.settings.batch}: give more pictures, or change --train-images"
+            f"back, {len(evaluation)} measure, which leaves {len(train)} to train on and a batch has "
+            f"{job.settings.batch}{why}: give more pictures, or change --train-images"
         )
-    return _Parts(calibration, train, held_back, evaluation)
+    return _Parts(calibration, train, held_back, evaluation), findings
+
+
+def _roles(job: QatJob, source: Source, images: ImageSet) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Return the pictures that calibrate, that teach or are held back, and that may measure."""
+    known, new = apart(images, source.pictures)
+    set_aside = recognised(new, [source.pictures.measured])
+    if job.images_test is not None:
+        learning, evaluation = images, open_images(job.images_test, source.class_ids, source.class_names)
+    elif set_aside.any():
+        evaluation = part(new, np.flatnonzero(set_aside))
+        learning = joined(known, part(new, np.flatnonzero(~set_aside)))
+    elif len(known) >= len(new):
+        learning, evaluation = known, new
+    else:
+        calibration, rest = split(new, job.calibration_images)
+        wanted = job.train_images if job.train_images is not None else 3 * len(rest) // 4
+        train, evaluation = divide(rest, wanted)
+        return calibration, joined(known, train), evaluation
+    calibration, train = split(learning, job.calibration_images)
+    return calibration, train if job.train_images is None else divide(train, job.train_images)[0], evaluation
+
+
+def _images_used(parts: _Parts, source: Source) -> ImagesRecord:
+    return images_record(
+        parts.evaluation,
+        calibration=parts.calibration,
+        taught=parts.train,
+        chose=parts.held_back,
+        history=source.pictures,
+    )
+
+
+def _history(factory: FileFactory, parts: _Parts, kind: str) -> PictureHistory:
+    """Return which pictures had a role in an int8 file: the trained one also learned from what calibrates."""
+    taught = joined(parts.train, parts.calibration) if kind == "qat" else None
+    return merged(factory.pictures("int8"), history_of(taught=taught, chose=parts.held_back))
 
 
 def _identity(job: QatJob, source: Source, parts: _Parts) -> dict[str, Any]:
@@ -171,7 +224,11 @@ def _write(
     """Write and measure both files of each format, and the better one of each under the name that is shipped."""
     kinds = ("ptq", "qat") if trained.outcome.best_epoch > 0 else ("ptq",)
     floats = {format: factory.export(job.out, format, "float32") for format in job.formats}
-    made = {(format, kind): _candidate(job, factory, trained, format, kind) for format in job.formats for kind in kinds}
+    made = {
+        (format, kind): _candidate(job, factory, trained, parts, format, kind)
+        for format in job.formats
+        for kind in kinds
+    }
     evaluations, failures = evaluate(
         [Candidate(a.id, job.out / a.path, a.sha256) for a in (*floats.values(), *made.values())],
         parts.evaluation,
@@ -185,7 +242,7 @@ def _write(
         before, after = (by_id.get(made[format, k].id) if k in kinds else None for k in ("ptq", "qat"))
         kept, why = _choose(before, after, len(kinds) > 1)
         choices.append(_Choice(format, kept, why, before, after))
-        final = _export(job, factory, trained, job.out, format, kept)
+        final = _export(job, factory, trained, parts, job.out, format, kept)
         if (measured := by_id.get(made[format, kept].id)) is not None:
             by_id[final.id] = replace(measured, artifact=final.id, artifact_sha256=final.sha256)
         for a in (floats[format], final, *(made[format, kind] for kind in kinds if kind != kept)):
@@ -197,7 +254,9 @@ def _write(
     return choices
 
 
-def _export(job: QatJob, factory: FileFactory, trained: "Trained", out: Path, format: str, kind: str) -> Artifact:
+def _export(
+    job: QatJob, factory: FileFactory, trained: "Trained", parts: _Parts, out: Path, format: str, kind: str
+) -> Artifact:
     """Write the int8 file of a format: "ptq" as it was before training, "qat" as it is after."""
     before = kind == "ptq"
     return export_graph(
@@ -208,13 +267,16 @@ def _export(job: QatJob, factory: FileFactory, trained: "Trained", out: Path, fo
         precision="int8",
         io=job.io,
         calibration=factory.shared(factory.recipe).calibration if before else trained.calibration,
+        pictures=_history(factory, parts, kind),
         options={**factory.options(format, "int8"), "weight_bits": _bits(job)[0], "training": kind},
     )
 
 
-def _candidate(job: QatJob, factory: FileFactory, trained: "Trained", format: str, kind: str) -> Artifact:
+def _candidate(
+    job: QatJob, factory: FileFactory, trained: "Trained", parts: _Parts, format: str, kind: str
+) -> Artifact:
     """Write OUT/ptq/... or OUT/qat/..., one of the two files that are compared."""
-    a = _export(job, factory, trained, job.out / kind, format, kind)
+    a = _export(job, factory, trained, parts, job.out / kind, format, kind)
     name, suffix = a.path.split(".", 1)[0], FORMATS[format].suffix
     return replace(a, id=f"{name}_{kind}{suffix}", path=f"{kind}/{a.path}")
 

@@ -8,9 +8,10 @@ a file is run: pickles, Lambda layers and custom code are refused.
 import functools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +27,10 @@ from edgenet.export.tflite_file import PARSE_ERRORS, read_tflite
 from edgenet.files import sha256_of
 from edgenet.images import Pixels, Preprocessing, normalise
 from edgenet.images.preprocess_option import EXAMPLES, PRESETS, parse_preprocess
+from edgenet.images.roles import read_history
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
+from edgenet.records import PictureHistory
 
 BATCH_PIXELS = 32 * 224**2  # of the batch whose statistics a network with random weights gets
 SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx", ".tflite")
@@ -100,7 +103,9 @@ def find_source(
         return deploy(spec, with_batch_statistics(spec, loaded.arrays, x))
 
     preprocessing = Preprocessing(spec.resolution_px, spec.mean, spec.std)
-    source = Source(spec.name, preprocessing, ids, names, loaded.provenance, loaded.sha256, build)
+    # The zoo's own weights learned ImageNet's training pictures and nothing else; nobody knows what a file's learned.
+    pictures = PictureHistory(complete=weights is None)
+    source = Source(spec.name, preprocessing, ids, names, loaded.provenance, loaded.sha256, build, pictures=pictures)
     return replace(source, build_on=build_on) if random_weights else source
 
 
@@ -145,7 +150,9 @@ def find_file(model: str, preprocess: str | None = None, labels: Path | None = N
             f"{path} gives {classes} number a picture; a classifier gives one for each of two classes or more"
         )
     ids, names = class_labels(classes, labels, found.labels)
-    return Source(artifact_name(path), preprocessing, ids, names, path.name, found.sha256, build)
+    return Source(
+        artifact_name(path), preprocessing, ids, names, path.name, found.sha256, build, pictures=found.pictures
+    )
 
 
 def artifact_name(path: Path) -> str:
@@ -222,13 +229,15 @@ def _find_onnx(path: Path) -> ModelFile:
     def build(px: int) -> Graph:
         return checked(path, importer.from_onnx(model, (1, 3, px, px) if nchw else (1, px, px, 3)))
 
+    own = _own(props.get("edgenet"))
     return ModelFile(
         tuple(shape[i] for i in NHWC) if nchw else shape,
         sha256_of_all(files),
         build,
         classes,
-        _own_preprocessing(props.get("edgenet")),
+        _own_preprocessing(own),
         tuple(props["labels"].splitlines()) if "labels" in props else None,
+        read_history(own),
     )
 
 
@@ -244,14 +253,16 @@ def _find_tflite(path: Path) -> ModelFile:
     graph = checked(path, float_constants(path, graph))
     shape = graph.tensors[graph.inputs[0]].shape
     about = buffers.get("edgenet")
+    own = _own(about.decode("utf-8", "replace") if about else None)
     labels = files.get(metadata.LABELS_FILE)
     return ModelFile(
         shape,
         sha256_of(path),
         lambda px: graph,
         int(np.prod(graph.tensors[graph.outputs[0]].shape)),
-        _own_preprocessing(about.decode() if about else None),
+        _own_preprocessing(own),
         tuple(labels.decode("utf-8", "replace").splitlines()) if labels else None,
+        read_history(own),
         _normalization(data),
     )
 
@@ -293,9 +304,18 @@ KINDS: dict[str, Callable[[Path], ModelFile]] = {
 }
 
 
-def _own_preprocessing(about: str | None) -> Preprocessing | None:
+def _own(about: str | None) -> dict[str, Any]:
+    """Return what edgenet wrote of a file into it, nothing where that is not there or damaged."""
+    try:
+        own = json.loads(about) if about else {}
+    except ValueError:
+        return {}
+    return own if isinstance(own, dict) else {}
+
+
+def _own_preprocessing(own: Mapping[str, Any]) -> Preprocessing | None:
     """Return the preprocessing that a file of edgenet's carries."""
     try:
-        return Preprocessing.from_json(json.loads(about)["preprocessing"]) if about else None
+        return Preprocessing.from_json(own["preprocessing"])
     except (ValueError, KeyError, TypeError, InputError):
         return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgenet.export.graph import Graph
 from edgenet.files import sha256_of
 from edgenet.images import Preprocessing
+from edgenet.records import UNKNOWN_HISTORY, PictureHistory
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class ModelFile:
     """What a model file says of itself, read without building it.
 
     `shape` is the input's (N, H, W, C), None where it is open. `classes`, `preprocessing` and `labels` are None where
-    the file does not say. `build(px)` gives the float graph for an input of that size.
+    the file does not say. `pictures` are those that taught it, where it says so.
+    `build(px)` gives the float graph for an input of that size.
     """
 
     shape: tuple[int | None, ...]
@@ -24,6 +26,7 @@ class ModelFile:
     classes: int | None = None
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
+    pictures: PictureHistory = UNKNOWN_HISTORY
     hint: str = ""  # what it says of its preprocessing, where that is not all
 
 

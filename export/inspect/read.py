@@ -170,7 +170,7 @@ def lines(inspection: Inspection) -> list[tuple[str, str]]:
     out.append(("signatures", ", ".join(i.signatures) or "none"))
     out += [(f"metadata, {k}", _value(v)) for k, v in i.metadata.items()] or [("metadata", "none")]
     for k, v in (i.edgenet or {}).items():
-        out.append((f"edgenet, {k}", _value(v)))
+        out.append((f"edgenet, {k}", _pictures(v) if k == "pictures" else _value(v)))
     return out + [("warning", w) for w in i.warnings]
 
 
@@ -192,6 +192,13 @@ def _tensor(t: TensorInfo) -> str:
     shape = " x ".join("?" if d < 0 else str(d) for d in t.shape) or "scalar"
     scale = "" if t.scale is None else f", scale {t.scale:.6g}, zero point {t.zero_point}"
     return f"{t.name}: {shape} {t.dtype}{scale}"
+
+
+def _pictures(value: object) -> str:
+    """Return which pictures the network has seen; the file holds them as long tables."""
+    roles = value if isinstance(value, dict) else {}
+    said = [f"{table.get('n')} {role}" for role, table in roles.items() if isinstance(table, dict)]
+    return ", ".join(said + ["others before them"] * (roles.get("complete") is False)) or "none"
 
 
 def _value(value: object) -> str:

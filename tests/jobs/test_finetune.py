@@ -1,5 +1,6 @@
 """Fine-tuning: the classes of a folder, the new head, and scikit-learn's handwritten digits as a whole."""
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,12 +12,15 @@ from PIL import Image
 from edgenet.errors import InputError
 from edgenet.export import find_source
 from edgenet.frameworks import keras
+from edgenet.handoff import hand_over
 from edgenet.jobs import finetune as finetune_job
 from edgenet.jobs.finetune import classes_of_folder, finetune, fit_head
+from edgenet.jobs.qat import qat
 from edgenet.models.efficientnet import build, get_weights
 from edgenet.models.weights import Weights
 from edgenet.models.zoo import MODELS, ModelSpec
-from edgenet.options import FinetuneJob
+from edgenet.options import FinetuneJob, Job, QatJob
+from edgenet.pipeline import run
 from edgenet.results import Results
 from helpers import tiny
 
@@ -114,6 +118,45 @@ def test_all_layers_learn_in_any_precision_and_the_file_carries_the_classes(
     assert "The finetuned network is right on" in page
     with pytest.raises(InputError, match=r"of another run .*mixed_precision was"):
         finetune(replace(job, mixed_precision="auto"))
+
+
+@pytest.mark.slow
+def test_every_step_from_finetune_to_the_hand_over_measures_on_the_same_pictures(
+    untrained: ModelSpec, tmp_path: Path
+) -> None:
+    photos = str(tiny.make_folder(tmp_path / "photos", 24))
+    job = FinetuneJob(untrained.name, tmp_path / "finetuned", photos)
+    tuned = finetune(replace(job, settings=replace(job.settings, epochs=1, batch=8)))
+    model = str(job.out / f"{untrained.name}-finetuned.tflite")
+    trained_job = QatJob(model, tmp_path / "qat", photos, calibration_images=20)
+    trained = qat(replace(trained_job, settings=replace(trained_job.settings, epochs=1, batch=8)))
+    again = str(trained_job.out / f"{untrained.name}-finetuned_float32.tflite")
+    ran = run(Job(again, tmp_path / "run", photos, precisions=("float32", "int8"), calibration_images=20))
+    deployed = hand_over(ran_path(ran, tmp_path / "run"), tmp_path / "handed")
+    sets = [measured(results) for results in (tuned, trained, ran)]
+    assert len(sets[0]) == 24
+    assert sets[1] == sets[0]
+    assert sets[2] == sets[0]
+    manifest = json.loads((tmp_path / "handed" / "handoff.json").read_text())
+    assert manifest["measured_on"] == [tuned.evaluations[0].images]
+    assert deployed.precision == "int8"
+    used = ran.context.images
+    assert used is not None
+    assert used.calibration is not None
+    assert not set(used.calibration.sha256) & set(sets[0])
+
+
+def measured(results: Results) -> tuple[str, ...]:
+    """Return the sha256 of each picture that measured, sorted."""
+    used = results.context.images
+    assert used is not None
+    assert used.evaluation is not None
+    assert all(e.images == used.evaluation.fingerprint for e in results.evaluations)
+    return tuple(sorted(used.evaluation.sha256))
+
+
+def ran_path(results: Results, out: Path) -> Path:
+    return out / next(a.path for a in results.artifacts if a.precision == "int8")
 
 
 def test_a_semicolon_table_gives_the_classes_too(tmp_path: Path) -> None:
