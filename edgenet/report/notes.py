@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edgenet.calibration.image_checks import CODES
 from edgenet.records import CANNOT_TELL, verdict_of
 from edgenet.report.budget_text import rounded_up
 from edgenet.report.formatting import FORMAT_NAMES, counted, interval
@@ -57,7 +58,8 @@ def notes(results: Results, table: Sequence[Row], terms: Terms) -> tuple[Note, .
         )
     for finding in results.context.calibration_findings:
         if finding.severity != "info" and finding.code != NO_OWN_PICTURES:  # the headline's
-            text = f"Calibration pictures: {finding.message}; {finding.remedy}."
+            text = f"{finding.message}; {finding.remedy}"
+            text = f"Calibration pictures: {text}." if finding.code in CODES else _capital(text)
             said.append(Note(text, loud=finding.severity == "danger"))
     warned: dict[str, list[str]] = {}
     for r in table:
@@ -101,7 +103,9 @@ def picture_counts(results: Results) -> str:
     else:
         return ""
     verb = "measures" if measured == 1 else "measure"
-    return f"{measured} of your {counted(n, 'picture')} {verb}, {', '.join(others)}. {why}"
+    left_out = any(f.code in ("seen-before", "copies") for f in context.calibration_findings)  # these are not counted
+    of = f"the {counted(n, 'picture')} that were used" if left_out else f"your {counted(n, 'picture')}"
+    return f"{measured} of {of} {verb}, {', '.join(others)}. {why}"
 
 
 def _capital(sentence: str) -> str:
