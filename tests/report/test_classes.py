@@ -111,7 +111,8 @@ def test_confusions_are_counted_with_their_interval_and_what_float32_had() -> No
 
 
 def test_what_float32_confused_is_not_known_where_its_list_was_cut() -> None:
-    results = counted({"3": (20, 15)}, {"3": (20, 16)}, confusions=(Confusion(3, 4, 5),))
+    of_float32 = {"3": (20, 16), **{str(i): (20, 11) for i in range(10, 30)}}
+    results = counted({"3": (20, 15)}, of_float32, confusions=(Confusion(3, 4, 5),))
     changed(results, "float32", "evaluations", confusions=tuple(Confusion(i, 0, 9) for i in range(10, 30)))
     assert shown(section(results).confusions)[""][0][-1] == "—"
 

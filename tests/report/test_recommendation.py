@@ -113,6 +113,18 @@ def test_a_measurement_of_an_earlier_file_does_not_count() -> None:
     assert dict(recommend(results).why_not)["efficientnet-lite0_int8.tflite"] == "It was not measured yet."
 
 
+SEEN = {"code": "seen-before", "severity": "info", "message": "40 of 140 taught it", "remedy": "the others measure"}
+
+
+def test_what_is_wrong_with_pictures_is_said_of_those_that_it_concerns() -> None:
+    findings = [{**SEEN, "severity": "warning"}, {**SEEN, "code": "few", "severity": "danger", "message": "few"}]
+    notes = [n for n in recommend(some_results(calibration_findings=findings)).notes if "the others" in n.text]
+    assert [(n.text, n.loud) for n in notes] == [
+        ("40 of 140 taught it; the others measure.", False),
+        ("Calibration pictures: few; the others measure.", True),
+    ]
+
+
 def test_few_labelled_pictures_are_pointed_out() -> None:
     results = some_results()
     results.evaluations = [dataclasses.replace(e, n_labelled=40, n_images=40) for e in results.evaluations]
@@ -133,6 +145,14 @@ def test_few_labelled_pictures_are_pointed_out() -> None:
             {"training": a_training()},
             "100 of your 500 pictures measure, 355 learn, 100 of them calibrate, 45 decide which epoch is kept. A "
             "picture that taught does not measure: the file knows it.",
+        ),
+        (
+            {
+                "images": {"root": "p", "evaluation": {"n": 60}, "calibration": {"n": 40}},
+                "calibration_findings": [SEEN],
+            },
+            "60 of the 100 pictures that were used measure, 40 calibrate. A picture that calibrates does not measure: "
+            "int8 files are fitted to it.",
         ),
         ({}, ""),
     ],
