@@ -24,6 +24,7 @@ from edgenet.cli_output import (
     hold_to_budget,
     io_text,
     megabytes,
+    print_classes,
     print_device_evaluations,
     print_devices,
     print_evaluations,
@@ -382,6 +383,24 @@ def paper(as_json: bool, **asked: Any) -> None:
 def models(as_json: bool) -> None:
     """List the model zoo, with published figures."""
     print_models(as_json)
+
+
+@main.command()
+@click.argument("word", default="")
+@click.option("--model", type=PATH, metavar="FILE", help="Classes of this model file; ImageNet's by default.")
+@json_option
+def classes(word: str, model: Path | None, as_json: bool) -> None:
+    """List the classes that WORD may mean, or all: by name, by synonym, and kinds of it. Class folders are named so.
+
+    \b
+    edgenet classes fridge
+    edgenet classes cat
+    """
+    from edgenet.images import Classes, imagenet_classes
+    from edgenet.pipeline import classes_in
+
+    ids, names = imagenet_classes() if model is None else classes_in(model)
+    print_classes(Classes(ids, names), word, as_json)
 
 
 @main.group(invoke_without_command=True)

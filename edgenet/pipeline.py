@@ -342,6 +342,14 @@ def describe(path: Path) -> Described:
     return Described(path.name, path, found.precision, preprocessing, ids, names)
 
 
+def classes_in(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return ids and names of the classes of a model file, whoever wrote it. Raises InputError."""
+    from edgenet.export.importers.labels import class_labels, labels_in
+    from edgenet.export.inspect import inspect
+
+    return class_labels(inspect(path).outputs[0].shape[-1], None, labels_in(path))
+
+
 def evaluate_files(
     paths: Sequence[Path],
     images: str,

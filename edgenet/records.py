@@ -44,6 +44,7 @@ class ImagesRecord:
     root: str = ""
     evaluation: ImagesUsed | None = absent(None)
     calibration: ImagesUsed | None = absent(None)
+    class_map: Mapping[str, tuple[int, ...]] = absent({})  # folder -> the classes that are right for it, if several
 
 
 # ---------------------------------------------------------------------------------------------------------- calibration

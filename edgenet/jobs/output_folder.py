@@ -154,4 +154,5 @@ def images_record(calibration: ImageSet | None, evaluation: ImageSet | None) -> 
     if evaluation is None:
         return None
     used = calibration and ImagesUsed(len(calibration), calibration.fingerprint, calibration.digests)
-    return ImagesRecord(evaluation.root, ImagesUsed(len(evaluation), evaluation.fingerprint), used or None)
+    measured = ImagesUsed(len(evaluation), evaluation.fingerprint)
+    return ImagesRecord(evaluation.root, measured, used or None, evaluation.groups)
