@@ -397,9 +397,13 @@ def classes(word: str, model: Path | None, as_json: bool) -> None:
     edgenet classes cat
     """
     from edgenet.images import Classes, imagenet_classes
-    from edgenet.pipeline import classes_in
 
-    ids, names = imagenet_classes() if model is None else classes_in(model)
+    if model is None:
+        ids, names = imagenet_classes()
+    else:
+        from edgenet.pipeline import classes_in
+
+        ids, names = classes_in(model)
     print_classes(Classes(ids, names), word, as_json)
 
 

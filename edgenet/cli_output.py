@@ -139,7 +139,7 @@ def print_classes(classes: "Classes", word: str, as_json: bool) -> None:
     rows = [
         {
             "index": m.index,
-            "id": classes.ids[m.index] if m.index < len(classes.ids) else None,
+            "id": next((id for id in classes.ids[m.index : m.index + 1] if id != classes.name(m.index)), None),
             "name": classes.name(m.index),
             "synonyms": list(classes.synonyms(m.index)),
             "kind_of": classes.kind_of(m.index) or None,
@@ -150,15 +150,14 @@ def print_classes(classes: "Classes", word: str, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    titles = ("index", "id", "name", "a kind of", *(["why"] * bool(word)), "other names")
+    why = [_WHY_A_CLASS.get(m.why, "").format(word=word) for m in found]
     print_table(
-        titles,
+        ("index", "id", "name", "a kind of", "why", "other names"),
         [
-            (str(r["index"]), r["id"] or "", r["name"], r["kind_of"] or "",
-             *([_WHY_A_CLASS[r["match"]].format(word=word)] * bool(word)), ", ".join(r["synonyms"]))
-            for r in rows
+            (str(r["index"]), r["id"] or "", r["name"], r["kind_of"] or "", reason, ", ".join(r["synonyms"]))
+            for r, reason in zip(rows, why, strict=True)
         ],
-    )  # fmt: skip
+    )
 
 
 def print_devices(found: Sequence[Mapping[str, Any]]) -> None:

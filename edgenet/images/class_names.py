@@ -18,7 +18,8 @@ from edgenet.images.wordnet import Meaning, WordNet, key, singulars, wordnet
 _WNID_PREFIX = re.compile(r"(n\d{8})[-_ ]", re.IGNORECASE)
 _WNID = re.compile(r"n\d{8}")
 _SHOWN = 5  # classes that an error names
-_NEAR, _NEAR_SPELLING = 3, 0.81  # words, and how alike they are: difflib's ratio
+_NEAR, _NEAR_SPELLING = 3, 0.8  # words, and how alike they are: difflib's ratio
+_LEAST_MISTYPED = 4  # letters: every word of three is near many
 _MOST_OF_A_NEAR_WORD = 12  # classes: "dog" is near "dock", and 118 breeds are no help
 
 
@@ -103,11 +104,12 @@ class Classes:
         ]
         # A "tv" is a television receiver or just a television, and that is a class.
         found += [i for m in self._meanings(word) if not self._of(m) for name in m.words for i in self._named(name)]
-        if not found and not known and key(word):
-            spelt = [k for k in self._keys if k[:1] == key(word)[:1]]  # who mistypes a word begins it right
-            for near in difflib.get_close_matches(key(word), spelt, n=_NEAR, cutoff=_NEAR_SPELLING):
-                found += self._keys[near] if len(self._keys[near]) <= _MOST_OF_A_NEAR_WORD else ()
-        if not found and not known and (head := " ".join(plain(word).split()[1:])):
+        head, unknown = " ".join(plain(word).split()[1:]), not found and not known
+        for words in (self._own_keys, self._keys) if unknown and len(key(word)) >= _LEAST_MISTYPED else ():
+            spelt = [k for k in words if k[:1] == key(word)[:1]]  # who mistypes a word begins it right
+            for near in () if found else difflib.get_close_matches(key(word), spelt, n=_NEAR, cutoff=_NEAR_SPELLING):
+                found += words[near] if len(words[near]) <= _MOST_OF_A_NEAR_WORD else ()
+        if unknown and head:
             found += [m.index for m in self.matches(head)]  # an "Abyssinian cat" is a cat
         return found
 
@@ -156,12 +158,20 @@ class Classes:
         return {id: tuple(indices) for id, indices in found.items()}
 
     @functools.cached_property
-    def _keys(self) -> Mapping[str, tuple[int, ...]]:
-        """Spelling without spaces -> classes, of all words that lead to one: what a mistyped word is compared with."""
-        found = {key(name): tuple(indices) for name, indices in self._by_name.items()}
+    def _own_keys(self) -> Mapping[str, Sequence[int]]:
+        """Spelling without spaces -> classes, of their names and other words: what a mistyped word is compared with."""
+        found: dict[str, list[int]] = {}
+        for i in range(self.count):
+            for name in (self.name(i), *self.synonyms(i)):
+                found.setdefault(key(name), []).append(i)
+        return found
+
+    @functools.cached_property
+    def _keys(self) -> Mapping[str, Sequence[int]]:
+        """The same of all words that lead to a class."""
+        found = {}
         for spelling, ids in self._wordnet.by_key.items():
-            indices = [i for id in ids for i, _ in self._of(self._wordnet.meanings[id])]
-            found.setdefault(spelling, tuple(dict.fromkeys(indices)))
+            found[spelling] = list(dict.fromkeys(i for id in ids for i, _ in self._of(self._wordnet.meanings[id])))
         return found
 
     def _written(self, text: str) -> int | None:
@@ -230,7 +240,7 @@ class Classes:
         raise InputError(f"'{text}' is no class by itself, it may mean {self.listed(every, 'or')}; {self.valid()}")
 
     def _refuse_shared(self, text: str, found: Sequence[int]) -> None:
-        about = {i: f" ({self.kind_of(i)})" if self.kind_of(i) else "" for i in found}
+        about = {i: f" ({self.name(i)}, a kind of {self.kind_of(i)})" if self.kind_of(i) else "" for i in found}
         instead = " or ".join((self.ids[i] if i < len(self.ids) else str(i)) + about[i] for i in found)
         raise InputError(f"'{text}' is the name of {len(found)} classes: write {instead} instead")
 

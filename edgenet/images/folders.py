@@ -77,8 +77,10 @@ def class_groups(root: Path, classes: Classes) -> dict[str, tuple[int, ...]]:
 
 def _class_map(root: Path, classes: Classes) -> ClassMap:
     # Where the model's classes are the folder's own, there is nothing to map: it learned the folders as they are.
-    if (root / CLASS_MAP_FILE).is_file() and (classes.ids or set(class_names_in(root)) != set(classes.names)):
-        return read_class_map(root / CLASS_MAP_FILE, classes, class_names_in(root))
+    if (root / CLASS_MAP_FILE).is_file():
+        there = class_names_in(root)
+        if set(there) != set(classes.names):
+            return read_class_map(root / CLASS_MAP_FILE, classes, there)
     return ClassMap(root / CLASS_MAP_FILE, classes)
 
 

@@ -7,7 +7,7 @@ what this printed last. Its licence, which allows that, stands beside it in word
 
 import csv
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,14 +62,13 @@ def _reach(start: Iterable[str], step: Callable[[str], Iterable[str]]) -> set[st
     return seen
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, classes: Sequence[str]) -> None:
     of = nouns(folder)
     usual = usual_meanings(folder, of)
     below: dict[str, list[str]] = {}
     for id, noun in of.items():
         for parent in noun.parents:
             below.setdefault(parent, []).append(id)
-    classes = imagenet_classes()[0]
     kept = _reach(classes, lambda id: of[id].parents) | _reach(classes, lambda id: below.get(id, ()))
     # What shares a word with a class: the television receiver, which is a "tv", with the television.
     names = {word for id in classes for word in of[id].words}
@@ -82,4 +81,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), imagenet_classes()[0])
