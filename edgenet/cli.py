@@ -153,11 +153,13 @@ def evaluate(
     """
     from edgenet.device_bench.registry import parse
     from edgenet.pipeline import evaluate_files
+    from edgenet.preflight import check_evaluate
 
     for device in devices:
         parse(device)
     if images is None:
         raise InputError("evaluating needs images: give --images DIR (a folder of photographs) or --images sample")
+    check_evaluate(artifacts, images, devices)
     with Progress() as progress:
         results = evaluate_files(artifacts, images, reference, limit, progress, tuple(dict.fromkeys(devices)))
     if as_json:
@@ -189,6 +191,7 @@ def bench(
     """
     from edgenet.jobs import explain as explain_job
     from edgenet.jobs.bench import bench_files, check_files, request_of
+    from edgenet.preflight import check_bench
 
     job = job_of(BenchJob, asked)
     request = request_of(job)
@@ -199,6 +202,7 @@ def bench(
             explain_job.check_run(out, artifacts)
     elif out is not None:
         raise InputError("bench --out goes with --explain: it draws the explanation in the report of a run")
+    check_bench(artifacts, job.devices, job.runtime)
     with Progress() as progress:
         results = bench_files(artifacts, job.devices, request, progress)
         if explain:

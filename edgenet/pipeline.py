@@ -23,6 +23,7 @@ from edgenet.jobs.accuracy_budget import Budget, Search, searches
 from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Interface
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
+from edgenet.preflight import check_run
 from edgenet.records import Context, Finding
 from edgenet.results import Artifact, Estimate, Evaluation, Failure, ImageSet, Measurement, Results
 from edgenet.targets import check_formats, target
@@ -48,6 +49,7 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
         InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
     """
     check(job)
+    check_run(job, only_export)
     source = find_source(job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels)
     images = _open(job, source, only_export)
     findings = _lint(job, source, images)

@@ -66,6 +66,11 @@ def list_folder(root: Path, classes: Classes) -> list[Entry]:
     return [(name, None) for name in sorted(loose)]
 
 
+def count_photographs(root: Path) -> int:
+    """Return how many files below a folder are photographs by their names."""
+    return sum(_is_image(name) for _, _, names in os.walk(root) for name in names)
+
+
 def class_groups(root: Path, classes: Classes) -> dict[str, tuple[int, ...]]:
     """Return the folders, or labels, that stand for several classes. `list_folder` gives each the first as its class.
 

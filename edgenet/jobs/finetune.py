@@ -24,6 +24,7 @@ from edgenet.models import weights as weights_module
 from edgenet.models import zoo
 from edgenet.models.weights import Weights
 from edgenet.options import FinetuneJob, Progress, check_training
+from edgenet.preflight import check_finetune
 from edgenet.records import PictureCounts, Score
 from edgenet.results import ImageSet, Results
 
@@ -93,6 +94,7 @@ def _prepare(job: FinetuneJob) -> _Task:
     px = job.resolution_px or spec.resolution_px
     if not 32 <= px <= 1024:
         raise InputError(f"--resolution must be from 32 to 1024, was {px}")
+    check_finetune(job)
     classes = classes_of_folder(job.images)
     images = labelled(open_images(job.images, (), classes))
     train, held_back, evaluation = _divide(images, classes, job.settings.batch)
