@@ -312,6 +312,19 @@ def test_the_counts_of_the_classes_add_up_to_those_of_all(
         assert sum(broken for _, broken in e.class_flips.values()) == (e.flips_broken or 0)
 
 
+def test_each_class_that_a_folder_stands_for_is_right_and_counted_under_its_label(
+    images: ImageSet, scripted: type[ScriptedWorker]
+) -> None:
+    mapped = replace(images, groups={"warm": (0, 3)}, labels=(0, 0, 1, 1, 2, 2, 0, 0, 4, 4))
+    scripted.outputs["a"] = answers(3, 0, 1, 1, 2, 2, 3, 4, 4, 3)
+    scripted.outputs["b"] = answers(0, 0, 1, 1, 2, 2, 3, 3, 4, 4)
+    a, b = run(mapped, "a", "b", reference="a")[0]
+    assert a.classes == {"0": (4, 3), "1": (2, 2), "2": (2, 2), "4": (2, 1)}
+    assert a.confusions == (Confusion(0, 4, 1), Confusion(4, 3, 1)), "with the class that was answered"
+    assert b.class_flips == {"0": (1, 0), "4": (1, 0)}, "from one right class to another is no flip"
+    assert (a.top1, b.top1) == (0.8, 1.0)
+
+
 def test_only_the_most_frequent_confusions_are_kept(
     images: ImageSet, scripted: type[ScriptedWorker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
