@@ -32,6 +32,16 @@ class Kind:
         return found
 
     @property
+    def check_present(self) -> Callable[[str], object]:
+        """Take the address and ask the device, in seconds, whether it is there. Raises InputError, DeviceError.
+
+        Where the module has no such question, opening the device tells.
+        """
+        module = importlib.import_module(self.module)
+        found: Callable[[str], object] = getattr(module, "check_present", module.open_device)
+        return found
+
+    @property
     def find(self) -> Callable[[], list[dict[str, Any]]]:
         """Return those devices that are there, each as {"id", "kind", "name", "runtimes": {name: version}}."""
         found: Callable[[], list[dict[str, Any]]] = importlib.import_module(self.module).find
@@ -80,6 +90,18 @@ def open_device(id: str) -> Device:
     """
     name, address = parse(id)
     return KINDS[name].open_device(address)
+
+
+def check_present(id: str) -> None:
+    """Ask the device called `id` whether it is there, and do nothing more on it.
+
+    Raises:
+        InputError: there is no such kind of device, or its address makes no sense.
+        MissingDependency: the program that talks to it is not installed.
+        DeviceError: it is not there.
+    """
+    name, address = parse(id)
+    KINDS[name].check_present(address)
 
 
 def list_devices() -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from edgenet.cli_output import (
     hold_to_budget,
     io_text,
     megabytes,
+    print_classes,
     print_device_evaluations,
     print_devices,
     print_evaluations,
@@ -153,11 +154,13 @@ def evaluate(
     """
     from edgenet.device_bench.registry import parse
     from edgenet.pipeline import evaluate_files
+    from edgenet.preflight import check_evaluate
 
     for device in devices:
         parse(device)
     if images is None:
         raise InputError("evaluating needs images: give --images DIR (a folder of photographs) or --images sample")
+    check_evaluate(artifacts, images, devices)
     with Progress() as progress:
         results = evaluate_files(artifacts, images, reference, limit, progress, tuple(dict.fromkeys(devices)))
     if as_json:
@@ -190,6 +193,7 @@ def bench(
     """
     from edgenet.jobs import explain as explain_job
     from edgenet.jobs.bench import bench_files, check_files, request_of
+    from edgenet.preflight import check_bench
 
     job = job_of(BenchJob, asked)
     request = request_of(job)
@@ -200,6 +204,7 @@ def bench(
             explain_job.check_run(out, artifacts)
     elif out is not None:
         raise InputError("bench --out goes with --explain: it draws the explanation in the report of a run")
+    check_bench(artifacts, job.devices, job.runtime)
     with Progress() as progress:
         results = bench_files(artifacts, job.devices, request, progress)
         if explain:
@@ -387,6 +392,28 @@ def paper(as_json: bool, **asked: Any) -> None:
 def models(as_json: bool) -> None:
     """List the model zoo, with published figures."""
     print_models(as_json)
+
+
+@main.command()
+@click.argument("word", default="")
+@click.option("--model", type=PATH, metavar="FILE", help="Classes of this model file; ImageNet's by default.")
+@json_option
+def classes(word: str, model: Path | None, as_json: bool) -> None:
+    """List the classes that WORD may mean, or all: by name, by synonym, and kinds of it. Class folders are named so.
+
+    \b
+    edgenet classes fridge
+    edgenet classes cat
+    """
+    from edgenet.images import Classes, imagenet_classes
+
+    if model is None:
+        ids, names = imagenet_classes()
+    else:
+        from edgenet.pipeline import classes_in
+
+        ids, names = classes_in(model)
+    print_classes(Classes(ids, names), word, as_json)
 
 
 @main.group(invoke_without_command=True)

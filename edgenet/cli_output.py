@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgenet.errors import GateFailed
+from edgenet.errors import GateFailed, InputError
 
 if TYPE_CHECKING:
     from edgenet.device_bench import Request
+    from edgenet.images import Classes
     from edgenet.results import Results
 
 
@@ -121,6 +122,49 @@ def print_models(as_json: bool) -> None:
     )  # fmt: skip
     click.echo("Parameters and multiply-adds are counted from the layers, beside the authors' figures; accuracies")
     click.echo("are theirs, on ImageNet's validation set. Where multiply-adds differ, the authors counted otherwise.")
+
+
+_WHY_A_CLASS = {
+    "name": "its name",
+    "synonym": "another name of it",
+    "narrower": "'{word}' is a kind of it",
+    "wider": "it is a kind of '{word}'",
+    "similar": "similar",
+}
+
+
+def print_classes(classes: "Classes", word: str, as_json: bool) -> None:
+    """Print the classes that a word may mean, the likeliest first; all of them where there is no word."""
+    from edgenet.images import Match
+
+    found = classes.matches(word) if word.strip() else [Match(i, "") for i in range(classes.count)]
+    if not found:
+        raise InputError(
+            f"no class is called '{word}' or anything like it: names are English, a wider word finds more (cat, dog, "
+            "vehicle); own classes? `edgenet finetune` learns them"
+        )
+    rows = [
+        {
+            "index": m.index,
+            "id": next((id for id in classes.ids[m.index : m.index + 1] if id != classes.name(m.index)), None),
+            "name": classes.name(m.index),
+            "synonyms": list(classes.synonyms(m.index)),
+            "kind_of": classes.kind_of(m.index) or None,
+            "match": m.why or None,
+        }
+        for m in found
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    why = [_WHY_A_CLASS.get(m.why, "").format(word=word) for m in found]
+    print_table(
+        ("index", "id", "name", "a kind of", "why", "other names"),
+        [
+            (str(r["index"]), r["id"] or "", r["name"], r["kind_of"] or "", reason, ", ".join(r["synonyms"]))
+            for r, reason in zip(rows, why, strict=True)
+        ],
+    )
 
 
 def print_devices(found: Sequence[Mapping[str, Any]]) -> None:

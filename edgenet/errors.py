@@ -10,6 +10,8 @@ Each message is one line that says what is wrong, what is valid and what to do. 
 message and an exit status.
 """
 
+from collections.abc import Sequence
+
 
 class EdgenetError(Exception):
     """Base of all errors that edgenet raises on purpose."""
@@ -35,6 +37,19 @@ class MissingDependency(EdgenetError):
         how = install or f"pip install 'edgenet[{extra}]'"
         super().__init__(f"{purpose} needs {package}, which is not installed: {how}")
         self.package, self.extra = package, extra
+
+    @classmethod
+    def of_several(cls, needs: Sequence[tuple[str, str]], extras: str) -> "MissingDependency":
+        """Return the error for several packages.
+
+        Args:
+            needs: (packages, what they are needed for), both in words.
+            extras: of edgenet, with commas, that install all of them.
+        """
+        error = cls(needs[0][0], extras, needs[0][1])
+        missing = ", ".join(f"{packages} (for {purpose})" for packages, purpose in needs)
+        error.args = (f"not installed: {missing}; pip install 'edgenet[{extras}]' installs all of it",)
+        return error
 
 
 class GateFailed(EdgenetError):

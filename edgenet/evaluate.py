@@ -193,13 +193,16 @@ def _evaluation(
     labels = np.array([-1 if images.labels[i] is None else images.labels[i] for i in indices])
     labelled = labels >= 0
     top1, top5 = np.concatenate(tally.top1), np.concatenate(tally.top5)
-    right = _right(top1, labels)
+    right = _right(as_labels(top1, images), labels)
     n, n_labelled = len(indices), int(labelled.sum())
-    hits, hits5 = int(right.sum()), int(_right(top5, labels[:, None]).any(axis=1).sum())
+    hits, hits5 = int(right.sum()), int(_right(as_labels(top5, images), labels[:, None]).any(axis=1).sum())
     compared = _compared(tally, images, indices, labels, ref) if ref is not None and reference != c.id else {}
     warnings = []
     if n_labelled == 0:
         warnings.append(Warning("no-labels", "no labels: agreement is measured, accuracy is not"))
+    if images.groups:
+        text = f"right is each class that the folder stands for in the class map: {class_map_text(images.groups)}"
+        warnings.append(Warning("class-map", text, len(images.groups)))
     if tally.eight_bit:
         text = "the output has 8 bits: ties are broken by the lower index, and logits cannot be compared"
         warnings.append(Warning("8-bit-output", text))
@@ -239,7 +242,7 @@ def _right(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _compared(tally: _Tally, images: ImageSet, indices: np.ndarray, labels: np.ndarray, ref: _Tally) -> dict[str, Any]:
     """Return the fields of an Evaluation that compare a file with the reference on the same pictures."""
     top1, ref_top1 = np.concatenate(tally.top1), np.concatenate(ref.top1)
-    right, ref_right = _right(top1, labels), _right(ref_top1, labels)
+    right, ref_right = (_right(as_labels(of, images), labels) for of in (top1, ref_top1))
     n, n_labelled = len(indices), int((labels >= 0).sum())
     same = int(((top1 == ref_top1) & (top1 != NO_ANSWER)).sum())
     is_fixed, is_broken = right & ~ref_right, ~right & ref_right
@@ -277,16 +280,34 @@ def _confusions(labels: np.ndarray, answers: np.ndarray) -> tuple[Confusion, ...
     return tuple(sorted(found, key=lambda c: (-c.n, c.label, c.answer))[:MAX_CONFUSIONS])
 
 
+def class_map_text(groups: Mapping[str, tuple[int, ...]]) -> str:
+    """Return which folders stand for how many classes, in words."""
+    return ", ".join(f"{name} for {len(accepted)} classes" for name, accepted in groups.items())
+
+
+def as_labels(classes: np.ndarray, images: ImageSet) -> np.ndarray:
+    """Return class indices, of any shape, with those that are right for a folder replaced by its label."""
+    labels = classes.copy()
+    for accepted in images.groups.values():
+        labels[np.isin(classes, accepted)] = accepted[0]
+    return labels
+
+
 def _flips(
     images: ImageSet, indices: np.ndarray, tally: _Tally, ref: _Tally, ref_top1: np.ndarray, top1: np.ndarray
 ) -> tuple[Flip, ...]:
-    """The pictures whose class changed, worst first: broken ones, then those that the reference was surest of."""
+    """The pictures whose class changed, worst first: broken ones, then those that the reference was surest of.
+
+    Where several classes are right for a folder, a change among them is none.
+    """
     sure, now_sure = np.concatenate(ref.confidence), np.concatenate(tally.confidence)
-    flips = [
-        Flip(images.files[i], images.labels[i], int(ref_top1[k]), int(top1[k]), float(sure[k]), float(now_sure[k]))
-        for k, i in enumerate(indices)
-        if top1[k] != ref_top1[k]
-    ]
+    was, now = as_labels(ref_top1, images), as_labels(top1, images)
+    flips = []
+    for k, i in enumerate(indices):
+        if was[k] != now[k]:
+            label, before, after = images.labels[i], int(ref_top1[k]), int(top1[k])
+            right = before if was[k] == label else after if now[k] == label else label
+            flips.append(Flip(images.files[i], right, before, after, float(sure[k]), float(now_sure[k])))
     flips.sort(key=lambda f: (f.label is None or f.label != f.reference_class, -f.reference_confidence, f.file))
     return tuple(flips[:MAX_FLIPS])
 

@@ -25,6 +25,7 @@ from edgenet.jobs.budget_verdict import Budget
 from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Interface
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
+from edgenet.preflight import check_run
 from edgenet.records import Context, Finding, PictureHistory
 from edgenet.results import Artifact, Estimate, Evaluation, Failure, ImageSet, Measurement, Results
 from edgenet.targets import check_formats, target
@@ -51,6 +52,7 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
         InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
     """
     check(job)
+    check_run(job, only_export)
     source = find_source(job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels)
     images = _open(job, source, only_export)
     findings = [*images.findings, *_lint(job, source, images)]
@@ -358,6 +360,14 @@ def describe(path: Path) -> Described:
     ids, names = class_labels(classes, None, labels_in(path))
     preprocessing = Preprocessing.from_json(found.edgenet["preprocessing"])
     return Described(path.name, path, found.precision, preprocessing, ids, names, read_history(found.edgenet))
+
+
+def classes_in(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return ids and names of the classes of a model file, whoever wrote it. Raises InputError."""
+    from edgenet.export.importers.labels import class_labels, labels_in
+    from edgenet.export.inspect import inspect
+
+    return class_labels(inspect(path).outputs[0].shape[-1], None, labels_in(path))
 
 
 def evaluate_files(

@@ -74,6 +74,7 @@ class ImagesRecord:
     taught: ImagesUsed | None = absent(None)
     chose: ImagesUsed | None = absent(None)
     history: PictureHistory | None = absent(None)
+    class_map: Mapping[str, tuple[int, ...]] = absent({})  # folder -> the classes that are right for it, if several
 
 
 # ---------------------------------------------------------------------------------------------------------- calibration

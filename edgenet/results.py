@@ -57,6 +57,8 @@ class ImageSet:
     digests: tuple[str, ...]  # sha256 of each file's content, hex
     fingerprint: str  # sha256 over digests and labels, order-independent
     n_set: int = 0  # images in the set that this one was split from; 0 where it was not split
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # folder -> the classes that are right for it;
+    # its pictures have the first of them as their label
 
     def __len__(self) -> int:
         return len(self.files)

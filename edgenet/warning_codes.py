@@ -4,6 +4,7 @@
 WARNINGS = {
     # of an evaluation
     "no-labels": "no picture has a label",
+    "class-map": "folders stand for several classes, each of which is right; how many such folders",
     "8-bit-output": "the output has 8 bits, so ties are broken by index",
     "nonfinite-outputs": "answers of NaN or infinity, which count as wrong; pictures that got one",
     # of a file's runs

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgenet.errors import InputError, MissingDependency
+from edgenet.errors import InputError
 from edgenet.export.tflite_file import PARSE_ERRORS, schema
 
 BUFFER_NAME = "TFLITE_METADATA"
@@ -83,9 +83,6 @@ def build_metadata(about: ClassifierMetadata) -> bytes:
 
     Put it into the model as the metadata buffer `TFLITE_METADATA`, then add the label file LABELS_FILE, one label a
     line in the order of the outputs, with `append_files`.
-
-    Raises:
-        MissingDependency: the flatbuffers package is not installed.
     """
     b = _flatbuffers().Builder(1024)
     tensor_in, tensor_out = _input_tensor(b, about), _output_tensor(b, about)
@@ -255,11 +252,9 @@ def parse_metadata(buffer: bytes) -> dict[str, Any]:
 
 
 def _flatbuffers() -> Any:
-    try:
-        import flatbuffers
-        import flatbuffers.table
-    except ImportError:
-        raise MissingDependency("flatbuffers", "export", "TFLite metadata") from None
+    import flatbuffers
+    import flatbuffers.table
+
     return flatbuffers
 
 

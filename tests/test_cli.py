@@ -66,7 +66,8 @@ def test_defaults_in_the_help_are_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [["--help"], ["run", "--help"], ["--version"], ["models"], ["models", "--json"], ["devices"]]
+    "args",
+    [["--help"], ["run", "--help"], ["--version"], ["models"], ["models", "--json"], ["devices"], ["classes", "cat"]],
 )
 def test_what_needs_no_framework_loads_none(args: list[str]) -> None:
     code = (
@@ -171,6 +172,7 @@ def test_run_prints_its_results_as_json_and_nothing_else(out: Path) -> None:
         ["inspect", "OUT/tiny_int8.tflite"],
         ["report", "OUT"],
         ["models"],
+        ["classes", "cat"],
         ["devices"],
     ],
     ids=lambda a: a[0],
@@ -191,6 +193,33 @@ def test_models_counts_what_it_shows() -> None:
     text = invoke("models").output
     assert re.search(r"efficientnet-lite4 +300 +13\.01 M +13\.0 M +2,553 M +2,640 M", text)
     assert max(map(len, text.splitlines())) <= 160
+
+
+def test_classes_are_looked_up_by_what_people_call_them() -> None:
+    found = json.loads(invoke("classes", "Fridge", "--json").output)
+    assert found == [{"index": 760, "id": "n04070727", "name": "refrigerator", "synonyms": ["icebox"],
+                      "kind_of": "white goods", "match": "narrower"}]  # fmt: skip
+    assert re.search(
+        r"^760 +n04070727 +refrigerator .*'fridge' is a kind of it +icebox", invoke("classes", "fridge").output, re.M
+    )
+    everything = json.loads(invoke("classes", "--json").output)
+    assert [c["index"] for c in everything] == list(range(1000))
+    assert max(map(len, invoke("classes").output.splitlines())) <= 160
+
+
+def test_a_word_that_is_no_class_is_told_what_to_do() -> None:
+    done = invoke("classes", "Löwe")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "no class is called 'Löwe' or anything like it: names are English" in done.stderr
+    assert "own classes? `edgenet finetune` learns them" in done.stderr
+
+
+def test_the_classes_of_a_file_are_its_own(out: Path, edgenet: Edgenet) -> None:
+    done = edgenet("classes", "3", "--model", out / "tiny_int8.tflite", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        {"index": 3, "id": "3", "name": "class 3", "synonyms": [], "kind_of": None, "match": "name"}
+    ]
 
 
 def test_evaluate_compares_with_the_float_file_whatever_the_order(

@@ -193,6 +193,33 @@ def test_top1_agreement_and_flips_are_counted_by_hand(images: ImageSet, scripted
     assert [(f.reference_class, f.artifact_class) for f in b.flips] == [(0, 1), (1, 2), (0, 3), (0, 1)]
 
 
+def test_where_a_folder_stands_for_several_classes_each_of_them_is_right(
+    scripted: type[ScriptedWorker], tmp_path: Path
+) -> None:
+    tiny.make_folder(tmp_path / "photos", per_class=2)
+    (tmp_path / "photos" / "class_3").rename(tmp_path / "photos" / "class_5")  # class_5 stands for 3, 5 and 6
+    (tmp_path / "photos" / "class-map.txt").write_text("class_5 = class 3, class 5, class 6")
+    ids = tuple(f"class {i}" for i in range(7))
+    images = open_images(tmp_path / "photos", ids, ids)
+    assert images.labels == (0, 0, 1, 1, 2, 2, 4, 4, 3, 3)
+
+    def probabilities(*classes: int) -> np.ndarray:
+        return 0.05 + 0.65 * np.eye(7, dtype=np.float32)[list(classes)]
+
+    #                            0  0  1  1  2  2  4  4  3  3
+    scripted.outputs["a"] = probabilities(0, 0, 1, 1, 2, 6, 4, 4, 5, 3)
+    scripted.outputs["b"] = probabilities(0, 0, 1, 1, 2, 3, 4, 4, 6, 0)
+    evaluations, _ = run(images, "a", "b", reference="a")
+    a, b = evaluations
+    assert (a.top1, b.top1) == (0.9, 0.8)
+    assert (b.flips_broken, b.flips_fixed, b.agreement) == (1, 0, 0.7)  # agreement is of the classes themselves
+    assert [(f.label, f.reference_class, f.artifact_class) for f in b.flips] == [(3, 3, 0)]  # 5 to 6 is no change
+    warning = Warning(
+        "class-map", "right is each class that the folder stands for in the class map: class_5 for 3 classes", 1
+    )
+    assert warning in a.warnings
+
+
 def test_top5_of_five_classes_is_everything_and_ties_go_to_the_lower_index(
     images: ImageSet, scripted: type[ScriptedWorker]
 ) -> None:
@@ -283,6 +310,19 @@ def test_the_counts_of_the_classes_add_up_to_those_of_all(
         assert sum(right for _, right in e.classes.values()) == round((e.top1 or 0) * e.n_labelled)
         assert sum(fixed for fixed, _ in e.class_flips.values()) == (e.flips_fixed or 0)
         assert sum(broken for _, broken in e.class_flips.values()) == (e.flips_broken or 0)
+
+
+def test_each_class_that_a_folder_stands_for_is_right_and_counted_under_its_label(
+    images: ImageSet, scripted: type[ScriptedWorker]
+) -> None:
+    mapped = replace(images, groups={"warm": (0, 3)}, labels=(0, 0, 1, 1, 2, 2, 0, 0, 4, 4))
+    scripted.outputs["a"] = answers(3, 0, 1, 1, 2, 2, 3, 4, 4, 3)
+    scripted.outputs["b"] = answers(0, 0, 1, 1, 2, 2, 3, 3, 4, 4)
+    a, b = run(mapped, "a", "b", reference="a")[0]
+    assert a.classes == {"0": (4, 3), "1": (2, 2), "2": (2, 2), "4": (2, 1)}
+    assert a.confusions == (Confusion(0, 4, 1), Confusion(4, 3, 1)), "with the class that was answered"
+    assert b.class_flips == {"0": (1, 0), "4": (1, 0)}, "from one right class to another is no flip"
+    assert (a.top1, b.top1) == (0.8, 1.0)
 
 
 def test_only_the_most_frequent_confusions_are_kept(

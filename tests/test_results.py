@@ -19,7 +19,7 @@ from edgenet.results import Failure, Measurement, Results, Warning
 from edgenet.results_json import read, write
 from edgenet.schema1 import upgraded
 from edgenet.warning_codes import WARNINGS
-from helpers import results_schema
+from helpers import brief_phone, results_schema
 from helpers.command_line import Edgenet
 from helpers.hand_built import some_results
 from helpers.places import ROOT
@@ -42,18 +42,19 @@ def test_the_schema_that_ships_is_that_of_the_nouns() -> None:
 
 
 def test_what_a_run_writes_and_what_commands_print_fits_the_schema(
-    edgenet: Edgenet, tiny_folder: Path, tmp_path: Path
+    edgenet: Edgenet, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "OUT"
+    brief_phone.install(tmp_path, 1, monkeypatch)
     run = edgenet("run", "tiny", "--images", tiny_folder, "--calibration-images", 10, "--precision", "float32",
-                  "--precision", "int8", "--device", "local", "--device", "adb:NONE", "--min-sqnr", 5,
+                  "--precision", "int8", "--device", "local", "--device", "adb:HERE", "--min-sqnr", 5,
                   "--out", out)  # fmt: skip
-    assert run.returncode == 3, run.stderr  # there is no such phone
+    assert run.returncode == 3, run.stderr  # the phone is unplugged before it is measured on
     written = json.loads((out / "results.json").read_text())
     assert faults(written) == []
     assert {(f["stage"], f["artifact"], f["device"], f["runtime"]) for f in written["failures"]} == {
-        ("bench", "tiny_float32.tflite", "adb:NONE", ""),
-        ("bench", "tiny_int8.tflite", "adb:NONE", ""),
+        ("bench", "tiny_float32.tflite", "adb:HERE", ""),
+        ("bench", "tiny_int8.tflite", "adb:HERE", ""),
     }
     assert written["context"]["search"]["tflite"]["met"] is True
     files = [out / "tiny_float32.tflite", out / "tiny_int8.tflite"]

@@ -364,9 +364,14 @@ def _of_file(
     return said
 
 
+def remedy_of(said: str) -> str:
+    """Return what to do about what adb or a phone said, "" where that is not known."""
+    return next((what for pattern, what in _REMEDIES if re.search(pattern, said)), "")
+
+
 def _failure(device: str, id: str, e: EdgenetError) -> Failure:
     text = " ".join(str(e).split())  # a file's name may have line breaks
-    remedy = next((what for pattern, what in _REMEDIES if re.search(pattern, text)), _OTHER_REMEDY)
+    remedy = remedy_of(text) or _OTHER_REMEDY
     if isinstance(e, InputError):
         remedy = "give a .tflite file that `edgenet inspect` reads"
     return Failure("bench", id, device, why=text, remedy=remedy)

@@ -77,6 +77,21 @@ def open_device(address: str) -> "AdbDevice":
     return AdbDevice(address)
 
 
+def check_present(address: str) -> None:
+    """Ask the phone's shell for a sign of life.
+
+    Raises:
+        InputError, MissingDependency: as `open_device`.
+        DeviceError: the phone is not there, or does not let this computer in.
+    """
+    open_device(address)
+    try:
+        Link(address).shell(":", timeout_s=_FIND_TIMEOUT_S)
+    except DeviceError as e:
+        remedy = bench.remedy_of(str(e)) or "`edgenet devices` lists those that are there"
+        raise DeviceError(f"adb:{address}: {e}: {remedy}") from None
+
+
 class AdbDevice:
     """A phone, by its serial number. Use it in a `with` block: its folder on the phone is removed at the end."""
 

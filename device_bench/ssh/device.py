@@ -36,6 +36,11 @@ def open_device(address: str) -> "Board":
     return Board(parse(address))
 
 
+def check_present(address: str) -> None:
+    """Ask the machine what it is. Raises InputError, and DeviceError where it cannot be reached or is not prepared."""
+    open_device(address).info()
+
+
 def find() -> list[dict[str, Any]]:
     """Return none: machines that ssh reaches are not announced anywhere, and guessing would knock at doors."""
     return []

@@ -1,5 +1,6 @@
 """Photographs: sets of them, and the only place that opens, crops, resizes or normalises a picture."""
 
+from edgenet.images.class_names import Classes, Match
 from edgenet.images.decode import (
     Chunk,
     Pixels,
@@ -26,6 +27,8 @@ from edgenet.images.image_set import (
 
 __all__ = [
     "Chunk",
+    "Classes",
+    "Match",
     "Pixels",
     "Preprocessing",
     "Skipped",

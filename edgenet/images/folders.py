@@ -3,81 +3,28 @@
 class folders    DIR/<class>/**.jpg, <class> a WordNet id, a class name or an index
 labels.csv       photographs and a table: file,label; the header is optional, files are relative to DIR
 flat             photographs only, without labels
+
+In the first two class-map.txt can say what a folder or a label stands for (class_map.py).
 """
 
 import csv
-import difflib
 import os
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from edgenet.errors import InputError
+from edgenet.images.class_map import CLASS_MAP_FILE, ClassMap, read_class_map
+from edgenet.images.class_names import Classes
 
 LABELS_FILE = "labels.csv"
 # .heic is not decodable, and listed all the same: such photographs are to be named, not silently left out.
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
               ".avif", ".heic", ".heif")  # fmt: skip
+_SHOWN_FOLDERS = 4  # unknown class folders that an error names
 _SHOWN_EXTENSIONS = ".jpg, .png, .webp, .bmp, .gif, .tif"
-_WNID_PREFIX = re.compile(r"(n\d{8})[-_ ]", re.IGNORECASE)
 
 Entry = tuple[str, int | None]  # path relative to the folder, with /; class index
-
-
-class Classes:
-    """Looks up a class by what a person may write for it: WordNet id, class name or index, in this order."""
-
-    def __init__(self, ids: Sequence[str], names: Sequence[str]) -> None:
-        self.ids, self.names = tuple(ids), tuple(names)
-        self.count = max(len(self.ids), len(self.names))
-        self._by_id = {name.lower(): i for i, name in enumerate(self.ids)}
-        self._by_name: dict[str, list[int]] = {}
-        for i, name in enumerate(self.names):
-            self._by_name.setdefault(_plain(name), []).append(i)
-
-    def index_of(self, text: str) -> int:
-        """Return the class index. Case does not matter, and underscores are spaces.
-
-        Raises:
-            InputError: no such class, or a name that two classes share. The message starts with the quoted text.
-        """
-        text = text.strip()
-        if text.lower() in self._by_id:
-            return self._by_id[text.lower()]
-        found = self._by_name.get(_plain(text), [])
-        if len(found) == 1:
-            return found[0]
-        if found:
-            instead = " or ".join(self.ids[i] if i < len(self.ids) else str(i) for i in found)
-            raise InputError(f"'{text}' is the name of {len(found)} classes: write {instead} instead")
-        if text.isascii() and text.isdecimal() and (int(text) < self.count or not self.count):
-            return int(text)
-        prefix = _WNID_PREFIX.match(text)  # n02085620-Chihuahua, as Stanford Dogs has it
-        if prefix and prefix[1].lower() in self._by_id:
-            return self._by_id[prefix[1].lower()]
-        raise InputError(f"'{text}' is not a class of this model{self._near(text)}; {self.valid()}")
-
-    def knows(self, text: str) -> bool:
-        try:
-            self.index_of(text)
-        except InputError:
-            return False
-        return True
-
-    def valid(self) -> str:
-        if not self.count:
-            return "the model has no label list, so a class is written as its index"
-        kinds = ["a WordNet id"] * bool(self.ids) + ["a class name"] * bool(self.names)
-        return f"valid is {', '.join(kinds)} or an index 0 to {self.count - 1}"
-
-    def _near(self, text: str) -> str:
-        spelled = {key: self.names[i[0]] for key, i in self._by_name.items()} | {key: key for key in self._by_id}
-        # "dog" is far from "golden retriever" in letters: near are also the names that hold it as a word.
-        near = difflib.get_close_matches(_plain(text), spelled, n=3, cutoff=0.7)
-        near += [key for key in self._by_name if _plain(text) in key.split() and key not in near]
-        return f" (near: {', '.join(spelled[key] for key in near[:3])})" if near else ""
 
 
 def list_folder(root: Path, classes: Classes) -> list[Entry]:
@@ -100,15 +47,16 @@ def list_folder(root: Path, classes: Classes) -> list[Entry]:
         else:
             others[PurePosixPath(entry.name).suffix.lower() or "no extension"] += 1
     folders = {name: files for name, files in sorted(folders.items()) if files}
+    labels = _class_map(root, classes)
     if (root / LABELS_FILE).is_file():
-        return _from_table(root, loose, folders, classes)
+        return _from_table(root, loose, folders, labels)
     if loose and folders:
         raise InputError(
             f"{root} mixes photographs ({min(loose)}) with folders of photographs ({next(iter(folders))}): "
             f"give a folder of class folders, or a flat folder with or without {LABELS_FILE}"
         )
     if folders:
-        return _from_class_folders(root, folders, classes)
+        return _from_class_folders(root, folders, labels)
     if not loose:
         kinds = ", ".join(f"{n} x {kind}" for kind, n in others.most_common(3))
         raise InputError(
@@ -116,6 +64,29 @@ def list_folder(root: Path, classes: Classes) -> list[Entry]:
             f"put {_SHOWN_EXTENSIONS} files there, or give 'sample'"
         )
     return [(name, None) for name in sorted(loose)]
+
+
+def count_photographs(root: Path) -> int:
+    """Return how many files below a folder are photographs by their names."""
+    return sum(_is_image(name) for _, _, names in os.walk(root) for name in names)
+
+
+def class_groups(root: Path, classes: Classes) -> dict[str, tuple[int, ...]]:
+    """Return the folders, or labels, that stand for several classes. `list_folder` gives each the first as its class.
+
+    Raises:
+        InputError: as `list_folder`, for a class map that makes no sense.
+    """
+    return _class_map(root, classes).groups
+
+
+def _class_map(root: Path, classes: Classes) -> ClassMap:
+    # Where the model's classes are the folder's own, there is nothing to map: it learned the folders as they are.
+    if (root / CLASS_MAP_FILE).is_file():
+        there = class_names_in(root)
+        if set(there) != set(classes.names):
+            return read_class_map(root / CLASS_MAP_FILE, classes, there)
+    return ClassMap(root / CLASS_MAP_FILE, classes)
 
 
 def class_names_in(root: Path) -> tuple[str, ...]:
@@ -133,29 +104,60 @@ def class_names_in(root: Path) -> tuple[str, ...]:
     return names
 
 
-def _from_class_folders(root: Path, folders: dict[str, list[str]], classes: Classes) -> list[Entry]:
+def _from_class_folders(root: Path, folders: dict[str, list[str]], labels: ClassMap) -> list[Entry]:
     entries: list[Entry] = []
-    unknown: list[tuple[str, str]] = []
+    unknown: dict[str, str] = {}
     for name, files in folders.items():
         try:
-            index = classes.index_of(name)
+            index = labels.index_of(name)
         except InputError as e:
-            unknown.append((name, str(e)))
+            unknown[name] = str(e)
             continue
         entries += [(file, index) for file in files]
     if unknown:
-        name, why = unknown[0]
-        more = [other for other, _ in unknown[1:]]
-        also = f" (nor is {', '.join(more[:3])}{', ...' if len(more) > 3 else ''})" if more else ""
-        # ImageNet and most others come as train/ and val/ with the class folders one level down.
-        inside = {PurePosixPath(file).parts[1] for file in folders[name] if len(PurePosixPath(file).parts) > 2}
-        if inside and all(classes.knows(folder) for folder in inside):
-            raise InputError(f"{root} has its class folders one level down: give {root / name} as the folder of images")
-        raise InputError(f"class folder {root / name}: {why}{also}; rename it, or give a flat folder to go unlabelled")
+        raise InputError(_unknown_folders(root, folders, unknown, labels.classes))
     return sorted(entries)
 
 
-def _from_table(root: Path, loose: list[str], folders: dict[str, list[str]], classes: Classes) -> list[Entry]:
+def _unknown_folders(root: Path, folders: Mapping[str, list[str]], why: Mapping[str, str], classes: Classes) -> str:
+    """Return what is wrong with class folders that are no class, and what to do.
+
+    Args:
+        why: what `Classes.index_of` says of each, by name.
+    """
+    first = next(iter(why))
+    # ImageNet and most others come as train/ and val/ with the class folders one level down.
+    inside = {PurePosixPath(file).parts[1] for file in folders[first] if len(PurePosixPath(file).parts) > 2}
+    if inside and all(classes.knows(folder) for folder in inside):
+        return f"{root} has its class folders one level down: give {root / first} as the folder of images"
+    if len(why) == 1:
+        wrong, rename = f"class folder {root / first}: {why[first]}", "rename it"
+    else:
+        some = [text.removesuffix(f"; {classes.valid()}") for text in list(why.values())[:_SHOWN_FOLDERS]]
+        more = [f"and {len(why) - len(some)} more"] * (len(why) > len(some))
+        wrong = f"{len(why)} class folders of {root}: {', '.join([*some, *more])}; {classes.valid()}"
+        rename = "rename them"
+    if not classes.count:
+        return f"{wrong}; {rename}, or give a flat folder to go unlabelled"
+    line = next((line for name in why if (line := _line_of_map(name, classes))), f"{first} = class, class")
+    return (
+        f"{wrong}; {rename} (`edgenet classes WORD` finds names), or write what they stand for into "
+        f"{root / CLASS_MAP_FILE}, e.g. {line}, or give a flat folder to go unlabelled; "
+        "own classes? `edgenet finetune` learns them"
+    )
+
+
+def _line_of_map(name: str, classes: Classes) -> str:
+    """Return a line for the class map that makes sense for this folder, "" where there is none."""
+    try:
+        if classes.all_of(name):
+            return f"{name} = {name}"  # all that are a kind of it
+    except InputError:
+        pass
+    return next((f"{name} = {classes.unique_name(m.index)}" for m in classes.matches(name)), "")
+
+
+def _from_table(root: Path, loose: list[str], folders: dict[str, list[str]], classes: ClassMap) -> list[Entry]:
     path = root / LABELS_FILE
     rows = _read_table(path)
     labels: dict[str, int | None] = {}
@@ -262,7 +264,3 @@ def _is_dir(entry: "os.DirEntry[str]") -> bool:
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
-
-
-def _plain(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())

@@ -4,7 +4,7 @@ import csv
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any
 
 from edgenet.errors import InputError
 from edgenet.images import sample, tfds
+from edgenet.images.class_names import Classes
 from edgenet.images.decode import Skipped, cores, refuse_too_many
-from edgenet.images.folders import Classes, list_folder
+from edgenet.images.folders import class_groups, list_folder
 from edgenet.results import ImageSet
 
 HELD_BACK, LEAST_HELD_BACK, MOST_HELD_BACK = 0.15, 8, 512  # of the training pictures; pictures
@@ -41,13 +42,15 @@ def open_images(path: str | Path, class_ids: Sequence[str], class_names: Sequenc
     if str(path) == "sample":
         return _open_sample()
     root = tfds.folder_of(str(path)) if tfds.is_tfds(path) else Path(path)
-    entries = list_folder(root, Classes(class_ids, class_names))
+    classes = Classes(class_ids, class_names)
+    entries = list_folder(root, classes)
     files = tuple(os.path.abspath(root / name) for name, _ in entries)
     with ThreadPoolExecutor(cores()) as pool:
         scanned = list(pool.map(_scan, files))
     bad = [Skipped(file, why) for file, (_, why) in zip(files, scanned, strict=True) if why]
     refuse_too_many(bad, len(files))
-    return _image_set(str(path), files, [label for _, label in entries], [digest for digest, _ in scanned])
+    labels, digests = [label for _, label in entries], [digest for digest, _ in scanned]
+    return _image_set(str(path), files, labels, digests, groups=class_groups(root, classes))
 
 
 def split(images: ImageSet, n_calibration: int) -> tuple[ImageSet, ImageSet]:
@@ -161,17 +164,18 @@ def _scan(file: str) -> tuple[str, str]:
 
 
 def _image_set(root: str, files: Sequence[str], labels: Sequence[int | None], digests: Sequence[str],
-               n_set: int = 0) -> ImageSet:  # fmt: skip
+               n_set: int = 0, groups: Mapping[str, tuple[int, ...]] | None = None) -> ImageSet:  # fmt: skip
     lines = sorted(f"{d} {'' if label is None else label}\n" for d, label in zip(digests, labels, strict=True))
+    lines += sorted({f"{','.join(map(str, accepted))}\n" for accepted in (groups or {}).values()})
     fingerprint = hashlib.sha256("".join(lines).encode()).hexdigest()
-    return ImageSet(root, tuple(files), tuple(labels), tuple(digests), fingerprint, n_set)
+    return ImageSet(root, tuple(files), tuple(labels), tuple(digests), fingerprint, n_set, groups or {})
 
 
 def _subset(images: ImageSet, kept: Sequence[int], n_set: int) -> ImageSet:
     def pick(values: Sequence[Any]) -> list[Any]:
         return [values[i] for i in kept]
 
-    return _image_set(images.root, pick(images.files), pick(images.labels), pick(images.digests), n_set)
+    return _image_set(images.root, pick(images.files), pick(images.labels), pick(images.digests), n_set, images.groups)
 
 
 def group_of(images: ImageSet, i: int) -> str:

@@ -283,7 +283,8 @@ def _seen_before(known: ImageSet, images: ImageSet, model: str, use: str) -> Fin
 
 def joined(a: ImageSet, b: ImageSet) -> ImageSet:
     """Return the pictures of two sets as one."""
-    both = ImageSet(a.root, (*a.files, *b.files), (*a.labels, *b.labels), (*a.digests, *b.digests), "")
+    both = ImageSet(a.root, (*a.files, *b.files), (*a.labels, *b.labels), (*a.digests, *b.digests), "",
+                    groups={**a.groups, **b.groups})  # fmt: skip
     return replace(subset(both, range(len(both))), n_set=max(a.n_set, b.n_set))
 
 

@@ -29,6 +29,8 @@ _PHOTOGRAPHS = {
     "rocket.jpg": _SKIMAGE,
 }
 
+PACKAGES = {module: on_pypi for module, _, on_pypi in (_SKIMAGE, _SKLEARN)}  # module -> package on PyPI
+
 # A window of `scale` times the photograph's width and height, which still holds its subject; x and y in 0..1 of the
 # room that is left.
 #  scale    x     y

@@ -25,6 +25,7 @@ from edgenet.models import weights as weights_module
 from edgenet.models import zoo
 from edgenet.models.weights import Weights
 from edgenet.options import FinetuneJob, Progress, check_training
+from edgenet.preflight import check_finetune
 from edgenet.records import Finding, PictureCounts, PictureHistory, Score
 from edgenet.results import ImageSet, Results
 
@@ -97,6 +98,7 @@ def _prepare(job: FinetuneJob) -> _Task:
     px = job.resolution_px or spec.resolution_px
     if not 32 <= px <= 1024:
         raise InputError(f"--resolution must be from 32 to 1024, was {px}")
+    check_finetune(job)
     classes = classes_of_folder(job.images)
     images = labelled(open_images(job.images, (), classes))
     test = None if job.images_test is None else labelled(open_images(job.images_test, (), classes))

@@ -162,4 +162,5 @@ def images_record(
         if of
     }
     measured = ImagesUsed(len(evaluation), evaluation.fingerprint, evaluation.digests)
-    return ImagesRecord(evaluation.root, measured, **used, history=None if history == NOTHING_SEEN else history)
+    told = None if history == NOTHING_SEEN else history
+    return ImagesRecord(evaluation.root, measured, **used, history=told, class_map=evaluation.groups)

@@ -28,6 +28,7 @@ from edgenet.options import TABLES, PaperJob, Progress
 from edgenet.paper.networks import NAMES, scaled_counts
 from edgenet.paper.page import write_pages
 from edgenet.paper.plan import LADDER, PAIRS, Bench, Step, file_id, paper_of, steps, time_plan, too_large
+from edgenet.preflight import check_paper
 from edgenet.records import NOTHING_SEEN, PaperRecord
 from edgenet.results import Artifact, Estimate, Failure, ImageSet, Measurement, Results
 
@@ -51,6 +52,7 @@ def run(job: PaperJob, progress: Progress = lambda *_: None, say: Callable[[str]
         InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
     """
     _check(job)
+    check_paper(job)
     pictures = _open(job.images)
     with results_in(job.out, command="paper", page=write_pages) as results:
         _context(job, pictures, results)

@@ -25,6 +25,7 @@ from edgenet.images.roles import apart, history_of, joined, merged, new_pictures
 from edgenet.jobs.file_factory import FileFactory, Interface
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import Progress, QatJob, Recipe
+from edgenet.preflight import check_qat
 from edgenet.records import (
     Finding,
     ImagesRecord,
@@ -85,6 +86,7 @@ def qat(job: QatJob, progress: Progress = lambda *_: None, note: Callable[[str],
         raise InputError(f"--weight-bits must be one of {', '.join(map(str, WEIGHT_BITS))}, was {job.weight_bits}")
     if job.train_images is not None and job.train_images < 1:
         raise InputError(f"--train-images must be at least 1, was {job.train_images}")
+    check_qat(job)
     source = find_source(job.model, job.weights, preprocess=job.preprocess, labels=job.labels)
     parts, findings = _split(job, source)
     pixels = stream(parts.calibration, source.preprocessing)

@@ -23,6 +23,7 @@ from edgenet.jobs.output_folder import machine_context, results_in
 from edgenet.models.graph_drawing import Blueprint
 from edgenet.models.scaling import EFFICIENTNET, Family, Scale, compound, family, scaled_px
 from edgenet.options import Progress, ScaleJob
+from edgenet.preflight import check_scale
 from edgenet.records import Context, ScaledNetwork, ScaleRecord
 from edgenet.report.formatting import failed
 from edgenet.results import Artifact, Failure, Measurement, Results
@@ -165,6 +166,7 @@ def scale(job: ScaleJob, progress: Progress = lambda *_: None) -> Results:
         GateFailed: no network was within 5 % of the budget; the nearest is exported all the same.
     """
     check(job)
+    check_scale(job)
     with results_in(job.out, command="scale", resume=False) as results, _timer(job) as timed:
         best, measured, artifact, final = _fill_budget(job, timed, progress)
         met = _is_within(final, job)

@@ -91,7 +91,7 @@ def _table(view: View, listed: list[_Class], compared: bool) -> Table | None:
 
 def _line(view: View, c: _Class, compared: bool) -> Line:
     cells = [
-        Cell(view.class_name(c.label)),
+        Cell(view.label_name(c.label)),
         two_lines(percent(c.right / c.n), interval(wilson(c.right, c.n))),
         Cell(f"{c.right} of {c.n}"),
     ]
@@ -114,7 +114,7 @@ def _confusions(view: View, e: Evaluation, base: Evaluation | None) -> Table | N
     for c in often:
         n = e.classes[str(c.label)][0]
         cells = [
-            Cell(view.class_name(c.label)),
+            Cell(view.label_name(c.label)),
             Cell(view.class_name(c.answer)),
             Cell(f"{c.n} of {n}"),
             two_lines(percent(c.n / n, 0), interval(wilson(c.n, n))),

@@ -56,6 +56,12 @@ class View:
             return "no answer"
         return self.class_names[index] if 0 <= index < len(self.class_names) else f"class {index}"
 
+    def label_name(self, label: int) -> str:
+        """Return what a label is called: by its folder, where that stands for several classes, else by its class."""
+        images = self.results.context.images
+        folders = images.class_map.items() if images else ()
+        return next((folder for folder, classes in folders if classes[:1] == (label,)), self.class_name(label))
+
     def device(self, device: str, threads: int) -> str:
         """Return where something was measured."""
         cpu = self.results.context.cpu_model

@@ -18,6 +18,7 @@ from edgenet.jobs.bench import bench_on, difference, evaluate_on, request_of
 from edgenet.options import BenchJob
 from edgenet.report.bench_text import notes, rows, titles
 from edgenet.results import Evaluation, Failure, Measurement, Results, Warning
+from helpers import brief_phone
 
 QUICK = Plan(min_runs=8, min_time_s=0, rounds=2, max_rounds=2, self_check=False)
 MS = 1_000_000
@@ -111,16 +112,22 @@ def test_what_the_only_device_cannot_do_is_wrong_input_and_of_several_a_failure(
     assert [(f.artifact, f.device) for f in failures] == [("", "local")]
 
 
-def test_a_run_with_a_device_that_is_gone_keeps_its_files_and_ends_with_status_3(edgenet, tiny_folder, tmp_path):
+def test_a_run_whose_device_goes_keeps_its_files_and_ends_with_status_3(edgenet, tiny_folder, tmp_path, monkeypatch):
+    brief_phone.install(tmp_path, 1, monkeypatch)  # there when it is asked before the work, and then no more
     done = edgenet("run", "tiny", "--images", tiny_folder, "--out", tmp_path / "out", "--precision", "float32",
-                   "--device", "local", "--device", "ethos-u:gone")  # fmt: skip
-    if "unknown device" in done.stderr:
-        pytest.skip("the module for ethos-u is not there")
+                   "--device", "local", "--device", "adb:HERE")  # fmt: skip
     assert done.returncode == 3
     results = Results.load(tmp_path / "out")
     assert [m.device for m in results.measurements] == ["local"]
-    assert (results.failures[0].artifact, results.failures[0].device) == ("", "ethos-u:gone")
+    assert (results.failures[0].artifact, results.failures[0].device) == ("tiny_float32.tflite", "adb:HERE")
     assert (tmp_path / "out/report.html").exists()
+
+
+def test_a_run_with_a_device_that_cannot_be_ends_before_it_writes(edgenet, tiny_folder, tmp_path):
+    done = edgenet("run", "tiny", "--images", tiny_folder, "--out", tmp_path / "out", "--device", "ethos-u:gone")
+    assert done.returncode == 2
+    assert "unknown Ethos-U configuration 'gone'" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 # what may be asked

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edgenet.evaluate import paired_difference, wilson
+from edgenet.records import ImagesRecord
 from edgenet.report import write_report
 from edgenet.report.classes import FEWEST, Classes, classes
 from edgenet.report.formatting import NBSP, interval, percent
@@ -108,6 +109,15 @@ def test_confusions_are_counted_with_their_interval_and_what_float32_had() -> No
         ["name of 1", "name of 3", "2 of 9", f"22 %|{ci(wilson(2, 9))}", "0"],
         ["name of 2", "no answer", "2 of 9", f"22 %|{ci(wilson(2, 9))}", "0"],
     ]
+
+
+def test_a_folder_that_stands_for_several_classes_is_called_by_its_own_name() -> None:
+    results = counted({"1": (20, 15), "4": (20, 19)}, {}, confusions=(Confusion(1, 4, 5), Confusion(4, 3, 2)))
+    images = ImagesRecord("photos", class_map={"cat": (1, 3)})
+    results.context = dataclasses.replace(results.context, images=images)
+    s = section(results, NAMES)
+    assert [line[0] for line in shown(s.table)[""]] == ["cat", "name of 4"]
+    assert [line[:2] for line in shown(s.confusions)[""]] == [["cat", "name of 4"], ["name of 4", "name of 3"]]
 
 
 def test_what_float32_confused_is_not_known_where_its_list_was_cut() -> None:

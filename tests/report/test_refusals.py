@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgenet.export import export_graph
 from edgenet.export.tflite_file import write_tflite
 from edgenet.files import sha256_of, size_of
+from edgenet.images import open_images
+from edgenet.images.roles import history_of
 from edgenet.report import lost_files, write_report
 from edgenet.report.formatting import NBSP
 from edgenet.report.recommendation import Recommendation, recommend
@@ -376,3 +379,21 @@ def test_a_network_that_answers_nan_on_some_pictures_is_run_and_not_shipped(
         assert e.nonfinite_outputs == e.nonfinite_images * tiny.CLASSES, "a softmax makes them all NaN"
         assert (e.top1 or 0) <= 1 - e.nonfinite_images / e.n_images
     assert Page((out / "report.html").read_text(encoding="utf-8")).visible.startswith("Nothing to ship: answers of NaN")
+
+
+def test_a_run_on_pictures_that_all_taught_the_network_says_that_there_is_no_accuracy(
+    edgenet: Edgenet, tiny_folder: Path, tmp_path: Path
+) -> None:
+    images, network = open_images(tiny_folder, (), [f"class_{i}" for i in range(5)]), tiny.network()
+    export_graph(
+        network, network.graph, tmp_path, format="tflite", precision="float32", pictures=history_of(taught=images)
+    )
+    model, out = tmp_path / "tiny_float32.tflite", tmp_path / "OUT"
+    done = edgenet("run", model, "--images", tiny_folder, "--precision", "float32", "--precision", "int8", "--out", out)
+    assert done.returncode == 0, done.stderr
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    for said in (done.stdout, page.visible):
+        assert "No accuracy: no picture was left to measure on" in said
+        assert "Accuracy is withheld, because no picture of" in " ".join(said.split())
+        assert "Ship" not in said
+    assert "measure, " not in page.text, "nothing measured, so nothing is counted"
