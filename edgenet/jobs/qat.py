@@ -104,6 +104,11 @@ def _split(job: QatJob, source: Source) -> _Parts:
             f"--labels-weight {job.distill.labels_weight}, and in {images.root} {what}: leave the option out, or give "
             "labelled pictures of several classes"
         )
+    if job.distill.labels_weight and images.groups:
+        raise InputError(
+            f"--labels-weight {job.distill.labels_weight}, and the class map in {images.root} gives a picture several "
+            "classes, of which none is the one to learn: leave the option out"
+        )
     calibration, rest = split(images, job.calibration_images)
     wanted = job.train_images if job.train_images is not None else 3 * len(rest) // 4
     train, evaluation = divide(rest, wanted)
