@@ -129,6 +129,7 @@ _WHY_A_CLASS = {
     "synonym": "another name of it",
     "narrower": "'{word}' is a kind of it",
     "wider": "it is a kind of '{word}'",
+    "rare": "another meaning of '{word}'",
     "similar": "similar",
 }
 
