@@ -1,8 +1,9 @@
-"""`edgenet finetune`: a network of the zoo learns the classes of a folder: first a new head, then all layers.
+"""`edgenet finetune`: a network of the zoo learns the classes of a folder: a new head, the top layers, all.
 
-The paper's section 5.3. What it writes: OUT/MODEL-finetuned.tflite, a float file with batch norm folded that carries
-its classes and its preprocessing, so that `edgenet qat`, `export` and `run` take it as it is; OUT/training (checkpoints
-and TensorBoard logs); results.json with context.training, and report.html.
+Each stage is kept only where the held-back pictures say that it is better. The paper's section 5.3. What it writes:
+OUT/MODEL-finetuned.tflite, a float file with batch norm folded that carries its classes and its preprocessing, so that
+`edgenet qat`, `export` and `run` take it as it is; OUT/training (checkpoints and TensorBoard logs, a folder a stage);
+results.json with context.training, and report.html.
 """
 
 import os

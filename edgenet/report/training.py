@@ -135,20 +135,20 @@ def _kept_stage(t: TrainingRecord) -> str:
     """Return which stage of finetune is returned, and why that one."""
     names = [s.layers for s in t.stages]
     kept = t.stages[names.index(t.kept)] if t.kept in names else t.stages[0]
-    text = f"{_STAGES[kept.layers][1]} is returned"
+    loss, text = "the loss of the held-back pictures", f"{_STAGES[kept.layers][1]} is returned"
     if kept.gain is not None:
         before = t.stages[names.index(kept.layers) - 1]
-        fell = f"the loss of the held-back pictures fell from {_loss(before)} to {_loss(kept)}"
-        text += f", as after epoch {t.best_epoch} of {len(t.curve) - 1}: {fell}"
+        text += (
+            f", as after epoch {t.best_epoch} of {len(t.curve) - 1}: {loss} fell from {_loss(before)} to {_loss(kept)}"
+        )
+        loss = "it"
     last = t.stages[-1]
-    if last is not kept:
-        did = "did not lower" if not last.gain or last.gain <= 0 else "lowered"
-        than = "" if did != "lowered" else " by no more than noise"
-        much = f" ({_loss(kept)} to {_loss(last)})" if than else ""
-        text += f". To train {_STAGES[last.layers][2]} too {did} the loss of the held-back pictures{than}{much}"
-    elif kept.layers == "head":
-        text += ", since nothing else was to learn"
-    return f"{text}."
+    if last is kept:
+        return f"{text}." if kept.gain is not None else f"{text}: nothing else was to learn."
+    did = f"did not lower {loss}"
+    if last.gain is not None and last.gain > 0:
+        did = f"lowered {loss} by no more than noise ({_loss(kept)} to {_loss(last)})"
+    return f"{text}. To train {_STAGES[last.layers][2]} too {did}."
 
 
 def _loss(stage: TrainedStage) -> str:
@@ -162,13 +162,13 @@ def _lead(t: TrainingRecord) -> str:
     what = "The integers learned to answer as the float network does"
     if t.kind == "finetune":
         what = _LEARNED[t.stages[-1].layers] if t.stages else "All layers learned the classes of the folder"
-    text = f"{what} from {learned} in {epochs}"
+    text = f"{what} from {learned}" + (f" in {epochs}" if len(t.curve) > 1 else "")
     if t.stopped_early and asked and not t.stages:  # finetune's number is that of each stage
         text += f" of {asked}, stopped early"
-    if t.seconds is not None:
+    if t.seconds is not None and len(t.curve) > 1:
         text += f": {_duration(t.seconds)}"
         text += f" at {number(t.images_per_s, 1)} pictures a second" if t.images_per_s else ""
-    if pictures.held_back:
+    if pictures.held_back and len(t.curve) > 1:
         text += f". {counted(pictures.held_back, 'other picture')} decided which epoch was the best"
     return text + (f"; {counted(pictures.evaluation, 'other')} measured." if pictures.evaluation else ".")
 
@@ -181,6 +181,8 @@ def _duration(seconds: float) -> str:
 
 def _curve(t: TrainingRecord) -> Figure | None:
     rows, finetuned = t.curve, t.kind == "finetune"
+    if finetuned and len(rows) == 1:
+        return None
     right = "held_back_accuracy" if finetuned else "held_back_agreement"
     start = "new head alone" if finetuned else "post-training"
     held_back, training = _values(rows, "held_back_loss"), _values(rows, "loss")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgenet.calibration.training.augment import batches, load_pictures
+from edgenet.calibration.training.augment import Pictures, batches, load_pictures
 from edgenet.calibration.training.loop import Outcome, Place, Task, Training, joined
 from edgenet.calibration.training.stages import (
     NORM_PICTURES,
@@ -32,10 +32,15 @@ pytestmark = needs_training
 
 
 @pytest.fixture
-def model(tiny_zoo: ModelSpec) -> Any:
+def strategy() -> Any:
+    return open_strategy("cpu")
+
+
+@pytest.fixture
+def model(tiny_zoo: ModelSpec, strategy: Any) -> Any:
     """efficientnet-tiny, a block a stage, up to its logits."""
     keras().utils.set_random_seed(0)
-    with open_strategy("cpu").scope():
+    with strategy.scope():
         whole = build(replace(tiny_zoo, depth=0.1), tiny.CLASSES, tiny.PREPROCESSING.resolution_px)
         return keras().Model(whole.input, whole.get_layer("classifier").output)
 
@@ -83,9 +88,8 @@ def test_batch_norm_learns_only_from_many_pictures_in_batches_that_are_large_on_
     assert not norm_learns(NORM_PICTURES, 16, 2)
 
 
-def one_step(model: Any, images: ImageSet, folder: Path, factors: tuple[float, ...]) -> list[np.ndarray]:
+def one_step(model: Any, pictures: Pictures, place: Place, factors: tuple[float, ...]) -> list[np.ndarray]:
     """Return by how much each trainable variable moved in the first step, from the same start each time."""
-    pictures = load_pictures((images,), tiny.PREPROCESSING, folder)
     tf = tensorflow()
 
     def loss(z: Any, _: Any, target: Any) -> Any:
@@ -94,7 +98,7 @@ def one_step(model: Any, images: ImageSet, folder: Path, factors: tuple[float, .
     s = settings(learning_rate=0.001, warmup=0.0)
     data = batches(pictures, s.batch, s.seed, 0, (), tiny.CLASSES)
     task = Task(model, loss, lambda _: data, 1, lambda: {"loss": 0.0}, factors=factors)
-    run = Training(task, s, Place(folder, {}, open_strategy("cpu")))
+    run = Training(task, s, place)
     before = [v.numpy() for v in run.trained]
     run._step(*next(iter(data)))
     moved = [v.numpy() - b for v, b in zip(run.trained, before, strict=True)]
@@ -104,15 +108,16 @@ def one_step(model: Any, images: ImageSet, folder: Path, factors: tuple[float, .
 
 
 def test_a_step_of_a_layer_is_shortened_by_its_factor(
-    model: Any, tiny_images: tuple[ImageSet, ImageSet], tmp_path: Path
+    model: Any, strategy: Any, tiny_images: tuple[ImageSet, ImageSet], tmp_path: Path
 ) -> None:
+    pictures, place = load_pictures((tiny_images[1],), tiny.PREPROCESSING, tmp_path), Place(tmp_path, {}, strategy)
     for layer in model.layers:  # dropout alone would be drawn anew
         if isinstance(layer, keras().layers.Dropout):
             layer.rate = 0.0
     let_learn(model, "all", norm=False)
     factors = rate_factors(model, 0.1)
-    whole = one_step(model, tiny_images[1], tmp_path, ())
-    slower = one_step(model, tiny_images[1], tmp_path, factors)
+    whole = one_step(model, pictures, place, ())
+    slower = one_step(model, pictures, place, factors)
     assert max(np.abs(a).max() for a in whole) > 5e-4
     for a, b, factor in zip(whole, slower, factors, strict=True):
         np.testing.assert_allclose(b, factor * a, atol=2e-7)
