@@ -163,7 +163,7 @@ class TrainedStage:
     Attributes:
         layers: "head", "top" or "all".
         epochs: that it took; the head is fitted without any.
-        gain: by how much their loss fell since the stage before, None for the head.
+        gain: by how much their loss fell since the stage that was kept before, None for the head.
         gain_error: standard error of `gain`, from the differences picture by picture.
     """
 

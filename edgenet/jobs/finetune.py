@@ -181,13 +181,13 @@ class _Trained:
 def _train(
     job: FinetuneJob, task: _Task, identity: dict[str, Any], progress: Progress, note: Callable[[str], None]
 ) -> _Trained:
-    """Fit the head, then train the top layers, then all: as long as the last stage was better than the one before."""
+    """Fit the head, then train the top layers, then all, as long as the held-back loss falls; keep what is better."""
     from edgenet.calibration.training.augment import load_pictures
     from edgenet.calibration.training.loop import Outcome, Place, joined
     from edgenet.calibration.training.stages import HeldBack, gain, norm_learns
     from edgenet.calibration.training.strategy import half_type, open_strategy, policy
     from edgenet.frameworks import keras
-    from edgenet.models.efficientnet import get_weights, set_weights
+    from edgenet.models.efficientnet import get_weights
 
     folder = job.out / FOLDER
     strategy = open_strategy(job.strategy)  # fails before a picture is decoded, where hardware is missing
@@ -203,27 +203,23 @@ def _train(
     note(f"the new head alone: {best.accuracy:.1%} of the held-back pictures are right, loss {best.loss:.4g}")
     stages = [TrainedStage("head", best.accuracy, best.loss)]
     outcome = Outcome(({"epoch": 0, **{f"held_back_{k}": v for k, v in best.row().items()}},), 0, 0.0, 0, False)
-    kept, norm = "head", norm_learns(len(pictures), job.settings.batch, strategy.num_replicas_in_sync)
+    kept, weights = "head", get_weights(model)
+    norm = norm_learns(len(pictures), job.settings.batch, strategy.num_replicas_in_sync)
     for layers in LAYERS[1 : LAYERS.index(job.layers) + 1]:
-        before = get_weights(model)
         what = _Stage(layers, model, logits, half, norm, held_back)
         own = {**identity, "layers": layers}
         place = Place(folder / layers, own, strategy, progress, partial(_tell, note, layers))
         found = _train_stage(job, what, pictures, len(task.classes), place)
         after = held_back.measure()
         better = gain(best, after)
-        stages.append(
-            TrainedStage(
-                layers, after.accuracy, after.loss, len(found.curve) - 1, round(found.seconds, 1), better.mean,
-                better.error,
-            )
-        )  # fmt: skip
+        seconds, epochs = round(found.seconds, 1), len(found.curve) - 1
+        stages.append(TrainedStage(layers, after.accuracy, after.loss, epochs, seconds, better.mean, better.error))
         outcome = joined(outcome, found, better.is_real)
-        if not better.is_real:
-            set_weights(model, before)
+        if better.is_real:
+            best, kept, weights = after, layers, get_weights(model)
+        elif better.mean <= 0:  # it is not promising, and a next stage takes longer
             break
-        best, kept = after, layers
-    return _Trained(get_weights(model), outcome, tuple(stages), kept, norm and kept != "head")
+    return _Trained(weights, outcome, tuple(stages), kept, norm and kept != "head")
 
 
 @dataclass(frozen=True)

@@ -137,10 +137,9 @@ def _kept_stage(t: TrainingRecord) -> str:
     kept = t.stages[names.index(t.kept)] if t.kept in names else t.stages[0]
     loss, text = "the loss of the held-back pictures", f"{_STAGES[kept.layers][1]} is returned"
     if kept.gain is not None:
-        before = t.stages[names.index(kept.layers) - 1]
-        text += (
-            f", as after epoch {t.best_epoch} of {len(t.curve) - 1}: {loss} fell from {_loss(before)} to {_loss(kept)}"
-        )
+        before = None if kept.held_back_loss is None else kept.held_back_loss + kept.gain
+        epoch = f"epoch {t.best_epoch} of {len(t.curve) - 1}"
+        text += f", as after {epoch}: {loss} fell from {number(before, 3)} to {_loss(kept)}"
         loss = "it"
     last = t.stages[-1]
     if last is kept:

@@ -74,7 +74,7 @@ def a_finetuning(kept: str = "top", tried: int = 3, **changes: Any) -> dict[str,
         {"layers": "top", "held_back_accuracy": 0.94, "held_back_loss": 1 / 3, "epochs": 2, "seconds": 60.2,
          "gain": 2 / 3, "gain_error": 0.25},
         {"layers": "all", "held_back_accuracy": 0.96, "held_back_loss": 0.25, "epochs": 1, "seconds": 70.1,
-         "gain": 1 / 12, "gain_error": 0.1},
+         "gain": 1 / 12, "gain_error": 0.2},
     ]  # fmt: skip
     best = {"head": 0, "top": 2, "all": 3}[kept]
     epochs = sum(int(str(stage["epochs"])) for stage in stages[:tried])

@@ -172,7 +172,7 @@ def test_the_stages_of_a_finetuning_are_a_table_with_the_returned_one_marked() -
     assert found == [
         ["New head, all else as it was", "90.0 %", "1.000", MISSING, "0"],
         ["Top layers too", "94.0 %", "0.333", "0.667 ± 0.250", "2"],
-        ["All layers", "96.0 %", "0.250", "0.083 ± 0.100", "1"],
+        ["All layers", "96.0 %", "0.250", "0.083 ± 0.200", "1"],
     ]
     assert [line.chosen for line in lines(a_finetuning())] == [False, True, False]
     assert "A new head, then the top layers, then all layers learned the classes" in shown(a_finetuning()).lead

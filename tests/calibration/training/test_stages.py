@@ -123,13 +123,14 @@ def test_a_step_of_a_layer_is_shortened_by_its_factor(
         np.testing.assert_allclose(b, factor * a, atol=2e-7)
 
 
-def test_a_stage_is_better_where_the_loss_fell_by_more_than_its_standard_error() -> None:
+def test_a_stage_is_better_where_the_loss_fell_by_more_than_half_its_standard_error() -> None:
     before = Measured(np.array([1.0, 2.0, 3.0, 4.0]), 0.5)
     fell = gain(before, Measured(before.losses - [0.5, 0.4, 0.6, 0.5], 0.5))
     assert fell.mean == pytest.approx(0.5)
     assert fell.error == pytest.approx(np.std([0.5, 0.4, 0.6, 0.5], ddof=1) / 2)
     assert fell.is_real
-    assert not gain(before, Measured(before.losses - [2.0, -1.0, 0.0, 0.0], 1.0)).is_real  # one picture's luck
+    assert gain(before, Measured(before.losses - [2.0, 0.0, 0.0, 0.0], 1.0)).is_real  # one picture put right
+    assert not gain(before, Measured(before.losses - [2.0, -1.5, 0.0, 0.0], 1.0)).is_real  # and another one lost
     assert not gain(before, before).is_real  # a tie is the cheaper stage's
     assert not Gain(-0.1, 0.0).is_real
 
