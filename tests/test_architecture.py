@@ -19,7 +19,7 @@ ROWS = (
     ("edgenet.cli_",),
     ("edgenet.jobs", "edgenet.pipeline", "edgenet.preflight", "edgenet.doctor"),
     ("edgenet.report", "edgenet.paper", "edgenet.handoff"),
-    ("edgenet.evaluate",),
+    ("edgenet.evaluate", "edgenet.tasks.measures"),
     ("edgenet.calibration", "edgenet.device_bench"),
     ("edgenet.export",),
     ("edgenet.images", "edgenet.models"),

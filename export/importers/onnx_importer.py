@@ -12,6 +12,7 @@ from typing import Any
 
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
+from edgenet.export.importers.classifier import chosen_output
 from edgenet.export.importers.fuse import fuse
 from edgenet.export.importers.onnx_graph import Importer, Node, onnx_module
 from edgenet.export.importers.onnx_handlers import HANDLERS
@@ -89,16 +90,35 @@ def _is_shape_work(kind: str) -> bool:
     }  # fmt: skip
 
 
+def with_output(model: Any, output: str | None, path: str) -> Any:
+    """Return the model with one of its outputs and the operators that it needs.
+
+    Raises:
+        InputError: it has several and none is named, or none of that name.
+    """
+    chosen = chosen_output(path, [o.name for o in model.graph.output], output)
+    if len(model.graph.output) == 1:
+        return model
+    one = type(model)()
+    one.CopyFrom(model)
+    wanted, nodes = {chosen}, []
+    for node in reversed(model.graph.node):
+        if wanted & set(node.output):
+            nodes.append(node)
+            wanted |= set(node.input)
+    del one.graph.node[:], one.graph.output[:]
+    one.graph.node.extend(reversed(nodes))
+    one.graph.output.extend(o for o in model.graph.output if o.name == chosen)
+    return one
+
+
 def input_shape(model: Any, path: str) -> tuple[int | None, ...]:
-    """Return the shape of the one input, None where it is open. Raises InputError for several inputs or outputs."""
+    """Return the shape of the one input, None where it is open. Raises InputError for several inputs."""
     constants = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in constants]
-    for what, found in (("inputs", inputs), ("outputs", list(model.graph.output))):
-        if len(found) != 1:
-            names = ", ".join(i.name for i in found)
-            raise InputError(
-                f"{path} has {len(found)} {what} ({names}); an image classifier has one: export it with one"
-            )
+    if len(inputs) != 1:
+        names = ", ".join(i.name for i in inputs)
+        raise InputError(f"{path} has {len(inputs)} inputs ({names}); an image classifier has one: export it with one")
     kind = onnx_module().TensorProto.DataType.Name(inputs[0].type.tensor_type.elem_type)
     if kind not in ("FLOAT", "FLOAT16", "DOUBLE"):
         raise InputError(f"{path} takes {kind} numbers; edgenet feeds normalised float pictures: export it with such")
