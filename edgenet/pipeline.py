@@ -27,7 +27,7 @@ from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Interface
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
 from edgenet.preflight import check_run
-from edgenet.records import Context, Finding, PictureHistory
+from edgenet.records import NAMES_FROM_FOLDERS, Context, Finding, PictureHistory
 from edgenet.results import Artifact, Estimate, Evaluation, Failure, ImageSet, Measurement, Results
 from edgenet.targets import check_formats, target
 from edgenet.tasks import AUTO, CLASSES, Task
@@ -190,7 +190,7 @@ def _named_by_folder(source: Source, images: str | None) -> tuple[Source, list[F
     if len(names) != 2 or all(known.knows(name) for name in names):
         return source, []
     found = Finding(
-        "names-from-folders", "info",
+        NAMES_FROM_FOLDERS, "info",
         f"no is '{names[0]}' and yes is '{names[1]}': the folders in the order of their names, as Keras counts them",
         "give --labels FILE, no first, where it is the other way round",
     )  # fmt: skip

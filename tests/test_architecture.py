@@ -32,6 +32,7 @@ ROWS = (
         "edgenet.files",
         "edgenet.targets",
         "edgenet.device_bench.machine",
+        "edgenet.tasks.words",
     ),
     # Leaves: anybody may use them.
     (

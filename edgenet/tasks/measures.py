@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edgenet.records import Figure, LabelMeasure, Measures
-from edgenet.tasks.statistics import Z95, Ranked, f1, interval_of, nearest, percentiles, resampled
+from edgenet.tasks.statistics import Z95, Ranked, f1, interval_of, interval_of_difference, nearest, resampled
 from edgenet.tasks.task import Task
 
 MAX_NUMBERS = 2**24  # of one file that are kept for these measures: 64 MiB
@@ -108,7 +108,7 @@ def _figures(
         lost, interval = None, None
         if theirs is not None:
             drops = theirs[:, k] - own[:, k]
-            lost, interval = float(drops[0]), percentiles(drops[1:])
+            lost, interval = float(drops[0]), interval_of_difference(drops, trials)
         figures.append(Figure(float(own[0, k]), interval_of(own[:, k], trials), lost, interval))
     return figures
 

@@ -98,6 +98,20 @@ def interval_of(samples: np.ndarray, trials: int) -> tuple[float, float]:
     return max(0.0, min(low, value)), min(1.0, max(high, value))
 
 
+def interval_of_difference(samples: np.ndarray, trials: int) -> tuple[float, float]:
+    """Return the 95 % interval of a difference of matched pairs, (1 + resamples,) with the difference first.
+
+    Args:
+        trials: as for `interval_of`; a difference that no resample moves has the interval of as many pairs (Agresti and
+            Min's, https://doi.org/10.1002/sim.1781).
+    """
+    low, high = percentiles(samples[1:])
+    if low == high:
+        value, half = float(samples[0]), Z95 / (trials + 2)
+        low, high = value - half, value + half
+    return max(-1.0, low), min(1.0, high)
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Return (N, D) vectors at the length 1, float32; one of zeros stays."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
