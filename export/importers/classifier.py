@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Tensor
+from edgenet.export.graph import Graph, Op, Tensor, fused
 from edgenet.export.importers.fuse import drop_unused
 from edgenet.images import Preprocessing
 from edgenet.tasks import CLASSES, Task
@@ -151,7 +151,36 @@ def as_classifier(graph: Graph, task: Task = CLASSES) -> tuple[Graph, str]:
     elif task.kind == "classes" and kind not in ("SOFTMAX", "LOGISTIC"):
         out = emit("SOFTMAX", (out,), "probabilities", {"beta": 1.0}, "SoftmaxOptions")
         added = "a softmax added"
-    return replace(graph, tensors=tensors, ops=tuple(ops), outputs=(out,)), added
+    made = replace(graph, tensors=tensors, ops=tuple(ops), outputs=(out,))
+    return (_spelt_out(made) if task.kind == "embedding" else made), added
+
+
+def _spelt_out(graph: Graph) -> Graph:
+    """Return the graph with a last L2_NORMALIZATION as the operators that it stands for, which all formats have.
+
+    As LiteRT's kernel computes it: x / max(sqrt(sum(x^2)), 1e-6).
+    """
+    producers, last = graph.producers(), _before_reshapes(graph, graph.outputs[0])
+    if last not in producers or graph.ops[producers[last]].kind != "L2_NORMALIZATION":
+        return graph
+    at = producers[last]
+    vector, shape, tensors = str(graph.ops[at].inputs[0]), graph.tensors[last].shape, dict(graph.tensors)
+    one = (*shape[:-1], 1)
+    made = {name: f"{last}_{name}" for name in ("axes", "least", "squares", "sum", "root", "length")}
+    tensors[made["axes"]] = Tensor(made["axes"], (1,), "int32", np.array([len(shape) - 1], np.int32))
+    tensors[made["least"]] = Tensor(made["least"], (1,), "float32", np.array([1e-6], np.float32))
+    tensors |= {
+        made[n]: Tensor(made[n], shape if n == "squares" else one, "float32")
+        for n in ("squares", "sum", "root", "length")
+    }
+    spelt = (
+        Op("MUL", (vector, vector), (made["squares"],), fused(), "MulOptions"),
+        Op("SUM", (made["squares"], made["axes"]), (made["sum"],), {"keepDims": True}, "ReducerOptions"),
+        Op("SQRT", (made["sum"],), (made["root"],)),
+        Op("MAXIMUM", (made["root"], made["least"]), (made["length"],), {}, "MaximumMinimumOptions"),
+        Op("DIV", (vector, made["length"]), (last,), fused(), "DivOptions"),
+    )
+    return replace(graph, tensors=tensors, ops=(*graph.ops[:at], *spelt, *graph.ops[at + 1 :]))
 
 
 def rgb_input(graph: Graph, preprocessing: Preprocessing) -> tuple[Graph, Preprocessing]:

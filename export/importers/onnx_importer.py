@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import chosen_output
@@ -157,10 +159,9 @@ def _run(b: Importer) -> Graph:
     if name not in b.values:
         raise InputError(f"the output {name} does not depend on the picture")
     out = b.plain(b.values[name])
-    ones = [i for i, n in enumerate(out.shape) if n != 1]
-    if len(ones) != 1:
+    if not out.shape or max(out.shape) != int(np.prod(out.shape)):
         raise InputError(f"the output {name} has the shape {out.shape}; a classifier's is (1, classes)")
-    out = b.in_order(b.reshape(out, (1, out.shape[ones[0]])))
+    out = b.in_order(b.reshape(out, (1, max(out.shape))))
     return Graph("main", b.tensors, tuple(b.ops), ("image",), (out.name,))
 
 
