@@ -40,8 +40,7 @@ def summary_table(results: Results, answer: Recommendation) -> "Table":
     out = Table(box=None, padding=(0, 1), pad_edge=False)
     out.add_column("file", overflow="fold")
     accuracy = (table[0].words.right, "pts lost") if answer.by_labels and table else ("agreement",)
-    measures = [figures for r in table if (figures := _figures(r))]
-    measure = next(iter(measures[0]), "") if measures else ""
+    measure = next((name for r in table for name in _figures(r)), "")
     for title in ("size", *accuracy, *[measure] * bool(measure), "median", "speed-up"):
         out.add_column(title, justify="right", no_wrap=True)
     for r in table:

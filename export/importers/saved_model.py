@@ -157,19 +157,19 @@ def _ending(data: bytes, output: str) -> str:
 
 def _node(data: bytes) -> tuple[str, _Node]:
     fields = list(_fields(data))
-    text = {number: bytes(v).decode() for number, v in fields if number in (_NODE_NAME, _NODE_OP)}  # type: ignore[arg-type]
+    text = {number: bytes(v).decode() for number, v in fields if number in (_NODE_NAME, _NODE_OP)}
     inputs = tuple(v.decode() for v in _all(data, _NODE_INPUT))
     attributes = (dict(_fields(entry)) for entry in _all(data, _NODE_ATTRIBUTES))
-    values = (bytes(a[_VALUE]) for a in attributes if bytes(a[_KEY]) == b"f")  # type: ignore[arg-type]
-    called = next((bytes(dict(_fields(f))[_KEY]).decode() for v in values for f in _all(v, _CALLED)), "")  # type: ignore[arg-type]
+    values = (bytes(a[_VALUE]) for a in attributes if bytes(a[_KEY]) == b"f")
+    called = next((bytes(dict(_fields(f))[_KEY]).decode() for v in values for f in _all(v, _CALLED)), "")
     return text[_NODE_NAME], _Node(text[_NODE_OP], inputs, called)
 
 
 def _function(data: bytes) -> tuple[str, _Function]:
     signature = next(_all(data, _SIGNATURE))
-    arguments = [bytes(dict(_fields(a))[_KEY]).decode() for a in _all(signature, _OUTPUT_ARGUMENTS)]  # type: ignore[arg-type]
+    arguments = [bytes(dict(_fields(a))[_KEY]).decode() for a in _all(signature, _OUTPUT_ARGUMENTS)]
     entries = [dict(_fields(entry)) for entry in _all(data, _RETURNED)]
-    returned = {bytes(e[_KEY]).decode(): bytes(e[_VALUE]).decode() for e in entries}  # type: ignore[arg-type]
+    returned = {bytes(e[_KEY]).decode(): bytes(e[_VALUE]).decode() for e in entries}
     nodes = dict(_node(n) for n in _all(data, _FUNCTION_NODES))
     return bytes(next(_all(signature, _KEY))).decode(), _Function(nodes, tuple(returned[a] for a in arguments))
 
