@@ -11,6 +11,7 @@ from edgenet.calibration import Recipe, SharedCalibration
 from edgenet.calibration.execute import Executor
 from edgenet.errors import InputError
 from edgenet.export import export_graph, find_source
+from edgenet.export.tflite_file import write_tflite
 from edgenet.images import load_pixels, normalise, open_images
 from edgenet.pipeline import describe, evaluate_files
 from edgenet.results import Evaluation, Results
@@ -178,3 +179,22 @@ def test_more_numbers_than_fit_into_memory_are_refused_with_a_limit_that_fits(
     with pytest.raises(InputError, match=r"more than 10 pictures with 6 numbers each .* give --limit 10"):
         evaluate_files(files, str(images), None, None)
     assert evaluate_files(files, str(images), None, 10).failures == []
+
+
+def test_two_classes_have_the_measures_of_yes_and_no(tmp_path: Path) -> None:
+    images = tmp_path / "photos"
+    rng = np.random.default_rng(2)
+    for i in range(12):
+        folder = images / str(i % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(tiny.picture(i % 5, rng)).save(folder / f"{i}.png")
+    graph = tiny.graph(classes=2)
+    (tmp_path / "two.tflite").write_bytes(write_tflite(graph))
+    network = find_source(str(tmp_path / "two.tflite"), preprocess=HOW).network()
+    path = tmp_path / export_graph(network, graph, tmp_path, format="tflite", precision="float32").path
+    (e,) = evaluate_files([path], str(images), None, None).evaluations
+    assert e.task == "classes"
+    assert e.measures is not None
+    assert e.measures.auc is not None
+    assert 0 <= e.measures.auc.value <= 1
+    assert e.measures.cosine is None
