@@ -198,14 +198,16 @@ def print_devices(found: Sequence[Mapping[str, Any]]) -> None:
 def print_device_evaluations(results: "Results") -> None:
     """Print how a device's answers differ from this machine's, a file a row."""
     from edgenet.report.formatting import percent
+    from edgenet.tasks.words import WORDS
 
+    right = WORDS[results.evaluations[0].task].right
     rows = [
         (e.artifact, e.device, str(e.n_images), percent(e.top1), percent(e.agreement),
          f"{e.outputs_differing} of {e.outputs_compared}",
          "—" if e.largest_difference is None else f"{e.largest_difference:.2g}")
         for e in results.evaluations
     ]  # fmt: skip
-    print_table(("file", "device", "pictures", "top-1", "as here", "outputs that differ", "by at most"), rows)
+    print_table(("file", "device", "pictures", right, "as here", "outputs that differ", "by at most"), rows)
     for e in results.evaluations:
         click.echo(f"Note: {e.artifact} on {e.device}: {e.difference}")
 

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ from edgenet.tasks.measures import (
     measures_of_embeddings,
     measures_of_labels,
     measures_of_yes,
+    rows_of_labels,
+    rows_of_yes,
     signal_of,
 )
 from edgenet.tasks.statistics import nearest, unit
@@ -253,6 +255,7 @@ class _Pictures:
 class _Answers:
     """What one file answers to each of n pictures."""
 
+    pictures: _Pictures
     tally: _Tally
     answer: np.ndarray  # (n,) or (n, K): two files agree on a picture where all of it is the same
     answered: np.ndarray  # (n,) bool: all its numbers are finite
@@ -260,6 +263,17 @@ class _Answers:
     top1: np.ndarray  # (n,) int, the class that is answered; NO_ANSWER where that is none
     confidence: np.ndarray  # (n,) in that class
     kept: np.ndarray | None  # (n, K) float32 that the measures of the task need; None where one is not finite
+
+    @cached_property
+    def rows(self) -> np.ndarray | None:
+        """The figures of yes and no, or of several labels, with their resamples; the reference's are needed often."""
+        p, known = self.pictures, self.pictures.labels >= 0
+        if self.kept is None or p.images.groups or not known.any():
+            return None
+        kept = self.kept[known]
+        if p.task.kind == "labels":
+            return rows_of_labels(kept, p.truth(kept.shape[1])[known], p.task.threshold)
+        return rows_of_yes(kept[:, 0], p.labels[known] == 1, p.task.threshold)
 
 
 def _answers(p: _Pictures, tally: _Tally) -> _Answers:
@@ -269,18 +283,18 @@ def _answers(p: _Pictures, tally: _Tally) -> _Answers:
     if p.task.kind in ("classes", "binary"):
         top1 = np.concatenate(tally.top1)
         right = _right(as_labels(top1, p.images), labels)
-        return _Answers(tally, top1, top1 != NO_ANSWER, right, top1, np.concatenate(tally.confidence), finite)
+        return _Answers(p, tally, top1, top1 != NO_ANSWER, right, top1, np.concatenate(tally.confidence), finite)
     assert kept is not None
     answered, n = np.isfinite(kept).all(axis=1), len(kept)
     if p.task.kind == "labels":
         decisions = kept > p.task.threshold
         right = answered & (labels >= 0) & (decisions == p.truth(kept.shape[1])).all(axis=1)
-        return _Answers(tally, decisions, answered, right, np.full(n, NO_ANSWER), np.zeros(n), finite)
+        return _Answers(p, tally, decisions, answered, right, np.full(n, NO_ANSWER), np.zeros(n), finite)
     vectors = unit(np.where(answered[:, None], kept, 0))
     other, cosine = nearest(vectors, vectors, others=True) if n > 1 else (np.zeros(n, int), np.zeros(n))
     top1 = np.where(answered, labels[other], NO_ANSWER)
     right = _right(top1, labels)
-    return _Answers(tally, other, answered, right, top1, cosine, None if finite is None else vectors)
+    return _Answers(p, tally, other, answered, right, top1, cosine, None if finite is None else vectors)
 
 
 def _evaluation(c: Candidate, p: _Pictures, found: _Answers, reference: str, ref: _Answers | None) -> Evaluation:
@@ -314,7 +328,7 @@ def _evaluation(c: Candidate, p: _Pictures, found: _Answers, reference: str, ref
         outputs_differing=tally.differing if tally.on_device else None,
         largest_difference=tally.largest if tally.on_device and math.isfinite(tally.largest) else None,
         task=p.task.kind,
-        measures=_measures(p, found, ref if compared else None),
+        measures=_measures(found, ref if compared else None),
         **compared,
     )
 
@@ -333,22 +347,21 @@ def _warnings(p: _Pictures, tally: _Tally, n_labelled: int) -> Iterator[Warning]
         yield Warning("nonfinite-outputs", text, bad)
 
 
-def _measures(p: _Pictures, found: _Answers, ref: _Answers | None) -> Measures | None:
+def _measures(found: _Answers, ref: _Answers | None) -> Measures | None:
     """Return what the task is measured by beside right answers; None where there is no such thing to go by."""
-    theirs = None if ref is None else ref.kept
-    if found.kept is None or p.images.groups or (ref is not None and theirs is None):
-        return None
+    p = found.pictures
     if p.task.kind == "embedding":
-        return None if theirs is None else measures_of_embeddings(found.kept, theirs)
-    labels = p.labels
-    known = labels >= 0
-    if not known.any():
+        comparable = found.kept is not None and ref is not None and ref.kept is not None
+        return measures_of_embeddings(found.kept, ref.kept) if comparable else None  # type: ignore[arg-type, union-attr]
+    rows, theirs = found.rows, None if ref is None else ref.rows
+    if rows is None or found.kept is None or (ref is not None and theirs is None):
         return None
-    kept, theirs = found.kept[known], None if theirs is None else theirs[known]
+    known = p.labels >= 0
     if p.task.kind == "labels":
-        return measures_of_labels(kept, p.truth(kept.shape[1])[known], p.task.threshold, theirs)
-    yes, other = kept[:, 0], None if theirs is None else theirs[:, 0]
-    return measures_of_yes(yes, labels[known] == 1, p.task.threshold, other)
+        reference = None if ref is None or ref.kept is None or theirs is None else (theirs, ref.kept[known])
+        kept = found.kept[known]
+        return measures_of_labels(rows, kept, p.truth(kept.shape[1])[known], p.task.threshold, reference)
+    return measures_of_yes(rows, p.labels[known] == 1, p.task.threshold, theirs)
 
 
 def _right(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:

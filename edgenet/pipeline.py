@@ -27,7 +27,7 @@ from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Interface
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
 from edgenet.preflight import check_run
-from edgenet.records import NAMES_FROM_FOLDERS, Context, Finding, PictureHistory
+from edgenet.records import NAMES_FROM_FOLDERS, TAKEN_FOR_EMBEDDING, Context, Finding, PictureHistory
 from edgenet.results import Artifact, Estimate, Evaluation, Failure, ImageSet, Measurement, Results
 from edgenet.targets import check_formats, target
 from edgenet.tasks import AUTO, CLASSES, Task
@@ -59,7 +59,7 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
         job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels, task=job.task,
         output=job.output,
     )  # fmt: skip
-    source, named = _named_by_folder(source, job.images)
+    source, named = _meaning(job, source)
     images = _open(job, source, only_export)
     findings = [*named, *images.findings, *_lint(job, source, images)]
     page = None if only_export else report_page(_names_of(source, job))
@@ -179,14 +179,20 @@ def _open(job: Job, source: Source, only_export: bool) -> _Images:
     return _Images(divided.calibration, divided.evaluation, divided.findings)
 
 
-def _named_by_folder(source: Source, images: str | None) -> tuple[Source, list[Finding]]:
-    """Return the source with two class folders as the names of no and yes, where nobody named them, and say so.
+def _meaning(job: Job, source: Source) -> tuple[Source, list[Finding]]:
+    """Return the source with two class folders as the names of no and yes, where nobody named them; and what to say.
 
     Which folder is yes follows Keras' image_dataset_from_directory: the second in the order of their names.
     """
-    if source.task.kind != "binary" or source.class_names != NO_YES or images is None:
+    if source.task.kind == "embedding" and job.task == AUTO:
+        return source, [Finding(
+            TAKEN_FOR_EMBEDDING, "info",
+            f"what {source.name} gives is taken for an embedding: it ends in a vector of length 1 or in an average",
+            "give --task classes where it classifies",
+        )]  # fmt: skip
+    if source.task.kind != "binary" or source.class_names != NO_YES or job.images is None:
         return source, []
-    names, known = names_in(images), Classes(NO_YES, NO_YES)
+    names, known = names_in(job.images), Classes(NO_YES, NO_YES)
     if len(names) != 2 or all(known.knows(name) for name in names):
         return source, []
     found = Finding(

@@ -27,7 +27,8 @@ class Finding:
 
 # Codes of findings that are not of the calibration pictures but of what the network has seen (images/roles.py).
 ROLE_CODES = ("seen-before", "copies", "no-own-pictures", "unknown-training")
-NAMES_FROM_FOLDERS = "names-from-folders"  # of a finding that is of what the answers mean
+# Codes of findings that are of what the answers mean, where nobody said it.
+NAMES_FROM_FOLDERS, TAKEN_FOR_EMBEDDING = MEANING_CODES = ("names-from-folders", "taken-for-embedding")
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures

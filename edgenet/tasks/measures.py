@@ -11,65 +11,75 @@ from edgenet.tasks.task import Task
 MAX_NUMBERS = 2**24  # of one file that are kept for these measures: 64 MiB
 
 
-def measures_of_yes(
-    scores: np.ndarray, truth: np.ndarray, threshold: float, reference: np.ndarray | None = None
-) -> Measures | None:
-    """Return ROC AUC, average precision and F1 of answers of yes or no; None where all pictures are of one kind.
+def rows_of_yes(scores: np.ndarray, truth: np.ndarray, threshold: float) -> np.ndarray:
+    """Return ROC AUC, average precision and F1 of answers of yes or no, and of each resample: (1 + resamples, 3).
 
     Args:
-        scores: (N,) of yes, of the labelled pictures. `reference` those of the float32 file.
+        scores: (N,) of yes, of the labelled pictures.
+        truth: (N,) bool.
+    """
+    ranked, answers = Ranked.of(scores, truth), (scores > threshold)[:, None]
+    return resampled(lambda w: np.array([*ranked.figures(w), f1(answers, truth[:, None], w)[0]]), len(truth))
+
+
+def measures_of_yes(
+    rows: np.ndarray, truth: np.ndarray, threshold: float, reference: np.ndarray | None = None
+) -> Measures | None:
+    """Return the measures of answers of yes or no; None where all pictures are of one kind.
+
+    Args:
+        rows: of `rows_of_yes`. `reference` those of the float32 file.
         truth: (N,) bool.
     """
     rarer = int(min(truth.sum(), (~truth).sum()))
     if rarer == 0:
         return None
-
-    def statistic(of: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        ranked, answers = Ranked.of(of, truth), (of > threshold)[:, None]
-        return lambda w: np.array([*ranked.figures(w), f1(answers, truth[:, None], w)[0]])
-
-    area, precision, harmonic = _figures(statistic, scores, reference, rarer)
+    area, precision, harmonic = _figures(rows, reference, rarer)
     return Measures(len(truth), threshold, auc=area, average_precision=precision, f1=harmonic)
 
 
-def measures_of_labels(
-    scores: np.ndarray, truth: np.ndarray, threshold: float, reference: np.ndarray | None = None
-) -> Measures | None:
-    """Return mean average precision and mean F1 over the labels that occur, the right decisions, and each label's own.
+def rows_of_labels(scores: np.ndarray, truth: np.ndarray, threshold: float) -> np.ndarray:
+    """Return mean average precision and mean F1 over the labels that occur, and the share of right decisions.
+
+    (1 + resamples, 3): of the pictures, and of each resample.
 
     Args:
-        scores: (N, L), of the labelled pictures. `reference` those of the float32 file.
+        scores: (N, L), of the labelled pictures.
         truth: (N, L) bool.
     """
     there = np.flatnonzero(truth.any(axis=0))  # a label that no picture has cannot be found
+    right = ((scores > threshold) == truth).mean(axis=1)
+    each = _each_label(scores, truth, threshold, there)
+
+    def means(w: np.ndarray) -> np.ndarray:
+        precision, harmonic = each(w)
+        some = len(there) > 0 and bool(np.isfinite(precision).any())
+        both = [np.nanmean(precision), np.nanmean(harmonic)] if some else [np.nan, np.nan]
+        return np.array([*both, w @ right / w.sum()])
+
+    return resampled(means, len(truth))
+
+
+def measures_of_labels(
+    rows: np.ndarray,
+    scores: np.ndarray,
+    truth: np.ndarray,
+    threshold: float,
+    reference: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Measures | None:
+    """Return the measures of several labels a picture, and each label's own; None where no label occurs.
+
+    Args:
+        rows: of `rows_of_labels`.
+        scores, truth: as there. `reference` rows and scores of the float32 file.
+    """
+    there = np.flatnonzero(truth.any(axis=0))
     if not len(there):
         return None
-
-    def each(of: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, float]]:
-        ranked = [Ranked.of(of[:, k], truth[:, k]) for k in there]
-        answers = of > threshold
-        right = (answers == truth).mean(axis=1)
-
-        def figures(w: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-            precision = np.array([r.figures(w)[1] for r in ranked])
-            return precision, f1(answers[:, there], truth[:, there], w), float(w @ right / w.sum())
-
-        return figures
-
-    def statistic(of: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        figures = each(of)
-
-        def means(w: np.ndarray) -> np.ndarray:
-            precision, harmonic, right = figures(w)
-            some = bool(np.isfinite(precision).any())
-            return np.array([np.nanmean(precision), np.nanmean(harmonic), right] if some else [np.nan, np.nan, right])
-
-        return means
-
     rarest = int(truth[:, there].sum(axis=0).min())
-    precision, harmonic, decisions = _figures(statistic, scores, reference, rarest)
-    own, own_f1, _ = each(scores)(np.ones(len(truth)))
-    changed = None if reference is None else ((scores > threshold) != (reference > threshold)).sum(axis=0)
+    precision, harmonic, decisions = _figures(rows, reference[0] if reference else None, rarest)
+    own, own_f1 = _each_label(scores, truth, threshold, there)(np.ones(len(truth)))
+    changed = ((scores > threshold) != (reference[1] > threshold)).sum(axis=0) if reference else None
     labels = tuple(
         LabelMeasure(int(k), int(truth[:, k].sum()), float(a), float(f), None if changed is None else int(changed[k]))
         for k, a, f in zip(there, own, own_f1, strict=True)
@@ -77,10 +87,19 @@ def measures_of_labels(
     return Measures(len(truth), threshold, average_precision=precision, f1=harmonic, decisions=decisions, labels=labels)
 
 
+def _each_label(
+    scores: np.ndarray, truth: np.ndarray, threshold: float, labels: np.ndarray
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return what gives average precision and F1 of each of these labels, for pictures that count so often each."""
+    ranked = [Ranked.of(scores[:, k], truth[:, k]) for k in labels]
+    answers, true = (scores > threshold)[:, labels], truth[:, labels]
+    return lambda w: (np.array([r.figures(w)[1] for r in ranked]), f1(answers, true, w))
+
+
 def measures_of_embeddings(vectors: np.ndarray, reference: np.ndarray) -> Measures:
     """Return how near a file's embeddings are to the float32 file's of the same pictures: (N, D) each, of length 1."""
     n = len(vectors)
-    cosine = np.einsum("nd,nd->n", vectors.astype(np.float64), reference)
+    cosine = np.minimum(np.einsum("nd,nd->n", vectors.astype(np.float64), reference), 1.0)  # float32 ends at 1 + 1e-7
     mean = float(cosine.mean())
     half = Z95 * float(cosine.std(ddof=1)) / n**0.5 if n > 1 else 0.0
     found = nearest(vectors, reference, others=False)[0] == np.arange(n)
@@ -94,15 +113,8 @@ def measures_of_embeddings(vectors: np.ndarray, reference: np.ndarray) -> Measur
     )
 
 
-def _figures(
-    statistic: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]],
-    scores: np.ndarray,
-    reference: np.ndarray | None,
-    trials: int,
-) -> list[Figure]:
-    """Return each figure that a statistic has, with its interval, and its drop below the reference's."""
-    own = resampled(statistic(scores), len(scores))
-    theirs = None if reference is None else resampled(statistic(reference), len(scores))
+def _figures(own: np.ndarray, theirs: np.ndarray | None, trials: int) -> list[Figure]:
+    """Return each figure of some rows, with its interval, and its drop below the reference's."""
     figures = []
     for k in range(own.shape[1]):
         lost, interval = None, None
