@@ -238,7 +238,7 @@ def qat(as_json: bool, **asked: Any) -> None:
 @options_of(FinetuneJob)
 @json_option
 def finetune(as_json: bool, **asked: Any) -> None:
-    """Train a model of the zoo for the classes of a folder: a new head, then all layers.
+    """Train a model of the zoo for the classes of a folder: a new head, the top layers, then all.
 
     \b
     edgenet finetune efficientnet-lite0 --images flowers/ --out OUT

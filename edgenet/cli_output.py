@@ -129,6 +129,7 @@ _WHY_A_CLASS = {
     "synonym": "another name of it",
     "narrower": "'{word}' is a kind of it",
     "wider": "it is a kind of '{word}'",
+    "rare": "another meaning of '{word}'",
     "similar": "similar",
 }
 
@@ -143,7 +144,7 @@ def print_classes(classes: "Classes", word: str, as_json: bool) -> None:
             f"no class is called '{word}' or anything like it: names are English, a wider word finds more (cat, dog, "
             "vehicle); own classes? `edgenet finetune` learns them"
         )
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "index": m.index,
             "id": next((id for id in classes.ids[m.index : m.index + 1] if id != classes.name(m.index)), None),

@@ -23,6 +23,7 @@ CORRECTIONS = ("equalization", "spare-channels", "reconstruction", "feedback", "
 RANGE_METHODS = ("min-max", "moving-average", "percentile", "mse", "entropy", "auto")
 AUGMENTATIONS = ("flip", "crop", "colour", "mixup")
 STRATEGIES = ("auto", "cpu", "mirrored", "tpu", "multiworker")
+LAYERS = ("head", "top", "all")  # what may learn in finetune, from the cheapest stage on
 MIXED_PRECISIONS = ("off", "auto", "float16", "bfloat16")
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 TABLES = ("2", "3", "4", "5", "7", "lite", "ladder")  # of the EfficientNet paper, and two of our own
@@ -300,8 +301,25 @@ class FinetuneJob:
     augment: tuple[str, ...] = same_as(Distillation, "augment")
     strategy: str = same_as(Distillation, "strategy")
     mixed_precision: str = same_as(Distillation, "mixed_precision")
-    settings: Settings = field(default=Settings(epochs=5, batch=16, learning_rate=0.0005, ema=0.9, patience=3))
+    layers: str = option(
+        "What learns at most: the new head, the top third too, or all. A later stage is kept where it is better.",
+        "all",
+        metavar="head|top|all",
+    )
+    first_layer_rate: float = option(
+        "Learning rate of the first layer, as a part of the head's; of those between, it falls from one to the next.",
+        0.1,
+        metavar="F",
+    )
+    settings: Settings = field(
+        default=Settings(epochs=5, batch=16, learning_rate=0.0003, warmup=0.2, ema=0.9, patience=2)
+    )
     command: str = ""
+
+    def __post_init__(self) -> None:
+        _one_of("--layers", self.layers, LAYERS)
+        if not 0 < self.first_layer_rate <= 1:
+            raise InputError(f"--first-layer-rate must be above 0 and at most 1, was {self.first_layer_rate}")
 
 
 @dataclass(frozen=True)

@@ -204,8 +204,8 @@ def _run_here(runtimes: Iterable[str], purpose: str) -> list[Need]:
 def _files_run_here(files: Sequence[Path], runtime: str | None = None) -> list[Need]:
     found = []
     for suffix in dict.fromkeys(f.suffix for f in files):
-        default = next((r for r, suffixes in READS.items() if suffix in suffixes), None)
-        found += _run_here([runtime or default] if runtime or default else [], f"running {suffix} files")
+        own = runtime or next((r for r, suffixes in READS.items() if suffix in suffixes), None)
+        found += _run_here([own] if own else [], f"running {suffix} files")
     return found
 
 

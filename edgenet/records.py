@@ -25,6 +25,10 @@ class Finding:
         return f"{self.message}; {self.remedy} ({self.code})"
 
 
+# Codes of findings that are not of the calibration pictures but of what the network has seen (images/roles.py).
+ROLE_CODES = ("seen-before", "copies", "no-own-pictures", "unknown-training")
+
+
 # ------------------------------------------------------------------------------------------------------------- pictures
 
 
@@ -212,6 +216,26 @@ class TrainedFile:
 
 
 @dataclass(frozen=True)
+class TrainedStage:
+    """A stage of `finetune`, and what the held-back pictures said of its best epoch.
+
+    Attributes:
+        layers: "head", "top" or "all".
+        epochs: that it took; the head is fitted without any.
+        gain: by how much their loss fell since the stage that was kept before, None for the head.
+        gain_error: standard error of `gain`, from the differences picture by picture.
+    """
+
+    layers: str = ""
+    held_back_accuracy: float | None = None
+    held_back_loss: float | None = None
+    epochs: int = 0
+    seconds: float | None = None
+    gain: float | None = None
+    gain_error: float | None = None
+
+
+@dataclass(frozen=True)
 class PictureCounts:
     """How many pictures learned, decided which epoch is the best, and measured."""
 
@@ -244,7 +268,9 @@ class TrainingRecord:
     pictures: PictureCounts = field(default_factory=PictureCounts)
     settings: Mapping[str, Any] = field(default_factory=dict)  # calibration/training/loop.py's Settings
     classes: int | None = absent(None)  # finetune
-    kept: str = absent("")  # qat: "ptq" or "qat", of the first file
+    stages: tuple[TrainedStage, ...] = absent(())  # finetune, those that were tried
+    norm_learned: bool | None = absent(None)  # finetune: whether batch norm did
+    kept: str = absent("")  # finetune: the stage; qat: "ptq" or "qat", of the first file
     why: str = absent("")
     files: tuple[TrainedFile, ...] = absent(())
     simulated_like_file: Likeness | None = absent(None)

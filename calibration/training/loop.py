@@ -67,6 +67,21 @@ class Outcome:
         )
 
 
+def joined(first: Outcome, then: Outcome, better: bool) -> Outcome:
+    """Return two trainings, one after the other, as one; the best epoch is the first's unless the second is `better`.
+
+    Epoch 0 of the second is the best of the first, and left out.
+    """
+    done = first.curve[-1]["epoch"]
+    return Outcome(
+        (*first.curve, *({**row, "epoch": done + row["epoch"]} for row in then.curve[1:])),
+        int(done) + then.best_epoch if better else first.best_epoch,
+        first.seconds + then.seconds,
+        first.pictures_seen + then.pictures_seen,
+        first.stopped_early or then.stopped_early,
+    )
+
+
 @dataclass(frozen=True)
 class Task:
     """A model and what it learns.
@@ -79,6 +94,7 @@ class Task:
         validate: -> numbers of the held-back pictures, "loss" among them, with the weights that the model has then.
         half: the type of 16 bits that the model computes in, None for float32. Weights, their average and the optimizer
             are float32 in any case; float16 gets a loss scale that adapts itself.
+        factors: what part of the learning rate each of the model's trainable variables has; empty is 1 for all.
     """
 
     model: Any
@@ -87,6 +103,7 @@ class Task:
     steps_per_epoch: int
     validate: Callable[[], dict[str, float]]
     half: str | None = None
+    factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,7 +161,12 @@ class Training:
 
     def _distributed_step(self, x: Any, target: Any) -> Any:
         tf = tensorflow()
+        # Adam's steps do not depend on the size of a gradient, so that the step itself is what a factor shortens.
+        factors = self.task.factors or (1.0,) * len(self.trained)
+        slow = [(v, tf.identity(v), f) for v, f in zip(self.trained, factors, strict=True) if f != 1]
         loss = self.place.strategy.run(self._replica_step, (x, target))
+        for v, before, factor in slow:
+            v.assign(before + factor * (v - before))
         for average, v in zip(self.average, self.trained, strict=True):
             average.assign(self.settings.ema * average + (1 - self.settings.ema) * v)
         return self.place.strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)

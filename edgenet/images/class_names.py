@@ -28,7 +28,7 @@ class Match:
     """A class that a word may mean, and why.
 
     `why`: "name", "synonym", "narrower" (the word is a kind of the class), "wider" (the class is a kind of the word),
-    "similar" (it is in a name, or is spelt nearly so).
+    "rare" (by a meaning that the word seldom has), "similar" (it is in a name, or is spelt nearly so).
     """
 
     index: int
@@ -89,7 +89,7 @@ class Classes:
         found = dict.fromkeys(self._named(word), "name")
         for meaning in self._meanings(word):
             for index, why in self._of(meaning):
-                found.setdefault(index, why)
+                found.setdefault(index, why if self._is_usual(meaning, word) else "rare")
         for index in self._similar(word, any(found)):
             found.setdefault(index, "similar")
         return [Match(index, why) for index, why in found.items()]

@@ -139,7 +139,7 @@ def _unknown_folders(root: Path, folders: Mapping[str, list[str]], why: Mapping[
         rename = "rename them"
     if not classes.count:
         return f"{wrong}; {rename}, or give a flat folder to go unlabelled"
-    line = next((line for name in why if (line := _line_of_map(name, classes))), f"{first} = class, class")
+    line = next((line for name in why if (line := _line_of_map(name, classes))), f"`{first} = class, class`")
     return (
         f"{wrong}; {rename} (`edgenet classes WORD` finds names), or write what they stand for into "
         f"{root / CLASS_MAP_FILE}, e.g. {line}, or give a flat folder to go unlabelled; "
@@ -151,10 +151,10 @@ def _line_of_map(name: str, classes: Classes) -> str:
     """Return a line for the class map that makes sense for this folder, "" where there is none."""
     try:
         if classes.all_of(name):
-            return f"{name} = {name}"  # all that are a kind of it
+            return f"`{name} = {name}` for all kinds of it"
     except InputError:
         pass
-    return next((f"{name} = {classes.unique_name(m.index)}" for m in classes.matches(name)), "")
+    return next((f"`{name} = {classes.unique_name(m.index)}`" for m in classes.matches(name)), "")
 
 
 def _from_table(root: Path, loose: list[str], folders: dict[str, list[str]], classes: ClassMap) -> list[Entry]:

@@ -194,6 +194,8 @@ def _attempts(factory: FileFactory, format: str, earlier: "Search | None", progr
     for kept, ranked in _ladders(factory, factory.shared(recipe), factory.bits(format, "int8"), progress):
         for k in _almost_all(len(ranked)) if kept == "float16" else _counts(len(ranked)):
             exceptions = {**rest, **{op: kept for layer, _ in ranked[:k] for op in layer}}
+            if earlier is not None and exceptions == earlier.variant.exceptions:
+                continue
             what = _mixed(k, len(ranked), kept, next(iter(rest.values()), "int8"))
             yield _Attempt(Variant(recipe, exceptions), what, ranked=ranked)
         rest = {op: kept for layer, _ in ranked for op in layer}

@@ -1,13 +1,15 @@
-"""`edgenet finetune`: a network of the zoo learns the classes of a folder: first a new head, then all layers.
+"""`edgenet finetune`: a network of the zoo learns the classes of a folder: a new head, the top layers, all.
 
-The paper's section 5.3. What it writes: OUT/MODEL-finetuned.tflite, a float file with batch norm folded that carries
-its classes and its preprocessing, so that `edgenet qat`, `export` and `run` take it as it is; OUT/training (checkpoints
-and TensorBoard logs); results.json with context.training, and report.html.
+Each stage is kept only where the held-back pictures say that it is better. The paper's section 5.3. What it writes:
+OUT/MODEL-finetuned.tflite, a float file with batch norm folded that carries its classes and its preprocessing, so that
+`edgenet qat`, `export` and `run` take it as it is; OUT/training (checkpoints and TensorBoard logs, a folder a stage);
+results.json with context.training, and report.html.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +26,23 @@ from edgenet.jobs.output_folder import context_of, images_record, report_page, r
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
 from edgenet.models.weights import Weights
-from edgenet.options import FinetuneJob, Progress, check_training
+from edgenet.options import LAYERS, FinetuneJob, Progress, check_training
 from edgenet.preflight import check_finetune
-from edgenet.records import Finding, PictureCounts, PictureHistory, Score
+from edgenet.records import Finding, PictureCounts, PictureHistory, Score, TrainedStage
 from edgenet.results import ImageSet, Results
 
 if TYPE_CHECKING:
     from edgenet.calibration.training.augment import Pictures
+    from edgenet.calibration.training.loop import Outcome, Place
+    from edgenet.calibration.training.stages import HeldBack
 
 KIND = "finetune"  # of the TrainingRecord
 SUFFIX = "-finetuned"  # of the model's name
 EVALUATION = 0.2  # of the pictures
-HEAD_STEPS, HEAD_RATE, HEAD_DECAY = 300, 0.01, 1e-4
-SMOOTHING = 0.1  # of the labels
+HEAD_STEPS, HEAD_RATE = 300, 0.01
+HEAD_PRIOR = 0.5  # weight decay times pictures: 1 / variance of the weights' prior
+HEAD_LEAST_SPREAD = 0.1  # of the mean: a feature that hardly varies would have huge weights
+RATE_BATCH = 16  # pictures of the batch that --learning-rate is meant for
 _CHUNK = 32
 
 
@@ -66,21 +72,27 @@ def finetune(
     """
     task = _prepare(job)
     identity = _identity(job, task)
-    check_resumable(job.out / FOLDER, identity_of(job.settings, identity))
+    for layers in LAYERS[1:]:
+        check_resumable(job.out / FOLDER / layers, identity_of(job.settings, {**identity, "layers": layers}))
     page = report_page(task.classes)
     with results_in(job.out, command=KIND, model=task.spec.name + SUFFIX, resume=False, page=page) as results:
         used = images_record(task.evaluation, taught=task.train, chose=task.held_back, history=task.history)
         results.context = replace(context_of(job.command, "auto", used), calibration_findings=task.findings)
-        arrays, outcome, before = _train(job, task, identity, progress, note)
-        _write(job, task, arrays, results, progress)
-        record = outcome.record(
+        trained = _train(job, task, identity, progress, note)
+        _write(job, task, trained.arrays, results, progress)
+        record = trained.outcome.record(
             KIND,
             job.settings,
-            before=Score(held_back_accuracy_of_the_new_head=before),
+            before=Score(held_back_accuracy_of_the_new_head=trained.stages[0].held_back_accuracy),
             after=Score(top1=results.evaluations[0].top1 if results.evaluations else None),
             pictures=PictureCounts(len(task.train), len(task.held_back), len(task.evaluation)),
             classes=len(task.classes),
+            stages=trained.stages,
+            norm_learned=trained.norm_learned,
+            kept=trained.kept,
         )
+        asked = {"layers": job.layers, "first_layer_rate": job.first_layer_rate}
+        record = replace(record, settings={**record.settings, **asked})
         results.context = replace(results.context, training=record)
     return results
 
@@ -145,6 +157,7 @@ def _identity(job: FinetuneJob, task: _Task) -> dict[str, Any]:
         "augment": list(job.augment),
         "strategy": job.strategy,
         "mixed_precision": job.mixed_precision,
+        "first_layer_rate": job.first_layer_rate,
     }
 
 
@@ -171,40 +184,97 @@ def labelled(images: ImageSet) -> ImageSet:
     return images if len(kept) == len(images) else subset(images, kept)
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """The weights that are returned, in training form, how training went, and each stage with the one that is kept."""
+
+    arrays: dict[str, np.ndarray]
+    outcome: "Outcome"
+    stages: tuple[TrainedStage, ...]
+    kept: str
+    norm_learned: bool
+
+
 def _train(
     job: FinetuneJob, task: _Task, identity: dict[str, Any], progress: Progress, note: Callable[[str], None]
-) -> tuple[dict[str, np.ndarray], Any, float]:
-    """Train the head, then all layers.
-
-    Returns:
-        the weights in training form, the Outcome, and the accuracy of the head alone on the held-back pictures.
-    """
-    from edgenet.calibration.training.augment import batches, load_pictures
-    from edgenet.calibration.training.loop import Place, Task, Training
+) -> _Trained:
+    """Fit the head, then train the top layers, then all, as long as the held-back loss falls; keep what is better."""
+    from edgenet.calibration.training.augment import load_pictures
+    from edgenet.calibration.training.loop import Outcome, Place, joined
+    from edgenet.calibration.training.stages import HeldBack, gain, norm_learns
     from edgenet.calibration.training.strategy import half_type, open_strategy, policy
     from edgenet.frameworks import keras
     from edgenet.models.efficientnet import get_weights
 
-    s, n, folder = job.settings, len(task.classes), job.out / FOLDER
+    folder = job.out / FOLDER
     strategy = open_strategy(job.strategy)  # fails before a picture is decoded, where hardware is missing
     pictures = load_pictures((task.train,), task.preprocessing, folder)
-    held_back = load_pictures((task.held_back,), task.preprocessing, folder)
-    keras().utils.set_random_seed(s.seed)
+    held_pictures = load_pictures((task.held_back,), task.preprocessing, folder)
+    keras().utils.set_random_seed(job.settings.seed)
     half = half_type(job.mixed_precision, strategy)
     with strategy.scope(), policy(half):
         model, logits = _model_with_new_head(task)
-    before = _set_head(model, pictures, held_back, n, progress)
-    note(f"the new head alone: {before:.1%} of the held-back pictures are right")
+    _set_head(model, pictures, len(task.classes), progress)
+    held_back = HeldBack(logits, held_pictures)
+    best = held_back.measure()
+    note(f"the new head alone: {best.accuracy:.1%} of the held-back pictures are right, loss {best.loss:.4g}")
+    stages = [TrainedStage("head", best.accuracy, best.loss)]
+    outcome = Outcome(({"epoch": 0, **{f"held_back_{k}": v for k, v in best.row().items()}},), 0, 0.0, 0, False)
+    kept, weights = "head", get_weights(model)
+    norm = norm_learns(len(pictures), job.settings.batch, strategy.num_replicas_in_sync)
+    for layers in LAYERS[1 : LAYERS.index(job.layers) + 1]:
+        what = _Stage(layers, model, logits, half, norm, held_back)
+        own = {**identity, "layers": layers}
+        place = Place(folder / layers, own, strategy, progress, partial(_tell, note, layers))
+        found = _train_stage(job, what, pictures, len(task.classes), place)
+        after = held_back.measure()
+        better = gain(best, after)
+        seconds, epochs = round(found.seconds, 1), len(found.curve) - 1
+        stages.append(TrainedStage(layers, after.accuracy, after.loss, epochs, seconds, better.mean, better.error))
+        outcome = joined(outcome, found, better.is_real)
+        if better.is_real:
+            best, kept, weights = after, layers, get_weights(model)
+        elif better.mean <= 0:  # it is not promising, and a next stage takes longer
+            break
+    return _Trained(weights, outcome, tuple(stages), kept, norm and kept != "head")
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What a stage trains: "top" or "all" layers of a model, and batch norm among them only with `norm`."""
+
+    layers: str
+    model: Any
+    logits: Any
+    half: str | None
+    norm: bool
+    held_back: "HeldBack"
+
+
+def _train_stage(job: FinetuneJob, stage: _Stage, pictures: "Pictures", classes: int, place: "Place") -> "Outcome":
+    """Train the layers of a stage; the model ends with the weights of the best epoch, epoch 0 among them."""
+    from edgenet.calibration.training.augment import batches
+    from edgenet.calibration.training.loop import Task, Training
+    from edgenet.calibration.training.stages import let_learn, rate_factors
+
+    s = job.settings
+    let_learn(stage.model, stage.layers, stage.norm)
     what = Task(
-        logits,
-        _smoothed_cross_entropy(n),
-        lambda epoch: batches(pictures, s.batch, s.seed, epoch, job.augment, n),
+        stage.logits,
+        _cross_entropy,
+        lambda epoch: batches(pictures, s.batch, s.seed, epoch, job.augment, classes),
         len(pictures) // s.batch,
-        _validation(logits, held_back),
-        half,
+        lambda: stage.held_back.measure().row(),
+        stage.half,
+        rate_factors(stage.logits, job.first_layer_rate),
     )
-    outcome = Training(what, s, Place(folder, identity, strategy, progress, note)).run()
-    return get_weights(model), outcome, before
+    # Adam's noise grows with the rate and falls with the root of the batch, https://arxiv.org/abs/2205.10287.
+    scaled = replace(s, learning_rate=s.learning_rate * (s.batch / RATE_BATCH) ** 0.5)
+    return Training(what, scaled, place).run()
+
+
+def _tell(note: Callable[[str], None], layers: str, line: str) -> None:
+    note(f"{layers}: {line}")
 
 
 def _model_with_new_head(task: _Task) -> tuple[Any, Any]:
@@ -212,85 +282,59 @@ def _model_with_new_head(task: _Task) -> tuple[Any, Any]:
     from edgenet.frameworks import keras
     from edgenet.models.efficientnet import build, get_weights, set_weights
 
-    k = keras()
     model = build(task.spec, len(task.classes), task.preprocessing.resolution_px)
     kept = {name: a for name, a in task.weights.arrays.items() if not name.startswith("classifier/")}
     set_weights(model, {**get_weights(model), **kept})
-    for layer in model.layers:  # statistics of small batches break what the network knows within a few steps
-        if isinstance(layer, k.layers.BatchNormalization):
-            layer.trainable = False
-    return model, k.Model(model.input, model.get_layer("classifier").output)
+    return model, keras().Model(model.input, model.get_layer("classifier").output)
 
 
-def _set_head(model: Any, pictures: "Pictures", held_back: "Pictures", classes: int, progress: Progress) -> float:
-    """Fit the classifier to the features of the pictures; return its accuracy on those that were held back."""
+def _set_head(model: Any, pictures: "Pictures", classes: int, progress: Progress) -> None:
+    """Fit the classifier to the features of the pictures."""
     from edgenet.calibration.training.augment import centre
     from edgenet.frameworks import keras, tensorflow
     from edgenet.images import normalise
 
     pooled = keras().Model(model.input, model.get_layer("pool").output)
     infer = tensorflow().function(pooled, reduce_retracing=True)
-
-    def features(of: "Pictures") -> np.ndarray:
-        found = []
-        for i in range(0, len(of), _CHUNK):
-            x = normalise(centre(of.subset(slice(i, i + _CHUNK))), of.preprocessing)
-            found.append(np.asarray(infer(x, training=False), np.float32))
-            progress("features", min(i + _CHUNK, len(of)), len(of))
-        return np.concatenate(found)  # (N, C)
-
-    x, held_x = features(pictures), features(held_back)
-    kernel, bias = fit_head(x, pictures.labels, classes)
+    found = []
+    for i in range(0, len(pictures), _CHUNK):
+        x = normalise(centre(pictures.subset(slice(i, i + _CHUNK))), pictures.preprocessing)
+        found.append(np.asarray(infer(x, training=False), np.float32))
+        progress("features", min(i + _CHUNK, len(pictures)), len(pictures))
+    kernel, bias = fit_head(np.concatenate(found), pictures.labels, classes)
     model.get_layer("classifier").set_weights([kernel, bias])
-    return float(((held_x @ kernel + bias).argmax(1) == held_back.labels).mean())
 
 
-def _validation(logits: Any, held_back: "Pictures") -> Callable[[], dict[str, float]]:
-    """Return what measures cross entropy and accuracy on the held-back pictures with the weights of the moment."""
-    from edgenet.calibration.training.augment import centre
-    from edgenet.frameworks import tensorflow
-    from edgenet.images import normalise
+def _cross_entropy(z: Any, _: Any, target: Any) -> Any:
+    """Return the loss of each picture, (B,): what the head was fitted to, so that the next stage begins at its best.
 
-    infer = tensorflow().function(lambda x: logits(x, training=False), reduce_retracing=True)
-    held = normalise(centre(held_back), held_back.preprocessing)
-    wanted = held_back.labels
-
-    def validate() -> dict[str, float]:
-        z = np.concatenate([np.asarray(infer(held[i : i + _CHUNK])) for i in range(0, len(held), _CHUNK)])
-        z = z.astype(np.float64) - z.max(1, keepdims=True)
-        cross = np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), wanted]
-        return {"loss": float(cross.mean()), "accuracy": float((z.argmax(1) == wanted).mean())}
-
-    return validate
-
-
-def _smoothed_cross_entropy(classes: int) -> Callable[[Any, Any, Any], Any]:
-    """Return the loss of each picture, (B,): cross entropy with labels that keep SMOOTHING for the other classes."""
+    With smoothed labels, say, the sure answers of a fitted head would be a loss above that of guessing, and the first
+    steps of all layers would undo it.
+    """
     from edgenet.frameworks import tensorflow
 
     tf = tensorflow()
-
-    def loss(z: Any, _: Any, target: Any) -> Any:
-        soft = target * (1 - SMOOTHING) + SMOOTHING / classes
-        return -tf.reduce_sum(soft * tf.nn.log_softmax(tf.cast(z, tf.float32)), -1)
-
-    return loss
+    return -tf.reduce_sum(target * tf.nn.log_softmax(tf.cast(z, tf.float32)), -1)
 
 
 def fit_head(x: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return kernel (C, classes) and bias (classes,) of a softmax regression: features (N, C) float32, labels (N,).
 
-    Adam on all features at once, features brought to unit variance meanwhile; nothing in it is random.
+    Adam on all features at once, features brought to unit variance meanwhile; nothing in it is random. The weights have
+    a Gaussian prior: few pictures can be told apart by ever larger weights, which make the answers on others too sure
+    and each later step of the layers below a large one.
     """
-    mean, spread = x.mean(0), x.std(0) + 1e-3
+    mean, spread = x.mean(0), x.std(0)
+    spread = spread + HEAD_LEAST_SPREAD * max(float(spread.mean()), 1e-6)
     z = np.c_[(x - mean) / spread, np.ones(len(x))].astype(np.float64)
     target = np.eye(classes)[labels]
+    decay = np.r_[np.full(x.shape[1], HEAD_PRIOR / len(x)), 0.0][:, None]  # none of the bias
     w, m, v = (np.zeros((z.shape[1], classes)) for _ in range(3))
     for t in range(1, HEAD_STEPS + 1):
         y = z @ w
         p = np.exp(y - y.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
-        g = z.T @ (p - target) / len(z) + HEAD_DECAY * w
+        g = z.T @ (p - target) / len(z) + decay * w
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         w -= HEAD_RATE * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
     kernel = w[:-1] / spread[:, None]

@@ -121,6 +121,11 @@ def _split(job: QatJob, source: Source) -> tuple[_Parts, tuple[Finding, ...]]:
             f"--labels-weight {job.distill.labels_weight}, and in {images.root} {what}: leave the option out, or give "
             "labelled pictures of several classes"
         )
+    if job.distill.labels_weight and images.groups:
+        raise InputError(
+            f"--labels-weight {job.distill.labels_weight}, and the class map in {images.root} gives a picture several "
+            "classes, of which none is the one to learn: leave the option out"
+        )
     calibration, train, evaluation = _roles(job, source, images)
     held_back, train = hold_back(train)
     evaluation, findings = new_pictures(evaluation, source.pictures, source.name, calibration, train, held_back)

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgenet.calibration.image_checks import CODES
-from edgenet.records import CANNOT_TELL, verdict_of
+from edgenet.records import CANNOT_TELL, ROLE_CODES, verdict_of
 from edgenet.report.budget_text import rounded_up
 from edgenet.report.formatting import FORMAT_NAMES, counted, interval
 from edgenet.report.refusals import NO_OWN_PICTURES, Terms
@@ -58,8 +57,8 @@ def notes(results: Results, table: Sequence[Row], terms: Terms) -> tuple[Note, .
         )
     for finding in results.context.calibration_findings:
         if finding.severity != "info" and finding.code != NO_OWN_PICTURES:  # the headline's
-            text = f"{finding.message}; {finding.remedy}"
-            text = f"Calibration pictures: {text}." if finding.code in CODES else _capital(text)
+            about = "" if finding.code in ROLE_CODES else "Calibration pictures: "
+            text = _capital(f"{about}{finding.message}; {finding.remedy}")
             said.append(Note(text, loud=finding.severity == "danger"))
     warned: dict[str, list[str]] = {}
     for r in table:
@@ -103,9 +102,7 @@ def picture_counts(results: Results) -> str:
     else:
         return ""
     verb = "measures" if measured == 1 else "measure"
-    left_out = any(f.code in ("seen-before", "copies") for f in context.calibration_findings)  # these are not counted
-    of = f"the {counted(n, 'picture')} that were used" if left_out else f"your {counted(n, 'picture')}"
-    return f"{measured} of {of} {verb}, {', '.join(others)}. {why}"
+    return f"{measured} of your {counted(n, 'picture')} {verb}, {', '.join(others)}. {why}"
 
 
 def _capital(sentence: str) -> str:

@@ -128,11 +128,11 @@ def _stop(table: Sequence[Row], refused: Mapping[str, Refusal], terms: Terms, wi
         return _no_own_pictures(terms.taught)
     if terms.search and len(terms.missed) == len(terms.search):
         return _budget_missed(table, refused, terms)
-    if winner and (no := refused.get(winner.artifact.id)):
-        headline = f"The file to ship {'is gone' if no.code == 'gone' else 'was altered'}: {winner.name}"
+    if winner and (against := refused.get(winner.artifact.id)):
+        headline = f"The file to ship {'is gone' if against.code == 'gone' else 'was altered'}: {winner.name}"
         left = _best([r for r in table if r.artifact.id not in refused])
         rest = f"Of the files that are left, the rule would choose {left.name}." if left else "No other file may ship."
-        return no.code, headline, (no.why, rest)
+        return against.code, headline, (against.why, rest)
     codes = {why.code for why in refused.values()}
     if len(refused) < len(table):
         return None

@@ -6,7 +6,7 @@ It draws from the TrainingRecord that `edgenet qat` and `edgenet finetune` note 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgenet.records import Epoch, Score, TrainedFile, TrainingRecord
+from edgenet.records import Epoch, Score, TrainedFile, TrainedStage, TrainingRecord
 from edgenet.report.formatting import (
     FORMAT_NAMES,
     MISSING,
@@ -28,6 +28,12 @@ from edgenet.report.view import View
 
 _ABSURD = 1e30  # what a loss that is no number is kept as
 _RETURNED = Chip("returned", "good")
+# What learned, by the last stage of finetune that was tried.
+_LEARNED = {
+    "head": "A new head learned the classes of the folder",
+    "top": "A new head, then the top layers learned the classes of the folder",
+    "all": "A new head, then the top layers, then all layers learned the classes of the folder",
+}
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,8 @@ def _time_tile(t: TrainingRecord) -> Tile:
 def verdict(t: TrainingRecord) -> str:
     """Return in a sentence what was returned and why."""
     best = f"after epoch {t.best_epoch} of {len(t.curve) - 1}"
+    if t.kind == "finetune" and t.stages:
+        return _kept_stage(t)
     if t.kind == "finetune":
         return f"The best network was that {best}." if t.best_epoch else "No epoch was better than the new head."
     files = t.files or (TrainedFile(kept=t.kept, why=t.why),)
@@ -138,20 +146,51 @@ def verdict(t: TrainingRecord) -> str:
     return f"Returned is {'; '.join(parts)}."
 
 
+# What learned in a stage of finetune: in a table, at the start of a sentence, and after "to train".
+_STAGES = {
+    "head": ("New head, all else as it was", "The new head alone", "the head"),
+    "top": ("Top layers too", "The network with its top layers trained", "the top layers"),
+    "all": ("All layers", "The network with all layers trained", "all layers"),
+}
+
+
+def _kept_stage(t: TrainingRecord) -> str:
+    """Return which stage of finetune is returned, and why that one."""
+    names = [s.layers for s in t.stages]
+    kept = t.stages[names.index(t.kept)] if t.kept in names else t.stages[0]
+    loss, text = "the loss of the held-back pictures", f"{_STAGES[kept.layers][1]} is returned"
+    if kept.gain is not None:
+        before = None if kept.held_back_loss is None else kept.held_back_loss + kept.gain
+        epoch = f"epoch {t.best_epoch} of {len(t.curve) - 1}"
+        text += f", as after {epoch}: {loss} fell from {number(before, 3)} to {_loss(kept)}"
+        loss = "it"
+    last = t.stages[-1]
+    if last is kept:
+        return f"{text}." if kept.gain is not None else f"{text}: nothing else was to learn."
+    did = f"did not lower {loss}"
+    if last.gain is not None and last.gain > 0:
+        did = f"lowered {loss} by no more than noise ({_loss(kept)} to {_loss(last)})"
+    return f"{text}. To train {_STAGES[last.layers][2]} too {did}."
+
+
+def _loss(stage: TrainedStage) -> str:
+    return number(stage.held_back_loss, 3)
+
+
 def _lead(t: TrainingRecord) -> str:
     pictures = t.pictures
     learned = counted(pictures.train + (pictures.calibration or 0), "picture")
     epochs, asked = counted(len(t.curve) - 1, "epoch"), t.settings.get("epochs")
     what = "The integers learned to answer as the float network does"
     if t.kind == "finetune":
-        what = "All layers learned the classes of the folder"
-    text = f"{what} from {learned} in {epochs}"
-    if t.stopped_early and asked:
+        what = _LEARNED[t.stages[-1].layers] if t.stages else "All layers learned the classes of the folder"
+    text = f"{what} from {learned}" + (f" in {epochs}" if len(t.curve) > 1 else "")
+    if t.stopped_early and asked and not t.stages:  # finetune's number is that of each stage
         text += f" of {asked}, stopped early"
-    if t.seconds is not None:
+    if t.seconds is not None and len(t.curve) > 1:
         text += f": {_duration(t.seconds)}"
         text += f" at {number(t.images_per_s, 1)} pictures a second" if t.images_per_s else ""
-    if pictures.held_back:
+    if pictures.held_back and len(t.curve) > 1:
         text += f". {counted(pictures.held_back, 'other picture')} decided which epoch was the best"
     return text + (f"; {counted(pictures.evaluation, 'other')} measured." if pictures.evaluation else ".")
 
@@ -164,6 +203,8 @@ def _duration(seconds: float) -> str:
 
 def _curve(t: TrainingRecord) -> Figure | None:
     rows, finetuned = t.curve, t.kind == "finetune"
+    if finetuned and len(rows) == 1:
+        return None
     right = "held_back_accuracy" if finetuned else "held_back_agreement"
     start = "new head alone" if finetuned else "post-training"
     held_back, training = _values(rows, "held_back_loss"), _values(rows, "loss")
@@ -249,12 +290,28 @@ def _likeness(t: TrainingRecord) -> str:
 
 
 def _heads(t: TrainingRecord) -> Table:
+    if t.stages:
+        lines = [
+            Line(
+                (
+                    Cell(_STAGES[s.layers][0], chip=_RETURNED if s.layers == t.kept else None),
+                    Cell(percent(s.held_back_accuracy)),
+                    Cell(_loss(s)),
+                    Cell(MISSING if s.gain is None else f"{number(s.gain, 3)} ± {number(s.gain_error, 3)}"),
+                    Cell(str(s.epochs)),
+                ),
+                s.layers == t.kept,
+            )
+            for s in t.stages
+        ]
+        caption = "One stage after another, each kept where it lowers the held-back loss by more than noise."
+        return table(caption, ("Trained", "Right, held back", "Loss, held back", "Fell by", "Epochs"), lines)
     head = t.before.held_back_accuracy_of_the_new_head if t.before else None
     best = t.best_epoch
     after = t.curve[best].held_back_accuracy if 0 < best < len(t.curve) else None
     lines = [
         Line((Cell(name, chip=_RETURNED if kept else None), Cell(percent(right))), kept)
-        for name, right, kept in (("New head, all else as it was", head, best == 0), ("All layers", after, best > 0))
+        for name, right, kept in ((_STAGES["head"][0], head, best == 0), (_STAGES["all"][0], after, best > 0))
     ]
     return table("First the head alone, then all layers.", ("Trained", "Right, held back"), lines)
 

@@ -74,6 +74,24 @@ def a_training(kept: str = "qat", agreement: float = 0.99, **changes: Any) -> di
     return {**told, **changes}
 
 
+def a_finetuning(kept: str = "top", tried: int = 3, **changes: Any) -> dict[str, Any]:
+    """A head, two epochs of the top layers and one of all; `tried` of the three stages."""
+    curve = [{"epoch": e, "held_back_loss": 1 / (e + 1), "held_back_accuracy": 0.9 + e / 50} for e in range(4)]
+    stages = [
+        {"layers": "head", "held_back_accuracy": 0.9, "held_back_loss": 1.0, "epochs": 0},
+        {"layers": "top", "held_back_accuracy": 0.94, "held_back_loss": 1 / 3, "epochs": 2, "seconds": 60.2,
+         "gain": 2 / 3, "gain_error": 0.25},
+        {"layers": "all", "held_back_accuracy": 0.96, "held_back_loss": 0.25, "epochs": 1, "seconds": 70.1,
+         "gain": 1 / 12, "gain_error": 0.2},
+    ]  # fmt: skip
+    best = {"head": 0, "top": 2, "all": 3}[kept]
+    epochs = sum(int(str(stage["epochs"])) for stage in stages[:tried])
+    told = {"kind": "finetune", "curve": curve[: epochs + 1], "best_epoch": best, "kept": kept,
+            "stages": stages[:tried], "before": {"held_back_accuracy_of_the_new_head": 0.9}, "after": {"top1": 0.992},
+            "files": []}  # fmt: skip
+    return a_training(**{**told, **changes})
+
+
 def over_time(results: Results, **fields: Any) -> Results:
     """The same with times of the rounds, so that a curve can be drawn."""
     timed = [replace(m, round_s=tuple(1.5 * r for r in sorted(set(m.rounds))), **fields) for m in results.measurements]

@@ -106,7 +106,7 @@ def test_unknown_folders_are_told_what_to_do_about_each(tmp_path: Path) -> None:
     assert said.startswith(f"2 class folders of {tmp_path}: 'Löwe' is not a class of this model (names are English), ")
     assert "'cat' is wider than a class of this model, which has tabby, tiger cat, " in said
     assert "`edgenet classes WORD` finds names" in said
-    assert f"{tmp_path / 'class-map.txt'}, e.g. cat = cat" in said
+    assert f"{tmp_path / 'class-map.txt'}, e.g. `cat = cat` for all kinds of it, or" in said
     assert "own classes? `edgenet finetune` learns them" in said
     assert "fridge" not in said.split("; ", 1)[0]
 

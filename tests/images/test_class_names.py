@@ -94,6 +94,8 @@ def test_words_are_looked_up_with_the_likeliest_class_first() -> None:
     names = [IMAGENET.name(m.index) for m in found]
     assert names[:5] == ["tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat"]
     assert {m.why for m in found[:7]} == {"wider"}
+    assert tuple(m.index for m in found if m.why == "wider") == IMAGENET.all_of("cat")  # what `cat = cat` takes in
+    assert {m.why for m in found if IMAGENET.name(m.index) in ("lion", "tiger")} == {"rare"}  # "big cat, cat"
     assert [(IMAGENET.name(m.index), m.why) for m in IMAGENET.matches("fridge")] == [("refrigerator", "narrower")]
     assert [(IMAGENET.name(m.index), m.why) for m in IMAGENET.matches("icebox")] == [("refrigerator", "synonym")]
     assert IMAGENET.matches("Löwe") == []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgenet.calibration.training import stages
 from edgenet.errors import InputError
 from edgenet.export import find_source
 from edgenet.frameworks import keras
@@ -101,13 +102,17 @@ def test_all_layers_learn_in_any_precision_and_the_file_carries_the_classes(
     untrained: ModelSpec, partly_labelled: Path, tmp_path: Path, half: str
 ) -> None:
     job = FinetuneJob(untrained.name, tmp_path / "OUT", str(partly_labelled), mixed_precision=half)
-    job = replace(job, settings=replace(job.settings, epochs=8, batch=8, learning_rate=0.001))
+    # No layer knows anything yet: all of them learn as fast as the head.
+    job = replace(job, first_layer_rate=1.0)
+    job = replace(job, settings=replace(job.settings, epochs=8, batch=8, learning_rate=0.0014, patience=3))
     results = finetune(job)
     told = Results.load(job.out).context.training
     assert told is not None
     assert told.kind == "finetune"
     assert told.classes == 5
     assert sum(n for n in vars(told.pictures).values() if n) == 90  # those without a label neither learn nor measure
+    assert [s.layers for s in told.stages] == ["head", "top", "all"]
+    assert told.kept == "all"
     losses = [row.held_back_loss or 0.0 for row in told.curve]
     assert min(losses) < 0.5 * losses[0]
     assert results.evaluations[0].top1 is not None
@@ -157,6 +162,51 @@ def measured(results: Results) -> tuple[str, ...]:
 
 def ran_path(results: Results, out: Path) -> Path:
     return out / next(a.path for a in results.artifacts if a.precision == "int8")
+
+
+def test_the_head_alone_takes_no_epoch_and_a_stage_that_is_not_better_leaves_its_file(
+    untrained: ModelSpec, partly_labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = FinetuneJob(untrained.name, tmp_path / "head", str(partly_labelled), layers="head")
+    job = replace(job, settings=replace(job.settings, epochs=1, batch=8))
+    head = finetune(job).context.training
+    assert head is not None
+    assert ([s.layers for s in head.stages], head.kept, len(head.curve)) == (["head"], "head", 1)
+    monkeypatch.setattr(stages, "gain", lambda *_: stages.Gain(-0.1, 0.0))
+    told = finetune(replace(job, out=tmp_path / "all", layers="all")).context.training
+    assert told is not None
+    assert [s.layers for s in told.stages] == ["head", "top"]  # it is not promising: all layers would take minutes
+    assert (told.kept, told.best_epoch, told.norm_learned) == ("head", 0, False)
+    assert [row.epoch for row in told.curve] == [0, 1]
+    file = f"{untrained.name}-finetuned.tflite"
+    assert (tmp_path / "all" / file).read_bytes() == (tmp_path / "head" / file).read_bytes()
+
+
+def test_the_head_of_few_pictures_is_no_surer_than_it_is_right() -> None:
+    """Where all pictures can be told apart, nothing but the prior keeps the weights from growing for ever."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 4
+    x = (rng.normal(0, 1, (40, 200)) + 3 * np.eye(200)[labels] + 5).astype(np.float32)
+    kernel, bias = fit_head(x, labels, 4)
+    unseen = rng.integers(0, 4, 2000)
+    z = (rng.normal(0, 1, (2000, 200)) + 3 * np.eye(200)[unseen] + 5) @ kernel + bias
+    z -= z.max(1, keepdims=True)
+    loss = (np.log(np.exp(z).sum(1)) - z[np.arange(2000), unseen]).mean()
+    assert loss < np.log(4)  # that of an answer that says nothing
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"layers": "body"}, "unknown --layers 'body' \\(valid: head, top, all\\)"),
+        ({"first_layer_rate": 0.0}, "--first-layer-rate must be above 0 and at most 1"),
+    ],
+)
+def test_what_learns_is_one_of_the_stages_and_the_first_layer_is_no_faster_than_the_head(
+    changes: dict[str, object], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        FinetuneJob("efficientnet-lite0", Path("OUT"), "photos", **changes)  # type: ignore[arg-type]
 
 
 def test_a_semicolon_table_gives_the_classes_too(tmp_path: Path) -> None:

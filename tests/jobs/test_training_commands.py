@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,8 +75,14 @@ def _few(root: Path) -> None:
     tiny.make_folder(root, 2)
 
 
-FOLDERS = {"empty": _empty, "text": _only_text, "unlabelled": _unlabelled, "one class": _one_class,
-           "another head": _classes_of_another_head, "few": _few}  # fmt: skip
+def _with_a_class_map(root: Path) -> None:
+    tiny.make_folder(root, 12)
+    (root / "class-map.txt").write_text("class_4 = class 4, class 3\n")
+    shutil.rmtree(root / "class_3")
+
+
+FOLDERS = {"class map": _with_a_class_map, "empty": _empty, "text": _only_text, "unlabelled": _unlabelled,
+           "one class": _one_class, "another head": _classes_of_another_head, "few": _few}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -87,6 +94,7 @@ FOLDERS = {"empty": _empty, "text": _only_text, "unlabelled": _unlabelled, "one 
         ("qat", "another head", (), "'a cat' is not a class of this model"),
         ("qat", "unlabelled", ("--labels-weight", 0.3), "no picture has a label: leave the option out"),
         ("qat", "one class", ("--labels-weight", 0.3), "all labels are of one class"),
+        ("qat", "class map", ("--labels-weight", 0.3), "gives a picture several classes, of which none is the one"),
         ("qat", "one class", ("--strategy", "cloud"), "valid: auto, cpu, mirrored, tpu, multiworker"),
         ("qat", "one class", ("--strategy", "multiworker"), "needs TF_CONFIG in the environment"),
         ("qat", "one class", ("--mixed-precision", "int4"), "valid: off, auto, float16, bfloat16"),

@@ -10,7 +10,7 @@ from edgenet.report.overview import SECTIONS
 from edgenet.results import Confusion, Estimate, Explanation, Failure, Layer, LeftOperators, Results, Warning
 from helpers.golden import assert_golden
 from helpers.hand_built import NAMES, a_measurement, changed, in_three_formats, partial_results, some_results
-from helpers.hand_built_runs import a_calibration, a_search, a_training, measured, over_time
+from helpers.hand_built_runs import a_calibration, a_finetuning, a_search, a_training, measured, over_time
 from helpers.html_page import Page
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -53,10 +53,7 @@ def two_trained() -> Results:
 
 
 def finetuned() -> Results:
-    curve = [{"epoch": e, "held_back_loss": 1 / (e + 1), "held_back_accuracy": 0.9 + e / 50} for e in range(4)]
-    note = a_training(kind="finetune", before={"held_back_accuracy_of_the_new_head": 0.91}, after={"top1": 0.992},
-                      curve=curve, best_epoch=3)  # fmt: skip
-    return some_results(training=note)
+    return some_results(training=a_finetuning())
 
 
 PAGES = {

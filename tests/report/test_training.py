@@ -22,7 +22,7 @@ from edgenet.report.view import View
 from edgenet.results_json import read
 from helpers.browser import layout, needs_chromium
 from helpers.hand_built import changed, some_results
-from helpers.hand_built_runs import a_training, measured
+from helpers.hand_built_runs import a_finetuning, a_training, measured
 from helpers.html_page import Page
 
 
@@ -119,6 +119,66 @@ def test_a_finetuning_shows_head_and_all_layers() -> None:
     scores = shown(told).scores
     assert scores is not None
     assert "ablation" not in scores.caption
+
+
+@pytest.mark.parametrize(
+    ("kept", "tried", "says"),
+    [
+        (
+            "top",
+            3,
+            "The network with its top layers trained is returned, as after epoch 2 of 3: the loss of the held-back "
+            "pictures fell from 1.000 to 0.333. To train all layers too lowered it by no more than noise (0.333 to "
+            "0.250).",
+        ),
+        (
+            "all",
+            3,
+            "The network with all layers trained is returned, as after epoch 3 of 3: the loss of the held-back "
+            "pictures fell from 0.333 to 0.250.",
+        ),
+        (
+            "head",
+            2,
+            "The new head alone is returned. To train the top layers too lowered the loss of the held-back pictures "
+            "by no more than noise (1.000 to 0.333).",
+        ),
+        ("head", 1, "The new head alone is returned: nothing else was to learn."),
+    ],
+)
+def test_a_finetuning_says_in_a_sentence_or_two_which_stage_is_returned_and_why(
+    kept: str, tried: int, says: str
+) -> None:
+    assert verdict(read(TrainingRecord, a_finetuning(kept, tried))) == says
+
+
+def test_the_page_of_a_head_alone_draws_no_curve_and_counts_no_epochs() -> None:
+    told = a_finetuning("head", 1)
+    section = shown(told)
+    assert section.curve is None
+    assert section.lead.replace(NBSP, " ") == (
+        "A new head learned the classes of the folder from 355 pictures; 100 others measured."
+    )
+    assert "The new head alone is returned" in Page(render(view(told))).text
+
+
+def test_a_stage_that_lowered_no_loss_is_told() -> None:
+    told = a_finetuning("head", 2)
+    told["stages"][1] |= {"gain": -0.1, "held_back_loss": 1.1}
+    assert verdict(read(TrainingRecord, told)) == (
+        "The new head alone is returned. To train the top layers too did not lower the loss of the held-back pictures."
+    )
+
+
+def test_the_stages_of_a_finetuning_are_a_table_with_the_returned_one_marked() -> None:
+    found = [[c.text.replace(NBSP, " ") for c in line.cells] for line in lines(a_finetuning())]
+    assert found == [
+        ["New head, all else as it was", "90.0 %", "1.000", MISSING, "0"],
+        ["Top layers too", "94.0 %", "0.333", "0.667 ± 0.250", "2"],
+        ["All layers", "96.0 %", "0.250", "0.083 ± 0.200", "1"],
+    ]
+    assert [line.chosen for line in lines(a_finetuning())] == [False, True, False]
+    assert "A new head, then the top layers, then all layers learned the classes" in shown(a_finetuning()).lead
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_mirrored_without_a_gpu_is_refused() -> None:
 
 
 _REPLICAS = """
-import sys; sys.path.insert(0, {tests!r})
+import dataclasses, sys; sys.path.insert(0, {tests!r})
 import numpy as np, tensorflow as tf
 from helpers import tiny, trainings
 from pathlib import Path
@@ -115,6 +115,9 @@ for name, made in (
         kernel.assign_add(np.random.default_rng(0).normal(0, 12, kernel.shape).astype(np.float32))
         for average, v in zip(made.average, made.trained):
             average.assign(v)
+    else:  # as finetune has it, where layers learn at rates of their own
+        factors = tuple(0.5 if i % 2 else 1.0 for i in range(len(made.trained)))
+        made.task = dataclasses.replace(made.task, factors=factors)
     saved[f"{{name}}_before"] = np.concatenate([v.numpy().ravel() for v in made.average])
     outcome = made.run()
     saved[f"{{name}}_after"] = np.concatenate([v.numpy().ravel() for v in made.average])
