@@ -137,28 +137,24 @@ def print_classes(classes: "Classes", word: str, as_json: bool) -> None:
             f"no class is called '{word}' or anything like it: names are English, a wider word finds more (cat, dog, "
             "vehicle); own classes? `edgenet finetune` learns them"
         )
-    rows = [
-        {
-            "index": m.index,
-            "id": next((id for id in classes.ids[m.index : m.index + 1] if id != classes.name(m.index)), None),
-            "name": classes.name(m.index),
-            "synonyms": list(classes.synonyms(m.index)),
-            "kind_of": classes.kind_of(m.index) or None,
-            "match": m.why or None,
-        }
-        for m in found
-    ]
+    ids = [next((id for id in classes.ids[m.index : m.index + 1] if id != classes.name(m.index)), None) for m in found]
     if as_json:
-        print_json(rows)
+        print_json(
+            [
+                {"index": m.index, "id": id, "name": classes.name(m.index), "synonyms": list(classes.synonyms(m.index)),
+                 "kind_of": classes.kind_of(m.index) or None, "match": m.why or None}
+                for m, id in zip(found, ids, strict=True)
+            ]
+        )  # fmt: skip
         return
-    why = [_WHY_A_CLASS.get(m.why, "").format(word=word) for m in found]
     print_table(
         ("index", "id", "name", "a kind of", "why", "other names"),
         [
-            (str(r["index"]), r["id"] or "", r["name"], r["kind_of"] or "", reason, ", ".join(r["synonyms"]))
-            for r, reason in zip(rows, why, strict=True)
+            (str(m.index), id or "", classes.name(m.index), classes.kind_of(m.index),
+             _WHY_A_CLASS.get(m.why, "").format(word=word), ", ".join(classes.synonyms(m.index)))
+            for m, id in zip(found, ids, strict=True)
         ],
-    )
+    )  # fmt: skip
 
 
 def print_devices(found: Sequence[Mapping[str, Any]]) -> None:
