@@ -22,11 +22,9 @@ def print_run(results: "Results", out: Path, as_json: bool) -> None:
     if as_json:
         print_json(results.to_json())
     else:
-        from edgenet.report import lost_files
-        from edgenet.report.summary import summary_renderable
+        from edgenet.report.recommendation import summary_renderable
 
-        console().print(summary_renderable(results, lost_files(results, out)))
-        print_searches(results)
+        console().print(summary_renderable(results))
         click.echo(f"\nThe report: {out / 'report.html'}")
     hold_to_budget(results)
     if results.failures:
@@ -42,19 +40,14 @@ def train_and_print(run_job: Callable[..., "Results"], job: Any, as_json: bool) 
 
 def print_trained(results: "Results", out: Path, as_json: bool) -> None:
     """Print the result of a training and where its report is."""
-    from edgenet.report import lost_files
-    from edgenet.report.notes import picture_counts
-    from edgenet.report.overview import view_of
-    from edgenet.report.training import headline, verdict
+    from edgenet.report.training import verdict
 
     if as_json:
         print_json(results.to_json())
     else:
         print_evaluations(results)
         if training := results.context.training:
-            said = (headline(view_of(results, lost=lost_files(results, out))), picture_counts(results))
-            for line in filter(None, (*said, verdict(training))):
-                click.echo(line)
+            click.echo(verdict(training))
         click.echo(f"\nThe report: {out / 'report.html'}")
     print_failures(results)
 
@@ -82,7 +75,7 @@ def print_evaluations(results: "Results") -> None:
 
 def print_measurements(results: "Results", request: "Request") -> None:
     """Print what was timed, estimated and explained."""
-    from edgenet.report import bench_text, roofline
+    from edgenet.report import bench_text, operator_table
 
     if measurements := results.measurements:
         print_table(bench_text.titles(measurements, request), bench_text.rows(measurements, request))
@@ -94,8 +87,8 @@ def print_measurements(results: "Results", request: "Request") -> None:
             click.echo(f"Note: {note}")
     for e in results.explanations:
         click.echo(f"\n{e.artifact}")
-        print_table(roofline.OPERATOR_TITLES, roofline.operator_rows(e))
-        for sentence in roofline.new_sentences(results.explanations, e):
+        print_table(operator_table.TITLES, operator_table.rows(e))
+        for sentence in operator_table.new_sentences(results.explanations, e):
             click.echo(f"- {sentence}")
 
 
@@ -144,28 +137,24 @@ def print_classes(classes: "Classes", word: str, as_json: bool) -> None:
             f"no class is called '{word}' or anything like it: names are English, a wider word finds more (cat, dog, "
             "vehicle); own classes? `edgenet finetune` learns them"
         )
-    rows: list[dict[str, Any]] = [
-        {
-            "index": m.index,
-            "id": next((id for id in classes.ids[m.index : m.index + 1] if id != classes.name(m.index)), None),
-            "name": classes.name(m.index),
-            "synonyms": list(classes.synonyms(m.index)),
-            "kind_of": classes.kind_of(m.index) or None,
-            "match": m.why or None,
-        }
-        for m in found
-    ]
+    ids = [next((id for id in classes.ids[m.index : m.index + 1] if id != classes.name(m.index)), None) for m in found]
     if as_json:
-        print_json(rows)
+        print_json(
+            [
+                {"index": m.index, "id": id, "name": classes.name(m.index), "synonyms": list(classes.synonyms(m.index)),
+                 "kind_of": classes.kind_of(m.index) or None, "match": m.why or None}
+                for m, id in zip(found, ids, strict=True)
+            ]
+        )  # fmt: skip
         return
-    why = [_WHY_A_CLASS.get(m.why, "").format(word=word) for m in found]
     print_table(
         ("index", "id", "name", "a kind of", "why", "other names"),
         [
-            (str(r["index"]), r["id"] or "", r["name"], r["kind_of"] or "", reason, ", ".join(r["synonyms"]))
-            for r, reason in zip(rows, why, strict=True)
+            (str(m.index), id or "", classes.name(m.index), classes.kind_of(m.index),
+             _WHY_A_CLASS.get(m.why, "").format(word=word), ", ".join(classes.synonyms(m.index)))
+            for m, id in zip(found, ids, strict=True)
         ],
-    )
+    )  # fmt: skip
 
 
 def print_devices(found: Sequence[Mapping[str, Any]]) -> None:
@@ -194,13 +183,6 @@ def print_device_evaluations(results: "Results") -> None:
         click.echo(f"Note: {e.artifact} on {e.device}: {e.difference}")
 
 
-def print_findings(results: "Results") -> None:
-    """Print what is wrong with the pictures, a line each."""
-    for finding in results.context.calibration_findings:
-        if finding.severity != "info":
-            click.echo(f"Warning: {finding.message}; {finding.remedy}")
-
-
 def print_failures(results: "Results") -> None:
     """Print each failure on stderr in a line; exit with 3 where there was one."""
     from edgenet.report.formatting import failed
@@ -211,35 +193,12 @@ def print_failures(results: "Results") -> None:
         sys.exit(3)
 
 
-def print_searches(results: "Results") -> None:
-    """Print how a budget was met in each format: every step, what it cost, and which was kept."""
-    from edgenet.records import MET, verdict_of
-    from edgenet.report import budget_text
-
-    for format, s in results.context.search.items():
-        if not s.steps:
-            continue
-        click.echo(f"\nThe budget in {format}: {s.budget}")
-        rows = [
-            (
-                f"{'→' if step.artifact else ' '} {step.n}. {step.what}",
-                *budget_text.figures(s, step),
-                budget_text.IN_WORDS[verdict_of(step)],
-            )
-            for step in s.steps
-        ]
-        print_table((*(title.lower() for title in budget_text.titles(s)), "budget"), rows)
-        click.echo("Warning: " * (verdict_of(s) != MET) + budget_text.outcome(s))
-
-
 def hold_to_budget(results: "Results") -> None:
-    """Raise GateFailed where a search missed its budget; that the pictures cannot tell is no failure."""
-    from edgenet.records import MISSED, verdict_of
-
-    missed = [(format, s) for format, s in results.context.search.items() if verdict_of(s) == MISSED]
+    """Raise GateFailed where a search ended outside its budget."""
+    missed = [(format, s) for format, s in results.context.search.items() if not s.met]
     if missed:
         format, s = missed[0]
-        raise GateFailed(f"no int8 file in {format} has {s.budget}; {len(s.steps)} were tried, the nearest was kept")
+        raise GateFailed(f"no int8 file in {format} has {s.budget}; {len(s.steps)} were tried, the best was kept")
 
 
 def print_json(value: Any) -> None:
