@@ -269,7 +269,6 @@ class TrainingRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)  # calibration/training/loop.py's Settings
     classes: int | None = absent(None)  # finetune
     stages: tuple[TrainedStage, ...] = absent(())  # finetune, those that were tried
-    norm_learned: bool | None = absent(None)  # finetune: whether batch norm did
     kept: str = absent("")  # finetune: the stage; qat: "ptq" or "qat", of the first file
     why: str = absent("")
     files: tuple[TrainedFile, ...] = absent(())

@@ -88,7 +88,6 @@ def finetune(
             pictures=PictureCounts(len(task.train), len(task.held_back), len(task.evaluation)),
             classes=len(task.classes),
             stages=trained.stages,
-            norm_learned=trained.norm_learned,
             kept=trained.kept,
         )
         asked = {"layers": job.layers, "first_layer_rate": job.first_layer_rate}
@@ -192,7 +191,6 @@ class _Trained:
     outcome: "Outcome"
     stages: tuple[TrainedStage, ...]
     kept: str
-    norm_learned: bool
 
 
 def _train(
@@ -201,7 +199,7 @@ def _train(
     """Fit the head, then train the top layers, then all, as long as the held-back loss falls; keep what is better."""
     from edgenet.calibration.training.augment import load_pictures
     from edgenet.calibration.training.loop import Outcome, Place, joined
-    from edgenet.calibration.training.stages import HeldBack, gain, norm_learns
+    from edgenet.calibration.training.stages import HeldBack, gain
     from edgenet.calibration.training.strategy import half_type, open_strategy, policy
     from edgenet.frameworks import keras
     from edgenet.models.efficientnet import get_weights
@@ -221,9 +219,8 @@ def _train(
     stages = [TrainedStage("head", best.accuracy, best.loss)]
     outcome = Outcome(({"epoch": 0, **{f"held_back_{k}": v for k, v in best.row().items()}},), 0, 0.0, 0, False)
     kept, weights = "head", get_weights(model)
-    norm = norm_learns(len(pictures), job.settings.batch, strategy.num_replicas_in_sync)
     for layers in LAYERS[1 : LAYERS.index(job.layers) + 1]:
-        what = _Stage(layers, model, logits, half, norm, held_back)
+        what = _Stage(layers, model, logits, half, held_back)
         own = {**identity, "layers": layers}
         place = Place(folder / layers, own, strategy, progress, partial(_tell, note, layers))
         found = _train_stage(job, what, pictures, len(task.classes), place)
@@ -236,18 +233,17 @@ def _train(
             best, kept, weights = after, layers, get_weights(model)
         elif better.mean <= 0:  # it is not promising, and a next stage takes longer
             break
-    return _Trained(weights, outcome, tuple(stages), kept, norm and kept != "head")
+    return _Trained(weights, outcome, tuple(stages), kept)
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """What a stage trains: "top" or "all" layers of a model, and batch norm among them only with `norm`."""
+    """What a stage trains: the "top" layers of a model or "all"."""
 
     layers: str
     model: Any
     logits: Any
     half: str | None
-    norm: bool
     held_back: "HeldBack"
 
 
@@ -258,7 +254,7 @@ def _train_stage(job: FinetuneJob, stage: _Stage, pictures: "Pictures", classes:
     from edgenet.calibration.training.stages import let_learn, rate_factors
 
     s = job.settings
-    let_learn(stage.model, stage.layers, stage.norm)
+    let_learn(stage.model, stage.layers)
     what = Task(
         stage.logits,
         _cross_entropy,
