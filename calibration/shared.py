@@ -100,6 +100,7 @@ class SharedCalibration:
             images=self.images,
             n_images=0 if self.pixels is None else len(self.pixels),
             network=self.network.fingerprint,
+            seen={name: o.range for name, o in self.observations.items()},
             fixed={self.graph.inputs[0]: (float(exact.scale[0]), int(exact.zero_point[0]))} if exact else {},
         )
 
@@ -107,8 +108,9 @@ class SharedCalibration:
         """Return the integers of every layer's weights for this precision, corrected as the recipe says."""
         if self.pixels is None or not set(self.recipe.corrections) - CHANGES_GRAPH:
             return round_weights(self.graph, bits)
-        # One rounding serves int8, int16x8 and dynamic: the last two lose next to nothing by it, and it takes seconds.
-        key = ("weight-only" if precision == "weight-only" else "int8", bits, repr(exceptions or {}))
+        # What is made good depends on how activations are rounded. To 16 bits, or as they come, they hardly are: what
+        # int8 activations do wrong, to the means above all, must not be made good there.
+        key = ("int8" if precision == "int8" else "weight-only", bits, repr(exceptions or {}))
         if key not in self._weights:
             # Where sums saturate at 8 bits, two weights that are added first share what 7 bits would give each of them.
             rounding = rounding_of(
