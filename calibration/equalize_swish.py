@@ -127,11 +127,7 @@ def find_swishes(graph: Graph) -> list[Swish]:
         product = readers[0]
         if set(product.inputs) != {x, op.outputs[0]} or len(consumers[x]) != 2:
             continue
-        if (
-            constant_weights(graph, layer) is None
-            or layer.activation
-            or graph_size(graph, x) < FEW * channels(graph, x)
-        ):
+        if constant_weights(graph, layer) is None or layer.activation or _positions(graph, x) < FEW:
             continue
         carried, takers = _takers(graph, product.outputs[0])
         found.append(Swish(layer, op, product, carried, takers))
