@@ -78,6 +78,7 @@ class _Writer:
         self.initializers: dict[str, Any] = {}
         self.done: set[str] = set()
         self.interface = {*graph.inputs, *graph.outputs}
+        self.weights = {n for op in graph.ops if op.kind in _DYNAMIC for n in op.inputs[1:2]}
 
     def model(self, name: str) -> Any:
         h = self.onnx.helper
@@ -147,14 +148,15 @@ class _Writer:
 
     def stored_as(self, t: Tensor) -> tuple[str, int]:
         """Return the type in which `t` is stored and what that adds to its integers."""
-        if t.data is None and t.name not in self.interface and t.dtype in _UNSIGNED:
+        if t.name not in self.interface and t.name not in self.weights and t.dtype in _UNSIGNED:
             return _UNSIGNED[t.dtype]
         return t.dtype, 0
 
     def dequantize(self, name: str, out: str) -> str:
         t = self.graph.tensors[name]
         if t.data is not None:
-            self.initializer(name, t.data)
+            dtype, shift = self.stored_as(t)
+            self.initializer(name, (t.data.astype(np.int32) + shift).astype(dtype) if shift else t.data)
         return self.dequantize_with(name, out, name, t)
 
     def dequantize_with(self, source: str, out: str, parameters: str, t: Tensor) -> str:
