@@ -80,6 +80,8 @@ class Calibration:
     fixed: Mapping[str, tuple[float, int]] = field(
         default_factory=dict
     )  # tensor -> int8 (scale, zero point) known exactly
+    # tensor -> lowest and highest value seen, for 16 bits. Not in the fingerprint: network and pictures decide it.
+    seen: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:

@@ -3,7 +3,8 @@
 Quantized graphs become QDQ, https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html: integers,
 scales and zero points are the graph's own, in the pattern from which onnxruntime makes QLinearConv and its like. int8
 activations are written as uint8 with a zero point that is 128 higher, the same numbers: on x86 the kernels are made
-for uint8 activations and int8 weights.
+for uint8 activations and int8 weights. int16 ones are written as uint16 in the same way: onnxruntime's optimizations
+compute something else from int16, and Qualcomm's compiler refuses it.
 """
 
 import contextlib
@@ -26,6 +27,8 @@ BESIDE = WEIGHTS_BESIDE[SUFFIX]  # of the file that holds the constants of a net
 PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
 OPSET = 21  # the first with 16-bit QuantizeLinear; onnxruntime 1.20 and later read it
 IR_VERSION = 10
+# Integers of activations -> how they are stored, and what that adds: the same numbers, for which the kernels are made.
+_UNSIGNED = {"int8": ("uint8", 128), "int16": ("uint16", 32768)}
 _FLOAT_RESULTS = {"FULLY_CONNECTED"}  # onnxruntime's kernel of QDQ operators that gives float32 from integers: QGemm
 
 
@@ -75,6 +78,7 @@ class _Writer:
         self.initializers: dict[str, Any] = {}
         self.done: set[str] = set()
         self.interface = {*graph.inputs, *graph.outputs}
+        self.weights = {n for op in graph.ops if op.kind in _DYNAMIC for n in op.inputs[1:2]}
 
     def model(self, name: str) -> Any:
         h = self.onnx.helper
@@ -144,14 +148,15 @@ class _Writer:
 
     def stored_as(self, t: Tensor) -> tuple[str, int]:
         """Return the type in which `t` is stored and what that adds to its integers."""
-        if t.dtype == "int8" and t.data is None and t.name not in self.interface:
-            return "uint8", 128
+        if t.name not in self.interface and t.name not in self.weights and t.dtype in _UNSIGNED:
+            return _UNSIGNED[t.dtype]
         return t.dtype, 0
 
     def dequantize(self, name: str, out: str) -> str:
         t = self.graph.tensors[name]
         if t.data is not None:
-            self.initializer(name, t.data)
+            dtype, shift = self.stored_as(t)
+            self.initializer(name, (t.data.astype(np.int32) + shift).astype(dtype) if shift else t.data)
         return self.dequantize_with(name, out, name, t)
 
     def dequantize_with(self, source: str, out: str, parameters: str, t: Tensor) -> str:

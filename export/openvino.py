@@ -18,6 +18,7 @@ from edgenet.errors import MissingDependency
 from edgenet.export.graph import Activation, Graph, Op, Tensor
 from edgenet.export.nchw import left_in_float, to_nchw
 from edgenet.export.network import Network
+from edgenet.export.unscaled_swish import unscaled_swishes
 
 SUFFIX = ".xml"
 PRECISIONS = ("float32", "float16", "weight-only", "int8", "int16x8")
@@ -53,6 +54,8 @@ class _Writer:
     def __init__(self, ov: Any, ops: Any, graph: Graph, batch: int | None) -> None:
         self.ov, self.ops, self.graph, self.batch = ov, ops, graph, batch
         self.values: dict[str, Any] = {}
+        self.graph, self.divided = unscaled_swishes(graph)
+        graph = self.graph
         self.consumers = graph.consumers()
         # Constants that are stored smaller and dequantized by an operator of their own, by what that makes.
         self.packed = {
@@ -121,7 +124,13 @@ class _Writer:
         scale, zero = float(t.quantization.scale[0]), int(t.quantization.zero_point[0])
         rank = len(t.shape)
         low, high = (self.scalar((limit - zero) * scale, rank) for limit in (limits.min, limits.max))
-        return self.ops.fake_quantize(real, low, high, low, high, int(limits.max) - int(limits.min) + 1)
+        first, last = low, high
+        if t.name in self.divided:
+            first, last = (
+                self.ops.constant(((limit - zero) * scale * self.divided[t.name]).astype(np.float32))
+                for limit in (limits.min, limits.max)
+            )
+        return self.ops.fake_quantize(real, first, last, low, high, int(limits.max) - int(limits.min) + 1)
 
     def constant(self, t: Tensor, shape: Sequence[int] | None = None, packed: bool = False, fold: bool = False) -> Any:
         """Return the real numbers of a constant.
@@ -182,6 +191,8 @@ class _Writer:
             if t.quantization is not None and not self.stays(op, t):
                 value = self.fake_quantize(value, t)
                 value.friendly_name = f"{name}/fq"
+            elif name in self.divided:
+                value = self.ops.multiply(value, self.ops.constant((1 / self.divided[name]).astype(np.float32)))
             self.values[name] = value
 
     def in_float(self, op: Op) -> bool:
