@@ -22,9 +22,11 @@ def print_run(results: "Results", out: Path, as_json: bool) -> None:
     if as_json:
         print_json(results.to_json())
     else:
-        from edgenet.report.recommendation import summary_renderable
+        from edgenet.report import lost_files
+        from edgenet.report.summary import summary_renderable
 
-        console().print(summary_renderable(results))
+        console().print(summary_renderable(results, lost_files(results, out)))
+        print_searches(results)
         click.echo(f"\nThe report: {out / 'report.html'}")
     hold_to_budget(results)
     if results.failures:
@@ -40,14 +42,19 @@ def train_and_print(run_job: Callable[..., "Results"], job: Any, as_json: bool) 
 
 def print_trained(results: "Results", out: Path, as_json: bool) -> None:
     """Print the result of a training and where its report is."""
-    from edgenet.report.training import verdict
+    from edgenet.report import lost_files
+    from edgenet.report.notes import picture_counts
+    from edgenet.report.overview import view_of
+    from edgenet.report.training import headline, verdict
 
     if as_json:
         print_json(results.to_json())
     else:
         print_evaluations(results)
         if training := results.context.training:
-            click.echo(verdict(training))
+            said = (headline(view_of(results, lost=lost_files(results, out))), picture_counts(results))
+            for line in filter(None, (*said, verdict(training))):
+                click.echo(line)
         click.echo(f"\nThe report: {out / 'report.html'}")
     print_failures(results)
 
@@ -75,7 +82,7 @@ def print_evaluations(results: "Results") -> None:
 
 def print_measurements(results: "Results", request: "Request") -> None:
     """Print what was timed, estimated and explained."""
-    from edgenet.report import bench_text, operator_table
+    from edgenet.report import bench_text, roofline
 
     if measurements := results.measurements:
         print_table(bench_text.titles(measurements, request), bench_text.rows(measurements, request))
@@ -87,8 +94,8 @@ def print_measurements(results: "Results", request: "Request") -> None:
             click.echo(f"Note: {note}")
     for e in results.explanations:
         click.echo(f"\n{e.artifact}")
-        print_table(operator_table.TITLES, operator_table.rows(e))
-        for sentence in operator_table.new_sentences(results.explanations, e):
+        print_table(roofline.OPERATOR_TITLES, roofline.operator_rows(e))
+        for sentence in roofline.new_sentences(results.explanations, e):
             click.echo(f"- {sentence}")
 
 
@@ -183,6 +190,13 @@ def print_device_evaluations(results: "Results") -> None:
         click.echo(f"Note: {e.artifact} on {e.device}: {e.difference}")
 
 
+def print_findings(results: "Results") -> None:
+    """Print what is wrong with the pictures, a line each."""
+    for finding in results.context.calibration_findings:
+        if finding.severity != "info":
+            click.echo(f"Warning: {finding.message}; {finding.remedy}")
+
+
 def print_failures(results: "Results") -> None:
     """Print each failure on stderr in a line; exit with 3 where there was one."""
     from edgenet.report.formatting import failed
@@ -193,12 +207,35 @@ def print_failures(results: "Results") -> None:
         sys.exit(3)
 
 
+def print_searches(results: "Results") -> None:
+    """Print how a budget was met in each format: every step, what it cost, and which was kept."""
+    from edgenet.records import MET, verdict_of
+    from edgenet.report import budget_text
+
+    for format, s in results.context.search.items():
+        if not s.steps:
+            continue
+        click.echo(f"\nThe budget in {format}: {s.budget}")
+        rows = [
+            (
+                f"{'→' if step.artifact else ' '} {step.n}. {step.what}",
+                *budget_text.figures(s, step),
+                budget_text.IN_WORDS[verdict_of(step)],
+            )
+            for step in s.steps
+        ]
+        print_table((*(title.lower() for title in budget_text.titles(s)), "budget"), rows)
+        click.echo("Warning: " * (verdict_of(s) != MET) + budget_text.outcome(s))
+
+
 def hold_to_budget(results: "Results") -> None:
-    """Raise GateFailed where a search ended outside its budget."""
-    missed = [(format, s) for format, s in results.context.search.items() if not s.met]
+    """Raise GateFailed where a search missed its budget; that the pictures cannot tell is no failure."""
+    from edgenet.records import MISSED, verdict_of
+
+    missed = [(format, s) for format, s in results.context.search.items() if verdict_of(s) == MISSED]
     if missed:
         format, s = missed[0]
-        raise GateFailed(f"no int8 file in {format} has {s.budget}; {len(s.steps)} were tried, the best was kept")
+        raise GateFailed(f"no int8 file in {format} has {s.budget}; {len(s.steps)} were tried, the nearest was kept")
 
 
 def print_json(value: Any) -> None:

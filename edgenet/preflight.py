@@ -15,7 +15,6 @@ from pathlib import Path
 
 from edgenet.device_bench.registry import check_present, parse
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
-from edgenet.export import FORMATS
 from edgenet.export.importers.find import kind_of
 from edgenet.export.runtime import READS
 from edgenet.files import size_of
@@ -97,7 +96,7 @@ def check_run(job: Job, only_export: bool = False) -> None:
     ])  # fmt: skip
     check_devices(devices)
     weights_of = _weights_of(job.model)
-    sizes = {(f, p): _file_bytes(weights_of, p) for f, p in _possible(job)}
+    sizes = {(f, p): _file_bytes(weights_of, p) for f in job.formats for p in job.precisions}
     there = {(a.format, a.precision): a.size_bytes for a in _results(job.out).artifacts if (job.out / a.path).exists()}
     left = sum(sizes.values()) - sum(there.get(key, 0) for key in sizes) + max(sizes.values(), default=0) * bool(there)
     rooms = [Room(job.out, max(left, 0) + _PAGE_BYTES)]
@@ -258,7 +257,8 @@ def check_devices(devices: Iterable[str]) -> None:
 def _unmeasured(job: Job) -> tuple[str, ...]:
     """Return the devices that are still to be measured on: a phone that did its part need not be plugged in again."""
     results = _results(job.out)
-    if not _possible(job) <= {(a.format, a.precision) for a in results.artifacts}:
+    wanted = {(f, p) for f in job.formats for p in job.precisions if (f, p) in _possible(job)}
+    if not wanted <= {(a.format, a.precision) for a in results.artifacts}:
         return job.devices
     done = {(m.device, m.artifact, m.artifact_sha256) for m in results.measurements if m.threads == job.threads}
     done |= {(e.device, e.artifact, e.artifact_sha256) for e in results.estimates}
@@ -266,7 +266,8 @@ def _unmeasured(job: Job) -> tuple[str, ...]:
 
 
 def _possible(job: Job) -> set[tuple[str, str]]:
-    """Return the pairs of format and precision that will be written."""
+    from edgenet.export import FORMATS
+
     return {(f, p) for f in job.formats for p in job.precisions if p in FORMATS[f].precisions}
 
 
