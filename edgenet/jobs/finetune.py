@@ -6,6 +6,7 @@ OUT/MODEL-finetuned.tflite, a float file with batch norm folded that carries its
 results.json with context.training, and report.html.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -246,6 +247,7 @@ def _train_stage(job: FinetuneJob, stage: _Stage, pictures: "Pictures", classes:
         lambda: stage.held_back.measure().row(),
         stage.half,
         rate_factors(stage.logits, job.first_layer_rate),
+        math.ceil(s.warmup * s.epochs),
     )
     # Adam's noise grows with the rate and falls with the root of the batch, https://arxiv.org/abs/2205.10287.
     scaled = replace(s, learning_rate=s.learning_rate * (s.batch / RATE_BATCH) ** 0.5)
