@@ -6,6 +6,7 @@ OUT/MODEL-finetuned.tflite, a float file with batch norm folded that carries its
 results.json with context.training, and report.html.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from edgenet.jobs.output_folder import context_of, images_record, report_page, r
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
 from edgenet.models.weights import Weights
-from edgenet.options import LAYERS, FinetuneJob, Progress, check_training
+from edgenet.options import LAYERS, FinetuneJob, Progress, Settings, check_training
 from edgenet.preflight import check_finetune
 from edgenet.records import Finding, PictureCounts, PictureHistory, Score, TrainedStage
 from edgenet.results import ImageSet, Results
@@ -73,7 +74,7 @@ def finetune(
     task = _prepare(job)
     identity = _identity(job, task)
     for layers in LAYERS[1:]:
-        check_resumable(job.out / FOLDER / layers, identity_of(job.settings, {**identity, "layers": layers}))
+        check_resumable(job.out / FOLDER / layers, identity_of(_of_batch(job.settings), {**identity, "layers": layers}))
     page = report_page(task.classes)
     with results_in(job.out, command=KIND, model=task.spec.name + SUFFIX, resume=False, page=page) as results:
         used = images_record(task.evaluation, taught=task.train, chose=task.held_back, history=task.history)
@@ -263,10 +264,17 @@ def _train_stage(job: FinetuneJob, stage: _Stage, pictures: "Pictures", classes:
         lambda: stage.held_back.measure().row(),
         stage.half,
         rate_factors(stage.logits, job.first_layer_rate),
+        math.ceil(s.warmup * s.epochs),
     )
-    # Adam's noise grows with the rate and falls with the root of the batch, https://arxiv.org/abs/2205.10287.
-    scaled = replace(s, learning_rate=s.learning_rate * (s.batch / RATE_BATCH) ** 0.5)
-    return Training(what, scaled, place).run()
+    return Training(what, _of_batch(s), place).run()
+
+
+def _of_batch(settings: Settings) -> Settings:
+    """Return the settings with the learning rate of their batch, https://arxiv.org/abs/2205.10287.
+
+    What Adam's steps have of noise grows with the rate and falls with the root of the batch.
+    """
+    return replace(settings, learning_rate=settings.learning_rate * (settings.batch / RATE_BATCH) ** 0.5)
 
 
 def _tell(note: Callable[[str], None], layers: str, line: str) -> None:

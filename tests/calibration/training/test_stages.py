@@ -113,6 +113,23 @@ def test_a_step_of_a_layer_is_shortened_by_its_factor(
         np.testing.assert_allclose(b, factor * a, atol=2e-7)
 
 
+@pytest.mark.parametrize(("rising_epochs", "epochs"), [(0, 2), (1, 5)])
+def test_epochs_in_which_the_rate_still_rises_cost_no_patience(
+    model: Any, strategy: Any, tiny_images: tuple[ImageSet, ImageSet], tmp_path: Path, rising_epochs: int, epochs: int
+) -> None:
+    """Pictures unlike those of ImageNet first lose by training: here they are better from epoch 3 on."""
+    pictures = load_pictures((tiny_images[1],), tiny.PREPROCESSING, tmp_path)
+    held_back = iter([1.0, 2.0, 1.1, 0.5, 0.4, 0.6])
+    s = settings(epochs=5, patience=2)
+    data = batches(pictures, s.batch, s.seed, 0, (), tiny.CLASSES).take(1)
+    task = Task(
+        model, lambda z, *_: tensorflow().reduce_sum(z, -1) ** 2, lambda _: data, 1,
+        lambda: {"loss": next(held_back)}, rising_epochs=rising_epochs,
+    )  # fmt: skip
+    outcome = Training(task, s, Place(tmp_path, {}, strategy)).run()
+    assert (len(outcome.curve) - 1, outcome.best_epoch) == (epochs, 4 if rising_epochs else 0)
+
+
 def test_a_stage_is_better_where_the_loss_fell_by_more_than_half_its_standard_error() -> None:
     before = Measured(np.array([1.0, 2.0, 3.0, 4.0]), 0.5)
     fell = gain(before, Measured(before.losses - [0.5, 0.4, 0.6, 0.5], 0.5))
