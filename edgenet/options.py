@@ -232,9 +232,9 @@ class Job:
     weights: Path | None = option("Pretrained weights; the zoo's own by default.", None)
     random_weights: bool = option("Build without trained weights, for latency only.", False)
     preprocess: str | None = option(
-        "How an own model's input is made: a preset (torch, tf, ...) or settings.", None, metavar="TEXT"
+        "How the input of an own model or of --weights is made: a preset (torch, tf, ...) or settings.", None, metavar="TEXT"
     )
-    labels: Path | None = option("Names of an own model's classes, one a line.", None)
+    labels: Path | None = option("Names of the classes of an own model or of --weights, one a line.", None)
     target: str = option("What runs the files: auto, pixel-8, coral, ...", "auto", metavar="NAME")
     calibration_method: str = option("How ranges are chosen: auto, min-max, mse, ...", Recipe.method, metavar="M")
     corrections: tuple[str, ...] = option(

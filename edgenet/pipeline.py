@@ -55,7 +55,7 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
     check_run(job, only_export)
     source = find_source(job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels)
     images = _open(job, source, only_export)
-    findings = [*images.findings, *_lint(job, source, images)]
+    findings = [*source.findings, *images.findings, *_lint(job, source, images)]
     page = None if only_export else report_page(source.class_names)
     with results_in(job.out, model=source.name, page=page) as results:
         _note_context(job, source, images, findings, results)
