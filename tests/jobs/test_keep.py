@@ -1,4 +1,4 @@
-"""`--keep`: operators are named, what makes no sense is told before the work, and what a search found can be said again."""
+"""`--keep`: operators are named, nonsense is told before the work, and what a search found can be said again."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from edgenet.calibration.execute import Executor
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.inspect import inspect
-from edgenet.export.runtime import open_model
+from edgenet.export.runtime import load
 from edgenet.jobs.file_factory import FileFactory, Interface, Variant
 from edgenet.jobs.keep import as_options, kept_precisions, parse, resolve
 from edgenet.options import KEPT_PRECISIONS
@@ -63,7 +63,7 @@ def test_an_expression_may_hold_the_equals_sign() -> None:
         ("=float32", r"is not REGEX=PRECISION"),
         ("head=int4", r"unknown precision 'int4' \(valid: float32, float16, int16, weight-only\)"),
         ("(head=int16", r"'\(head' is no regular expression \(missing \)"),
-        ("hade=float32", r"names no operator of the network: near are head$"),
+        ("hade=float32", r"names no operator of the network: near are head"),
         ("xyz=float32", r"names no operator of the network: its 9 operators are called stem, expand, "),
     ],
 )
@@ -82,7 +82,7 @@ def hard_swish() -> Graph:
 def test_a_type_that_no_operator_named_has_is_refused() -> None:
     with pytest.raises(InputError, match="HARD_SWISH has no int16 form"):
         kept("swish=int16", graph=hard_swish())
-    assert kept("=int16".join(["."] * 1) + "*=int16", graph=hard_swish()).keys() == {"stem", "swish"}
+    assert kept(".*=int16", graph=hard_swish()).keys() == {"stem", "swish"}
     with pytest.raises(InputError, match="HARD_SWISH has no int16 form"):  # which would leave the chip
         kept(".*=int16", graph=hard_swish(), on="ethos-u55")
 
@@ -113,8 +113,7 @@ def test_every_format_computes_the_mixture_that_was_asked_for(
     assert graph.tensors["head"].dtype == "int8"
     x = next(made.shared(made.recipe).inputs())
     expected = Executor(graph, graph.outputs, 1)(x)[0]
-    model = open_model(tmp_path / artifact.path)
-    found = model.run(x if format == "tflite" else np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    found = load(tmp_path / artifact.path).predict(x)
     np.testing.assert_allclose(np.ravel(found), np.ravel(expected), atol=0.02)
     assert "int8" in inspect(tmp_path / artifact.path).why
 
