@@ -27,6 +27,7 @@ def print_run(results: "Results", out: Path, as_json: bool) -> None:
 
         console().print(summary_renderable(results, lost_files(results, out)))
         print_searches(results)
+        print_kept(results)
         click.echo(f"\nThe report: {out / 'report.html'}")
     hold_to_budget(results)
     if results.failures:
@@ -226,6 +227,21 @@ def print_searches(results: "Results") -> None:
         ]
         print_table((*(title.lower() for title in budget_text.titles(s)), "budget"), rows)
         click.echo("Warning: " * (verdict_of(s) != MET) + budget_text.outcome(s))
+
+
+def print_kept(results: "Results") -> None:
+    """Print which files keep operators in another precision, and the options that ask for the same again."""
+    from edgenet.report.budget_text import repeated
+    from edgenet.report.formatting import counted
+
+    ids: dict[tuple[str, ...], list[str]] = {}
+    for a in results.artifacts:
+        if a.keep:
+            ids.setdefault(a.keep, []).append(a.id)
+    for keep, files in ids.items():
+        kept = list(next(a.mixture for a in results.artifacts if a.id == files[0]).values())
+        what = ", ".join(f"{counted(kept.count(p), 'operator')} in {p}" for p in dict.fromkeys(kept))
+        click.echo(f"{', '.join(files)}: {what}; the same again by {repeated(keep)}")
 
 
 def hold_to_budget(results: "Results") -> None:

@@ -25,8 +25,9 @@ class Finding:
         return f"{self.message}; {self.remedy} ({self.code})"
 
 
-# Codes of findings that are not of the calibration pictures but of what the network has seen (images/roles.py).
-ROLE_CODES = ("seen-before", "copies", "no-own-pictures", "unknown-training")
+# Codes of findings that are not of the calibration pictures but of what the network has seen (images/roles.py), or of
+# its weights (models/ports.py).
+ROLE_CODES = ("seen-before", "copies", "no-own-pictures", "unknown-training", "unknown-padding")
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures

@@ -20,7 +20,7 @@ from edgenet import schema1
 from edgenet.errors import InputError
 from edgenet.files import atomic_write
 from edgenet.records import Context
-from edgenet.results_json import at, read, read_list, write
+from edgenet.results_json import absent, at, read, read_list, write
 
 SCHEMA = 2
 RESULTS_FILE = "results.json"
@@ -109,6 +109,7 @@ class Artifact:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)  # what was asked of the exporter; decides a resume
     mixture: dict[str, str] = field(default_factory=dict)  # operator's output -> precision, where it is another one
+    keep: tuple[str, ...] = absent(())  # values of --keep that ask for this mixture
     export_s: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
 

@@ -22,6 +22,7 @@ from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import Preprocessing, divide, hold_back, open_images, subset, tfds
 from edgenet.images.folders import class_names_in
+from edgenet.images.preprocess_option import preprocessing_of
 from edgenet.images.roles import history_of, merged, new_pictures
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.models import weights as weights_module
@@ -119,8 +120,11 @@ def _prepare(job: FinetuneJob) -> _Task:
     evaluation, findings = new_pictures(measuring, history, spec.name, train, held_back)
     if not evaluation:
         raise InputError(f"{'; '.join(f.message for f in findings)}: give pictures that are not copies")
-    loaded = weights_module.load(spec, job.weights, spec.classes)
-    preprocessing = Preprocessing(px, spec.mean, spec.std)
+    # The head is a new one: how many classes a file is for does not matter.
+    loaded = weights_module.load(spec, job.weights, None if job.weights else spec.classes)
+    spec = loaded.network(spec)
+    preprocessing = preprocessing_of(spec, job.resolution_px)
+    findings = (*loaded.findings, *findings)
     fingerprint = images.fingerprint
     return _Task(spec, loaded, preprocessing, classes, fingerprint, train, held_back, evaluation, history, findings)
 
