@@ -5,8 +5,9 @@ the operator's kind (`LOGISTIC`). Of several options that name one operator, the
 """
 
 import difflib
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgenet.calibration.quantize import INT16_KINDS
@@ -27,7 +28,7 @@ class Keep:
     pattern: re.Pattern[str]
     precision: str
 
-    def names(self, graph: Graph, op: Op) -> bool:
+    def names(self, op: Op) -> bool:
         """Whether the pattern names this operator."""
         return bool(self.pattern.fullmatch(op.kind)) or any(map(self.pattern.search, _names(op)))
 
@@ -83,7 +84,7 @@ def resolve(keeps: Sequence[Keep], graph: Graph, target: Target) -> dict[str, st
     """
     found: dict[str, str] = {}
     for keep in keeps:
-        named = [op for op in graph.ops if keep.names(graph, op)]
+        named = [op for op in graph.ops if keep.names(op)]
         if not named:
             raise InputError(f"--keep '{keep.text}' names no operator of the network: {_near(keep, graph)}")
         lacking = [op for op in named if op.kind not in INT16_KINDS] if keep.precision == "int16" else []
@@ -107,32 +108,40 @@ def _near(keep: Keep, graph: Graph) -> str:
 def as_options(mixture: Mapping[str, str], graph: Graph, target: Target) -> tuple[str, ...]:
     """Return the values of `--keep` that name the operators of a mixture and no others, one a precision.
 
-    Empty where the target does not take them.
+    Empty where the target does not take them, or no expression can tell the operators apart.
     """
     if not set(mixture.values()) <= set(kept_precisions(target)):
         return ()
-    names = [op.outputs[0] for op in graph.ops if op.outputs[0] in mixture]
-    options = tuple(
-        f"{_pattern([n for n in names if mixture[n] == p], graph, short=True)}={p}"
-        for p in dict.fromkeys(mixture[n] for n in names)
-    )
-    if resolve(parse(options, target), graph, target) == {n: mixture[n] for n in names}:
-        return options
-    return tuple(
-        f"{_pattern([n for n in names if mixture[n] == p], graph, short=False)}={p}"
-        for p in dict.fromkeys(mixture[n] for n in names)
-    )
+    options = []
+    for precision in dict.fromkeys(mixture.values()):
+        wanted = [op for op in graph.ops if mixture.get(op.outputs[0]) == precision]
+        found = [p for p in _patterns(wanted, graph) if _named(p, graph) == wanted]
+        if not found:
+            return ()
+        options.append(f"{min(found, key=len)}={precision}")
+    return tuple(options)
 
 
-def _pattern(wanted: Sequence[str], graph: Graph, *, short: bool) -> str:
-    """Return an expression that finds these outputs and no other operator; `short` joins those that begin alike."""
-    others = [n for op in graph.ops if op.outputs[0] not in set(wanted) for n in _names(op)]
-    parts = dict.fromkeys(_beginning(n, others) if short else f"{re.escape(n)}$" for n in wanted)
-    if len(parts) == 1:
-        return f"^{next(iter(parts))}"
-    if all(p.endswith("$") for p in parts):
-        return f"^({'|'.join(p[:-1] for p in parts)})$"
-    return f"^({'|'.join(parts)})"
+def _named(pattern: str, graph: Graph) -> list[Op]:
+    keep = Keep(pattern, re.compile(pattern), "")
+    return [op for op in graph.ops if keep.names(op)]
+
+
+def _patterns(wanted: Sequence[Op], graph: Graph) -> Iterator[str]:
+    """Yield expressions that may name these operators alone: names, kinds, a word of all, how they begin."""
+    outputs = [op.outputs[0] for op in wanted]
+    yield f"^({'|'.join(map(re.escape, outputs))})$" if len(outputs) > 1 else f"^{re.escape(outputs[0])}$"
+    if len(wanted) > 1:
+        yield "|".join(dict.fromkeys(op.kind for op in wanted))
+    yield from (re.escape(part) for part in _parts(outputs[0]) if all(part in name for name in outputs))
+    others = [n for op in graph.ops if op not in wanted for n in _names(op)]
+    yield f"^({'|'.join(dict.fromkeys(_beginning(n, others) for n in outputs))})"
+
+
+def _parts(name: str) -> list[str]:
+    """Return every run of whole words of a name, with what is around them."""
+    cuts = [0, *(i for m in re.finditer(r"[_/.]+", name) for i in (m.start(), m.end())), len(name)]
+    return [name[a:b] for a, b in itertools.combinations(sorted(set(cuts)), 2) if re.search(r"[^_/.]", name[a:b])]
 
 
 def _beginning(name: str, others: Sequence[str]) -> str:

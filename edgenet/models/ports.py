@@ -87,11 +87,13 @@ def port_of(spec: ModelSpec, project: str, path: Path, sha256: str) -> Found:
     the file's name, which begins with timm's of the network, tells which.
 
     Raises:
-        InputError: what stands beside the file or its name is of another network.
+        InputError: what stands beside the file or its name is of another network, or the project has none like it.
     """
     if project == "torchvision":
+        if spec.name not in TORCHVISION:
+            raise InputError(f"{path} has torchvision's names, and torchvision has no {spec.name}: give its weights")
         newer = spec.name == "efficientnet-b1" and sha256.startswith(_B1_V2_SHA256)
-        return Found(TORCHVISION_B1_V2 if newer else TORCHVISION.get(spec.name))
+        return Found(TORCHVISION_B1_V2 if newer else TORCHVISION[spec.name])
     if project != "timm":
         return Found()
     config = _config_beside(path)

@@ -161,6 +161,20 @@ def test_what_begins_alike_is_said_once() -> None:
     mixture = dict.fromkeys(["b0_conv", "b0_mul", "b2_conv", "b2_mul"], "float32")
     assert as_options(mixture, graph, CPU) == ("^(b0_|b2_)=float32",)
     assert as_options({"head": "int16", "mean": "int16"}, graph, CPU) == ("^(head|mean)$=int16",)
+    assert as_options({"head": "int16"}, graph, CPU) == ("^head$=int16",), "another layer has a head_w"
+
+
+def test_a_word_or_a_kind_that_all_have_is_enough() -> None:
+    names = ["b0_se_a", "b0_x", "b0_se_b", "b1_se_a", "sea", "se", "head_se", "mean", "softmax"]
+    graph = tiny.graph().renamed(dict(zip([op.outputs[0] for op in tiny.graph().ops], names, strict=True)))
+    assert as_options(dict.fromkeys([n for n in names if "_se_" in n], "int16"), graph, CPU) == ("se_=int16",)
+    convolutions = {op.outputs[0]: "float32" for op in graph.ops if op.kind in ("CONV_2D", "ADD")}
+    assert as_options(convolutions, graph, CPU) == ("CONV_2D|ADD=float32",)
+
+
+def test_a_tensor_that_is_called_as_a_kind_is_not_said_wrongly() -> None:
+    graph = tiny.graph().renamed({"head": "ADD"})
+    assert as_options({"ADD": "float32"}, graph, CPU) == (), "ADD names the addition as well"
 
 
 def test_a_mixture_that_the_target_does_not_take_is_not_said() -> None:
@@ -240,4 +254,4 @@ def test_the_report_gives_the_options_of_a_search(edgenet: Edgenet, tiny_folder:
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "OUT" / "report.html").read_text()
     assert re.search(r"The same without a search: <code>--keep ", page)
-    assert "kept better" in page
+    assert re.search(r"int8, \d operators in weight-only", page)

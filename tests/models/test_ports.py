@@ -13,12 +13,12 @@ from edgenet.images.preprocess_option import preprocessing_of
 from edgenet.models import efficientnet, ports, weights, zoo
 from edgenet.models.ports import port_of
 from edgenet.models.zoo import ModelSpec
+from helpers import tiny
 from helpers.distinct_weights import B0, CLASSES, LITE0, Arrays, renamed
 from helpers.distinct_weights import b0 as b0
 from helpers.layers import outputs
-from helpers.places import ROOT
+from helpers.places import SHARED
 
-SHARED = ROOT.parent / "shared"
 B1 = zoo.spec("efficientnet-b1")
 HALF = (127.5,) * 3
 
@@ -88,6 +88,11 @@ def test_where_nothing_tells_the_authors_network_is_taken_and_the_doubt_is_said(
 def test_a_file_that_is_called_as_another_variant_is_refused() -> None:
     with pytest.raises(InputError, match=r"by its file's name these are the weights of tf_efficientnet_b1, not of"):
         port_of(B0, "timm", Path("tf_efficientnet_b1_aa-ea7a6ee0.pth"), "")
+
+
+def test_a_variant_that_torchvision_does_not_have_is_refused() -> None:
+    with pytest.raises(InputError, match="torchvision has no efficientnet-lite0"):
+        port_of(LITE0, "torchvision", Path("x.pth"), "")
 
 
 def _config(folder: Path, architecture: str, **pretrained: object) -> None:
@@ -195,6 +200,27 @@ def test_a_file_of_ones_own_classes_runs_with_their_names_and_its_pictures(tmp_p
     assert graph.tensors["image"].shape == (1, 64, 64, 3)
     assert graph.tensors["probabilities"].shape == (1, CLASSES)
     assert find_source(B0.name, tmp_path / "flowers.npz").class_names[3] == "class 3"
+
+
+def test_a_port_is_finetuned_in_its_own_network_whatever_classes_it_was_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgenet.jobs.finetune import finetune
+    from edgenet.options import FinetuneJob
+
+    row = replace(B0, name="efficientnet-tiny", width=0.1, depth=0.1, resolution_px=64)
+    monkeypatch.setitem(zoo.MODELS, row.name, row)
+    monkeypatch.setitem(ports.TORCHVISION, row.name, ports.Port(32, 4))
+    np.savez(tmp_path / "w.npz", **renamed(weights.random(row, CLASSES).arrays, "torchvision", row))
+    folder = tiny.make_folder(tmp_path / "photos", 12)
+    job = FinetuneJob(row.name, tmp_path / "OUT", str(folder), weights=tmp_path / "w.npz", layers="head")
+    job = replace(job, settings=replace(job.settings, epochs=1, batch=8))
+    assert finetune(job).artifacts[0].preprocessing["resolution_px"] == 32
+    source = find_source(str(job.out / "efficientnet-tiny-finetuned.tflite"))
+    assert source.preprocessing.crop_padding_px == 4
+    graph = source.network().graph
+    assert [op.kind for op in graph.ops].count("PAD") == 5
+    assert graph.tensors["probabilities"].shape == (1, tiny.CLASSES)
 
 
 @pytest.mark.skipif(not (SHARED / "models").is_dir(), reason="the trained network is not here")
