@@ -147,7 +147,7 @@ class _Facts:
     coarse_share: np.ndarray  # of the variance that is left in block means
     zeros: np.ndarray  # share of numbers that are exactly 0
     jumps: np.ndarray  # share of neighbours that differ by more than WRAP_JUMP
-    colour: np.ndarray  # mean difference of the channels
+    colour: np.ndarray  # mean difference of the channels, infinity where there is one
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -159,7 +159,7 @@ class _Facts:
 
 def _facts(pixels: np.ndarray | Iterable[Chunk], preprocessing: Preprocessing, seen: Sequence[Glance | None]) -> _Facts:
     shorts = [g.short_px for g in seen if g is not None]
-    res = preprocessing.resolution_px
+    res = preprocessing.short_px
     kept = res / (res + preprocessing.crop_padding_px)
     blown_up = max(1.0, res / max(kept * float(np.median(shorts)), 1)) if shorts else 1.0
     chunks = [pixels] if isinstance(pixels, np.ndarray) else (c.pixels for c in pixels)
@@ -171,7 +171,8 @@ def _measure(picture: np.ndarray, blown_up: float) -> tuple[float, ...]:
     """The numbers of `_Facts` for one picture, (H, W, 3) of any type, `blown_up` times as wide as its file."""
     height, width, _ = picture.shape
     few = picture[::2, ::2].astype(np.float32)  # a quarter of the pixels tells means and shares as well
-    gray = picture[..., 1].astype(np.float32)  # green is most of what is seen as brightness
+    colours = picture.shape[-1] == 3
+    gray = picture[..., int(colours)].astype(np.float32)  # green is most of what is seen as brightness
     # Noise that is blown up is smooth over as many pixels: the blocks grow with it.
     block = min(round(max(LEAST_BLOCK_PX, height / NOISE_BLOCKS) * blown_up), max(height // 2, 1))
     rows, columns = height // block, width // block
@@ -182,7 +183,7 @@ def _measure(picture: np.ndarray, blown_up: float) -> tuple[float, ...]:
         float(blocks.var()) / variance if variance > 0 else 1.0,
         float(np.mean(few == 0)),
         float(np.mean(np.abs(np.diff(gray, axis=1)) > WRAP_JUMP)),
-        float(np.abs(few[..., 0] - few[..., 1]).mean() + np.abs(few[..., 1] - few[..., 2]).mean()),
+        float(np.abs(np.diff(few, axis=-1)).mean((0, 1)).sum()) if colours else np.inf,
     )  # fmt: skip
 
 
@@ -362,7 +363,7 @@ def _one_class(images: ImageSet) -> Finding | None:
 
 
 def _resolution(seen: Sequence[Glance | None], preprocessing: Preprocessing) -> Finding | None:
-    res = preprocessing.resolution_px
+    res = preprocessing.short_px
     shorts = np.array([g.short_px for g in seen if g is not None])
     small = shorts * UPSCALED * res / (res + preprocessing.crop_padding_px) <= res
     if _share(small) <= OVERLAP_SHARE:

@@ -289,8 +289,8 @@ class _Quantizer:
             return "float32"
         if op.outputs[0] in self.normalising:
             return "float32"
-        # The softmax of the output stays in float: an 8-bit one has ties, and a thousand numbers cost nothing.
-        if op.kind == "SOFTMAX" and op.outputs[0] in self.graph.outputs:
+        # The softmax or sigmoid of the output stays in float: 8 bits have ties, and a thousand numbers cost nothing.
+        if op.kind in ("SOFTMAX", "LOGISTIC") and op.outputs[0] in self.graph.outputs:
             return "float32"
         if op.kind in WEIGHT_AXIS and constant_weights(self.graph, op) is None:
             return "float32"

@@ -41,8 +41,8 @@ class Request:
         if self.threads < 1:
             raise InputError(f"threads must be at least 1, was {self.threads}")
         x = self.pixels
-        if x is not None and (x.dtype != np.uint8 or x.ndim != 3 or x.shape[2] != 3):
-            raise InputError(f"pixels must be (H, W, 3) uint8, was {x.shape} {x.dtype}")
+        if x is not None and (x.dtype != np.uint8 or x.ndim != 3 or x.shape[2] not in (1, 3)):
+            raise InputError(f"pixels must be (H, W, 3 or 1) uint8, was {x.shape} {x.dtype}")
 
 
 class Device(Protocol):

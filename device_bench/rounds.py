@@ -331,7 +331,7 @@ def network_input(picture: np.ndarray, info: WorkerInfo) -> np.ndarray:
         raise InputError(f"its input {info.input_shape} has no fixed size; export it with a static shape to time it")
     rows = np.arange(height) * picture.shape[0] // height
     columns = np.arange(width) * picture.shape[1] // width
-    resized = picture[rows[:, None], columns][..., np.arange(channels) % 3]
+    resized = picture[rows[:, None], columns][..., np.arange(channels) % picture.shape[-1]]
     x: np.ndarray = np.repeat(resized[None], _batch(info), axis=0)
     if info.io_dtype not in ("uint8", "int8"):
         x = (x.astype(np.float32) - 127) / 128  # any sensible scale: time does not depend on it

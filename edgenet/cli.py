@@ -349,14 +349,16 @@ def report(folder: Path, as_json: bool) -> None:
 
 
 def _write_report(results: "Results", folder: Path) -> None:
-    from edgenet.export.importers.labels import class_labels, labels_in
+    from edgenet.export.importers.labels import class_labels
+    from edgenet.pipeline import classes_in
     from edgenet.report import lost_files, write_report
 
     lost = lost_files(results, folder)
     whole = next((a for a in results.artifacts if a.id not in lost), None)
     first = next(iter(results.artifacts), None)
-    inside = labels_in(folder / whole.path) if whole else None
-    names = class_labels(first.outputs[0].shape[-1], None, inside)[1] if first else ()
+    names: tuple[str, ...] = ()
+    if first is not None:
+        names = classes_in(folder / whole.path)[1] if whole else class_labels(first.outputs[0].shape[-1], None)[1]
     write_report(results, folder, names, lost)
 
 

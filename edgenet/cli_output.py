@@ -63,18 +63,34 @@ def print_trained(results: "Results", out: Path, as_json: bool) -> None:
 def print_evaluations(results: "Results") -> None:
     """Print accuracy and agreement, a file a row."""
     from edgenet.report.formatting import interval, number, percent, points
+    from edgenet.tasks.words import WORDS, figures_of
 
-    rows = []
-    for e in results.evaluations:
+    right = WORDS[results.evaluations[0].task].right
+    rows, measures = [], [dict(figures_of(e.measures)) for e in results.evaluations]
+    named = list(dict.fromkeys(name for found in measures for name in found))
+    for e, found in zip(results.evaluations, measures, strict=True):
         compared = e.agreement is not None
+        own = [number(found[n].value, 4) if n in found else "—" for n in named]
         rows.append(
             (e.artifact, str(e.n_images), percent(e.top1), interval(e.top1_ci95) if e.top1_ci95 else "—",
-             percent(e.top5), percent(e.agreement) if compared else "—", points(e.top1_drop),
+             percent(e.top5), *own, percent(e.agreement) if compared else "—", points(e.top1_drop),
              f"{e.flips_fixed} / {e.flips_broken}" if e.flips_fixed is not None else "—",
              number(e.mcnemar_p, 2), number(e.sqnr_db, 1))
         )  # fmt: skip
     print_table(
-        ("file", "pictures", "top-1", "95 %", "top-5", "agreement", "lost", "fixed / broken", "McNemar p", "SQNR dB"),
+        (
+            "file",
+            "pictures",
+            right,
+            "95 %",
+            "top-5",
+            *named,
+            "agreement",
+            "lost",
+            "fixed / broken",
+            "McNemar p",
+            "SQNR dB",
+        ),
         rows,
     )
     for warning in dict.fromkeys(w.text for e in results.evaluations for w in e.warnings):

@@ -1,5 +1,11 @@
 """Accuracy of files on the same pixels: top-1, top-5, agreement with a reference, flips, and how sure the numbers are.
 
+What an answer is depends on the task (edgenet.tasks), and with it when it is right and when two files agree:
+
+    classes, binary    a class                               right: it is the label
+    labels             a decision for each label             right: all of them are
+    embedding          the other picture that is nearest     right: it has the same label (recall@1)
+
 Pictures are decoded once and streamed past all files, so that memory does not grow with their number. Each file runs in
 a child process of its own: one that crashes becomes a failure, and the others go on.
 
@@ -11,7 +17,7 @@ An answer with a number that is not finite (NaN, infinity) is none: it is never 
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +28,17 @@ import numpy as np
 
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.images import Preprocessing, normalise, stream
+from edgenet.records import Measures
 from edgenet.results import NO_ANSWER, Confusion, Evaluation, Failure, Flip, ImageSet, Warning
+from edgenet.tasks import CLASSES, Task
+from edgenet.tasks.measures import (
+    MAX_NUMBERS,
+    measures_of_embeddings,
+    measures_of_labels,
+    measures_of_yes,
+    signal_of,
+)
+from edgenet.tasks.statistics import nearest, unit
 
 if TYPE_CHECKING:
     from edgenet.device_bench import Device
@@ -44,7 +60,7 @@ class Candidate:
 
 @dataclass
 class _Tally:
-    """What is kept of one file: a few numbers a picture, never its outputs."""
+    """What is kept of one file: a few numbers a picture; of several labels and of embeddings all, up to a bound."""
 
     runtime: str
     io_dtype: str
@@ -52,6 +68,8 @@ class _Tally:
     top1: list[np.ndarray] = field(default_factory=list)  # (n,) int, NO_ANSWER where a number is not finite
     top5: list[np.ndarray] = field(default_factory=list)  # (n, 5) int, the same
     confidence: list[np.ndarray] = field(default_factory=list)  # (n,) of top-1
+    kept: list[np.ndarray] = field(default_factory=list)  # (n, K) float32: see _count
+    n_kept: int = 0  # numbers
     signal: float = 0.0
     noise: float = 0.0
     on_device: bool = False
@@ -70,6 +88,7 @@ def evaluate(
     reference: str | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    task: Task = CLASSES,
 ) -> tuple[list[Evaluation], list[Failure]]:
     """Return an Evaluation of each candidate that ran, and a Failure of each that did not.
 
@@ -77,9 +96,10 @@ def evaluate(
         reference: id of the candidate that the others are compared with; None compares with nothing.
         threads: cores that each file may use; all by default.
         progress: called with (pictures done, pictures in all).
+        task: what the outputs mean.
 
     Raises:
-        InputError: more than 1 % of the pictures cannot be read.
+        InputError: more than 1 % of the pictures cannot be read; there are more than the measures of the task can hold.
     """
     from edgenet.device_bench import Worker
 
@@ -123,7 +143,7 @@ def evaluate(
                         outputs[c.id] = predictors[c.id](batch)
                     except DeviceError as e:
                         fail(c, e)
-            _count(outputs, tallies, reference)
+            _count(task, outputs, tallies, reference)
             seen.append(chunk.indices)
             if progress:
                 progress(sum(map(len, seen)), len(images))
@@ -131,34 +151,56 @@ def evaluate(
         return [], failures
     indices = np.concatenate(seen)
     by_id = {c.id: c for c in candidates}
-    ref = tallies.get(reference) if reference else None
-    evaluations = [
-        _evaluation(by_id[id], tally, images, indices, len(pictures.skipped), reference if ref else None, ref)
-        for id, tally in tallies.items()
-    ]
-    return evaluations, failures
+    kept = _Pictures(task, images, indices, len(pictures.skipped))
+    answers = {id: _answers(kept, tally) for id, tally in tallies.items()}
+    ref = answers.get(reference) if reference else None
+    return [_evaluation(by_id[id], kept, a, reference if ref else "", ref) for id, a in answers.items()], failures
 
 
-def _count(outputs: Mapping[str, np.ndarray], tallies: Mapping[str, _Tally], reference: str | None) -> None:
+def _count(task: Task, outputs: Mapping[str, np.ndarray], tallies: Mapping[str, _Tally], reference: str | None) -> None:
     base = outputs.get(reference) if reference else None
-    base_logits = None if base is None or not np.isfinite(base).all() else centred_logits(base)
-    for id, y in outputs.items():  # (n, classes)
+    base_logits = None if base is None or not np.isfinite(base).all() else _logits(task, base)
+    for id, y in outputs.items():  # (n, outputs)
         tally = tallies[id]
         finite = np.isfinite(y)
         answered = finite.all(axis=1)
         tally.nonfinite_outputs += int((~finite).sum())
         tally.nonfinite_images += int((~answered).sum())
-        order = np.argsort(-y, axis=1, kind="stable")[:, :5]  # ties: the lower index first, as argmax has it
-        sure = np.take_along_axis(y, order[:, :1], axis=1)[:, 0]
-        order = np.where(answered[:, None], order, NO_ANSWER)
-        tally.top1.append(order[:, 0])
-        tally.top5.append(order)
-        tally.confidence.append(np.where(answered, sure, 0))
+        if task.kind in ("classes", "binary"):
+            _count_classes(np.concatenate([1 - y, y], axis=1) if task.kind == "binary" else y, answered, tally)
+        else:
+            _keep(np.asarray(y, np.float32), tally, len(y[0]))
         if base is not None and tally.on_device:
             _count_bits(y, base, tally)
         if base_logits is not None and id != reference and not tally.eight_bit and answered.all():
             tally.signal += float(np.square(base_logits).sum())
-            tally.noise += float(np.square(centred_logits(y) - base_logits).sum())
+            tally.noise += float(np.square(_logits(task, y) - base_logits).sum())
+
+
+def _count_classes(y: np.ndarray, answered: np.ndarray, tally: _Tally) -> None:
+    """Count answers that exclude each other. y: (n, classes); answered: (n,) bool."""
+    order = np.argsort(-y, axis=1, kind="stable")[:, :5]  # ties: the lower index first, as argmax has it
+    sure = np.take_along_axis(y, order[:, :1], axis=1)[:, 0]
+    order = np.where(answered[:, None], order, NO_ANSWER)
+    tally.top1.append(order[:, 0])
+    tally.top5.append(order)
+    tally.confidence.append(np.where(answered, sure, 0))
+    if y.shape[1] == 2:  # of yes, or of the second class
+        tally.kept.append(np.asarray(y[:, 1:], np.float32))
+
+
+def _keep(y: np.ndarray, tally: _Tally, a_picture: int) -> None:
+    tally.kept.append(y)
+    tally.n_kept += y.size
+    if tally.n_kept > MAX_NUMBERS:
+        raise InputError(
+            f"of more than {MAX_NUMBERS // a_picture} pictures with {a_picture} numbers each the measures do not fit "
+            f"into memory: give --limit {MAX_NUMBERS // a_picture}"
+        )
+
+
+def _logits(task: Task, y: np.ndarray) -> np.ndarray:
+    return centred_logits(y) if task.kind == "classes" else signal_of(task, y)
 
 
 def _count_bits(y: np.ndarray, base: np.ndarray, tally: _Tally) -> None:
@@ -181,57 +223,130 @@ def centred_logits(y: np.ndarray) -> np.ndarray:
     return y - y.mean(axis=1, keepdims=True)
 
 
-def _evaluation(
-    c: Candidate,
-    tally: _Tally,
-    images: ImageSet,
-    indices: np.ndarray,
-    n_skipped: int,
-    reference: str | None,
-    ref: _Tally | None,
-) -> Evaluation:
-    labels = np.array([-1 if images.labels[i] is None else images.labels[i] for i in indices])
-    labelled = labels >= 0
-    top1, top5 = np.concatenate(tally.top1), np.concatenate(tally.top5)
-    right = _right(as_labels(top1, images), labels)
-    n, n_labelled = len(indices), int(labelled.sum())
-    hits, hits5 = int(right.sum()), int(_right(as_labels(top5, images), labels[:, None]).any(axis=1).sum())
-    compared = _compared(tally, images, indices, labels, ref) if ref is not None and reference != c.id else {}
-    warnings = []
-    if n_labelled == 0:
-        warnings.append(Warning("no-labels", "no labels: agreement is measured, accuracy is not"))
-    if images.groups:
-        text = f"right is each class that the folder stands for in the class map: {class_map_text(images.groups)}"
-        warnings.append(Warning("class-map", text, len(images.groups)))
-    if tally.eight_bit:
-        text = "the output has 8 bits: ties are broken by the lower index, and logits cannot be compared"
-        warnings.append(Warning("8-bit-output", text))
-    if bad := tally.nonfinite_images:
-        text = f"answers of NaN or infinity on {bad} of {n} pictures: these count as wrong"
-        warnings.append(Warning("nonfinite-outputs", text, bad))
+@dataclass(frozen=True)
+class _Pictures:
+    """The pictures that were read: `indices` (n,) into the set."""
+
+    task: Task
+    images: ImageSet
+    indices: np.ndarray
+    n_skipped: int
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) class indices, -1 where unknown. Of several labels a picture 0 stands for known."""
+        if self.images.label_sets:
+            return np.array([-1 if self.images.label_sets[i] is None else 0 for i in self.indices])
+        return np.array([-1 if self.images.labels[i] is None else self.images.labels[i] for i in self.indices])
+
+    def truth(self, n_labels: int) -> np.ndarray:
+        """Which labels each picture has: (n, L) bool; none where they are unknown."""
+        truth = np.zeros((len(self.indices), n_labels), bool)
+        for row, i in zip(truth, self.indices, strict=True):
+            row[list(self.images.label_sets[i] or ())] = True
+        return truth
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What one file answers to each of n pictures."""
+
+    tally: _Tally
+    answer: np.ndarray  # (n,) or (n, K): two files agree on a picture where all of it is the same
+    answered: np.ndarray  # (n,) bool: all its numbers are finite
+    right: np.ndarray  # (n,) bool
+    top1: np.ndarray  # (n,) int, the class that is answered; NO_ANSWER where that is none
+    confidence: np.ndarray  # (n,) in that class
+    kept: np.ndarray | None  # (n, K) float32 that the measures of the task need; None where one is not finite
+
+
+def _answers(p: _Pictures, tally: _Tally) -> _Answers:
+    labels = p.labels
+    kept = np.concatenate(tally.kept) if tally.kept else None
+    finite = None if tally.nonfinite_outputs else kept
+    if p.task.kind in ("classes", "binary"):
+        top1 = np.concatenate(tally.top1)
+        right = _right(as_labels(top1, p.images), labels)
+        return _Answers(tally, top1, top1 != NO_ANSWER, right, top1, np.concatenate(tally.confidence), finite)
+    assert kept is not None
+    answered, n = np.isfinite(kept).all(axis=1), len(kept)
+    if p.task.kind == "labels":
+        decisions = kept > p.task.threshold
+        right = answered & (labels >= 0) & (decisions == p.truth(kept.shape[1])).all(axis=1)
+        return _Answers(tally, decisions, answered, right, np.full(n, NO_ANSWER), np.zeros(n), finite)
+    vectors = unit(np.where(answered[:, None], kept, 0))
+    other, cosine = nearest(vectors, vectors, others=True) if n > 1 else (np.zeros(n, int), np.zeros(n))
+    top1 = np.where(answered, labels[other], NO_ANSWER)
+    right = _right(top1, labels)
+    return _Answers(tally, other, answered, right, top1, cosine, None if finite is None else vectors)
+
+
+def _evaluation(c: Candidate, p: _Pictures, found: _Answers, reference: str, ref: _Answers | None) -> Evaluation:
+    tally, images, labels = found.tally, p.images, p.labels
+    labelled, several = labels >= 0, p.task.kind == "labels"
+    n, n_labelled, hits = len(p.indices), int(labelled.sum()), int(found.right.sum())
+    top5 = None
+    if n_labelled and p.task.kind == "classes":
+        top5 = int(_right(as_labels(np.concatenate(tally.top5), images), labels[:, None]).any(axis=1).sum())
+    compared = _compared(p, found, ref) if ref is not None and reference != c.id else {}
+    wrong = labelled & ~found.right
     return Evaluation(
         artifact=c.id,
         images=images.fingerprint,
         n_images=n,
         n_labelled=n_labelled,
-        n_skipped=n_skipped,
+        n_skipped=p.n_skipped,
         top1=hits / n_labelled if n_labelled else None,
         top1_ci95=wilson(hits, n_labelled) if n_labelled else None,
-        top5=hits5 / n_labelled if n_labelled else None,
-        top5_ci95=wilson(hits5, n_labelled) if n_labelled else None,
+        top5=top5 / n_labelled if top5 is not None else None,
+        top5_ci95=wilson(top5, n_labelled) if top5 is not None else None,
         runtime=tally.runtime,
         artifact_sha256=c.sha256,
         reference=reference if compared else None,
-        classes=_by_class(labels[labelled], labels[right]),
-        confusions=_confusions(labels[labelled & ~right], top1[labelled & ~right]),
+        classes={} if several else _by_class(labels[labelled], labels[found.right]),
+        confusions=() if several else _confusions(labels[wrong], found.top1[wrong]),
         nonfinite_outputs=tally.nonfinite_outputs,
         nonfinite_images=tally.nonfinite_images,
-        warnings=tuple(warnings),
+        warnings=tuple(_warnings(p, tally, n_labelled)),
         outputs_compared=tally.n_outputs,
         outputs_differing=tally.differing if tally.on_device else None,
         largest_difference=tally.largest if tally.on_device and math.isfinite(tally.largest) else None,
+        task=p.task.kind,
+        measures=_measures(p, found, ref if compared else None),
         **compared,
     )
+
+
+def _warnings(p: _Pictures, tally: _Tally, n_labelled: int) -> Iterator[Warning]:
+    if n_labelled == 0:
+        yield Warning("no-labels", "no labels: agreement is measured, accuracy is not")
+    if groups := p.images.groups:
+        text = f"right is each class that the folder stands for in the class map: {class_map_text(groups)}"
+        yield Warning("class-map", text, len(groups))
+    if tally.eight_bit:
+        text = "the output has 8 bits: ties are broken by the lower index, and logits cannot be compared"
+        yield Warning("8-bit-output", text)
+    if bad := tally.nonfinite_images:
+        text = f"answers of NaN or infinity on {bad} of {len(p.indices)} pictures: these count as wrong"
+        yield Warning("nonfinite-outputs", text, bad)
+
+
+def _measures(p: _Pictures, found: _Answers, ref: _Answers | None) -> Measures | None:
+    """Return what the task is measured by beside right answers; None where there is no such thing to go by."""
+    theirs = None if ref is None else ref.kept
+    if found.kept is None or p.images.groups or (ref is not None and theirs is None):
+        return None
+    if p.task.kind == "embedding":
+        return None if theirs is None else measures_of_embeddings(found.kept, theirs)
+    labels = p.labels
+    known = labels >= 0
+    if not known.any():
+        return None
+    kept, theirs = found.kept[known], None if theirs is None else theirs[known]
+    if p.task.kind == "labels":
+        return measures_of_labels(kept, p.truth(kept.shape[1])[known], p.task.threshold, theirs)
+    yes, other = kept[:, 0], None if theirs is None else theirs[:, 0]
+    return measures_of_yes(yes, labels[known] == 1, p.task.threshold, other)
 
 
 def _right(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -239,19 +354,19 @@ def _right(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (answers == labels) & (labels >= 0)
 
 
-def _compared(tally: _Tally, images: ImageSet, indices: np.ndarray, labels: np.ndarray, ref: _Tally) -> dict[str, Any]:
+def _compared(p: _Pictures, found: _Answers, ref: _Answers) -> dict[str, Any]:
     """Return the fields of an Evaluation that compare a file with the reference on the same pictures."""
-    top1, ref_top1 = np.concatenate(tally.top1), np.concatenate(ref.top1)
-    right, ref_right = (_right(as_labels(of, images), labels) for of in (top1, ref_top1))
-    n, n_labelled = len(indices), int((labels >= 0).sum())
-    same = int(((top1 == ref_top1) & (top1 != NO_ANSWER)).sum())
-    is_fixed, is_broken = right & ~ref_right, ~right & ref_right
-    finite = not tally.nonfinite_outputs and not ref.nonfinite_outputs
+    labels = p.labels
+    n, n_labelled, several = len(labels), int((labels >= 0).sum()), p.task.kind == "labels"
+    alike = found.answer == ref.answer
+    same = int(((alike.all(axis=1) if alike.ndim > 1 else alike) & found.answered & ref.answered).sum())
+    is_fixed, is_broken = found.right & ~ref.right, ~found.right & ref.right
+    finite = not found.tally.nonfinite_outputs and not ref.tally.nonfinite_outputs
     compared: dict[str, Any] = {
         "agreement": same / n,
         "agreement_ci95": wilson(same, n),
-        "sqnr_db": sqnr_db(tally.signal, tally.noise) if finite else None,
-        "flips": _flips(images, indices, tally, ref, ref_top1, top1),
+        "sqnr_db": sqnr_db(found.tally.signal, found.tally.noise) if finite else None,
+        "flips": () if several else _flips(p, found, ref),
     }
     if n_labelled:
         fixed, broken = int(is_fixed.sum()), int(is_broken.sum())
@@ -261,7 +376,7 @@ def _compared(tally: _Tally, images: ImageSet, indices: np.ndarray, labels: np.n
             "flips_fixed": fixed,
             "flips_broken": broken,
             "mcnemar_p": mcnemar(fixed, broken),
-            "class_flips": _by_class(labels[is_fixed], labels[is_broken]),
+            "class_flips": {} if several else _by_class(labels[is_fixed], labels[is_broken]),
         }
     return compared
 
@@ -293,21 +408,19 @@ def as_labels(classes: np.ndarray, images: ImageSet) -> np.ndarray:
     return labels
 
 
-def _flips(
-    images: ImageSet, indices: np.ndarray, tally: _Tally, ref: _Tally, ref_top1: np.ndarray, top1: np.ndarray
-) -> tuple[Flip, ...]:
+def _flips(p: _Pictures, found: _Answers, ref: _Answers) -> tuple[Flip, ...]:
     """The pictures whose class changed, worst first: broken ones, then those that the reference was surest of.
 
     Where several classes are right for a folder, a change among them is none.
     """
-    sure, now_sure = np.concatenate(ref.confidence), np.concatenate(tally.confidence)
-    was, now = as_labels(ref_top1, images), as_labels(top1, images)
+    images = p.images
+    was, now = as_labels(ref.top1, images), as_labels(found.top1, images)
     flips = []
-    for k, i in enumerate(indices):
-        if was[k] != now[k]:
-            label, before, after = images.labels[i], int(ref_top1[k]), int(top1[k])
-            right = before if was[k] == label else after if now[k] == label else label
-            flips.append(Flip(images.files[i], right, before, after, float(sure[k]), float(now_sure[k])))
+    for k in np.flatnonzero(was != now):
+        i = p.indices[k]
+        label, before, after = images.labels[i], int(ref.top1[k]), int(found.top1[k])
+        right = before if was[k] == label else after if now[k] == label else label
+        flips.append(Flip(images.files[i], right, before, after, float(ref.confidence[k]), float(found.confidence[k])))
     flips.sort(key=lambda f: (f.label is None or f.label != f.reference_class, -f.reference_confidence, f.file))
     return tuple(flips[:MAX_FLIPS])
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from edgenet.errors import InputError
 from edgenet.targets import FORMATS
+from edgenet.tasks import AUTO
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, in all)
 
@@ -238,6 +239,8 @@ class Job:
         metavar="TEXT",
     )
     labels: Path | None = option("Names of the classes of an own model or of --weights, one a line.", None)
+    task: str = option("What the output means: auto, classes, binary, labels or embedding.", AUTO, metavar="KIND")
+    output: str | None = option("Which output is wanted, where the model has several.", None, metavar="NAME")
     target: str = option("What runs the files: auto, pixel-8, coral, ...", "auto", metavar="NAME")
     calibration_method: str = option("How ranges are chosen: auto, min-max, mse, ...", Recipe.method, metavar="M")
     corrections: tuple[str, ...] = option(

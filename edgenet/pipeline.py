@@ -17,8 +17,9 @@ from edgenet.calibration.summary import calibration_record
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
+from edgenet.export.importers.labels import NO_YES
 from edgenet.files import sha256_of
-from edgenet.images import Preprocessing, limit, open_images, stream
+from edgenet.images import Classes, Preprocessing, limit, names_in, open_images, stream
 from edgenet.images.roles import divide_by_role, merged, new_pictures, read_history
 from edgenet.jobs.accuracy_budget import Search, options_of, searches
 from edgenet.jobs.budget_verdict import Budget
@@ -27,9 +28,10 @@ from edgenet.jobs.keep import parse as parse_keep
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
 from edgenet.preflight import check_run
-from edgenet.records import Context, Finding, PictureHistory
+from edgenet.records import NAMES_FROM_FOLDERS, Context, Finding, PictureHistory
 from edgenet.results import Artifact, Estimate, Evaluation, Failure, ImageSet, Measurement, Results
 from edgenet.targets import check_formats, target
+from edgenet.tasks import AUTO, CLASSES, Task
 
 REFERENCE_PRECISION = "float32"
 
@@ -54,11 +56,15 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
     """
     check(job)
     check_run(job, only_export)
-    source = find_source(job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels)
+    source = find_source(
+        job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels, task=job.task,
+        output=job.output,
+    )  # fmt: skip
+    source, named = _named_by_folder(source, job.images)
     images = _open(job, source, only_export)
     factory = _factory(job, source, images)
-    findings = [*source.findings, *images.findings, *_lint(job, source, images)]
-    page = None if only_export else report_page(source.class_names)
+    findings = [*source.findings, *named, *images.findings, *_lint(job, source, images)]
+    page = None if only_export else report_page(_names_of(source, job))
     with results_in(job.out, model=source.name, page=page) as results:
         _note_context(job, source, images, findings, results)
         _export(job, factory, images, results, progress)
@@ -66,7 +72,7 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
             assert images.calibration is not None
             assert images.evaluation is not None
             if images.evaluation:
-                _evaluate(job, images.evaluation, results, progress)
+                _evaluate(job, source.task, images.evaluation, results, progress)
             _bench(job, images.evaluation or images.calibration, results, progress)
     return results
 
@@ -116,6 +122,8 @@ def check(job: Job) -> None:
             "give --max-accuracy-drop, or leave --io out"
         )
     check_allowed(job.allow)
+    if job.task != AUTO:
+        Task(job.task)
     for name, number in (("--calibration-images", job.calibration_images), ("--threads", job.threads)):
         if number < 1:
             raise InputError(f"{name} must be at least 1, was {number}")
@@ -162,8 +170,8 @@ def _open(job: Job, source: Source, only_export: bool) -> _Images:
             what = f"precision {needing[0]}" if needing else "measuring accuracy"
             raise InputError(f"{what} needs images: give --images DIR (a folder of photographs) or --images sample")
         return _Images()
-    images = open_images(job.images, source.class_ids, source.class_names)
-    test = job.images_test and open_images(job.images_test, source.class_ids, source.class_names)
+    images = open_images(job.images, source.class_ids, source.class_names, source.task)
+    test = job.images_test and open_images(job.images_test, source.class_ids, source.class_names, source.task)
     divided = divide_by_role(
         images, job.calibration_images, source.pictures, model=source.name, test=test or None, at_most=job.limit
     )
@@ -173,6 +181,32 @@ def _open(job: Job, source: Source, only_export: bool) -> _Images:
             "give --images-test DIR"
         )
     return _Images(divided.calibration, divided.evaluation, divided.findings)
+
+
+def _named_by_folder(source: Source, images: str | None) -> tuple[Source, list[Finding]]:
+    """Return the source with two class folders as the names of no and yes, where nobody named them, and say so.
+
+    Which folder is yes follows Keras' image_dataset_from_directory: the second in the order of their names.
+    """
+    if source.task.kind != "binary" or source.class_names != NO_YES or images is None:
+        return source, []
+    names, known = names_in(images), Classes(NO_YES, NO_YES)
+    if len(names) != 2 or all(known.knows(name) for name in names):
+        return source, []
+    found = Finding(
+        NAMES_FROM_FOLDERS, "info",
+        f"no is '{names[0]}' and yes is '{names[1]}': the folders in the order of their names, as Keras counts them",
+        "give --labels FILE, no first, where it is the other way round",
+    )  # fmt: skip
+    return replace(source, class_ids=names, class_names=names), [found]
+
+
+def _names_of(source: Source, job: Job) -> tuple[str, ...]:
+    """Return the names of the classes that pictures have: of embeddings, the folder's own."""
+    if source.task.kind != "embedding":
+        return source.class_names
+    images = job.images_test or job.images
+    return names_in(images) if images else ()
 
 
 def _lint(job: Job, source: Source, images: _Images) -> list[Finding]:
@@ -254,9 +288,8 @@ def _write(
 def _drop_files_of_other_inputs(factory: FileFactory, wanted: Sequence[tuple[str, str]], results: Results) -> None:
     """Forget files with other weights, preprocessing or labels; the rest is sorted as it was asked for."""
     now = factory.options(*wanted[0])
-    results.artifacts = [
-        a for a in results.artifacts if all(a.options.get(k) == now[k] for k in ("weights", "preprocessing", "labels"))
-    ]
+    alike = ("weights", "preprocessing", "labels", "task")
+    results.artifacts = [a for a in results.artifacts if all(a.options.get(k) == now[k] for k in alike)]
     ids = [factory.id(format, precision) for format, precision in wanted]
     results.artifacts.sort(key=lambda a: ids.index(a.id) if a.id in ids else len(ids))
 
@@ -274,7 +307,7 @@ def _present(job: Job, results: Results) -> list[Artifact]:
     return [a for a in results.artifacts if (job.out / a.path).exists()]
 
 
-def _evaluate(job: Job, images: ImageSet, results: Results, progress: Progress) -> None:
+def _evaluate(job: Job, task: Task, images: ImageSet, results: Results, progress: Progress) -> None:
     artifacts = _present(job, results)
     known = {(e.artifact, e.artifact_sha256) for e in results.evaluations if e.images == images.fingerprint}
     missing = [a for a in artifacts if (a.id, a.sha256) not in known]
@@ -291,6 +324,7 @@ def _evaluate(job: Job, images: ImageSet, results: Results, progress: Progress) 
         Preprocessing.from_json(missing[0].preprocessing),
         reference=reference.id if reference else None,
         progress=lambda done, total: progress("evaluate", done, total),
+        task=task,
     )
     _put(job, results, evaluations, failures)
 
@@ -352,6 +386,7 @@ class Described:
     class_ids: tuple[str, ...]
     class_names: tuple[str, ...]
     pictures: PictureHistory  # those that it has seen
+    task: Task
 
 
 def describe(path: Path) -> Described:
@@ -360,7 +395,6 @@ def describe(path: Path) -> Described:
     Raises:
         InputError: it is not a model, or does not say how its input is made.
     """
-    from edgenet.export.importers.labels import class_labels, labels_in
     from edgenet.export.inspect import inspect
 
     found = inspect(path)
@@ -368,18 +402,26 @@ def describe(path: Path) -> Described:
         raise InputError(
             f"{path} does not say how its input is made (edgenet did not write it): export it with edgenet"
         )
-    classes = found.outputs[0].shape[-1]
-    ids, names = class_labels(classes, None, labels_in(path))
+    ids, names, task = _classes_of(path, found)
     preprocessing = Preprocessing.from_json(found.edgenet["preprocessing"])
-    return Described(path.name, path, found.precision, preprocessing, ids, names, read_history(found.edgenet))
+    return Described(path.name, path, found.precision, preprocessing, ids, names, read_history(found.edgenet), task)
+
+
+def _classes_of(path: Path, found: Any) -> tuple[tuple[str, ...], tuple[str, ...], Task]:
+    """Return ids and names of the classes of an inspected file, and what its output means."""
+    from edgenet.export.importers.labels import class_labels, labels_in, own_names
+
+    own = found.edgenet or {}
+    task, inside = Task.from_json(own.get("task")) or CLASSES, labels_in(path)
+    n = task.n_names(found.outputs[0].shape[-1])
+    return *class_labels(n, None, own_names(own, inside) if inside else None, task), task
 
 
 def classes_in(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return ids and names of the classes of a model file, whoever wrote it. Raises InputError."""
-    from edgenet.export.importers.labels import class_labels, labels_in
     from edgenet.export.inspect import inspect
 
-    return class_labels(inspect(path).outputs[0].shape[-1], None, labels_in(path))
+    return _classes_of(path, inspect(path))[:2]
 
 
 def evaluate_files(
@@ -402,14 +444,15 @@ def evaluate_files(
     files = [describe(p) for p in dict.fromkeys([*([reference] if reference else []), *paths])]
     first = files[0]
     for f in files[1:]:
-        if f.preprocessing != first.preprocessing or len(f.class_ids) != len(first.class_ids):
+        like = (f.preprocessing, f.task, len(f.class_ids)) == (first.preprocessing, first.task, len(first.class_ids))
+        if not like:
             raise InputError(f"{f.path} and {first.path} do not take the same pixels: evaluate one model at a time")
     if devices and reference:
         raise InputError("with --device a file is compared with itself on this machine: leave --reference out")
     if limit_to is not None and limit_to < 1:
         raise InputError(f"--limit must be at least 1, was {limit_to}")
     history = merged(*(f.pictures for f in files))
-    opened = open_images(images, first.class_ids, first.class_names)
+    opened = open_images(images, first.class_ids, first.class_names, first.task)
     pictures, findings = new_pictures(opened, history, " and ".join(dict.fromkeys(f.id for f in files)))
     if not pictures:
         raise InputError("; ".join(f"{f.message}" for f in findings) + ": give pictures that are new to it")
@@ -425,6 +468,7 @@ def evaluate_files(
             pictures,
             first.preprocessing,
             lambda done, total: progress("evaluate", done, total),
+            first.task,
         )
         return Results(context, evaluations=evaluations, failures=failures)
     floating = next((f.path for f in files if f.precision == REFERENCE_PRECISION), None)
@@ -435,5 +479,6 @@ def evaluate_files(
         first.preprocessing,
         reference=str(base) if base else None,
         progress=lambda done, total: progress("evaluate", done, total),
+        task=first.task,
     )
     return Results(context, evaluations=evaluations, failures=failures)

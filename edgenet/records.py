@@ -28,6 +28,7 @@ class Finding:
 # Codes of findings that are not of the calibration pictures but of what the network has seen (images/roles.py), or of
 # its weights (models/ports.py).
 ROLE_CODES = ("seen-before", "copies", "no-own-pictures", "unknown-training", "unknown-padding")
+NAMES_FROM_FOLDERS = "names-from-folders"  # of a finding that is of what the answers mean
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures
@@ -108,6 +109,59 @@ class CalibrationRecord:
     n_images: int = 0
     fingerprint: str = ""
     tensors: tuple[CalibratedTensor, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------------------- measures
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number between 0 and 1 with its 95 % interval, and how far it is below the float32 file's on the same pictures.
+
+    `drop` and `drop_ci95` are None for the reference itself, and where nothing was compared.
+    """
+
+    value: float
+    ci95: tuple[float, float]
+    drop: float | None = absent(None)
+    drop_ci95: tuple[float, float] | None = absent(None)
+
+
+@dataclass(frozen=True)
+class LabelMeasure:
+    """How one label of several was found. `changed` counts the pictures on which the reference decides otherwise."""
+
+    label: int
+    n: int  # pictures that have it
+    average_precision: float | None = None
+    f1: float | None = None
+    changed: int | None = None
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a task is measured by beside the share of right answers, over `n_images`; the others' measures are left out.
+
+    Attributes:
+        auc: area under the ROC curve of yes against no; of two classes, of the second against the first.
+        average_precision: of yes; of several labels, the mean over those that occur.
+        f1: of the answers at the threshold, likewise.
+        decisions: answers of yes or no that are right, of all pictures and labels.
+        cosine: between this file's embedding of a picture and the reference's, on average.
+        cosine_least: of the picture where it is least.
+        recall_at_1: pictures whose embedding is nearest to the reference's embedding of the same picture.
+    """
+
+    n_images: int = 0
+    threshold: float | None = absent(None)
+    auc: Figure | None = absent(None)
+    average_precision: Figure | None = absent(None)
+    f1: Figure | None = absent(None)
+    decisions: Figure | None = absent(None)
+    labels: tuple[LabelMeasure, ...] = absent(())
+    cosine: Figure | None = absent(None)
+    cosine_least: float | None = absent(None)
+    recall_at_1: Figure | None = absent(None)
 
 
 # --------------------------------------------------------------------------------------------------------------- search

@@ -19,7 +19,7 @@ from typing import Any
 from edgenet import schema1
 from edgenet.errors import InputError
 from edgenet.files import atomic_write
-from edgenet.records import Context
+from edgenet.records import Context, Measures
 from edgenet.results_json import absent, at, read, read_list, write
 
 SCHEMA = 2
@@ -59,13 +59,14 @@ class ImageSet:
     n_set: int = 0  # images in the set that this one was split from; 0 where it was not split
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # folder -> the classes that are right for it;
     # its pictures have the first of them as their label
+    label_sets: tuple[tuple[int, ...] | None, ...] = ()  # of several labels a picture: all of them, None where unknown
 
     def __len__(self) -> int:
         return len(self.files)
 
     @property
     def n_labelled(self) -> int:
-        return sum(label is not None for label in self.labels)
+        return sum(label is not None for label in self.label_sets or self.labels)
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ class Evaluation:
     outputs_differing: int | None = None  # those that are not the same bit for bit
     largest_difference: float | None = None
     difference: str = ""  # why they differ, in words
+    task: str = absent("classes")  # what the output means: edgenet.tasks.KINDS
+    measures: Measures | None = absent(None)  # what else the task is measured by
 
     def __post_init__(self) -> None:
         counts = [*self.classes.items(), *self.class_flips.items()]

@@ -88,6 +88,7 @@ def export_graph(
         "precision": precision,
         "io_dtype": io,
         "preprocessing": network.preprocessing.to_json(),
+        "task": network.task.to_json(network.class_names),
         "weights": network.weights,
         "calibration": calibration.fingerprint if calibration else None,
         "pictures": write(pictures or network.pictures),

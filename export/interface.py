@@ -76,8 +76,8 @@ def _raw_pixels(graph: Graph, io: str, preprocessing: Preprocessing) -> Graph:
         if not exact:
             std = np.array(preprocessing.std, np.float32)
             scale, shift = f"{image}_scale", f"{image}_shift"
-            tensors[scale] = Tensor(scale, (3,), "float32", 1 / std)
-            tensors[shift] = Tensor(shift, (3,), "float32", -np.array(preprocessing.mean, np.float32) / std)
+            tensors[scale] = Tensor(scale, std.shape, "float32", 1 / std)
+            tensors[shift] = Tensor(shift, std.shape, "float32", -np.array(preprocessing.mean, np.float32) / std)
             scaled = f"{image}_scaled"
             tensors[scaled], tensors[floating] = Tensor(scaled, shape, "float32"), Tensor(floating, shape, "float32")
             front.append(Op("MUL", (source, scale), (scaled,), fused(), "MulOptions"))

@@ -36,7 +36,7 @@ _TENSOR = ("name", "description", "dimension_names", "content", "process_units",
 _FILE = ("name", "description", "type", "locale")
 _FEATURE, _IMAGE = 1, 2  # union ContentProperties
 _NORMALIZATION = 1  # union ProcessUnitOptions
-_RGB = 1  # enum ColorSpaceType
+_RGB, _GREY = 1, 2  # enum ColorSpaceType
 _TENSOR_AXIS_LABELS = 2  # enum AssociatedFileType
 _CONTENT_NAMES = {1: "feature", 2: "image", 3: "bounding box", 4: "audio"}
 _COLOR_NAMES = {0: "unknown", 1: "rgb", 2: "grayscale"}
@@ -45,7 +45,7 @@ _FILE_TYPES = ("unknown", "descriptions", "axis labels", "value labels", "score 
 
 @dataclass(frozen=True)
 class ClassifierMetadata:
-    """What the metadata of an image classifier with one RGB input and one output says.
+    """What the metadata of an image classifier with one input, RGB or grey, and one output says.
 
     Attributes:
         mean, std: of the input, (pixel - mean) / std with pixels in 0..255; one value, or one for each channel.
@@ -53,7 +53,8 @@ class ClassifierMetadata:
         float_input: True when the file takes normalised float32, False when it takes raw pixels as uint8 or int8. The
             normalization is written in both cases, as the schema asks ("quantized models share the same normalization
             parameters as their corresponding float models"); only the range of values differs.
-        n_classes: the length of the output, mentioned in its description.
+        n_classes: the length of the output, mentioned in its description; 0 for an embedding, which has no labels.
+        grey: whether the input has one channel.
 
     Raises:
         InputError: `mean` and `std` are not of equal length 1 or 3, or a `std` is not above 0.
@@ -70,6 +71,7 @@ class ClassifierMetadata:
     output_name: str = "score"
     float_input: bool = True
     n_classes: int | None = None
+    grey: bool = False
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or not all(s > 0 for s in self.std):
@@ -108,7 +110,7 @@ def _input_tensor(b: Any, about: ClassifierMetadata) -> int:
     high = [(255 - m) / s for m, s in scaled] if about.float_input else [255.0]
     normalised = "normalised as (pixel - mean) / std"
     takes = normalised if about.float_input else "as raw 0..255 pixels; the file normalises them"
-    image = _content(b, _IMAGE, _table(b, 2, scalars={0: _RGB}))
+    image = _content(b, _IMAGE, _table(b, 2, scalars={0: _GREY if about.grey else _RGB}))
     normalization = _table(b, 2, {0: _floats(b, about.mean), 1: _floats(b, about.std)})
     unit = _table(b, 2, {1: normalization}, {0: _NORMALIZATION})
     stats = _table(b, 2, {0: _floats(b, high), 1: _floats(b, low)})
@@ -116,7 +118,7 @@ def _input_tensor(b: Any, about: ClassifierMetadata) -> int:
         b,
         _TENSOR,
         name=b.CreateString(about.input_name),
-        description=b.CreateString(f"RGB image, {takes}"),
+        description=b.CreateString(f"{'grey' if about.grey else 'RGB'} image, {takes}"),
         content=image,
         process_units=_vector(b, [unit]),
         stats=stats,
@@ -124,6 +126,10 @@ def _input_tensor(b: Any, about: ClassifierMetadata) -> int:
 
 
 def _output_tensor(b: Any, about: ClassifierMetadata) -> int:
+    if about.n_classes == 0:
+        said = b.CreateString("a vector that is near another where two pictures are alike")
+        content = _content(b, _FEATURE, _table(b, 0))
+        return _record(b, _TENSOR, name=b.CreateString(about.output_name), description=said, content=content)
     classes = "each class" if about.n_classes is None else f"each of {about.n_classes} classes"
     label_text = b.CreateString("one label a line, in the order of the outputs")
     label_slots = {0: b.CreateString(LABELS_FILE), 1: label_text}

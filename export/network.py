@@ -14,6 +14,7 @@ from edgenet.export.tflite_file import read_tflite, write_tflite
 from edgenet.frameworks import quiet, tensorflow
 from edgenet.images import Pixels, Preprocessing, imagenet_classes
 from edgenet.records import NOTHING_SEEN, Finding, PictureHistory
+from edgenet.tasks import CLASSES, Task
 
 INPUT, OUTPUT = "image", "probabilities"
 
@@ -30,6 +31,7 @@ class Network:
     weights: str  # where they came from; "random" says that accuracy means nothing
     fingerprint: str  # sha256 of the float graph
     pictures: PictureHistory = NOTHING_SEEN  # those that it has seen
+    task: Task = CLASSES
 
     @property
     def resolution_px(self) -> int:
@@ -51,6 +53,7 @@ class Source:
     build_on: Callable[[Pixels], Graph] | None = None
     pictures: PictureHistory = NOTHING_SEEN  # those that it has seen
     findings: tuple[Finding, ...] = ()  # what is doubtful about it
+    task: Task = CLASSES
 
     def network(self, pixels: Pixels | None = None) -> Network:
         """Build the float graph: pictures in RGB, probabilities out, canonical names.
@@ -64,18 +67,20 @@ class Source:
         from edgenet.export.importers.classifier import as_classifier, rgb_input
 
         on_pixels = self.build_on is not None and pixels is not None
-        graph, added = as_classifier(self.build_on(pixels) if on_pixels else self.build())  # type: ignore[misc, arg-type]
+        built = self.build_on(pixels) if on_pixels else self.build()  # type: ignore[misc, arg-type]
+        graph, added = as_classifier(built, self.task)
         graph, preprocessing = rgb_input(graph, self.preprocessing)
         graph = canonical_names(graph)
-        classes = graph.tensors[graph.outputs[0]].shape[-1]
+        classes = self.task.n_names(graph.tensors[graph.outputs[0]].shape[-1])
         if classes != len(self.class_names):
             raise InputError(f"{self.name} has {classes} classes and {len(self.class_names)} names: give --labels FILE")
         _refuse_nonfinite(self.name, graph)
         fingerprint = hashlib.sha256(write_tflite(graph)).hexdigest()
         weights = f"{self.weights}, {added}" if added else self.weights
         return Network(
-            self.name, graph, preprocessing, self.class_ids, self.class_names, weights, fingerprint, self.pictures
-        )
+            self.name, graph, preprocessing, self.class_ids, self.class_names, weights, fingerprint, self.pictures,
+            self.task,
+        )  # fmt: skip
 
 
 def _refuse_nonfinite(name: str, graph: Graph) -> None:
@@ -110,20 +115,25 @@ def canonical_names(graph: Graph) -> Graph:
     return graph.renamed(new)
 
 
-def from_keras(model: Any, shape: tuple[int, ...] | None = None) -> Graph:
+def from_keras(model: Any, shape: tuple[int, ...] | None = None, output: int = 0) -> Graph:
     """Return a Keras model (2 or 3) with one image input as a float graph with a static batch of 1.
 
     Args:
-        shape: the input's, (1, H, W, 3); the model's own by default.
+        shape: the input's, (1, H, W, C); the model's own by default.
+        output: which one is wanted, where it has several.
 
     One traced function, frozen and converted, is many times faster than `TFLiteConverter.from_keras_model`, which
     writes a whole SavedModel first; the operators come out the same.
     """
     tf = tensorflow()
     shape = shape or (1, *model.inputs[0].shape[1:])
-    function = tf.function(
-        lambda image: model(image, training=False), input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)]
-    )
+
+    def answer(image: Any) -> Any:
+        found = model(image, training=False)
+        found = list(found.values()) if isinstance(found, dict) else found
+        return found[output] if isinstance(found, list | tuple) else found
+
+    function = tf.function(answer, input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)])
     return from_function(function.get_concrete_function())
 
 

@@ -63,7 +63,10 @@ def to_onnx(
             store = beside(onnx, file, Path(name or path.name).with_suffix(BESIDE).name)
         model = _Writer(onnx, to_nchw(left_in_float(graph, _FLOAT_RESULTS)), batch, store).model(network.name)
     model.producer_name, model.producer_version = "edgenet", str(about["edgenet_version"])
-    properties = {"edgenet": json.dumps(about, sort_keys=True), "labels": "\n".join(network.class_names)}
+    properties = {
+        "edgenet": json.dumps(about, sort_keys=True),
+        "labels": "\n".join(network.task.output_names(network.class_names)),
+    }
     onnx.helper.set_model_props(model, properties)
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path

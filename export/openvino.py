@@ -43,7 +43,7 @@ def to_openvino(network: Network, graph: Graph, path: Path, about: dict[str, Any
     writer = _Writer(ov, opset13, to_nchw(left_in_float(graph, _WEIGHTED)), batch)
     model = writer.model(network.name)
     model.set_rt_info(json.dumps(about, sort_keys=True), ["edgenet"])
-    model.set_rt_info(json.dumps(network.class_names, ensure_ascii=False), ["labels"])
+    model.set_rt_info(json.dumps(network.task.output_names(network.class_names), ensure_ascii=False), ["labels"])
     ov.serialize(model, path, path.with_suffix(".bin"))
     return path
 

@@ -23,6 +23,7 @@ def to_tflite(network: Network, graph: Graph, path: Path, about: dict[str, Any])
     The signature `serving_default` names the input and the output. The metadata is what MediaPipe Tasks reads:
     normalization, labels, author, version.
     """
+    names = network.task.output_names(network.class_names)
     mediapipe = metadata.ClassifierMetadata(
         name=network.name,
         description=f"{network.name}, {about['precision']}; weights: {network.weights}",
@@ -34,7 +35,8 @@ def to_tflite(network: Network, graph: Graph, path: Path, about: dict[str, Any])
         input_name=graph.inputs[0],
         output_name=graph.outputs[0],
         float_input=about["io_dtype"] == "float32",
-        n_classes=len(network.class_names),
+        n_classes=len(names),
+        grey=network.preprocessing.channels == 1,
     )
     entries = {
         "min_runtime_version": b"2.16.0".ljust(16, b"\0"),
@@ -42,6 +44,6 @@ def to_tflite(network: Network, graph: Graph, path: Path, about: dict[str, Any])
         EDGENET_METADATA: json.dumps(about, sort_keys=True).encode(),
     }
     model = write_tflite(graph, description=f"edgenet {about['edgenet_version']}", metadata=entries)
-    labels = "\n".join(network.class_names).encode() + b"\n"
-    path.write_bytes(metadata.append_files(model, {metadata.LABELS_FILE: labels}))
+    labels = "".join(f"{name}\n" for name in names).encode()
+    path.write_bytes(metadata.append_files(model, {metadata.LABELS_FILE: labels} if names else {}))
     return path

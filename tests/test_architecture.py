@@ -19,7 +19,7 @@ ROWS = (
     ("edgenet.cli_",),
     ("edgenet.jobs", "edgenet.pipeline", "edgenet.preflight", "edgenet.doctor"),
     ("edgenet.report", "edgenet.paper", "edgenet.handoff"),
-    ("edgenet.evaluate",),
+    ("edgenet.evaluate", "edgenet.tasks.measures"),
     ("edgenet.calibration", "edgenet.device_bench"),
     ("edgenet.export",),
     ("edgenet.images", "edgenet.models"),
@@ -32,6 +32,7 @@ ROWS = (
         "edgenet.files",
         "edgenet.targets",
         "edgenet.device_bench.machine",
+        "edgenet.tasks.words",
     ),
     # Leaves: anybody may use them.
     (

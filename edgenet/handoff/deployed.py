@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.importers.labels import labels_in
+from edgenet.export.importers.labels import labels_in, own_names
 from edgenet.export.inspect import inspect
 from edgenet.files import sha256_of
 from edgenet.images import Preprocessing, normalise
 from edgenet.results import TensorInfo
+from edgenet.tasks import CLASSES, Task
 
 # How far scores may be from the golden ones. LiteRT's own kernels differ from each other on ten photographs by up to
 # 0.000002 in float32 and by up to 0.044 in int8 (lite0: XNNPACK against the reference kernels).
@@ -30,12 +31,14 @@ class Deployed:
     precision: str
     sha256: str
     size_bytes: int
-    input: TensorInfo  # (1, H, W, 3)
-    output: TensorInfo  # (1, classes)
+    input: TensorInfo  # (1, H, W, C)
+    output: TensorInfo  # (1, N)
     preprocessing: Preprocessing
     assumed: bool  # whether crop and interpolation are not in the file
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # one for each number of the output, none of an embedding
     weights: str
+    task: Task = CLASSES
+    negative: str = ""  # the name of no, where the output is the score of yes alone
 
     @property
     def asset(self) -> str:
@@ -48,16 +51,22 @@ class Deployed:
         if self.input.dtype not in ("float32", "uint8") or self.output.dtype not in ("float32", "uint8"):
             kinds = " and ".join(dict.fromkeys((self.input.dtype, self.output.dtype)))
             return f"MediaPipe Tasks takes float32 or uint8, this file {kinds}: export it with --io float32 or uint8"
+        if self.task.kind == "embedding":
+            return "MediaPipe's ImageClassifier is for classes, this file gives an embedding"
         if self.preprocessing.channel_order != "rgb":
-            return "MediaPipe Tasks gives RGB, this file takes BGR"
+            return f"MediaPipe Tasks gives RGB, this file takes {self.preprocessing.channel_order.upper()}"
         return ""
+
+    @property
+    def n_outputs(self) -> int:
+        return self.output.shape[-1]
 
     @property
     def tolerance(self) -> float:
         return TOLERANCE["float" if self.precision in _FLOATS else "integer"]
 
     def input_of(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the input tensor, (N, H, W, 3), for (N, H, W, 3) uint8 pixels."""
+        """Return the input tensor, (N, H, W, C), for (N, H, W, C) uint8 pixels."""
         if self.input.dtype == "float32":
             return normalise(pixels, self.preprocessing)
         return pixels if self.input.dtype == "uint8" else (pixels ^ np.uint8(128)).view(np.int8)
@@ -78,23 +87,25 @@ def read_deployed(path: Path) -> Deployed:
             f"{path} has {len(found.inputs)} inputs and {len(found.outputs)} outputs: one each is a classifier"
         )
     x, y = found.inputs[0], found.outputs[0]
-    if len(x.shape) != 4 or x.shape[0] != 1 or x.shape[3] != 3 or x.shape[1] != x.shape[2] or min(x.shape) < 1:
+    if len(x.shape) != 4 or x.shape[0] != 1 or x.shape[3] not in (1, 3) or min(x.shape) < 1:
         raise InputError(
-            f"{path} takes {x.shape}: a hand-over needs one square RGB picture of a fixed size, (1, N, N, 3)"
+            f"{path} takes {x.shape}: a hand-over needs one picture of a fixed size, RGB or grey, (1, H, W, 3 or 1)"
         )
+    own = found.edgenet or {}
+    task = Task.from_json(own.get("task")) or CLASSES
     classes = int(np.prod(y.shape))
-    if y.shape[-1:] != (classes,) or classes < 2:
+    if y.shape[-1:] != (classes,) or (classes < 2 and task.kind != "binary"):
         raise InputError(f"{path} gives {y.shape}: a classifier gives one score for each class, (1, classes)")
     for t in (x, y):
         if t.dtype not in ("float32", "uint8", "int8"):
             raise InputError(f"{path}: {t.name} is {t.dtype}; edgenet hands over float32, uint8 and int8")
-    labels = labels_in(path)
-    if labels is None or len(labels) != classes:
-        raise InputError(f"{path} carries {len(labels or ())} labels for {classes} classes: export it with edgenet")
+    labels = labels_in(path) or ()
+    if task.kind != "embedding" and len(labels) != classes:
+        raise InputError(f"{path} carries {len(labels)} labels for {classes} classes: export it with edgenet")
     preprocessing, assumed = _preprocessing(path, found.edgenet, found.metadata, x)
     return Deployed(
         path, found.name or path.stem, found.precision, sha256_of(path), path.stat().st_size, x, y, preprocessing,
-        assumed, labels, str((found.edgenet or {}).get("weights", "not known")),
+        assumed, labels, str(own.get("weights", "not known")), task, (own_names(own, ()) or ("",))[0],
     )  # fmt: skip
 
 
@@ -106,9 +117,11 @@ def _preprocessing(
     mean, std = about.get("mean", ()), about.get("std", ())
     if len(mean) not in (1, 3) or len(std) != len(mean):
         raise InputError(f"{path} does not say how its input is normalised: export it with edgenet")
-    of_file = Preprocessing(x.shape[1], (*mean, *mean, *mean)[:3], (*std, *std, *std)[:3], 0, "bilinear")
+    n, order = x.shape[3], "rgb" if x.shape[3] == 3 else "grey"
+    mean, std = ((*v, *v, *v)[:n] for v in (mean, std))
+    of_file = Preprocessing(x.shape[1], mean, std, 0, "bilinear", order, x.shape[2])
     if x.dtype != "float32":  # does the stored number stand for the raw pixel?
-        ends = np.array([[0.0] * 3, [255.0] * 3])
+        ends = np.array([[0.0] * n, [255.0] * n])
         real = (ends - of_file.mean) / of_file.std
         stored = np.rint(real / (x.scale or np.nan)) + (x.zero_point or 0) + (128 if x.dtype == "int8" else 0)
         if not np.array_equal(stored, ends):

@@ -10,6 +10,7 @@ from edgenet.images import Preprocessing
 from edgenet.records import Context
 from edgenet.report.formatting import interval, megabytes, milliseconds, percent
 from edgenet.results import Evaluation, Measurement, TensorInfo
+from edgenet.tasks.words import WORDS, figure, figures_of
 
 _FILES = Path(__file__).with_name("files")
 
@@ -42,11 +43,17 @@ class Code:
 
     asset: str  # the model's file name
     n_classes: int
+    n_labels: int
+    labels_are: str
+    scores_are: str
+    threshold: str  # "" where the answer is not yes or no
     n_cases: int
-    size_px: int
+    height_px: int
+    width_px: int
+    channels: int
     crop_padding_px: int
     interpolation: str
-    order: str  # RGB | BGR
+    order: str  # RGB | BGR | GREY
     mean: str
     std: str
     input_dtype: str
@@ -70,12 +77,18 @@ class Readme:
     asset: str
     size: str
     sha256: str
-    n_classes: int
+    task: str
+    what: str  # the output holds
+    labels: str  # what stands in labels.txt
+    said: str  # of how the scores are read, "" where that is clear
     n_cases: int
-    size_px: int
+    shape: str
+    size_px: str
+    is_square: bool
+    short_px: int
     crop_padding_px: int
     interpolation: str
-    order: str  # RGB | BGR
+    order: str  # RGB | BGR | grey
     normalisation: str
     assumed: bool  # whether crop and interpolation are not in the file
     input: str
@@ -89,15 +102,63 @@ class Readme:
     dependencies: tuple[Dependency, ...]
 
 
+@dataclass(frozen=True)
+class _Words:
+    """What the numbers of a kind of network are called."""
+
+    what: str
+    labels: str
+    said: str
+    labels_are: str
+    scores_are: str
+
+
+def _words(model: Deployed) -> _Words:
+    n, threshold = model.n_outputs, f"{model.task.threshold:g}"
+    if model.task.kind == "binary":
+        no, yes = model.negative, model.labels[0]
+        return _Words(
+            f"1 score, of {_cell(yes)}",
+            "the name of what the score is of",
+            f"A score above {threshold} says {_cell(yes)}, any other {_cell(no)}.",
+            "The name of what the score is of.",
+            f"The score of yes: above {threshold} it says yes",
+        )
+    if model.task.kind == "labels":
+        return _Words(
+            f"{n} scores, each of a label",
+            f"the names of the {n} labels, in the order of the scores",
+            f"Each label stands for itself: a score above {threshold} says that it is there.",
+            "The name of each label, in the order of the scores.",
+            f"The score of each label: above {threshold} it is there",
+        )
+    if model.task.kind == "embedding":
+        said = "Two pictures are the more alike the larger the cosine between their embeddings is."
+        return _Words(f"an embedding of {n} numbers", "", said, "", "The embedding")
+    return _Words(
+        f"{n} scores",
+        f"the names of the {n} classes, in the order of the scores",
+        "",
+        "The name of each class, in the order of the probabilities.",
+        "The score of each class",
+    )
+
+
 def code(model: Deployed, n_cases: int) -> dict[str, str]:
     """Return the files of code, name -> text. Without MediaPipe's where it cannot run the model."""
     p, out = model.preprocessing, model.output
-    with_mediapipe = not model.not_for_mediapipe
+    with_mediapipe, words = not model.not_for_mediapipe, _words(model)
     view = Code(
         asset=model.asset,
-        n_classes=len(model.labels),
+        n_classes=model.n_outputs,
+        n_labels=len(model.labels),
+        labels_are=words.labels_are,
+        scores_are=words.scores_are,
+        threshold=_float(model.task.threshold) if model.task.kind in ("binary", "labels") else "",
         n_cases=n_cases,
-        size_px=p.resolution_px,
+        height_px=p.size_px[0],
+        width_px=p.size_px[1],
+        channels=p.channels,
         crop_padding_px=p.crop_padding_px,
         interpolation=p.interpolation,
         order=p.channel_order.upper(),
@@ -121,19 +182,25 @@ def code(model: Deployed, n_cases: int) -> dict[str, str]:
 
 def readme(model: Deployed, n_cases: int, accuracy: Sequence[str], latency: Sequence[str]) -> str:
     """Return README.md; `accuracy` and `latency` are sentences, none where nothing was measured."""
-    p = model.preprocessing
+    p, words = model.preprocessing, _words(model)
     view = Readme(
         name=model.name,
         precision=model.precision,
         asset=model.asset,
         size=megabytes(model.size_bytes),
         sha256=model.sha256,
-        n_classes=len(model.labels),
+        task=model.task.kind,
+        what=words.what,
+        labels=words.labels,
+        said=words.said,
         n_cases=n_cases,
-        size_px=p.resolution_px,
+        shape=" x ".join(map(str, (1, *p.shape))),
+        size_px=str(p.resolution_px) if p.width_px is None else f"{p.resolution_px} x {p.width_px}",
+        is_square=p.width_px is None,
+        short_px=p.short_px,
         crop_padding_px=p.crop_padding_px,
         interpolation=p.interpolation,
-        order=p.channel_order.upper(),
+        order="grey" if p.channels == 1 else p.channel_order.upper(),
         normalisation=_normalisation(p, model.input),
         assumed=model.assumed,
         input=_quantized(model.input),
@@ -142,7 +209,7 @@ def readme(model: Deployed, n_cases: int, accuracy: Sequence[str], latency: Sequ
         accuracy="; ".join(map(_cell, accuracy)),
         latency="; ".join(map(_cell, latency)),
         why_not_mediapipe=model.not_for_mediapipe,
-        tolerance=f"{model.tolerance:g}",
+        tolerance=f"{model.tolerance:g}" + (" of their span" if model.task.kind == "embedding" else ""),
         why_tolerance="sum in another order" if model.tolerance < 0.01 else "round integers in other places",
         dependencies=dependencies(not model.not_for_mediapipe),
     )
@@ -162,9 +229,11 @@ def accuracy_sentence(e: Evaluation) -> str:
     """Return what was measured of a file's answers."""
     said = []
     if e.top1 is not None:
-        said.append(f"top-1 {percent(e.top1)} (95 %: {interval(e.top1_ci95)}) on {e.n_labelled} labelled pictures")
+        right = WORDS[e.task].right
+        said.append(f"{right} {percent(e.top1)} (95 %: {interval(e.top1_ci95)}) on {e.n_labelled} labelled pictures")
+    said += [f"{name} {figure(f)}" for name, f in figures_of(e.measures)]
     if e.agreement is not None:
-        said.append(f"{percent(e.agreement)} of {e.n_images} pictures have the top-1 of {e.reference}")
+        said.append(f"{percent(e.agreement)} of {e.n_images} pictures have the {WORDS[e.task].answer} of {e.reference}")
     return f"{', '.join(said) or f'{e.n_images} pictures without labels'} by {e.runtime}"
 
 

@@ -83,7 +83,7 @@ def read_golden(folder: Path, model: Deployed) -> Golden:
     cases = said["cases"]
     if not cases:
         raise ValueError("no cases")
-    shape, classes = model.input.shape[1:], len(model.labels)
+    shape, classes = model.input.shape[1:], model.n_outputs
     dtype = np.dtype(model.input.dtype).newbyteorder("<")
 
     def stacked(key: str, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:

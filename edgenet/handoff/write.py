@@ -28,6 +28,7 @@ from edgenet.handoff.deployed import Deployed, read_deployed
 from edgenet.handoff.templates import accuracy_sentence, code, latency_sentence, readme
 from edgenet.images import decode, sample
 from edgenet.results import RESULTS_FILE, Evaluation, Results
+from edgenet.tasks import Task
 
 MANIFEST = "handoff.json"
 MARK = "edgenet_handoff"  # the manifest's key that says what the folder is; its value is the version of the layout
@@ -66,6 +67,7 @@ def hand_over(path: Path, out: Path) -> Deployed:
                 "sha256": model.sha256,
                 "precision": model.precision,
                 "preprocessing": model.preprocessing.to_json(),
+                "task": model.task.to_json((model.negative,)),
             },
             "measured_on": sorted({e.images for e in known.evaluations}),  # fingerprints, as in results.json
             "files": {name: sha256_of(folder / name) for name in listed},
@@ -178,7 +180,7 @@ def _golden_pictures(model: Deployed) -> tuple[np.ndarray, np.ndarray, list[str]
         scores = worker.predict(model.input_of(pixels))
     if not np.isfinite(scores).all():
         raise InputError(f"{model.path} gives scores that are no numbers: it cannot be handed over")
-    margins = [_margin(s) for s in scores]
+    margins = [_sureness(model.task, s) for s in scores]
     chosen: list[int] = []
     for i in sorted(range(len(names)), key=lambda i: (-margins[i], names[i])):
         photograph = sample.photograph_of(names[i])[0]
@@ -188,9 +190,24 @@ def _golden_pictures(model: Deployed) -> tuple[np.ndarray, np.ndarray, list[str]
     return pixels[chosen], scores[chosen], [names[i] for i in chosen]
 
 
+def _sureness(task: Task, scores: np.ndarray) -> float:
+    """Return how far an answer is from another one; an embedding is no answer."""
+    if task.kind in ("binary", "labels"):
+        return float(np.abs(scores - task.threshold).min())
+    return _margin(scores) if task.kind == "classes" else 0.0
+
+
 def _margin(scores: np.ndarray) -> float:
     best, second = np.sort(scores)[::-1][:2]
     return float(best - second)
+
+
+def _answer(model: Deployed, scores: np.ndarray) -> str:
+    """Return the answer in words: a class, yes or no, labels with | between them; "" of an embedding."""
+    if model.task.kind == "classes":
+        return model.labels[int(scores.argmax())]
+    there = [name for name, s in zip(model.labels, scores, strict=False) if s > model.task.threshold]
+    return "|".join(there) or model.negative
 
 
 def _write_module(model: Deployed, folder: Path, known: Known) -> None:
@@ -199,7 +216,8 @@ def _write_module(model: Deployed, folder: Path, known: Known) -> None:
     for place in (assets, kotlin, tests):
         place.mkdir(parents=True)
     shutil.copyfile(model.path, assets / model.asset)
-    (assets / "labels.txt").write_text("\n".join(model.labels) + "\n", encoding="utf-8")
+    if model.labels:
+        (assets / "labels.txt").write_text("\n".join(model.labels) + "\n", encoding="utf-8")
     for name, text in code(model, N_CASES).items():
         place = folder if name.endswith(".kts") else tests if name == "GoldenTest.kt" else kotlin
         (place / name).write_text(text, encoding="utf-8")
@@ -225,9 +243,10 @@ def _write_golden(model: Deployed, folder: Path, pixels: np.ndarray, scores: np.
                 "input": f"{i}_input.bin",
                 "output": f"{i}_scores.bin",
                 "top1": top1,
-                "label": model.labels[top1],
+                "label": _answer(model, scores[i]),
                 "score": float(scores[i][top1]),
-                "margin": _margin(scores[i]),
+                # Yes and no are told apart by the scores themselves: who is as near as the tolerance decides alike.
+                "margin": _margin(scores[i]) if model.task.kind == "classes" else 0.0,
             }
         )
     spread = float(scores.max() - scores.min())  # at most 1 for probabilities; a file may end in logits
@@ -236,7 +255,7 @@ def _write_golden(model: Deployed, folder: Path, pixels: np.ndarray, scores: np.
         "sha256": model.sha256,
         "input": {"shape": [1, *pixels.shape[1:]], "dtype": model.input.dtype},
         "output": {"shape": [1, scores.shape[1]], "dtype": "float32"},
-        "tolerance": model.tolerance * max(1.0, spread),
+        "tolerance": model.tolerance * (spread if model.task.kind == "embedding" else max(1.0, spread)),
         "cases": cases,
     }
     _write_json(folder / GOLDEN_FILE, golden)

@@ -2,7 +2,9 @@
 
 A picture is turned upright by its EXIF orientation, made 8-bit RGB, cropped and resized as EfficientNet's authors do
 (https://github.com/tensorflow/tpu, models/official/efficientnet/preprocessing.py): the centre square with a side of
-res / (res + 32) of the short side, then bicubic to res x res. What is not plain 8-bit RGB:
+res / (res + 32) of the short side, then bicubic to res x res. For a network whose input is no square it is the centre
+rectangle of the input's shape, with the short side of both in the place of res. For a network of grey pictures the
+picture is made grey first (ITU-R 601 luma, as Keras' load_img does). What is not plain 8-bit RGB:
 
     transparent          put on white, as a page shows it: the colour under a transparent pixel is arbitrary
     16-bit grayscale     scaled to 8 bits (PIL's own conversion would clip)
@@ -47,41 +49,79 @@ _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
 }
 _PIL_MODULES = r"PIL\."
+CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}  # by channel order
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a photograph becomes a network's input: (pixel - mean) / std on a square of `resolution_px`.
+    """How a photograph becomes a network's input: (pixel - mean) / std on `resolution_px` rows of `width_px` pixels.
 
-    `mean` and `std` are in 0..255 and, like the pixels, in `channel_order` ("rgb" or "bgr").
+    `mean` and `std` are in 0..255 and, like the pixels, in `channel_order` ("rgb", "bgr" or "grey"): three numbers, of
+    grey one. `width_px` None is a square.
     """
 
     resolution_px: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     crop_padding_px: int = 32
     interpolation: str = "bicubic"
     channel_order: str = "rgb"
+    width_px: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
-        if self.resolution_px < 1 or self.crop_padding_px < 0:
+        if self.width_px == self.resolution_px:
+            object.__setattr__(self, "width_px", None)
+        if min(self.size_px) < 1 or self.crop_padding_px < 0:
             raise InputError(
-                f"preprocessing with resolution {self.resolution_px} and crop padding {self.crop_padding_px}: "
+                f"preprocessing with resolution {min(self.size_px)} and crop padding {self.crop_padding_px}: "
                 "give a resolution of at least 1 px and a padding of at least 0 px"
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(v > 0 for v in self.std):
-            raise InputError(
-                f"preprocessing with mean {self.mean} and std {self.std}: give three numbers each, std > 0"
-            )
+        if self.channel_order not in CHANNELS:
+            raise InputError(f"unknown channel order '{self.channel_order}' (valid: {', '.join(CHANNELS)})")
+        if {len(self.mean), len(self.std)} != {self.channels} or not all(v > 0 for v in self.std):
+            n = "one number" if self.channels == 1 else "three numbers"
+            raise InputError(f"preprocessing with mean {self.mean} and std {self.std}: give {n} each, std > 0")
         if self.interpolation not in _RESAMPLING:
             raise InputError(f"unknown interpolation '{self.interpolation}' (valid: {', '.join(_RESAMPLING)})")
-        if self.channel_order not in ("rgb", "bgr"):
-            raise InputError(f"unknown channel order '{self.channel_order}' (valid: rgb, bgr)")
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return self.resolution_px, self.width_px or self.resolution_px
+
+    @property
+    def short_px(self) -> int:
+        """The short side of the input."""
+        return min(self.size_px)
+
+    @property
+    def channels(self) -> int:
+        return CHANNELS[self.channel_order]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The input's (H, W, C)."""
+        return (*self.size_px, self.channels)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the input is a square in colours."""
+        return self.width_px is None and self.channels == 3
+
+    def crop_px(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of the part of a picture of this size that the network sees."""
+        rows, columns = self.size_px
+        kept = self.short_px / (self.short_px + self.crop_padding_px)
+        return (
+            max(1, int(kept * min(height, width * rows / columns))),
+            max(1, int(kept * min(width, height * columns / rows))),
+        )
 
     def to_json(self) -> dict[str, Any]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in values.items() if k != "width_px" or v is not None}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Preprocessing":
@@ -98,7 +138,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some pictures of a stream: `indices` (n,) into the ImageSet, `pixels` (n, H, W, 3) uint8."""
+    """Some pictures of a stream: `indices` (n,) into the ImageSet, `pixels` (n, H, W, C) uint8."""
 
     indices: NDArray[np.int64]
     pixels: Pixels
@@ -113,22 +153,25 @@ class Skipped:
 
 
 def decode(file: str, preprocessing: Preprocessing) -> Pixels:
-    """Return the picture as the network sees it before normalisation: (H, W, 3) uint8, in its channel order.
+    """Return the picture as the network sees it before normalisation: (H, W, C) uint8, in its channel order.
 
     Raises:
         InputError: the file cannot be decoded; the message starts with its name.
     """
     picture = _open_rgb(file)
-    res = preprocessing.resolution_px
-    side = max(1, int(res / (res + preprocessing.crop_padding_px) * min(picture.size)))
+    if preprocessing.channels == 1:
+        picture = picture.convert("L")
+    rows, columns = preprocessing.size_px
     # Cropped, then resized, as the authors do: resize(box=...) would filter in pixels from outside of the crop.
-    square = _centre_square(picture, side).resize((res, res), _RESAMPLING[preprocessing.interpolation])
-    pixels = np.asarray(square, np.uint8)
-    return np.ascontiguousarray(pixels[..., ::-1]) if preprocessing.channel_order == "bgr" else pixels
+    seen = _centre(picture, *preprocessing.crop_px(picture.height, picture.width))
+    pixels = np.asarray(seen.resize((columns, rows), _RESAMPLING[preprocessing.interpolation]), np.uint8)
+    if preprocessing.channel_order == "bgr":
+        return np.ascontiguousarray(pixels[..., ::-1])
+    return pixels.reshape(preprocessing.shape)
 
 
 def normalise(pixels: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return (pixels - mean) / std: (N, H, W, 3) uint8 -> (N, H, W, 3) float32."""
+    """Return (pixels - mean) / std: (N, H, W, C) uint8 -> (N, H, W, C) float32."""
     out = pixels.astype(np.float32)
     out -= np.asarray(preprocessing.mean, np.float32)
     out /= np.asarray(preprocessing.std, np.float32)
@@ -221,14 +264,13 @@ class Stream:
 
 
 def load_pixels(images: ImageSet, preprocessing: Preprocessing, workers: int | None = None) -> Pixels:
-    """Return all pictures of a small set: (N, H, W, 3) uint8, without those that could not be decoded.
+    """Return all pictures of a small set: (N, H, W, C) uint8, without those that could not be decoded.
 
     Raises:
         InputError: more than 1 % of them could not be decoded.
     """
-    res = preprocessing.resolution_px
     chunks = [c.pixels for c in stream(images, preprocessing, workers=workers)]
-    return np.concatenate(chunks) if chunks else np.zeros((0, res, res, 3), np.uint8)
+    return np.concatenate(chunks) if chunks else np.zeros((0, *preprocessing.shape), np.uint8)
 
 
 def thumbnail(file: str, side_px: int = 96) -> bytes:
@@ -238,7 +280,7 @@ def thumbnail(file: str, side_px: int = 96) -> bytes:
         InputError: the file cannot be decoded.
     """
     picture = _open_rgb(file)
-    square = _centre_square(picture, min(picture.size)).resize((side_px, side_px), Image.Resampling.LANCZOS)
+    square = _centre(picture, *(min(picture.size),) * 2).resize((side_px, side_px), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     square.save(out, "JPEG", quality=85)
     return out.getvalue()
@@ -326,10 +368,10 @@ def _rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")  # a copy, so that it outlives the open file
 
 
-def _centre_square(picture: Image.Image, side: int) -> Image.Image:
+def _centre(picture: Image.Image, height: int, width: int) -> Image.Image:
     # The authors round the offset up: ((size - side) + 1) // 2.
-    left, top = (picture.width - side + 1) // 2, (picture.height - side + 1) // 2
-    return picture.crop((left, top, left + side, top + side))
+    left, top = (picture.width - width + 1) // 2, (picture.height - height + 1) // 2
+    return picture.crop((left, top, left + width, top + height))
 
 
 def cores() -> int:

@@ -4,7 +4,8 @@ class folders    DIR/<class>/**.jpg, <class> a WordNet id, a class name or an in
 labels.csv       photographs and a table: file,label; the header is optional, files are relative to DIR
 flat             photographs only, without labels
 
-In the first two class-map.txt can say what a folder or a label stands for (class_map.py).
+In the first two class-map.txt can say what a folder or a label stands for (class_map.py). For a network of several
+labels a picture, labels.csv separates them by |; a line without a label says that the picture has none of them.
 """
 
 import csv
@@ -24,11 +25,15 @@ EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif",
 _SHOWN_FOLDERS = 4  # unknown class folders that an error names
 _SHOWN_EXTENSIONS = ".jpg, .png, .webp, .bmp, .gif, .tif"
 
-Entry = tuple[str, int | None]  # path relative to the folder, with /; class index
+# Path relative to the folder, with /; class index, or several of them.
+Entry = tuple[str, int | tuple[int, ...] | None]
 
 
-def list_folder(root: Path, classes: Classes) -> list[Entry]:
+def list_folder(root: Path, classes: Classes, *, several: bool = False) -> list[Entry]:
     """Return the photographs of a folder and their classes, in the order of their names.
+
+    Args:
+        several: a picture may have several labels: each class is a tuple then.
 
     Raises:
         InputError: not a folder, nothing in it, kinds mixed, or a label that the model does not know.
@@ -47,16 +52,17 @@ def list_folder(root: Path, classes: Classes) -> list[Entry]:
         else:
             others[PurePosixPath(entry.name).suffix.lower() or "no extension"] += 1
     folders = {name: files for name, files in sorted(folders.items()) if files}
-    labels = _class_map(root, classes)
+    labels = ClassMap(root / CLASS_MAP_FILE, classes) if several else _class_map(root, classes)
     if (root / LABELS_FILE).is_file():
-        return _from_table(root, loose, folders, labels)
+        return _from_table(root, loose, folders, labels, several)
     if loose and folders:
         raise InputError(
             f"{root} mixes photographs ({min(loose)}) with folders of photographs ({next(iter(folders))}): "
             f"give a folder of class folders, or a flat folder with or without {LABELS_FILE}"
         )
     if folders:
-        return _from_class_folders(root, folders, labels)
+        found = _from_class_folders(root, folders, labels)
+        return [(file, (label,)) for file, label in found] if several else [*found]
     if not loose:
         kinds = ", ".join(f"{n} x {kind}" for kind, n in others.most_common(3))
         raise InputError(
@@ -104,8 +110,8 @@ def class_names_in(root: Path) -> tuple[str, ...]:
     return names
 
 
-def _from_class_folders(root: Path, folders: dict[str, list[str]], labels: ClassMap) -> list[Entry]:
-    entries: list[Entry] = []
+def _from_class_folders(root: Path, folders: dict[str, list[str]], labels: ClassMap) -> list[tuple[str, int]]:
+    entries: list[tuple[str, int]] = []
     unknown: dict[str, str] = {}
     for name, files in folders.items():
         try:
@@ -157,10 +163,12 @@ def _line_of_map(name: str, classes: Classes) -> str:
     return next((f"`{name} = {classes.unique_name(m.index)}`" for m in classes.matches(name)), "")
 
 
-def _from_table(root: Path, loose: list[str], folders: dict[str, list[str]], classes: ClassMap) -> list[Entry]:
+def _from_table(
+    root: Path, loose: list[str], folders: dict[str, list[str]], classes: ClassMap, several: bool
+) -> list[Entry]:
     path = root / LABELS_FILE
     rows = _read_table(path)
-    labels: dict[str, int | None] = {}
+    labels: dict[str, int | tuple[int, ...] | None] = {}
     missing = []
     for line, file, text in rows:
         name = _find(root, file)
@@ -168,7 +176,7 @@ def _from_table(root: Path, loose: list[str], folders: dict[str, list[str]], cla
             missing.append(file)
             continue
         try:
-            label = classes.index_of(text) if text else None
+            label = _several(text, classes) if several else classes.index_of(text) if text else None
         except InputError as e:
             raise InputError(f"{path}, line {line}: {e}") from None
         if labels.setdefault(name, label) != label:
@@ -185,10 +193,15 @@ def _from_table(root: Path, loose: list[str], folders: dict[str, list[str]], cla
             f"{root} has a {LABELS_FILE} and folders of photographs that it does not list ({stray[0]}): "
             f"list them there, or delete {LABELS_FILE} to go by class folders"
         )
-    entries = dict.fromkeys(loose) | labels  # a photograph without a line stays, unlabelled
+    entries: dict[str, int | tuple[int, ...] | None] = dict.fromkeys(loose)
+    entries |= labels  # a photograph without a line stays, unlabelled
     if not entries:
         raise InputError(f"no photographs in {root}, and {LABELS_FILE} lists none: write a line file,label for each")
     return sorted(entries.items())
+
+
+def _several(text: str, classes: ClassMap) -> tuple[int, ...]:
+    return tuple(sorted({classes.index_of(label.strip()) for label in text.split("|") if label.strip()}))
 
 
 def _read_table(path: Path) -> list[tuple[int, str, str]]:

@@ -14,15 +14,18 @@ from edgenet.errors import InputError
 from edgenet.images import sample, tfds
 from edgenet.images.class_names import Classes
 from edgenet.images.decode import Skipped, cores, refuse_too_many
-from edgenet.images.folders import class_groups, list_folder
+from edgenet.images.folders import class_groups, class_names_in, list_folder
 from edgenet.results import ImageSet
+from edgenet.tasks import CLASSES, Task
 
 HELD_BACK, LEAST_HELD_BACK, MOST_HELD_BACK = 0.15, 8, 512  # of the training pictures; pictures
 # The first bytes of every format above but TIFF's and the ISO ones: tells text and empty files at no cost.
 _MAGIC = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II", b"MM", b"P")
 
 
-def open_images(path: str | Path, class_ids: Sequence[str], class_names: Sequence[str]) -> ImageSet:
+def open_images(
+    path: str | Path, class_ids: Sequence[str], class_names: Sequence[str], task: Task = CLASSES
+) -> ImageSet:
     """List the photographs of a folder with their labels and content hashes; "sample" means the sample photographs.
 
     "tfds:NAME" is a data set of TensorFlow Datasets (tfds.py).
@@ -33,6 +36,8 @@ def open_images(path: str | Path, class_ids: Sequence[str], class_names: Sequenc
     Args:
         class_ids: the WordNet id of each class, or nothing where the model's classes have none.
         class_names: the name of each class. With neither, labels can only be indices.
+        task: of several labels a picture, labels.csv separates them by |. For embeddings the folder's own names are the
+            classes.
 
     Raises:
         InputError: no such folder, no photographs in it, a label that the model does not know, more than 1 % of the
@@ -41,16 +46,35 @@ def open_images(path: str | Path, class_ids: Sequence[str], class_names: Sequenc
     """
     if str(path) == "sample":
         return _open_sample()
-    root = tfds.folder_of(str(path)) if tfds.is_tfds(path) else Path(path)
-    classes = Classes(class_ids, class_names)
-    entries = list_folder(root, classes)
+    root = folder_of(path)
+    several = task.kind == "labels"
+    classes = Classes((), names_in(path)) if task.kind == "embedding" else Classes(class_ids, class_names)
+    entries = list_folder(root, classes, several=several)
     files = tuple(os.path.abspath(root / name) for name, _ in entries)
     with ThreadPoolExecutor(cores()) as pool:
         scanned = list(pool.map(_scan, files))
     bad = [Skipped(file, why) for file, (_, why) in zip(files, scanned, strict=True) if why]
     refuse_too_many(bad, len(files))
-    labels, digests = [label for _, label in entries], [digest for digest, _ in scanned]
+    digests = [digest for digest, _ in scanned]
+    if several:
+        sets = [label if isinstance(label, tuple) else None for _, label in entries]
+        return _image_set(str(path), files, [None] * len(files), digests, label_sets=sets)
+    labels = [label if isinstance(label, int) else None for _, label in entries]
     return _image_set(str(path), files, labels, digests, groups=class_groups(root, classes))
+
+
+def folder_of(path: str | Path) -> Path:
+    """Return the folder that `--images` names. Raises InputError, MissingDependency."""
+    return tfds.folder_of(str(path)) if tfds.is_tfds(path) else Path(path)
+
+
+def names_in(path: str | Path) -> tuple[str, ...]:
+    """Return the names of a folder's own classes, sorted; none where the pictures are not labelled.
+
+    Raises:
+        InputError: not a folder, or no photographs in it.
+    """
+    return () if str(path) == "sample" else class_names_in(folder_of(path))
 
 
 def split(images: ImageSet, n_calibration: int) -> tuple[ImageSet, ImageSet]:
@@ -164,7 +188,15 @@ def _scan(file: str) -> tuple[str, str]:
 
 
 def _image_set(root: str, files: Sequence[str], labels: Sequence[int | None], digests: Sequence[str],
-               n_set: int = 0, groups: Mapping[str, tuple[int, ...]] | None = None) -> ImageSet:  # fmt: skip
+               n_set: int = 0, groups: Mapping[str, tuple[int, ...]] | None = None,
+               label_sets: Sequence[tuple[int, ...] | None] = ()) -> ImageSet:  # fmt: skip
+    if label_sets:
+        texts = ["unknown" if s is None else "|".join(map(str, s)) for s in label_sets]
+        lines = sorted(f"{d} several {text}\n" for d, text in zip(digests, texts, strict=True))
+        fingerprint = hashlib.sha256("".join(lines).encode()).hexdigest()
+        return ImageSet(
+            root, tuple(files), tuple(labels), tuple(digests), fingerprint, n_set, label_sets=tuple(label_sets)
+        )
     lines = sorted(f"{d} {'' if label is None else label}\n" for d, label in zip(digests, labels, strict=True))
     lines += sorted({f"{','.join(map(str, accepted))}\n" for accepted in (groups or {}).values()})
     fingerprint = hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -175,7 +207,8 @@ def _subset(images: ImageSet, kept: Sequence[int], n_set: int) -> ImageSet:
     def pick(values: Sequence[Any]) -> list[Any]:
         return [values[i] for i in kept]
 
-    return _image_set(images.root, pick(images.files), pick(images.labels), pick(images.digests), n_set, images.groups)
+    return _image_set(images.root, pick(images.files), pick(images.labels), pick(images.digests), n_set, images.groups,
+                      pick(images.label_sets) if images.label_sets else ())  # fmt: skip
 
 
 def group_of(images: ImageSet, i: int) -> str:

@@ -6,8 +6,9 @@
     mean=123.675,116.28,103.53 std=58.395,57.12,57.375 crop=32 order=rgb size=224 interpolation=bilinear
 
 The network's input is (pixel - mean) / std, with pixels, mean and std in 0..255 and in the channel order that `order`
-names. `crop` is what is cut away: the centre square of size / (size + crop) of the short side is taken. torchvision's
-"resize 256, centre crop 224" is crop=32 at size=224.
+names: rgb, bgr, or grey for a network of one channel. `crop` is what is cut away: the centre square of
+size / (size + crop) of the short side is taken. torchvision's "resize 256, centre crop 224" is crop=32 at size=224. An
+input that is no square has its size as HEIGHTxWIDTH.
 """
 
 import math
@@ -48,15 +49,16 @@ def preprocessing_of(spec: ModelSpec, resolution_px: int | None = None) -> Prepr
 EXAMPLES = "e.g. --preprocess torch, or --preprocess 'mean=127.5 std=127.5'"
 
 
-def parse_preprocess(text: str, resolution_px: int | None) -> Preprocessing:
+def parse_preprocess(text: str, size_px: tuple[int, int] | None, channels: int = 3) -> Preprocessing:
     """Return the preprocessing that `text` describes.
 
     Args:
-        resolution_px: the side of the model's input, None where the model leaves it open; then `size` must say it.
+        size_px: height and width of the model's input, None where the model leaves them open; then `size` says them.
+        channels: of the model's input, 3 or 1.
 
     Raises:
-        InputError: an unknown preset or setting, a value that does not fit it, mean or std missing, a size that is not
-            the model's.
+        InputError: an unknown preset or setting, a value that does not fit it, mean or std missing, a size or an order
+            that is not the model's.
     """
     words = text.replace(";", " ").split()
     if not words:
@@ -80,12 +82,34 @@ def parse_preprocess(text: str, resolution_px: int | None) -> Preprocessing:
     for key in ("mean", "std"):
         if key not in fields:
             raise InputError(f"--preprocess '{text}': {key} is missing, in 0..255; {EXAMPLES}")
-    size = fields.pop("resolution_px", resolution_px)
+    size = fields.pop("resolution_px", size_px)
     if size is None:
         raise InputError("the model leaves the size of its input open: give it, e.g. --preprocess 'torch size=224'")
-    if resolution_px is not None and size != resolution_px:
-        raise InputError(f"--preprocess '{text}': size={size}, but the model takes {resolution_px} px: leave size out")
-    return Preprocessing(size, **fields)
+    if size_px is not None and size != size_px:
+        raise InputError(
+            f"--preprocess '{text}': size={_size(size)}, but the model takes {_size(size_px)} px: leave size out"
+        )
+    _fit_channels(text, fields, channels)
+    return Preprocessing(size[0], width_px=size[1], **fields)
+
+
+def _size(size_px: tuple[int, int]) -> str:
+    height, width = size_px
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def _fit_channels(text: str, fields: dict[str, Any], channels: int) -> None:
+    """Make settings of three equal channels those of one where the network takes one. Raises InputError."""
+    if channels == 3:
+        if fields.get("channel_order") == "grey":
+            raise InputError(f"--preprocess '{text}': order=grey, but the model takes three channels: leave order out")
+        return
+    if fields.setdefault("channel_order", "grey") != "grey":
+        raise InputError(f"--preprocess '{text}': the model takes grey pictures: leave order and such presets out")
+    for key in ("mean", "std"):
+        if len(set(fields[key])) != 1:
+            raise InputError(f"--preprocess '{text}': the model takes grey pictures: give {key} as one number")
+        fields[key] = fields[key][:1]
 
 
 def _value(text: str, key: str, value: str) -> Any:
@@ -95,9 +119,15 @@ def _value(text: str, key: str, value: str) -> Any:
             if not all(math.isfinite(v) for v in numbers) or len(numbers) not in (1, 3):
                 raise ValueError
             return numbers * 3 if len(numbers) == 1 else numbers
-        if key in ("crop", "size"):
+        if key == "crop":
             return int(value)
+        if key == "size":
+            sides = [int(v) for v in value.lower().split("x")]
+            if len(sides) not in (1, 2):
+                raise ValueError
+            return sides[0], sides[-1]
     except ValueError:
-        wanted = "one number or three, as 1,2,3" if key in ("mean", "std") else "a whole number of pixels"
+        pixels = "a whole number of pixels" + (", or HEIGHTxWIDTH" if key == "size" else "")
+        wanted = "one number or three, as 1,2,3" if key in ("mean", "std") else pixels
         raise InputError(f"--preprocess '{text}': {key} must be {wanted}, was '{value}'") from None
     return value.lower()

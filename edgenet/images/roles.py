@@ -284,7 +284,7 @@ def _seen_before(known: ImageSet, images: ImageSet, model: str, use: str) -> Fin
 def joined(a: ImageSet, b: ImageSet) -> ImageSet:
     """Return the pictures of two sets as one."""
     both = ImageSet(a.root, (*a.files, *b.files), (*a.labels, *b.labels), (*a.digests, *b.digests), "",
-                    groups={**a.groups, **b.groups})  # fmt: skip
+                    groups={**a.groups, **b.groups}, label_sets=(*a.label_sets, *b.label_sets))  # fmt: skip
     return replace(subset(both, range(len(both))), n_set=max(a.n_set, b.n_set))
 
 

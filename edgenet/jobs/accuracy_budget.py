@@ -175,7 +175,8 @@ class _Ruler:
     def _evaluate(self, artifact: Artifact, images: ImageSet) -> Evaluation:
         candidates = [Candidate(a.id, self.folder / a.path, a.sha256) for a in (self.reference, artifact)]
         preprocessing = self.factory.network.preprocessing
-        evaluations, failures = evaluate(candidates, images, preprocessing, reference=self.reference.id)
+        task = self.factory.network.task
+        evaluations, failures = evaluate(candidates, images, preprocessing, reference=self.reference.id, task=task)
         if found := next((e for e in evaluations if e.artifact == artifact.id and e.reference), None):
             return found
         why = failures[0].why if failures else "no picture was read"

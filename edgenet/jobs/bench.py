@@ -23,6 +23,7 @@ from edgenet.export.runtime import READS
 from edgenet.files import sha256_of
 from edgenet.images import Preprocessing
 from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, Results
+from edgenet.tasks import CLASSES, Task
 
 # A run compares a dozen files, so that a per cent decides nothing; `bench` is for those who want to know.
 # Every run counts here. In so short a time one file may have the core to itself and the next one not; setting runs
@@ -140,6 +141,7 @@ def evaluate_on(
     images: ImageSet,
     preprocessing: Preprocessing,
     progress: Progress | None = None,
+    task: Task = CLASSES,
 ) -> tuple[list[Evaluation], list[Failure]]:
     """Run the pictures through each file on each device, and compare with what this machine answers, bit by bit.
 
@@ -165,7 +167,7 @@ def evaluate_on(
             with open_device(name) as device:
                 info = device.info()
                 for path in files:
-                    found, failed = _evaluate_one(device, info, path, images, preprocessing, step)
+                    found, failed = _evaluate_one(device, info, path, images, preprocessing, step, task)
                     evaluations += found
                     failures += failed
                     done += 1
@@ -183,10 +185,11 @@ def _evaluate_one(
     images: ImageSet,
     preprocessing: Preprocessing,
     progress: Progress,
+    task: Task,
 ) -> tuple[list[Evaluation], list[Failure]]:
     here, there, sha256 = str(path), f"{path} on {device.id}", sha256_of(path)
     candidates = [Candidate(here, path, sha256), Candidate(there, path, sha256, device)]
-    found, failures = evaluate(candidates, images, preprocessing, reference=here, progress=progress)
+    found, failures = evaluate(candidates, images, preprocessing, reference=here, progress=progress, task=task)
     remote = [e for e in found if e.artifact == there]
     said = [replace(e, artifact=here, device=device.id, difference=difference(e, path, info)) for e in remote]
     return said, [replace(f, artifact=here) for f in failures if f.device == device.id or not remote]

@@ -103,12 +103,14 @@ class FileFactory:
         Args:
             search: what decides beside these which int8 file a search for a budget ends with.
         """
+        names = self.source.task.output_names(self.source.class_names)
         options: dict[str, Any] = {
             "weights": self.source.sha256,
             "io": self.interface.io,
             "edgenet_version": __version__,
             "preprocessing": self.source.preprocessing.to_json(),
-            "labels": hashlib.sha256("\n".join(self.source.class_names).encode()).hexdigest(),
+            "task": self.source.task.to_json(self.source.class_names),
+            "labels": hashlib.sha256("\n".join(names).encode()).hexdigest(),
         }
         if not FORMATS[format].fixed:
             options["batch"], options["logits"] = self.interface.batch, self.interface.logits

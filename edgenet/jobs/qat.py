@@ -88,6 +88,9 @@ def qat(job: QatJob, progress: Progress = lambda *_: None, note: Callable[[str],
         raise InputError(f"--train-images must be at least 1, was {job.train_images}")
     check_qat(job)
     source = find_source(job.model, job.weights, preprocess=job.preprocess, labels=job.labels)
+    if source.task.kind != "classes" or not source.preprocessing.is_plain:
+        what = f"the task is {source.task.kind}" if source.task.kind != "classes" else "its input is grey or no square"
+        raise InputError(f"{source.name}: {what}; qat trains classifiers of square colour pictures: use `edgenet run`")
     parts, findings = _split(job, source)
     pixels = stream(parts.calibration, source.preprocessing)
     found = lint(pixels, parts.calibration, source.preprocessing, parts.evaluation)

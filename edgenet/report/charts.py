@@ -21,7 +21,8 @@ def tradeoff(view: View) -> Figure | None:
     drawn = [p for r in view.rows if (p := _point(view, r, by_labels))]
     if not drawn:
         return None
-    what = "Top-1 accuracy" if by_labels else "Agreement with float32"
+    title = view.rows[0].words.title
+    what = ("Top-1 accuracy" if title == "Top-1" else title) if by_labels else "Agreement with float32"
     limit, alt = _limit(view), f"{what} against latency: " + "; ".join(p.title for p in drawn)
     drawing = for_both(lambda px: scatter(drawn, px, 340 if is_narrow(px) else 440, f"{what}, %", alt, limit))
     left_out = [r.name for r in view.rows if view.label(r) not in {p.label for p in drawn}]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edgenet.evaluate import MAX_CONFUSIONS, paired_difference, wilson
-from edgenet.report.formatting import MISSING, counted, interval, percent, points
+from edgenet.records import Measures
+from edgenet.report.formatting import MISSING, counted, interval, number, percent, points
 from edgenet.report.pieces import Cell, Line, Table, table, two_lines
 from edgenet.report.rows import Row
 from edgenet.report.view import View
@@ -45,6 +46,8 @@ def classes(view: View) -> Classes | None:
     """The worst classes of the file that the page is about, beside float32, and its most frequent confusions."""
     r = _file(view)
     e = r.evaluation if r else None
+    if r is not None and e is not None and e.measures is not None and e.measures.labels:
+        return _labels(view, r, e.measures)
     if r is None or e is None or not e.classes:
         return None
     base = view.baseline.evaluation if view.baseline and not r.is_baseline else None
@@ -55,6 +58,28 @@ def classes(view: View) -> Classes | None:
     return Classes(
         lead, _table(view, listed, base is not None), confusions, _notes(found, listed, confusions, base is not None)
     )
+
+
+def _labels(view: View, r: Row, m: Measures) -> Classes:
+    """Every label that occurs, those that are found worst first."""
+    base = view.baseline.evaluation if view.baseline and not r.is_baseline else None
+    of_base = {own.label: own for own in base.measures.labels} if base and base.measures else {}
+    lines = []
+    for own in sorted(m.labels, key=lambda own: (own.average_precision or 0.0, own.label)):
+        other = of_base.get(own.label)
+        lines.append(
+            Line((
+                Cell(view.class_name(own.label)),
+                Cell(str(own.n)),
+                two_lines(number(own.average_precision, 3), number(other.average_precision, 3) if other else ""),
+                two_lines(number(own.f1, 3), number(other.f1, 3) if other else ""),
+                Cell(MISSING if own.changed is None else str(own.changed)),
+            ))
+        )  # fmt: skip
+    lead = f"{r.name}, label by label" + (", float32 in small print." if of_base else ".")
+    titles = ("Label", "Pictures", "Average precision", "F1", "Decisions changed")
+    notes = (f"F1 and the decisions are those at a score of {m.threshold:g}.",) if m.threshold is not None else ()
+    return Classes(lead, table("", titles, lines), None, notes)
 
 
 def _file(view: View) -> Row | None:

@@ -1,11 +1,12 @@
 """The tables of the page: one row per file, with every number that is known of it.
 
-`COLUMNS` is the table from left to right, after the file: a title, and a function Row -> Cell.
+`_columns` has the table from left to right, after the file: a title, and a function Row -> Cell.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from edgenet.report.formatting import (
     FORMAT_NAMES,
@@ -24,6 +25,7 @@ from edgenet.report.pieces import Cell, Chip, Fact, Line, Table, table, two_line
 from edgenet.report.rows import Row, main_condition, speedup_text
 from edgenet.report.view import View
 from edgenet.results import RESULTS_FILE, Estimate, Results
+from edgenet.tasks.words import WORDS, figures_of
 
 _NOTHING = Cell(MISSING)
 
@@ -50,13 +52,14 @@ def files(view: View) -> Files | None:
     if not view.rows:
         return None
     groups: dict[str, list[Line]] = {}
+    columns = _columns(view.rows)
     for r in view.rows:
         chosen = r is view.chosen
         lost = view.lost.get(r.artifact.id)
         ship = chosen and view.answer.artifact is not None
-        cells = (_file(r, ship, lost.code if lost else ""), *(cell(r) for _, cell in COLUMNS))
+        cells = (_file(r, ship, lost.code if lost else ""), *(cell(r) for _, cell in columns))
         groups.setdefault(FORMAT_NAMES.get(r.artifact.format, r.artifact.format), []).append(Line(cells, chosen))
-    titles = ("File", *(title for title, _ in COLUMNS))
+    titles = ("File", *(title for title, _ in columns))
     return Files(Table(_caption(view), titles, groups), _other_measurements(view.results))
 
 
@@ -187,10 +190,10 @@ def _runtime(r: Row) -> Cell:
     return Cell(r.evaluation.runtime) if r.evaluation else _NOTHING
 
 
-COLUMNS: tuple[tuple[str, Callable[[Row], Cell]], ...] = (
-    ("Size", lambda r: Cell(megabytes(r.artifact.size_bytes))),
-    ("Top-1", _top1),
-    ("Top-5", _top5),
+Column = tuple[str, Callable[[Row], Cell]]
+_SIZE: Column = ("Size", lambda r: Cell(megabytes(r.artifact.size_bytes)))
+_TOP5: Column = ("Top-5", _top5)
+_OTHERS: tuple[Column, ...] = (
     ("Agreement", _agreement),
     ("Points lost", _drop),
     ("Fixed / broken", _flips),
@@ -201,3 +204,17 @@ COLUMNS: tuple[tuple[str, Callable[[Row], Cell]], ...] = (
     ("Load, memory", _load),
     ("Runtime", _runtime),
 )
+
+
+def _columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Return the columns that the task of the files has."""
+    tasks = {r.evaluation.task for r in rows if r.evaluation} or {"classes"}
+    names = dict.fromkeys(name for r in rows if r.evaluation for name, _ in figures_of(r.evaluation.measures))
+    own = [(name[:1].upper() + name[1:], partial(_measure, name)) for name in names]
+    right = next((r.words.title for r in rows if r.evaluation), WORDS["classes"].title)
+    return (_SIZE, (right, _top1), *[_TOP5] * ("classes" in tasks), *own, *_OTHERS)
+
+
+def _measure(name: str, r: Row) -> Cell:
+    found = dict(figures_of(r.evaluation.measures)).get(name) if r.evaluation else None
+    return two_lines(number(found.value, 4), "{:.4f} to {:.4f}".format(*found.ci95)) if found else _NOTHING

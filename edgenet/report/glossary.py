@@ -19,6 +19,28 @@ class Word:
 WORDS = (
     Word("Top-1", r"top-1", "The share of the labelled pictures whose label is the file's first answer."),
     Word("Top-5", r"top-5", "The share of the labelled pictures whose label is among the file's first five answers."),
+    Word("Exact match", r"exact match", "The share of the labelled pictures on which every label is decided rightly."),
+    Word(
+        "Recall@1",
+        r"recall@1",
+        "The share of the labelled pictures whose nearest other picture, by the embedding, has the same label.",
+    ),
+    Word(
+        "ROC AUC",
+        r"roc auc",
+        "The chance that a picture of yes gets a higher score than one of no: 0.5 is guessing. No threshold is needed.",
+    ),
+    Word(
+        "Average precision",
+        r"average precision",
+        "Of the pictures from the highest score down, the share that has the label, averaged over those that have it.",
+    ),
+    Word("F1", r"f1", "The harmonic mean of how many of the found are right and how many of the right are found."),
+    Word(
+        "Cosine",
+        r"cosine",
+        "How alike two embeddings are: 1 where they point the same way, 0 where they have nothing in common.",
+    ),
     Word(
         "Agreement",
         r"agreement|same answer as float32|disagree",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgenet.records import CANNOT_TELL, ROLE_CODES, verdict_of
+from edgenet.records import CANNOT_TELL, NAMES_FROM_FOLDERS, ROLE_CODES, verdict_of
 from edgenet.report.budget_text import rounded_up
 from edgenet.report.formatting import FORMAT_NAMES, counted, interval
 from edgenet.report.refusals import NO_OWN_PICTURES, Terms
@@ -56,8 +56,8 @@ def notes(results: Results, table: Sequence[Row], terms: Terms) -> tuple[Note, .
             Note(f"The recommendation is for {table[0].artifact.model}; the tables also hold {' and '.join(models)}.")
         )
     for finding in results.context.calibration_findings:
-        if finding.severity != "info" and finding.code != NO_OWN_PICTURES:  # the headline's
-            about = "" if finding.code in ROLE_CODES else "Calibration pictures: "
+        if finding.code == NAMES_FROM_FOLDERS or (finding.severity != "info" and finding.code != NO_OWN_PICTURES):
+            about = "" if finding.code in (*ROLE_CODES, NAMES_FROM_FOLDERS) else "Calibration pictures: "
             text = _capital(f"{about}{finding.message}; {finding.remedy}")
             said.append(Note(text, loud=finding.severity == "danger"))
     warned: dict[str, list[str]] = {}

@@ -192,15 +192,17 @@ def _accuracy_tile(view: View, r: Row, base: Row | None) -> Tile:
         return Tile("Accuracy", MISSING, "Random weights: accuracy means nothing.")
     sentence = accuracy_sentence(r, base, by_labels)
     if e is None or r.is_baseline:
-        return Tile("Top-1", percent(e.top1 if e else None), sentence)
+        return Tile(r.words.title, percent(e.top1 if e else None), sentence)
     if not by_labels:
-        return Tile("Agreement with float32", percent(e.agreement), sentence, "same top-1", e.agreement)
+        return Tile("Agreement with float32", percent(e.agreement), sentence, f"same {r.words.answer}", e.agreement)
     drop = r.drop or 0.0
     word = "gained" if points(drop).startswith("−") else "lost"
     unit = "point" if points(abs(drop)) == "1.0" else "points"
     whole = base.evaluation.top1 if base and base.evaluation else None
     share = e.top1 / whole if e.top1 is not None and whole else None
-    return Tile("Top-1 accuracy", f"{points(abs(drop))} {unit}", sentence, word, share)
+    return Tile(
+        "Top-1 accuracy" if e.task == "classes" else r.words.title, f"{points(abs(drop))} {unit}", sentence, word, share
+    )
 
 
 def _latency_tile(r: Row, base: Row | None) -> Tile:

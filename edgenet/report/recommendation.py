@@ -105,17 +105,17 @@ def _tied(fit: Sequence[Row]) -> list[Row]:
 
 
 def _rule(terms: Terms) -> str:
-    among = "Of all files" if terms.limit is None else f"Of the files that {_keeping(terms.limit, terms.by_labels)}"
+    among = "Of all files" if terms.limit is None else f"Of the files that {_keeping(terms, terms.limit)}"
     if terms.search:
         among = f"Of the int8 files within the budget ({terms.budget})"
         if terms.limit is not None:
-            among += f" and the float files that {_keeping(terms.limit, terms.by_labels)}"
+            among += f" and the float files that {_keeping(terms, terms.limit)}"
     return f"{among}, the fastest by median latency; of those that cannot be told from the fastest, the smallest."
 
 
-def _keeping(limit: float, by_labels: bool) -> str:
-    if by_labels:
-        return f"lose at most {plural_points(limit)} of top-1 against float32"
+def _keeping(terms: Terms, limit: float) -> str:
+    if terms.by_labels:
+        return f"lose at most {plural_points(limit)} of {terms.words.right} against float32"
     return f"disagree with float32 on at most {percent(limit, 0)}, as far as the pictures can tell"
 
 
@@ -148,7 +148,7 @@ def _stop(table: Sequence[Row], refused: Mapping[str, Refusal], terms: Terms, wi
         )
         return "not-comparable", "No file can be recommended yet", why
     if "over-limit" in codes and not codes & {"missing", "failed"}:
-        keeping = _keeping(terms.limit or 0.0, terms.by_labels)
+        keeping = _keeping(terms, terms.limit or 0.0)
         return "over-limit", "No file is within the limit", (f"There is none of those that {keeping}.",)
     return None
 
@@ -207,16 +207,17 @@ def accuracy_sentence(r: Row, base: Row | None, by_labels: bool) -> str:
         if r.is_baseline:
             return f"It is the reference; {no_label(e.n_images)}, so accuracy was not measured."
         ci = f" (95{NBSP}% interval {interval(e.agreement_ci95)})" if e.agreement_ci95 else ""
+        same = "answer" if e.task == "classes" else r.words.answer
         return (
-            f"Same answer as float32 on {percent(e.agreement)} of {counted(e.n_images, 'picture')}{ci}; "
+            f"Same {same} as float32 on {percent(e.agreement)} of {counted(e.n_images, 'picture')}{ci}; "
             f"{no_label(e.n_images)}, so accuracy was not measured."
         )
     if r.is_baseline or e.top1_drop is None:
         ci = f" (95{NBSP}% interval {interval(e.top1_ci95)})" if e.top1_ci95 else ""
-        return f"Top-1 is {percent(e.top1)} on {counted(e.n_labelled, 'labelled picture')}{ci}."
+        return f"{r.words.title} is {percent(e.top1)} on {counted(e.n_labelled, 'labelled picture')}{ci}."
     against = f" against {percent(base.evaluation.top1)}" if base and base.evaluation else ""
     word, size = ("gained", -e.top1_drop) if e.top1_drop < 0 else ("lost", e.top1_drop)
-    text = f"Top-1 is {percent(e.top1)}{against}: {points(size)} points {word}"
+    text = f"{r.words.title} is {percent(e.top1)}{against}: {points(size)} points {word}"
     if e.top1_drop_ci95:
         low, high = e.top1_drop_ci95
         text += f" (95{NBSP}% interval of the loss {interval(e.top1_drop_ci95)})"
@@ -259,8 +260,8 @@ def _why(best: Row, base: Row | None, fit: Sequence[Row], terms: Terms) -> tuple
     if terms.search:
         among += " within the budget or in float"
     elif terms.limit is not None:
-        keeping = _keeping(terms.limit, terms.by_labels)
-        among += f" that {keeping.removesuffix(' of top-1 against float32')}"
+        keeping = _keeping(terms, terms.limit)
+        among += f" that {keeping.removesuffix(f' of {terms.words.right} against float32')}"
     it = best.name if random else "It"  # the headline names the file, unless the weights are random
     tied = _tied(fit)
     if len(fit) == 1:

@@ -10,6 +10,7 @@ from edgenet.records import MISSED, Finding, SearchRecord, verdict_of
 from edgenet.report.formatting import NBSP, counted, decibels, interval, percent, points, times
 from edgenet.report.rows import Row
 from edgenet.results import Artifact, Results
+from edgenet.tasks.words import WORDS, Words
 
 NO_OWN_PICTURES = "no-own-pictures"  # the code of the finding, too
 FLOATS = ("float32", "float16")  # what a budget is not for
@@ -41,6 +42,11 @@ class Terms:
     by_labels: bool
     search: Mapping[str, SearchRecord] = field(default_factory=dict)
     taught: Finding | None = None
+
+    @property
+    def words(self) -> Words:
+        """What the figures of the task are called."""
+        return self.base.words if self.base else WORDS["classes"]
 
     @property
     def missed(self) -> tuple[str, ...]:
@@ -143,7 +149,7 @@ def what_it_lost(r: Row, by_labels: bool) -> str:
         return "what it lost is not known"
     parts = []
     if by_labels and e.top1_drop is not None:
-        parts.append(f"{points(e.top1_drop)} points of top-1 lost" + _ci95(e.top1_drop_ci95))
+        parts.append(f"{points(e.top1_drop)} points of {r.words.right} lost" + _ci95(e.top1_drop_ci95))
     elif e.agreement is not None:
         parts.append(f"{percent(1 - e.agreement)} of the answers differ" + _ci95(flipped(e.agreement_ci95)))
     if e.sqnr_db is not None:
@@ -171,7 +177,8 @@ def _over_limit(r: Row, terms: Terms) -> Refusal | None:
         faster = f"It is {times(r.speedup.value)} as fast as float32, but "
     if terms.by_labels:
         ci = _ci95(e.top1_drop_ci95 if e else None)
-        why = f"{faster or 'It '}loses {points(loss)} points of top-1{ci}; the limit is {plural_points(limit)}."
+        lost = f"{faster or 'It '}loses {points(loss)} points of {terms.words.right}{ci}"
+        why = f"{lost}; the limit is {plural_points(limit)}."
     else:
         why = (
             f"{faster or 'It '}disagrees with float32 on {percent(loss)} of the pictures{_ci95(differ)}; "

@@ -10,6 +10,7 @@ from edgenet.device_bench.comparison import compare
 from edgenet.errors import InputError
 from edgenet.report.formatting import MISSING, NBSP, times
 from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results
+from edgenet.tasks.words import WORDS, Words
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Row:
     @property
     def name(self) -> str:
         return PurePosixPath(self.artifact.path).name or self.artifact.id
+
+    @property
+    def words(self) -> Words:
+        """What the figures of its task are called."""
+        return WORDS[self.evaluation.task if self.evaluation else "classes"]
 
     @property
     def drop(self) -> float | None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from edgenet.report.formatting import MISSING, failed, megabytes, milliseconds, percent, points
 from edgenet.report.recommendation import SHOWN_REASONS, Recommendation, recommend
 from edgenet.report.refusals import Refusal
-from edgenet.report.rows import by_format, rows, speedup_text
+from edgenet.report.rows import Row, by_format, rows, speedup_text
 from edgenet.results import Results
+from edgenet.tasks.words import figures_of
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -37,8 +38,10 @@ def summary_table(results: Results, answer: Recommendation) -> "Table":
     table = by_format(rows(results))
     out = Table(box=None, padding=(0, 1), pad_edge=False)
     out.add_column("file", overflow="fold")
-    accuracy = ("top-1", "pts lost") if answer.by_labels else ("agreement",)
-    for title in ("size", *accuracy, "median", "speed-up"):
+    accuracy = (table[0].words.right, "pts lost") if answer.by_labels and table else ("agreement",)
+    first = next((dict(figures_of(r.evaluation.measures)) for r in table if _measured(r)), {})
+    measure = next(iter(first), "")
+    for title in ("size", *accuracy, *[measure] * bool(measure), "median", "speed-up"):
         out.add_column(title, justify="right", no_wrap=True)
     for r in table:
         chosen, e, m = r.artifact.id == answer.leader, r.evaluation, r.measurement
@@ -46,6 +49,9 @@ def summary_table(results: Results, answer: Recommendation) -> "Table":
             figures = [percent(e.top1 if e else None), MISSING if r.is_baseline else points(r.drop)]
         else:
             figures = [percent(1.0 if r.is_baseline and e else e.agreement if e else None)]
+        if measure:
+            value = dict(figures_of(e.measures)).get(measure) if e else None
+            figures.append(f"{value.value:.4f}" if value else MISSING)
         cells = [
             ("→ " if chosen else "  ") + r.name,
             megabytes(r.artifact.size_bytes),
@@ -55,6 +61,10 @@ def summary_table(results: Results, answer: Recommendation) -> "Table":
         ]
         out.add_row(*map(Text, cells), style="bold" if chosen else None)
     return out
+
+
+def _measured(r: Row) -> bool:
+    return r.evaluation is not None and r.evaluation.measures is not None
 
 
 def summary_renderable(results: Results, lost: Mapping[str, Refusal] | None = None) -> "Group":

@@ -1,5 +1,6 @@
 """What a float graph must be to count as an image classifier, and the small changes that make it the canonical one."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.graph import Graph, Op, Tensor
+from edgenet.export.graph import Graph, Op, Tensor, fused
 from edgenet.export.importers.fuse import drop_unused
 from edgenet.images import Preprocessing
+from edgenet.tasks import CLASSES, Task
 
 
 def float_constants(path: Path, graph: Graph) -> Graph:
@@ -36,15 +38,31 @@ def float_constants(path: Path, graph: Graph) -> Graph:
     return graph
 
 
+def chosen_output(path: object, names: Sequence[str], asked: str | None) -> str:
+    """Return the output that is wanted: the only one, or that with the name that was asked for.
+
+    Raises:
+        InputError: there are several and none was asked for, or there is none of that name.
+    """
+    listed = f"{path} has {len(names)} output{'s' * (len(names) != 1)} ({', '.join(names)})"
+    if asked is None and len(names) != 1:
+        raise InputError(f"{listed}; an image classifier has one: choose it, --output NAME")
+    if asked is not None and asked not in names:
+        raise InputError(f"{listed} and none called '{asked}': give --output one of these")
+    return asked or names[0]
+
+
 def checked(path: Path, graph: Graph) -> Graph:
     """Return `graph` if it is a float classifier of one picture.
 
     Raises:
         InputError: several inputs or outputs, an open shape, numbers that are no float32, an output of several axes.
     """
-    for what, names in (("inputs", graph.inputs), ("outputs", graph.outputs)):
-        if len(names) != 1:
-            raise InputError(f"{path} has {len(names)} {what} ({', '.join(names)}); an image classifier has one")
+    if len(graph.inputs) != 1:
+        raise InputError(
+            f"{path} has {len(graph.inputs)} inputs ({', '.join(graph.inputs)}); an image classifier has one"
+        )
+    chosen_output(path, graph.outputs, None)
     for name in (graph.inputs[0], graph.outputs[0]):
         t = graph.tensors[name]
         if t.dtype != "float32":
@@ -59,8 +77,50 @@ def checked(path: Path, graph: Graph) -> Graph:
     return graph
 
 
-def as_classifier(graph: Graph) -> tuple[Graph, str]:
-    """Return the graph with an output of (1, classes) probabilities, and what was added for that, "" for nothing."""
+def ending_of(graph: Graph) -> str:
+    """Return how a network ends: softmax | sigmoid | normalised (to the length 1) | pooled | linear."""
+    producers = graph.producers()
+    last = _before_reshapes(graph, graph.outputs[0])
+    kind = graph.ops[producers[last]].kind if last in producers else ""
+    if kind in ("DIV", "MUL") and _divides_by_length(graph, graph.ops[producers[last]]):
+        return "normalised"
+    return _ENDINGS.get(kind, "linear")
+
+
+_ENDINGS = {
+    "SOFTMAX": "softmax", "LOG_SOFTMAX": "softmax", "LOGISTIC": "sigmoid", "L2_NORMALIZATION": "normalised",
+    "MEAN": "pooled", "AVERAGE_POOL_2D": "pooled", "MAX_POOL_2D": "pooled", "REDUCE_MAX": "pooled",
+}  # fmt: skip
+
+
+def _before_reshapes(graph: Graph, name: str) -> str:
+    """Return the tensor that is only given another shape until it is `name`."""
+    producers = graph.producers()
+    while name in producers and graph.ops[producers[name]].kind in ("RESHAPE", "SQUEEZE"):
+        name = str(graph.ops[producers[name]].inputs[0])
+    return name
+
+
+def _divides_by_length(graph: Graph, op: Op) -> bool:
+    """Whether an operator divides, or multiplies, a vector by what its own sum of squares gives."""
+    producers = graph.producers()
+    vector, way, summed = str(op.inputs[0]), str(op.inputs[1]), False
+    for _ in range(8):  # square, sum, root, maximum with a small number, reshapes
+        if way == vector:
+            return summed
+        if way not in producers:
+            return False
+        before = graph.ops[producers[way]]
+        summed = summed or before.kind == "SUM"
+        way = next((str(n) for n in before.inputs if n is not None and graph.constant(n) is None), "")
+    return False
+
+
+def as_classifier(graph: Graph, task: Task = CLASSES) -> tuple[Graph, str]:
+    """Return the graph with an output of (1, N) as its task has it, and what was added for that, "" for nothing.
+
+    That is probabilities: of classes by a softmax, of yes or of each label by a sigmoid. An embedding stays as it is.
+    """
     out = graph.outputs[0]
     shape = graph.tensors[out].shape
     tensors, ops = dict(graph.tensors), list(graph.ops)
@@ -77,19 +137,50 @@ def as_classifier(graph: Graph) -> tuple[Graph, str]:
         wanted = np.array([1, np.prod(shape)], np.int32)
         tensors[f"{out}_shape"] = Tensor(f"{out}_shape", (2,), "int32", wanted)
         out = emit("RESHAPE", (out, f"{out}_shape"), "flat_output", {"newShape": wanted}, "ReshapeOptions")
-    producers, last = graph.producers(), graph.outputs[0]
-    while last in producers and graph.ops[producers[last]].kind in ("RESHAPE", "SQUEEZE"):
-        last = str(graph.ops[producers[last]].inputs[0])
+    producers, last = graph.producers(), _before_reshapes(graph, graph.outputs[0])
     kind = graph.ops[producers[last]].kind if last in producers else ""
     added = ""
-    if kind == "LOG_SOFTMAX":
+    if task.kind in ("binary", "labels"):
+        if kind != "LOGISTIC":
+            out = emit("LOGISTIC", (out,), "probabilities", {}, "NONE")
+            added = "a sigmoid added"
+    elif task.kind == "classes" and kind == "LOG_SOFTMAX":
         old = graph.ops[producers[last]]
         ops[producers[last]] = Op("SOFTMAX", old.inputs, old.outputs, {"beta": 1.0}, "SoftmaxOptions")
         added = "its log-softmax made a softmax"
-    elif kind not in ("SOFTMAX", "LOGISTIC"):
+    elif task.kind == "classes" and kind not in ("SOFTMAX", "LOGISTIC"):
         out = emit("SOFTMAX", (out,), "probabilities", {"beta": 1.0}, "SoftmaxOptions")
         added = "a softmax added"
-    return replace(graph, tensors=tensors, ops=tuple(ops), outputs=(out,)), added
+    made = replace(graph, tensors=tensors, ops=tuple(ops), outputs=(out,))
+    return (_spelt_out(made) if task.kind == "embedding" else made), added
+
+
+def _spelt_out(graph: Graph) -> Graph:
+    """Return the graph with a last L2_NORMALIZATION as the operators that it stands for, which all formats have.
+
+    As LiteRT's kernel computes it: x / max(sqrt(sum(x^2)), 1e-6).
+    """
+    producers, last = graph.producers(), _before_reshapes(graph, graph.outputs[0])
+    if last not in producers or graph.ops[producers[last]].kind != "L2_NORMALIZATION":
+        return graph
+    at = producers[last]
+    vector, shape, tensors = str(graph.ops[at].inputs[0]), graph.tensors[last].shape, dict(graph.tensors)
+    one = (*shape[:-1], 1)
+    made = {name: f"{last}_{name}" for name in ("axes", "least", "squares", "sum", "root", "length")}
+    tensors[made["axes"]] = Tensor(made["axes"], (1,), "int32", np.array([len(shape) - 1], np.int32))
+    tensors[made["least"]] = Tensor(made["least"], (1,), "float32", np.array([1e-6], np.float32))
+    tensors |= {
+        made[n]: Tensor(made[n], shape if n == "squares" else one, "float32")
+        for n in ("squares", "sum", "root", "length")
+    }
+    spelt = (
+        Op("MUL", (vector, vector), (made["squares"],), fused(), "MulOptions"),
+        Op("SUM", (made["squares"], made["axes"]), (made["sum"],), {"keepDims": True}, "ReducerOptions"),
+        Op("SQRT", (made["sum"],), (made["root"],)),
+        Op("MAXIMUM", (made["root"], made["least"]), (made["length"],), {}, "MaximumMinimumOptions"),
+        Op("DIV", (vector, made["length"]), (last,), fused(), "DivOptions"),
+    )
+    return replace(graph, tensors=tensors, ops=(*graph.ops[:at], *spelt, *graph.ops[at + 1 :]))
 
 
 def rgb_input(graph: Graph, preprocessing: Preprocessing) -> tuple[Graph, Preprocessing]:

@@ -18,8 +18,9 @@ import numpy as np
 from edgenet.errors import InputError
 from edgenet.export import metadata
 from edgenet.export.graph import Graph
-from edgenet.export.importers.classifier import checked, float_constants
-from edgenet.export.importers.labels import class_labels
+from edgenet.export.importers.classifier import checked, chosen_output, ending_of, float_constants
+from edgenet.export.importers.fuse import drop_unused
+from edgenet.export.importers.labels import class_labels, own_names
 from edgenet.export.importers.model_file import ModelFile, sha256_of_all
 from edgenet.export.inspect import first_bytes, looks_like
 from edgenet.export.network import Source
@@ -31,6 +32,7 @@ from edgenet.images.roles import read_history
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
 from edgenet.records import PictureHistory
+from edgenet.tasks import AUTO, CLASSES, Task, told_from
 
 BATCH_PIXELS = 32 * 224**2  # of the batch whose statistics a network with random weights gets
 SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx", ".tflite")
@@ -59,6 +61,8 @@ def find_source(
     *,
     preprocess: str | None = None,
     labels: Path | None = None,
+    task: str = AUTO,
+    output: str | None = None,
 ) -> Source:
     """Find the model that the user means: a name of the zoo, or the path of a model file or folder.
 
@@ -67,6 +71,7 @@ def find_source(
         random_weights: use the initialiser's weights instead.
         preprocess: how a picture becomes the input of a model file that does not say so (see preprocess_option.py).
         labels: names of the classes of a model file.
+        task, output: of a model file, what its output means, and which of several is wanted.
 
     Raises:
         InputError: unknown model; weights that are missing, damaged or another variant's; a file that is no model, or
@@ -77,13 +82,16 @@ def find_source(
         if weights or random_weights:
             option = "--weights" if weights else "--random-weights"
             raise InputError(f"{model} carries its weights: leave {option} out, which is for models of the zoo")
-        return find_file(model, preprocess, labels)
+        return find_file(model, preprocess, labels, task, output)
     spec = zoo.spec(model)
     for option, given in (("--preprocess", preprocess), ("--labels", labels)):
         if given is not None and weights is None:
             raise InputError(
                 f"{option} is for a model file or --weights; {model} is of the zoo, which knows it: leave it out"
             )
+    for option, given in (("--output", output), ("--task", None if task in (AUTO, CLASSES.kind) else task)):
+        if given is not None:
+            raise InputError(f"{option} is for a model file; {model} is of the zoo, which knows it: leave it out")
     if weights and random_weights:
         raise InputError("--weights and --random-weights exclude each other: give one")
     loaded = (
@@ -123,12 +131,20 @@ def is_path(model: str) -> bool:
     return "/" in model or "\\" in model or path.suffix.lower() in (*SUFFIXES, *_OTHERS) or path.exists()
 
 
-def find_file(model: str, preprocess: str | None = None, labels: Path | None = None) -> Source:
+def find_file(
+    model: str,
+    preprocess: str | None = None,
+    labels: Path | None = None,
+    task: str = AUTO,
+    output: str | None = None,
+) -> Source:
     """Return the `Source` of a model file or folder.
 
     Args:
         preprocess: how its input is made (see edgenet.images.preprocess_option); None where the file says so itself.
         labels: the names of its classes, one a line, or CSV index,wnid,name.
+        task: what its output means (edgenet.tasks); auto goes by how the network ends.
+        output: the name of the output that is wanted, where it has several.
 
     Raises:
         InputError: no such file, not a model that edgenet reads, or one that is no image classifier; the input's
@@ -136,31 +152,38 @@ def find_file(model: str, preprocess: str | None = None, labels: Path | None = N
         MissingDependency: the package that reads this kind of file is not installed.
     """
     path = Path(model)
-    found = KINDS[kind_of(path)](path)
-    px = side_px(path, found.shape)
+    found = KINDS[kind_of(path)](path, output)
+    size, channels = input_size(path, found.shape)
     if preprocess is not None:
-        preprocessing = parse_preprocess(preprocess, px)
+        preprocessing = parse_preprocess(preprocess, size, channels)
     elif found.preprocessing is not None:
         preprocessing = found.preprocessing
     else:
         hint = f" (its metadata says {found.hint})" if found.hint else ""
         raise InputError(
             f"{path} does not say how its input is made from a picture{hint}: give --preprocess, a preset "
-            f"({', '.join(PRESETS)}) or settings, {EXAMPLES}" + ("" if px else " with size=PIXELS")
+            f"({', '.join(PRESETS)}) or settings, {EXAMPLES}" + ("" if size else " with size=PIXELS")
         )
-    build = functools.cache(lambda: found.build(preprocessing.resolution_px))
-    classes = found.classes
-    if classes is None:  # only the built graph tells
-        graph = build()
-        classes = int(np.prod(graph.tensors[graph.outputs[0]].shape))
-    if classes < 2:
-        raise InputError(
-            f"{path} gives {classes} number a picture; a classifier gives one for each of two classes or more"
-        )
-    ids, names = class_labels(classes, labels, found.labels)
+    build = functools.cache(lambda: found.build(preprocessing.shape))
+    kind, n = _task(path, found, build, task, labels is not None)
+    if kind.kind == "embedding" and labels is not None:
+        raise InputError(f"--labels names classes, and {path} gives an embedding: leave it out, or give --task classes")
+    ids, names = class_labels(kind.n_names(n), labels, found.labels, kind)
     return Source(
-        artifact_name(path), preprocessing, ids, names, path.name, found.sha256, build, pictures=found.pictures
-    )
+        artifact_name(path), preprocessing, ids, names, path.name, found.sha256, build, pictures=found.pictures,
+        task=kind,
+    )  # fmt: skip
+
+
+def _task(path: Path, found: ModelFile, build: Callable[[], Graph], asked: str, named: bool) -> tuple[Task, int]:
+    """Return what a model's outputs mean, and how many there are; the graph is built where only it tells."""
+    n, ending = found.classes, found.ending
+    if n is None or not ending:
+        graph = build()
+        n, ending = int(np.prod(graph.tensors[graph.outputs[0]].shape)), ending_of(graph)
+    if asked == AUTO and found.task is not None:
+        return found.task, n
+    return told_from(path, ending, n, asked=asked, named=named or bool(found.labels)), n
 
 
 def artifact_name(path: Path) -> str:
@@ -198,44 +221,48 @@ def kind_of(path: Path) -> str:
     raise InputError(f"{path} looks like {like}: give {VALID}")
 
 
-def side_px(path: Path, shape: Sequence[int | None]) -> int | None:
-    """Return the side of the square that a model takes, None where it is open.
+def input_size(path: Path, shape: Sequence[int | None]) -> tuple[tuple[int, int] | None, int]:
+    """Return height and width that a model takes, None where they are open, and its channels.
 
     Raises:
-        InputError: the input is no picture, not of three channels, not square, or half open.
+        InputError: the input is no picture, of neither three channels nor one, or half open.
     """
     shown = "x".join("?" if n is None else str(n) for n in shape)
-    if len(shape) != 4 or shape[3] not in (3, None):
+    if len(shape) != 4 or shape[3] not in (3, 1, None):
         raise InputError(
-            f"{path} takes an input of {shown or 'no shape'}; edgenet feeds colour pictures, 1 x H x W x 3"
+            f"{path} takes an input of {shown or 'no shape'}; edgenet feeds colour or grey pictures, 1 x H x W x 3 or 1"
         )
     if shape[0] not in (1, None):
         raise InputError(f"{path} takes {shape[0]} pictures at once: save it with a batch of 1, or an open one")
-    if shape[1] != shape[2]:
-        raise InputError(f"{path} takes pictures of {shape[1] or '?'} x {shape[2] or '?'}; edgenet feeds squares")
-    return shape[1]
+    height, width = shape[1], shape[2]
+    if (height is None) != (width is None):
+        raise InputError(f"{path} takes pictures of {height or '?'} x {width or '?'}: save it with a fixed size")
+    return (None if height is None or width is None else (height, width)), shape[3] or 3
 
 
-def _find_onnx(path: Path) -> ModelFile:
+def _find_onnx(path: Path, output: str | None) -> ModelFile:
     from edgenet.export.importers import onnx_importer as importer
     from edgenet.export.importers.onnx_graph import NHWC
 
-    model = importer.load_onnx(path)
+    model = importer.with_output(importer.load_onnx(path), output, str(path))
     shape = importer.input_shape(model, str(path))
-    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
+    if len(shape) != 4 or not {1, 3} & {shape[1], shape[3]}:
         shown = "x".join("?" if n is None else str(n) for n in shape)
         raise InputError(
-            f"{path} takes an input of {shown}; edgenet feeds colour pictures, N x 3 x H x W or N x H x W x 3"
+            f"{path} takes an input of {shown}; edgenet feeds colour pictures, N x 3 x H x W or N x H x W x 3, or grey "
+            "ones with 1 in the place of 3"
         )
-    nchw = shape[1] == 3
+    nchw = shape[1] == 3 or (shape[1] == 1 and shape[3] != 3)
     files = [path, *(path.parent / f for f in importer.external_files_of(path))]
     props = {p.key: p.value for p in model.metadata_props}
     dims = model.graph.output[0].type.tensor_type.shape.dim
     sizes = [int(d.dim_value) for d in dims[1:] if d.HasField("dim_value")]
     classes = int(np.prod(sizes)) if len(dims) > 1 and len(sizes) == len(dims) - 1 and min(sizes) > 0 else None
 
-    def build(px: int) -> Graph:
-        return checked(path, importer.from_onnx(model, (1, 3, px, px) if nchw else (1, px, px, 3)))
+    def build(shape: tuple[int, int, int]) -> Graph:
+        height, width, channels = shape
+        full = (1, channels, height, width) if nchw else (1, height, width, channels)
+        return checked(path, importer.from_onnx(model, full))
 
     own = _own(props.get("edgenet"))
     return ModelFile(
@@ -244,12 +271,13 @@ def _find_onnx(path: Path) -> ModelFile:
         build,
         classes,
         _own_preprocessing(own),
-        tuple(props["labels"].splitlines()) if "labels" in props else None,
+        own_names(own, props["labels"].splitlines()) if props.get("labels") else None,
         read_history(own),
+        task=Task.from_json(own.get("task")),
     )
 
 
-def _find_tflite(path: Path) -> ModelFile:
+def _find_tflite(path: Path, output: str | None) -> ModelFile:
     data = path.read_bytes()
     try:
         graph = read_tflite(data)
@@ -258,6 +286,8 @@ def _find_tflite(path: Path) -> ModelFile:
         raise InputError(f"{path}: {e}") from None
     except PARSE_ERRORS:
         raise InputError(f"{path} is not a whole .tflite file: convert or copy it again") from None
+    if output is not None or len(graph.outputs) > 1:
+        graph = drop_unused(graph.with_outputs([chosen_output(path, graph.outputs, output)]))
     graph = checked(path, float_constants(path, graph))
     shape = graph.tensors[graph.inputs[0]].shape
     about = buffers.get("edgenet")
@@ -266,12 +296,14 @@ def _find_tflite(path: Path) -> ModelFile:
     return ModelFile(
         shape,
         sha256_of(path),
-        lambda px: graph,
+        lambda shape: graph,
         int(np.prod(graph.tensors[graph.outputs[0]].shape)),
         _own_preprocessing(own),
-        tuple(labels.decode("utf-8", "replace").splitlines()) if labels else None,
+        own_names(own, labels.decode("utf-8", "replace").splitlines()) if labels else None,
         read_history(own),
         _normalization(data),
+        ending_of(graph),
+        Task.from_json(own.get("task")),
     )
 
 
@@ -285,25 +317,25 @@ def _normalization(data: bytes) -> str:
     return f"mean={','.join(f'{m:g}' for m in mean)} std={','.join(f'{s:g}' for s in std)}" if mean and std else ""
 
 
-def _find_h5(path: Path) -> ModelFile:
+def _find_h5(path: Path, output: str | None) -> ModelFile:
     from edgenet.export.importers.keras_file import find_h5
 
-    return find_h5(path)
+    return find_h5(path, output)
 
 
-def _find_keras(path: Path) -> ModelFile:
+def _find_keras(path: Path, output: str | None) -> ModelFile:
     from edgenet.export.importers.keras_file import find_keras
 
-    return find_keras(path)
+    return find_keras(path, output)
 
 
-def _find_saved_model(path: Path) -> ModelFile:
+def _find_saved_model(path: Path, output: str | None) -> ModelFile:
     from edgenet.export.importers.saved_model import find_saved_model
 
-    return find_saved_model(path)
+    return find_saved_model(path, output)
 
 
-KINDS: dict[str, Callable[[Path], ModelFile]] = {
+KINDS: dict[str, Callable[[Path, str | None], ModelFile]] = {
     "onnx": _find_onnx,
     "tflite": _find_tflite,
     "h5": _find_h5,

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgenet.errors import EdgenetError, InputError, MissingDependency
 from edgenet.export.graph import Graph
-from edgenet.export.importers.classifier import checked
+from edgenet.export.importers.classifier import checked, chosen_output
 from edgenet.export.importers.model_file import ModelFile
 from edgenet.files import sha256_of
 from edgenet.frameworks import keras as tf_keras
@@ -34,7 +34,7 @@ _PASSES = {
 MAX_CONFIG_BYTES = 2**28
 
 
-def find_keras(path: Path) -> ModelFile:
+def find_keras(path: Path, output: str | None = None) -> ModelFile:
     """Look at a .keras file. Raises InputError."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -53,10 +53,10 @@ def find_keras(path: Path) -> ModelFile:
             about = json.loads(archive.read("metadata.json")) if "metadata.json" in names else {}
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, NotImplementedError, OSError) as e:
         raise InputError(f"{path} is not a whole .keras file ({e}): save or copy it again") from None
-    return _found(path, config, str(about.get("keras_version", "3")))
+    return _found(path, config, str(about.get("keras_version", "3")), output)
 
 
-def find_h5(path: Path) -> ModelFile:
+def find_h5(path: Path, output: str | None = None) -> ModelFile:
     """Look at a .h5 file. Raises InputError, MissingDependency."""
     try:
         import h5py
@@ -76,26 +76,29 @@ def find_h5(path: Path) -> ModelFile:
             config = json.loads(text)
     except (OSError, ValueError, KeyError, RuntimeError) as e:
         raise InputError(f"{path} is not a whole .h5 file ({_one_line(e)}): save or copy it again") from None
-    return _found(path, config, version)
+    return _found(path, config, version, output)
 
 
-def _found(path: Path, config: Any, version: str) -> ModelFile:
+def _found(path: Path, config: Any, version: str, output: str | None) -> ModelFile:
     if not isinstance(config, dict) or not isinstance(config.get("config"), dict | list):
         raise InputError(f"{path} has no network in its configuration: save the whole model, model.save('model.keras')")
     config = {k: v for k, v in config.items() if k != "compile_config"}  # the loss and the optimizer are not needed
     refuse_code(path, config)
-    for what in ("input", "output"):
-        names = _ends(config, what)
-        if len(names) > 1:
-            raise InputError(f"{path} has {len(names)} {what}s ({', '.join(names)}); an image classifier has one")
+    names = _ends(config, "input")
+    if len(names) > 1:
+        raise InputError(f"{path} has {len(names)} inputs ({', '.join(names)}); an image classifier has one")
+    names = _ends(config, "output")
+    if names or output is not None:
+        output = chosen_output(path, names, output)
     shape = _input_shape(config)
     if shape is None:
         shape = (None, None, None, 3)
 
-    def build(px: int) -> Graph:
-        return _build(path, version, px)
+    def build(shape: tuple[int, int, int]) -> Graph:
+        return _build(path, version, shape, names.index(output) if output else 0)
 
-    return ModelFile(shape, sha256_of(path), build, _classes(config))
+    classes, ending = _last_layers(config, output)
+    return ModelFile(shape, sha256_of(path), build, classes, ending=ending)
 
 
 def refuse_code(path: Path, config: Any) -> None:
@@ -178,32 +181,41 @@ def _input_shape(model: dict[str, Any]) -> tuple[int | None, ...] | None:
     return tuple(n if isinstance(n, int) else None for n in built) if isinstance(built, list) else None
 
 
-def _classes(model: dict[str, Any]) -> int | None:
-    """Return the number of classes if the last layers say it plainly, None if only the built network can tell."""
-    wanted, layers = _ends(model, "output"), _layers(model)
-    if not layers or (wanted and layers[-1].get("config", {}).get("name") != wanted[0]):
-        return None
+def _last_layers(model: dict[str, Any], output: str | None) -> tuple[int | None, str]:
+    """Return the number of classes and how the network ends (see classifier.py), if its last layers say so plainly.
+
+    None and "" are for what only the built network can tell.
+    """
+    layers, ending = _layers(model), ""
+    if not layers or (output and layers[-1].get("config", {}).get("name") != output):
+        return None, ""
     for layer in reversed(layers):
-        config = layer.get("config", {})
-        if layer.get("class_name") == "Dense":
-            return config.get("units") if isinstance(config.get("units"), int) else None
-        if layer.get("class_name") == "Conv2D":
-            return config.get("filters") if isinstance(config.get("filters"), int) else None
-        if layer.get("class_name") not in _PASSES:
-            return None
-    return None
+        config, kind = layer.get("config", {}), layer.get("class_name")
+        if kind in ("Dense", "Conv2D"):
+            n = config.get("units" if kind == "Dense" else "filters")
+            activation = config.get("activation")
+            ending = ending or {"softmax": "softmax", "sigmoid": "sigmoid", "linear": "linear"}.get(str(activation), "")
+            return (n if isinstance(n, int) else None), ending
+        if kind not in _PASSES:
+            return None, ""
+        if not ending and kind == "Softmax":
+            ending = "softmax"
+        elif not ending and kind == "Activation":
+            ending = {"softmax": "softmax", "sigmoid": "sigmoid"}.get(str(config.get("activation")), "")
+        if not ending and kind not in ("Dropout", "Flatten", "Reshape"):
+            return None, ""
+    return None, ""
 
 
-def _build(path: Path, version: str, px: int) -> Graph:
+def _build(path: Path, version: str, shape: tuple[int, int, int], output: int) -> Graph:
     from edgenet.export.network import from_keras
 
     model = _load(path, version)
-    for what in ("inputs", "outputs"):
-        if len(getattr(model, what, None) or [0]) > 1:
-            raise InputError(f"{path} has {len(getattr(model, what))} {what}; an image classifier has one")
+    if len(getattr(model, "inputs", None) or [0]) > 1:
+        raise InputError(f"{path} has {len(model.inputs)} inputs; an image classifier has one")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns of what users cannot change here
-        return checked(path, converted(path, lambda: from_keras(model, (1, px, px, 3))))
+        return checked(path, converted(path, lambda: from_keras(model, (1, *shape), output)))
 
 
 def _load(path: Path, version: str) -> Any:

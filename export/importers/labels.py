@@ -3,23 +3,27 @@
 import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgenet.errors import EdgenetError, InputError
 from edgenet.export import metadata
 from edgenet.export.network import classes_of
+from edgenet.tasks import CLASSES, Task
+
+NO_YES = ("no", "yes")  # the classes of one sigmoid that nobody named
 
 
 def class_labels(
-    n: int, file: Path | None, inside: Sequence[str] | None = None
+    n: int, file: Path | None, inside: Sequence[str] | None = None, task: Task = CLASSES
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return ids and names of `n` classes: the user's file's, or what the model carries, or the default.
 
     Raises:
         InputError: the file cannot be read, or does not have `n` names.
     """
-    ids, names = classes_of(n)
+    ids, names = (NO_YES, NO_YES) if task.kind == "binary" else classes_of(n)
     if file is not None:
         return read_labels(file, n)
     if inside is None or len(inside) != n or tuple(inside) == names:
@@ -54,6 +58,13 @@ def read_labels(file: Path, n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return ids, names
 
 
+def own_names(own: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a file's classes: those of its outputs, and before one sigmoid's that of no."""
+    task = own.get("task")
+    before = [task["negative"]] if isinstance(task, dict) and isinstance(task.get("negative"), str) else []
+    return (*before, *names)
+
+
 def _ids_and_names(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Take lines of "n01440764 tench" apart, if all are such."""
     split = [re.fullmatch(r"(n\d{8})(?:[\s,:]+(.*))?", line) for line in lines]
@@ -63,7 +74,7 @@ def _ids_and_names(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, 
 
 
 def labels_in(path: Path) -> tuple[str, ...] | None:
-    """Return the names that a .tflite, .onnx or OpenVINO .xml file carries, None where there are none."""
+    """Return the outputs' names that a .tflite, .onnx or OpenVINO .xml file carries, None where there are none."""
     suffix, text = path.suffix.lower(), None
     try:
         if suffix == ".tflite":

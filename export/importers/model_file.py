@@ -9,6 +9,7 @@ from edgenet.export.graph import Graph
 from edgenet.files import sha256_of
 from edgenet.images import Preprocessing
 from edgenet.records import UNKNOWN_HISTORY, PictureHistory
+from edgenet.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -17,17 +18,20 @@ class ModelFile:
 
     `shape` is the input's (N, H, W, C), None where it is open. `classes`, `preprocessing` and `labels` are None where
     the file does not say. `pictures` are those that taught it, where it says so.
-    `build(px)` gives the float graph for an input of that size.
+    `ending` is how it ends (see classifier.py), "" where only the built graph tells; `task` what edgenet noted in it.
+    `build((H, W, C))` gives the float graph for an input of that size.
     """
 
     shape: tuple[int | None, ...]
     sha256: str
-    build: Callable[[int], Graph]
+    build: Callable[[tuple[int, int, int]], Graph]
     classes: int | None = None
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
     pictures: PictureHistory = UNKNOWN_HISTORY
     hint: str = ""  # what it says of its preprocessing, where that is not all
+    ending: str = ""
+    task: Task | None = None
 
 
 def sha256_of_all(files: Sequence[Path]) -> str:

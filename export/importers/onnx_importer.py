@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
+from edgenet.export.importers.classifier import chosen_output
 from edgenet.export.importers.fuse import fuse
 from edgenet.export.importers.onnx_graph import Importer, Node, onnx_module
 from edgenet.export.importers.onnx_handlers import HANDLERS
@@ -89,16 +92,35 @@ def _is_shape_work(kind: str) -> bool:
     }  # fmt: skip
 
 
+def with_output(model: Any, output: str | None, path: str) -> Any:
+    """Return the model with one of its outputs and the operators that it needs.
+
+    Raises:
+        InputError: it has several and none is named, or none of that name.
+    """
+    chosen = chosen_output(path, [o.name for o in model.graph.output], output)
+    if len(model.graph.output) == 1:
+        return model
+    one = type(model)()
+    one.CopyFrom(model)
+    wanted, nodes = {chosen}, []
+    for node in reversed(model.graph.node):
+        if wanted & set(node.output):
+            nodes.append(node)
+            wanted |= set(node.input)
+    del one.graph.node[:], one.graph.output[:]
+    one.graph.node.extend(reversed(nodes))
+    one.graph.output.extend(o for o in model.graph.output if o.name == chosen)
+    return one
+
+
 def input_shape(model: Any, path: str) -> tuple[int | None, ...]:
-    """Return the shape of the one input, None where it is open. Raises InputError for several inputs or outputs."""
+    """Return the shape of the one input, None where it is open. Raises InputError for several inputs."""
     constants = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in constants]
-    for what, found in (("inputs", inputs), ("outputs", list(model.graph.output))):
-        if len(found) != 1:
-            names = ", ".join(i.name for i in found)
-            raise InputError(
-                f"{path} has {len(found)} {what} ({names}); an image classifier has one: export it with one"
-            )
+    if len(inputs) != 1:
+        names = ", ".join(i.name for i in inputs)
+        raise InputError(f"{path} has {len(inputs)} inputs ({names}); an image classifier has one: export it with one")
     kind = onnx_module().TensorProto.DataType.Name(inputs[0].type.tensor_type.elem_type)
     if kind not in ("FLOAT", "FLOAT16", "DOUBLE"):
         raise InputError(f"{path} takes {kind} numbers; edgenet feeds normalised float pictures: export it with such")
@@ -137,10 +159,9 @@ def _run(b: Importer) -> Graph:
     if name not in b.values:
         raise InputError(f"the output {name} does not depend on the picture")
     out = b.plain(b.values[name])
-    ones = [i for i, n in enumerate(out.shape) if n != 1]
-    if len(ones) != 1:
+    if not out.shape or max(out.shape) != int(np.prod(out.shape)):
         raise InputError(f"the output {name} has the shape {out.shape}; a classifier's is (1, classes)")
-    out = b.in_order(b.reshape(out, (1, out.shape[ones[0]])))
+    out = b.in_order(b.reshape(out, (1, max(out.shape))))
     return Graph("main", b.tensors, tuple(b.ops), ("image",), (out.name,))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
-from edgenet.export.importers.classifier import checked
+from edgenet.export.importers.classifier import checked, chosen_output
 from edgenet.export.importers.keras_file import converted
 from edgenet.export.importers.model_file import ModelFile, sha256_of_all
 from edgenet.frameworks import quiet, tensorflow
@@ -29,7 +29,7 @@ class _Tensor:
     shape: tuple[int | None, ...]
 
 
-def find_saved_model(path: Path) -> ModelFile:
+def find_saved_model(path: Path, output: str | None = None) -> ModelFile:
     """Look at a SavedModel. Raises InputError."""
     try:
         signatures = _signatures((path / "saved_model.pb").read_bytes())
@@ -42,11 +42,12 @@ def find_saved_model(path: Path) -> ModelFile:
     if key is None:
         has = f"it has {', '.join(sorted(named))}" if named else "it has none"
         raise InputError(f"{path} has no signature {SERVING} ({has}): save it with one, e.g. model.export(folder)")
-    for what, tensors in zip(("inputs", "outputs"), named[key], strict=True):
-        if len(tensors) != 1:
-            names = ", ".join(t.name for t in tensors)
-            raise InputError(f"{path} has {len(tensors)} {what} ({names}); an image classifier has one")
-    image, out = named[key][0][0], named[key][1][0]
+    inputs, outputs = named[key]
+    if len(inputs) != 1:
+        names = ", ".join(t.name for t in inputs)
+        raise InputError(f"{path} has {len(inputs)} inputs ({names}); an image classifier has one")
+    chosen = chosen_output(path, [t.name for t in outputs], output)
+    image, out = inputs[0], next(t for t in outputs if t.name == chosen)
     if image.dtype != _FLOAT:
         raise InputError(
             f"{path} takes numbers that are no float32; edgenet feeds normalised pictures: save it for such"
@@ -57,13 +58,13 @@ def find_saved_model(path: Path) -> ModelFile:
     for n in sizes:
         classes *= n or 0
 
-    def build(px: int) -> Graph:
-        return _build(path, key, image.name, px)
+    def build(shape: tuple[int, int, int]) -> Graph:
+        return _build(path, key, image.name, out.name, shape)
 
     return ModelFile(image.shape, sha256_of_all(files), build, classes if sizes and classes else None)
 
 
-def _build(path: Path, key: str, name: str, px: int) -> Graph:
+def _build(path: Path, key: str, name: str, out: str, shape: tuple[int, int, int]) -> Graph:
     from edgenet.export.network import INPUT, from_function
 
     tf = tensorflow()
@@ -75,8 +76,8 @@ def _build(path: Path, key: str, name: str, px: int) -> Graph:
                 loaded = tf.saved_model.load(str(path))  # kept: the signature does not keep its variables alive
             signature = loaded.signatures[key]
             function = tf.function(
-                lambda image: next(iter(signature(**{name: image}).values())),
-                input_signature=[tf.TensorSpec((1, px, px, 3), tf.float32, INPUT)],
+                lambda image: signature(**{name: image})[out],
+                input_signature=[tf.TensorSpec((1, *shape), tf.float32, INPUT)],
             )
             return from_function(function.get_concrete_function())
 

@@ -119,7 +119,8 @@ def test_the_kotlin_has_the_constants_of_the_file(
     tiny_network: Network, tiny_calibration: Calibration, handed: Path, tmp_path: Path, one_case: None
 ) -> None:
     text = read(handed, f"{KOTLIN}/Preprocessing.kt")
-    assert "const val SIZE_PX = 20" in text
+    assert "const val HEIGHT_PX = 20" in text
+    assert "const val WIDTH_PX = 20" in text
     assert "MEAN = floatArrayOf(127.0f, 127.0f, 127.0f)" in text
     assert "STD = floatArrayOf(128.0f, 128.0f, 128.0f)" in text
     assert "out.putFloat(" in text

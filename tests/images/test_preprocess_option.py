@@ -16,11 +16,11 @@ from edgenet.images.preprocess_option import PRESETS, parse_preprocess
 def test_settings_say_what_becomes_of_a_pixel() -> None:
     text = "mean=123.675,116.28,103.53 std=58.395,57.12,57.375 crop=16 order=bgr size=224 interpolation=nearest"
     want = Preprocessing(224, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), 16, "nearest", "bgr")
-    assert parse_preprocess(text, 224) == parse_preprocess(text, None) == want
+    assert parse_preprocess(text, (224, 224)) == parse_preprocess(text, None) == want
 
 
 def test_one_number_stands_for_three_channels() -> None:
-    assert parse_preprocess("mean=127.5 std=127.5", 96) == Preprocessing(96, (127.5,) * 3, (127.5,) * 3)
+    assert parse_preprocess("mean=127.5 std=127.5", (96, 96)) == Preprocessing(96, (127.5,) * 3, (127.5,) * 3)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_one_number_stands_for_three_channels() -> None:
     ],
 )
 def test_a_preset_gives_the_published_range(preset: str, of_0_and_255: tuple[list[float], list[float]]) -> None:
-    preprocessing = parse_preprocess(preset, 2)
+    preprocessing = parse_preprocess(preset, (2, 2))
     for pixel, want in zip((0, 255), of_0_and_255, strict=True):
         got = normalise(np.full((1, 2, 2, 3), pixel, np.uint8), preprocessing)[0, 0, 0]
         np.testing.assert_allclose(got, want, atol=1e-3)
@@ -67,7 +67,7 @@ def test_settings_change_a_preset() -> None:
 )
 def test_a_wrong_preprocessing_is_told_by_its_word(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as e:
-        parse_preprocess(text, 32)
+        parse_preprocess(text, (32, 32))
     assert "\n" not in str(e.value)
 
 

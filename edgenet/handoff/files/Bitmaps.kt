@@ -9,6 +9,6 @@ fun Preprocessing.pixels(picture: Bitmap): IntArray {
     return pixels(argb, picture.width, picture.height)
 }
 
-/** The same as a picture of SIZE_PX x SIZE_PX. */
+/** The same as a picture of WIDTH_PX x HEIGHT_PX. */
 fun Preprocessing.cropped(picture: Bitmap): Bitmap =
-    Bitmap.createBitmap(pixels(picture), SIZE_PX, SIZE_PX, Bitmap.Config.ARGB_8888)
+    Bitmap.createBitmap(pixels(picture), WIDTH_PX, HEIGHT_PX, Bitmap.Config.ARGB_8888)

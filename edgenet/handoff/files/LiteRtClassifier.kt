@@ -11,16 +11,18 @@ import org.tensorflow.lite.Interpreter
 
 /** {{ asset }} by LiteRT's Interpreter, on the CPU. Not for several threads at once. */
 class LiteRtClassifier(context: Context, threads: Int = 2) : Closeable {
-    /** The name of each class, in the order of the probabilities. */
+{% if n_labels %}
+    /** {{ labels_are }} */
     val labels: List<String> = context.assets.open(LABELS).bufferedReader().use { it.readLines() }
 
+{% endif %}
     private val interpreter = Interpreter(mapped(context), Interpreter.Options().setNumThreads(threads))
     private val output = ByteBuffer.allocateDirect(CLASSES * {{ output_bytes }}).order(ByteOrder.nativeOrder())
 
-    /** The score of each class for an upright picture of any size. */
+    /** {{ scores_are }}, for an upright picture of any size. */
     fun classify(picture: Bitmap): FloatArray = run(Preprocessing.input(Preprocessing.pixels(picture)))
 
-    /** The score of each class for what [Preprocessing.input] makes. */
+    /** The same for what [Preprocessing.input] makes. */
     fun run(input: ByteBuffer): FloatArray {
         output.rewind()
         interpreter.run(input, output)
@@ -38,7 +40,13 @@ class LiteRtClassifier(context: Context, threads: Int = 2) : Closeable {
 
     companion object {
         const val MODEL = "{{ asset }}"
+{% if n_labels %}
         const val LABELS = "labels.txt"
+{% endif %}
+{% if threshold %}
+        /** A score above it says yes. */
+        const val THRESHOLD = {{ threshold }}
+{% endif %}
         const val CLASSES = {{ n_classes }}
 
         // A mapped file stays in the page cache and is not copied; noCompress in build.gradle.kts makes it possible.

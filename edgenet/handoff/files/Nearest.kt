@@ -1,7 +1,12 @@
 
-    private fun scaled(square: IntArray, side: Int): IntArray {
-        val step = side.toDouble() / SIZE_PX
+    private fun scaled(seen: IntArray, rows: Int, columns: Int): IntArray {
+        val down = nearest(rows, HEIGHT_PX)
+        val across = nearest(columns, WIDTH_PX)
+        return IntArray(HEIGHT_PX * WIDTH_PX) { seen[down[it / WIDTH_PX] * columns + across[it % WIDTH_PX]] }
+    }
+
+    private fun nearest(from: Int, to: Int): IntArray {
+        val step = from.toDouble() / to
         var next = 0.5 * step // added up, not multiplied: where Pillow rounds, so does this
-        val at = IntArray(SIZE_PX) { next.toInt().also { next += step } }
-        return IntArray(SIZE_PX * SIZE_PX) { square[at[it / SIZE_PX] * side + at[it % SIZE_PX]] }
+        return IntArray(to) { next.toInt().also { next += step } }
     }

@@ -3,17 +3,18 @@
 
     private class Taps(val first: IntArray, val weights: Array<IntArray>)
 
-    private fun scaled(square: IntArray, side: Int): IntArray {
-        val taps = taps(side)
-        val rows = IntArray(side * SIZE_PX) // scaled along x
-        for (y in 0 until side) {
-            for (x in 0 until SIZE_PX) {
-                rows[y * SIZE_PX + x] = blend(square, y * side + taps.first[x], 1, taps.weights[x])
+    private fun scaled(seen: IntArray, rows: Int, columns: Int): IntArray {
+        val across = taps(columns, WIDTH_PX)
+        val narrow = IntArray(rows * WIDTH_PX) // scaled along x
+        for (y in 0 until rows) {
+            for (x in 0 until WIDTH_PX) {
+                narrow[y * WIDTH_PX + x] = blend(seen, y * columns + across.first[x], 1, across.weights[x])
             }
         }
-        return IntArray(SIZE_PX * SIZE_PX) {
-            val y = it / SIZE_PX
-            blend(rows, taps.first[y] * SIZE_PX + it % SIZE_PX, SIZE_PX, taps.weights[y])
+        val down = taps(rows, HEIGHT_PX)
+        return IntArray(HEIGHT_PX * WIDTH_PX) {
+            val y = it / WIDTH_PX
+            blend(narrow, down.first[y] * WIDTH_PX + it % WIDTH_PX, WIDTH_PX, down.weights[y])
         }
     }
 
@@ -32,15 +33,15 @@
 
     private fun eightBits(sum: Int): Int = (sum shr BITS).coerceIn(0, 255)
 
-    private fun taps(side: Int): Taps {
-        val scale = side.toDouble() / SIZE_PX
+    private fun taps(from: Int, to: Int): Taps {
+        val scale = from.toDouble() / to
         val stretch = maxOf(scale, 1.0) // when it shrinks a picture, the kernel grows with it
         val reach = {{ {"bilinear": "1.0", "bicubic": "2.0", "lanczos": "3.0"}[interpolation] }} * stretch
-        val first = IntArray(SIZE_PX)
-        val weights = Array(SIZE_PX) { i ->
+        val first = IntArray(to)
+        val weights = Array(to) { i ->
             val centre = (i + 0.5) * scale
             val start = maxOf((centre - reach + 0.5).toInt(), 0)
-            val end = minOf((centre + reach + 0.5).toInt(), side)
+            val end = minOf((centre + reach + 0.5).toInt(), from)
             val real = DoubleArray(end - start) { kernel((it + start - centre + 0.5) * (1.0 / stretch)) }
             val sum = real.sum()
             first[i] = start

@@ -227,7 +227,8 @@ def test_a_model_that_does_not_say_how_its_input_is_made_asks_for_it(tmp_path: P
 @pytest.mark.parametrize(
     ("px", "channels", "batch", "message"),
     [
-        (32, 1, 1, "takes an input of 1x1x32x32"),
+        (32, 2, 1, "takes an input of 1x2x32x32"),
+        (32, 1, 1, "takes grey pictures: give mean as one number"),
         (32, 3, 8, "takes 8 pictures at once"),
         ("side", 3, 1, "size of its input open"),
     ],
@@ -272,7 +273,7 @@ def test_the_output_becomes_probabilities(last: str, told: str, tmp_path: Path) 
 
 
 def test_a_network_of_bgr_pictures_becomes_one_of_rgb(tmp_path: Path) -> None:
-    graph, caffe = onnx_graph(tmp_path), parse_preprocess("caffe", PX)
+    graph, caffe = onnx_graph(tmp_path), parse_preprocess("caffe", (PX, PX))
     turned, rgb = rgb_input(graph, caffe)
     assert (rgb.channel_order, rgb.mean) == ("rgb", (123.68, 116.779, 103.939))
     pixels = np.random.default_rng(0).integers(0, 256, (1, PX, PX, 3), np.uint8)
