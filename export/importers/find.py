@@ -103,7 +103,9 @@ def find_source(
     ids, names = class_labels(spec.classes, labels)
     preprocessing = preprocessing_of(spec)
     if preprocess is not None:
-        preprocessing = parse_preprocess(preprocess, None if "size=" in preprocess else spec.resolution_px)
+        preprocessing = parse_preprocess(
+            preprocess, None if "size=" in preprocess else (spec.resolution_px, spec.resolution_px)
+        )
 
     def build() -> Graph:
         from edgenet.models.efficientnet import deploy
