@@ -6,17 +6,18 @@
 onnx_graph.py explains the axes; onnx_handlers.py lists the operators.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.importers.fuse import fuse
-from edgenet.export.importers.onnx_graph import Importer, Node, onnx_module
-from edgenet.export.importers.onnx_handlers import HANDLERS
+from edgenet.export.importers.onnx_graph import Importer, Node, one_line, onnx_module
+from edgenet.export.importers.onnx_handlers import HANDLERS, WHOLE
 from edgenet.export.importers.onnx_patterns import join_patterns
 
+REAL = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")  # inputs of these are computed in float32
 CONTROL_FLOW = {"If", "Loop", "Scan"}
 QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
@@ -47,12 +48,57 @@ def load_onnx(path: Path) -> Any:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as e:  # a length or a path that does not fit the file beside it
         raise InputError(f"the weights of {path} in {', '.join(external_files(model))} cannot be read ({e})") from None
+    return prepared(model, str(path))
+
+
+def prepared(model: Any, path: str) -> Any:
+    """Return a model with its functions inlined; `path` names it in messages.
+
+    Raises:
+        InputError: an operator that has no form here, named with its node; functions that call each other in a circle.
+    """
     if model.functions:
         from onnx.inliner import inline_local_functions
 
-        model = inline_local_functions(model)
-    check_operators(model, str(path))
+        try:
+            model = inline_local_functions(model)
+        except Exception as e:  # a function that calls itself, among others
+            raise InputError(
+                f"the functions of {path} cannot be put in place ({one_line(e)}): export it anew"
+            ) from None
+    model = taken_apart(model)
+    check_operators(model, path)
     return model
+
+
+def taken_apart(model: Any) -> Any:
+    """Return a model with the operators that have no handler here, but that ONNX defines by others, as those others.
+
+    Their nodes are called after the operator that they stand for.
+    """
+    onnx = onnx_module()
+    from onnx.inliner import inline_selected_functions
+
+    def has_body(kind: str) -> bool:
+        schema = onnx.defs.get_schema(kind)
+        return bool(schema.has_function or schema.has_context_dependent_function)
+
+    kinds = {n.op_type for n in model.graph.node if n.domain in ("", "ai.onnx")} - set(HANDLERS) - QUANTIZED
+    kinds = {k for k in kinds if not _is_shape_work(k) and onnx.defs.has(k) and has_body(k)}
+    if not kinds:
+        return model
+    try:
+        new = inline_selected_functions(model, [("", k) for k in sorted(kinds)], False, True)
+    except Exception:  # its types cannot be told, say: the operator is refused by its own name
+        return model
+    made, nodes = [(n.op_type, list(n.output)) for n in model.graph.node], list(new.graph.node)
+    for i, node in enumerate(model.graph.node):
+        following = made[i + 1] if i + 1 < len(made) else None
+        while nodes and (nodes[0].op_type, list(nodes[0].output)) != following:
+            part = nodes.pop(0)
+            if part.op_type != node.op_type or part.output[:] != node.output[:]:
+                part.name = f"{node.name or node.output[0]}, a part of {node.op_type}"
+    return new
 
 
 def external_files(model: Any) -> list[str]:
@@ -82,28 +128,39 @@ def check_operators(model: Any, path: str) -> None:
 def _is_shape_work(kind: str) -> bool:
     """Whether an operator without a handler may stand in a file, because it usually works on shapes and is folded."""
     return kind in {
-        "Constant", "ConstantOfShape", "Range", "Where", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual",
-        "Not", "And", "Or", "Mod", "Ceil", "Sign", "NonZero", "ScatterND", "ScatterElements", "GatherND", "Tile",
-        "CumSum", "Trilu", "EyeLike", "Size", "ReduceProd", "GatherElements", "Round", "Sin", "Cos", "Xor", "IsNaN",
-        "Compress", "ArgMax", "TopK", "Einsum", "OneHot", "Erf",
+        "Constant", "ConstantOfShape", "Range", "NonZero", "EyeLike", "Size", "TopK", "Einsum", "OneHot", "Erf",
     }  # fmt: skip
 
 
 def input_shape(model: Any, path: str) -> tuple[int | None, ...]:
     """Return the shape of the one input, None where it is open. Raises InputError for several inputs or outputs."""
-    constants = {t.name for t in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in constants]
-    for what, found in (("inputs", inputs), ("outputs", list(model.graph.output))):
+    inputs = open_inputs(model)
+    for what, found in (("inputs", list(inputs)), ("outputs", [o.name for o in model.graph.output])):
         if len(found) != 1:
-            names = ", ".join(i.name for i in found)
+            names = ", ".join(found)
             raise InputError(
                 f"{path} has {len(found)} {what} ({names}); an image classifier has one: export it with one"
             )
-    kind = onnx_module().TensorProto.DataType.Name(inputs[0].type.tensor_type.elem_type)
-    if kind not in ("FLOAT", "FLOAT16", "DOUBLE"):
+    image = next(iter(inputs.values()))
+    kind = element_type(image)
+    if kind not in REAL:
         raise InputError(f"{path} takes {kind} numbers; edgenet feeds normalised float pictures: export it with such")
-    dims = inputs[0].type.tensor_type.shape.dim
+    dims = image.type.tensor_type.shape.dim
     return tuple(int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims)
+
+
+def open_inputs(model: Any) -> dict[str, Any]:
+    """Return the inputs that a caller has to feed, ValueInfoProto by name."""
+    constants = {t.name for t in model.graph.initializer}
+    return {i.name: i for i in model.graph.input if i.name not in constants}
+
+
+def element_type(value: Any) -> str:
+    """Return ONNX's name of the numbers in a ValueInfoProto: "FLOAT", or "SEQUENCE" and the like for no tensor."""
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return str(kind or "unknown").removesuffix("_type").upper()
+    return str(onnx_module().TensorProto.DataType.Name(value.type.tensor_type.elem_type))
 
 
 def from_onnx(model: Any, shape: Sequence[int]) -> Graph:
@@ -116,27 +173,53 @@ def from_onnx(model: Any, shape: Sequence[int]) -> Graph:
     Raises:
         InputError: an operator, or a use of one, that has no form here, named with its node.
     """
-    return fuse(_run(Importer(model, tuple(shape))))
+    name = next(iter(open_inputs(model)), "")
+    b = import_nodes(model, {name: tuple(shape)})
+    return fuse(_classifier(b, model.graph.output[0].name))
 
 
-def _run(b: Importer) -> Graph:
-    """Handle the nodes in order, each from what those before it made."""
+def import_nodes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Importer:
+    """Handle the nodes in order, each from what those before it made.
+
+    Args:
+        shapes: of the inputs by their names, in ONNX's layout.
+
+    Raises:
+        InputError: as `from_onnx`.
+    """
+    b = Importer(model, shapes)
     nodes = [_node(b.onnx, n) for n in b.model.graph.node]
     for node in join_patterns(b, nodes):
         if b.fold(node):
             continue
+        if node.kind not in WHOLE and any(b.values[n].numbers != "real" for n in node.inputs if n in b.values):
+            raise InputError(f"{node} works on whole numbers or truth values, which edgenet handles in few operators")
         unknown = [n for n in node.inputs if n and n not in b.values and n not in b.constants]
         if unknown:
             raise InputError(f"{node} reads {unknown[0]}, which nothing makes: the file is damaged")
         if node.kind not in HANDLERS:
             raise InputError(f"the operator {node} works on activations, which edgenet does not handle")
-        made = HANDLERS[node.kind](b, node)
+        try:
+            made = HANDLERS[node.kind](b, node)
+        except InputError:
+            raise
+        except Exception as e:  # an attribute that is missing or of another type, shapes that do not fit: anything
+            raise InputError(f"{node} is not as ONNX defines it ({one_line(e)}): the file is damaged") from e
         made = made if isinstance(made, list) else [made]
         b.values.update({n: v for n, v in zip(node.outputs, made, strict=False) if n})
-    name = b.model.graph.output[0].name
+    return b
+
+
+def _classifier(b: Importer, name: str) -> Graph:
+    """Return the graph that gives the value `name` as (1, classes)."""
     if name not in b.values:
         raise InputError(f"the output {name} does not depend on the picture")
     out = b.plain(b.values[name])
+    if out.numbers != "real":
+        raise InputError(
+            f"the output {name} is no score but {'a whole number' if out.numbers == 'whole' else 'a truth value'}: export "
+            "the network without what picks the class"
+        )
     ones = [i for i, n in enumerate(out.shape) if n != 1]
     if len(ones) != 1:
         raise InputError(f"the output {name} has the shape {out.shape}; a classifier's is (1, classes)")
