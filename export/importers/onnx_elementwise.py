@@ -21,7 +21,7 @@ _OPTIONS = {
 
 def number(value: float) -> np.ndarray:
     """Return one number as a constant operand."""
-    return np.array([value], np.float32)
+    return np.asarray(value, np.float32)
 
 
 def same(kind: str, options_type: str = "NONE", **options: Any) -> Handler:
@@ -54,7 +54,7 @@ def constant_like(b: Importer, name: str, data: np.ndarray, x: Value) -> str:
     data = data.transpose(x.perm)
     while data.ndim > 1 and data.shape[0] == 1:
         data = data[0]
-    return b.add_constant(name, data if data.ndim else data.reshape(1))
+    return b.add_constant(name, data if data.ndim or not x.rank else data.reshape(1))
 
 
 def binary(b: Importer, node: Node, kind: str, x: Value, y: Value | np.ndarray, swap: bool = False) -> Value:
@@ -125,8 +125,8 @@ def clip(b: Importer, node: Node, x: Value, low: float, high: float) -> Value:
     if low == 0.0:
         x = b.same(node, "RELU", x)
     elif low > -FLOAT_MAX:
-        x = binary(b, node, "MAXIMUM", x, np.float32(low).reshape(1))
-    return binary(b, node, "MINIMUM", x, np.float32(high).reshape(1)) if high < FLOAT_MAX else x
+        x = binary(b, node, "MAXIMUM", x, number(low))
+    return binary(b, node, "MINIMUM", x, number(high)) if high < FLOAT_MAX else x
 
 
 def clip_node(b: Importer, node: Node) -> Value:
@@ -143,9 +143,9 @@ def hard_sigmoid(b: Importer, node: Node) -> Value:
     alpha, beta = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
     x = b.value(node)
     if abs(alpha * 6 - 1) > 1e-6:
-        x = binary(b, node, "MUL", x, np.array([alpha * 6], np.float32))
-    x = binary(b, node, "ADD", x, np.array([beta * 6], np.float32))
-    return binary(b, node, "MUL", b.same(node, "RELU6", x), np.array([1 / 6], np.float32))
+        x = binary(b, node, "MUL", x, number(alpha * 6))
+    x = binary(b, node, "ADD", x, number(beta * 6))
+    return binary(b, node, "MUL", b.same(node, "RELU6", x), number(1 / 6))
 
 
 def leaky_relu(b: Importer, node: Node) -> Value:
@@ -192,7 +192,7 @@ def silu(b: Importer, node: Node) -> Value:
     """Import Swish: x times its sigmoid."""
     x = b.value(node)
     alpha = node.attributes.get("alpha", 1.0)
-    inner = x if alpha == 1.0 else binary(b, node, "MUL", x, np.array([alpha], np.float32))
+    inner = x if alpha == 1.0 else binary(b, node, "MUL", x, number(alpha))
     return binary(b, node, "MUL", x, b.same(node, "LOGISTIC", inner))
 
 
@@ -201,7 +201,7 @@ def _softplus_of(b: Importer, node: Node, x: Value) -> Value:
     small = b.same(
         node, "EXP", b.same(node, "NEG", b.same(node, "ABS", x, {}, "AbsOptions"), {}, "NegOptions"), {}, "ExpOptions"
     )
-    log = b.same(node, "LOG", binary(b, node, "ADD", small, np.ones(1, np.float32)))
+    log = b.same(node, "LOG", binary(b, node, "ADD", small, number(1)))
     return binary(b, node, "ADD", b.same(node, "RELU", x), log)
 
 
@@ -223,6 +223,8 @@ def power(b: Importer, node: Node) -> Value:
     exponent, base = b.constant(node, 1), b.constant(node, 0)
     if exponent is None:
         if base is not None:
+            if base.dtype.kind != "f":
+                raise InputError(f"{node} has a whole number as its base, which edgenet does not handle")
             return binary(b, node, "POW", b.value(node, 1), base.astype(np.float32), swap=True)
         return binary(b, node, "POW", b.value(node), b.value(node, 1))
     x = b.value(node)

@@ -356,12 +356,12 @@ def one_line(e: BaseException) -> str:
 
 def _widened(data: np.ndarray) -> np.ndarray:
     """All real numbers are float32 here: a float16 model is computed as one of float32."""
-    wide = data.dtype.kind == "f" or data.dtype.name == "bfloat16"
-    return data.astype(np.float32) if wide and data.dtype != np.float32 else data
+    return data.astype(np.float32) if data.dtype.name in ("float16", "float64", "bfloat16") else data
 
 
 def _short(name: str) -> str:
     return name.strip("/").removesuffix("_output_0").replace(";", "_") or "value"
 
 
-Handler = Callable[[Importer, Node], Value | list[Value]]
+# None stands for an output that is known already.
+Handler = Callable[[Importer, Node], Value | list[Value] | list[Value | None]]

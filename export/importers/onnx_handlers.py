@@ -65,6 +65,7 @@ HANDLERS: dict[str, Handler] = {
     "Log": elementwise.same("LOG"),
     "LogSoftmax": layers.softmax("LOG_SOFTMAX"),
     "LpNormalization": norms.lp_norm,
+    "LpPool": layers.row_as_picture(layers.lp_pool),
     "MatMul": layers.matmul,
     "Max": elementwise.extremes("MAXIMUM"),
     "MaxPool": layers.row_as_picture(layers.max_pool),

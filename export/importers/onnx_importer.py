@@ -6,6 +6,7 @@
 onnx_graph.py explains the axes; onnx_handlers.py lists the operators.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from edgenet.export.importers.onnx_handlers import HANDLERS, WHOLE
 from edgenet.export.importers.onnx_patterns import join_patterns
 
 REAL = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")  # inputs of these are computed in float32
+MAX_DEPTH = 4  # of operators that stand for others that stand for others
+SMALL = 64  # numbers in a constant that shapes may depend on
 CONTROL_FLOW = {"If", "Loop", "Scan"}
 QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
@@ -72,33 +75,68 @@ def prepared(model: Any, path: str) -> Any:
 
 
 def taken_apart(model: Any) -> Any:
-    """Return a model with the operators that have no handler here, but that ONNX defines by others, as those others.
+    """Replace the operators that have no handler here, but that ONNX defines by others, by those others, and return it.
 
     Their nodes are called after the operator that they stand for.
     """
+    for _ in range(MAX_DEPTH):
+        kinds = {n.op_type for n in model.graph.node if n.domain in ("", "ai.onnx")} - set(HANDLERS) - QUANTIZED
+        kinds = {k for k in kinds if not _is_shape_work(k) and _has_body(k)}
+        nodes = _opened(model, kinds) if kinds else None
+        if nodes is None:
+            break
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+    return model
+
+
+def _has_body(kind: str) -> bool:
+    """Whether ONNX defines an operator by others, in its newest version: older ones do not say so, and still have it."""
+    defs = onnx_module().defs
+    return bool(defs.has(kind)) and (
+        defs.get_schema(kind).has_function or defs.get_schema(kind).has_context_dependent_function
+    )
+
+
+def _opened(model: Any, kinds: set[str]) -> list[Any] | None:
+    """Return a model's nodes with what stands for `kinds` in place of them, None where that cannot be told."""
     onnx = onnx_module()
     from onnx.inliner import inline_selected_functions
 
-    def has_body(kind: str) -> bool:
-        schema = onnx.defs.get_schema(kind)
-        return bool(schema.has_function or schema.has_context_dependent_function)
-
-    kinds = {n.op_type for n in model.graph.node if n.domain in ("", "ai.onnx")} - set(HANDLERS) - QUANTIZED
-    kinds = {k for k in kinds if not _is_shape_work(k) and onnx.defs.has(k) and has_body(k)}
-    if not kinds:
-        return model
+    whole = _without_weights(onnx, model)
     try:
-        new = inline_selected_functions(model, [("", k) for k in sorted(kinds)], False, True)
+        for node in (n for n in whole.graph.node if n.op_type in kinds):
+            # What ONNX puts in place of them forgets the defaults of their attributes.
+            given = {a.name for a in node.attribute}
+            attributes = onnx.defs.get_schema(node.op_type, opset_of(model)).attributes
+            defaults = {k: a.default_value for k, a in attributes.items() if a.default_value.type}
+            node.attribute.extend(d for k, d in defaults.items() if k not in given)
+        typed = onnx.shape_inference.infer_shapes(whole)
+        new = inline_selected_functions(typed, [("", k) for k in sorted(kinds)], False, True)
     except Exception:  # its types cannot be told, say: the operator is refused by its own name
-        return model
+        return None
     made, nodes = [(n.op_type, list(n.output)) for n in model.graph.node], list(new.graph.node)
+    left = list(nodes)
     for i, node in enumerate(model.graph.node):
         following = made[i + 1] if i + 1 < len(made) else None
-        while nodes and (nodes[0].op_type, list(nodes[0].output)) != following:
-            part = nodes.pop(0)
-            if part.op_type != node.op_type or part.output[:] != node.output[:]:
+        while left and (left[0].op_type, list(left[0].output)) != following:
+            part = left.pop(0)
+            if (part.op_type, list(part.output)) != made[i]:
                 part.name = f"{node.name or node.output[0]}, a part of {node.op_type}"
-    return new
+    return nodes
+
+
+def _without_weights(onnx: Any, model: Any) -> Any:
+    """Return a copy of a model in which all but small constants are inputs: what types and shapes follow from."""
+    graph = onnx.GraphProto(name=model.graph.name, node=model.graph.node, output=model.graph.output)
+    graph.value_info.extend(model.graph.value_info)
+    constants = {t.name for t in model.graph.initializer}
+    graph.input.extend(i for i in model.graph.input if i.name not in constants)
+    for t in model.graph.initializer:
+        graph.input.append(onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)))
+        if math.prod(t.dims) <= SMALL:
+            graph.initializer.append(t)
+    return onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=graph)
 
 
 def external_files(model: Any) -> list[str]:
@@ -147,6 +185,11 @@ def input_shape(model: Any, path: str) -> tuple[int | None, ...]:
         raise InputError(f"{path} takes {kind} numbers; edgenet feeds normalised float pictures: export it with such")
     dims = image.type.tensor_type.shape.dim
     return tuple(int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims)
+
+
+def opset_of(model: Any) -> int:
+    """Return the version of ONNX's own operators that a model uses."""
+    return next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
 
 
 def open_inputs(model: Any) -> dict[str, Any]:
@@ -206,7 +249,7 @@ def import_nodes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Importer:
         except Exception as e:  # an attribute that is missing or of another type, shapes that do not fit: anything
             raise InputError(f"{node} is not as ONNX defines it ({one_line(e)}): the file is damaged") from e
         made = made if isinstance(made, list) else [made]
-        b.values.update({n: v for n, v in zip(node.outputs, made, strict=False) if n})
+        b.values.update({n: v for n, v in zip(node.outputs, made, strict=False) if n and v is not None})
     return b
 
 

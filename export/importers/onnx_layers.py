@@ -9,7 +9,7 @@ import numpy as np
 
 from edgenet.errors import InputError
 from edgenet.export.graph import Padding, fused, same_pads
-from edgenet.export.importers.onnx_elementwise import aligned, binary
+from edgenet.export.importers.onnx_elementwise import aligned, binary, number
 from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value, identity
 from edgenet.export.importers.onnx_shapes import cut, reduce, turned
 
@@ -258,6 +258,21 @@ def average_pool(b: Importer, node: Node) -> Value:
     return binary(b, node, "MUL", out, (kernel[0] * kernel[1] / counts).astype(np.float32)[None, None])
 
 
+def lp_pool(b: Importer, node: Node) -> Value:
+    """Import LpPool of p 1 or 2: an average of powers, as often as there are numbers in it."""
+    x, p = b.picture(node), node.attributes.get("p", 2)
+    if p not in (1, 2):
+        raise InputError(f"{node} has p {p}; edgenet handles 1 and 2")
+    kernel, strides, _, pads = _pool_window(b, node, x)
+    out = _output(x, x.shape[1], kernel, strides, (1, 1), pads)
+    x = b.same(node, "ABS", x, {}, "AbsOptions") if p == 1 else b.same(node, "SQUARE", x, {}, "SquareOptions")
+    x = pad_picture(b, node, x, pads)
+    options = _window_options(kernel, strides, False)
+    out = replace(out, name=b.emit(node, "AVERAGE_POOL_2D", [x.name], out.stored, options, "Pool2DOptions"))
+    out = binary(b, node, "MUL", out, number(math.prod(kernel)))
+    return out if p == 1 else b.same(node, "SQRT", out)
+
+
 def _counted(size: int, kernel: int, stride: int, before: int, after: int, with_pads: bool, n: int) -> np.ndarray:
     """Return how many numbers of an axis each of `n` windows averages."""
     low, high = (-before, size + after) if with_pads else (0, size)
@@ -323,7 +338,7 @@ def gemm(b: Importer, node: Node) -> Value:
         y = b.plain(b.value(node, 1))
         out = _product(b, node, x, turned(y, (1, 0)) if a.get("transB", 0) else y)
         alpha = np.float32(a.get("alpha", 1.0))
-        out = out if alpha == 1 else binary(b, node, "MUL", out, np.array([alpha]))
+        out = out if alpha == 1 else binary(b, node, "MUL", out, number(alpha))
         return _plus(b, node, out)
     w = w.astype(np.float32) * np.float32(a.get("alpha", 1.0))
     w = w.T if a.get("transB", 0) else w
@@ -339,9 +354,9 @@ def _plus(b: Importer, node: Node, out: Value) -> Value:
         return out
     c, beta = b.constant(node, 2), np.float32(node.attributes.get("beta", 1.0))
     if c is not None:
-        return binary(b, node, "ADD", out, c.astype(np.float32) * beta)
+        return binary(b, node, "ADD", out, np.asarray(c.astype(np.float32) * beta))
     x = b.value(node, 2)
-    return binary(b, node, "ADD", out, x if beta == 1 else binary(b, node, "MUL", x, np.array([beta])))
+    return binary(b, node, "ADD", out, x if beta == 1 else binary(b, node, "MUL", x, number(beta)))
 
 
 def matmul(b: Importer, node: Node) -> Value:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.importers.onnx_elementwise import aligned, binary
+from edgenet.export.importers.onnx_elementwise import aligned, binary, number
 from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value, numbers_of
 
 
@@ -67,7 +67,7 @@ def one_of_two(b: Importer, node: Node) -> Value:
 
 def opposite(b: Importer, node: Node) -> Value:
     """Import Not."""
-    return binary(b, node, "SUB", b.value(node), np.ones(1, np.float32), swap=True)
+    return binary(b, node, "SUB", b.value(node), number(1), swap=True)
 
 
 def is_nan(b: Importer, node: Node) -> Value:
@@ -85,7 +85,7 @@ def is_infinite(b: Importer, node: Node) -> Value:
         raise InputError(f"{node} looks for no infinity at all")
     if up and down:
         x = b.same(node, "ABS", x, {}, "AbsOptions")
-    limit = b.add_constant(f"{x.name}_infinity", np.array([np.inf if up else -np.inf], np.float32))
+    limit = b.add_constant(f"{x.name}_infinity", number(np.inf if up else -np.inf))
     name = b.emit(node, "EQUAL", [x.name, limit], x.stored, {}, "EqualOptions", dtype="bool")
     return as_float(b, node, name, x, "truth")
 
@@ -117,6 +117,8 @@ def cast(b: Importer, node: Node) -> Value:
 def cast_like(b: Importer, node: Node) -> Value:
     """Import CastLike."""
     like = b.constant(node, 1)
+    if like is not None and str(like.dtype) not in ("float32", "int32", "int64", "bool"):
+        raise InputError(f"{node} turns an activation into {like.dtype}; edgenet handles real numbers")
     return _as(b, node, b.value(node), numbers_of(like) if like is not None else b.value(node, 1).numbers)
 
 
@@ -170,7 +172,7 @@ def hard_max(b: Importer, node: Node) -> Value:
 def mask(b: Importer, node: Node, x: Value, kind: str, options_type: str, limit: float) -> Value:
     """Return 1 where `x` is beyond `limit`, 0 elsewhere, as real numbers."""
     name = b.emit(
-        node, kind, [x.name, b.add_constant(f"{x.name}_limit", np.array([limit], np.float32))], x.stored, {},
+        node, kind, [x.name, b.add_constant(f"{x.name}_limit", number(limit))], x.stored, {},
         options_type, dtype="bool",
     )  # fmt: skip
     return as_float(b, node, name, x, "real")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.importers.onnx_elementwise import binary
+from edgenet.export.importers.onnx_elementwise import binary, number
 from edgenet.export.importers.onnx_graph import Importer, Node, Value
 from edgenet.export.importers.onnx_shapes import reduce
 
@@ -27,7 +27,7 @@ def _normalised(b: Importer, node: Node, x: Value, axes: Sequence[int], epsilon:
     mean = reduce(b, node, "MEAN", x, axes, True)
     centred = binary(b, node, "SUB", x, mean)
     variance = reduce(b, node, "MEAN", binary(b, node, "MUL", centred, centred), axes, True)
-    inverse = b.same(node, "RSQRT", binary(b, node, "ADD", variance, np.array([epsilon], np.float32)))
+    inverse = b.same(node, "RSQRT", binary(b, node, "ADD", variance, number(epsilon)))
     return binary(b, node, "MUL", centred, inverse), mean, inverse
 
 
@@ -72,7 +72,7 @@ def rms_norm(b: Importer, node: Node) -> Value:
     x = b.plain(b.value(node))
     axes = list(range(node.attributes.get("axis", -1) % x.rank, x.rank))
     squares = reduce(b, node, "MEAN", binary(b, node, "MUL", x, x), axes, True)
-    shifted = binary(b, node, "ADD", squares, np.array([node.attributes.get("epsilon", 1e-5)], np.float32))
+    shifted = binary(b, node, "ADD", squares, number(node.attributes.get("epsilon", 1e-5)))
     return binary(
         b, node, "MUL", binary(b, node, "MUL", x, b.same(node, "RSQRT", shifted)), b.required(node, 1, "scale")
     )
@@ -90,7 +90,7 @@ def lp_norm(b: Importer, node: Node) -> Value:
         )
     else:
         raise InputError(f"{node} has p {p}; edgenet handles 1 and 2")
-    return binary(b, node, "DIV", x, binary(b, node, "MAXIMUM", length, np.array([1e-30], np.float32)))
+    return binary(b, node, "DIV", x, binary(b, node, "MAXIMUM", length, number(1e-30)))
 
 
 def local_response(b: Importer, node: Node) -> Value:

@@ -188,7 +188,7 @@ def slice_node(b: Importer, node: Node) -> Value:
     return replace(out, name=name)
 
 
-def split(b: Importer, node: Node) -> list[Value]:
+def split(b: Importer, node: Node) -> list[Value | None]:
     """Import Split."""
     x, a = b.plain(b.value(node)), node.attributes
     axis, n = a.get("axis", 0) % x.rank, len(node.outputs)
@@ -199,8 +199,14 @@ def split(b: Importer, node: Node) -> list[Value]:
     else:
         each = -(-x.shape[axis] // n)
         sizes = [min(each, x.shape[axis] - i * each) for i in range(n)]
-    parts, start = [], 0
+    parts: list[Value | None] = []
+    start = 0
     for i, size in enumerate(sizes):
+        if size == 0 and node.outputs[i]:
+            empty = [0 if k == axis else length for k, length in enumerate(x.shape)]
+            b.constants[node.outputs[i]] = np.zeros(empty, np.float32)
+            parts.append(None)
+            continue
         starts, shape = [0] * x.rank, list(x.shape)
         starts[axis], shape[axis] = start, size
         parts.append(cut(b, replace(node, outputs=(node.outputs[i],)), x, starts, shape))
@@ -304,7 +310,8 @@ def space_to_depth(b: Importer, node: Node) -> Value:
     if h % size or w % size:
         raise InputError(f"{node} cuts {h} x {w} pixels into squares of {size}: the file is damaged")
     apart = b.reshape(x, (n, c, h // size, size, w // size, size))
-    return b.reshape(turned(apart, (0, 3, 5, 1, 2, 4)), (n, c * size**2, h // size, w // size))
+    order = (0, 3, 5, 1, 2, 4) if node.attributes.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    return b.reshape(turned(apart, order), (n, c * size**2, h // size, w // size))
 
 
 def pad(b: Importer, node: Node) -> Value:
