@@ -88,6 +88,14 @@ def arithmetic(kind: str) -> Handler:
 
     def handle(b: Importer, node: Node) -> Value:
         first, second = b.constant(node, 0), b.constant(node, 1)
+        if b.opset < 7 and "axis" in node.attributes:  # the second operand's axes begin there, not at the end
+            rank, at = b.value(node).rank, node.attributes["axis"] % b.value(node).rank
+            if second is not None:
+                second = second.reshape((*second.shape, *(1,) * (rank - at - second.ndim)))
+            else:
+                y = b.value(node, 1)
+                y = b.reshape(y, (*y.shape, *(1,) * (rank - at - y.rank)))
+                return binary(b, node, kind, b.value(node), y)
         if second is not None:
             return binary(b, node, kind, b.value(node), second)
         if first is not None:
@@ -156,6 +164,10 @@ def leaky_relu(b: Importer, node: Node) -> Value:
 def prelu(b: Importer, node: Node) -> Value:
     """Import PRelu."""
     x, slope = b.value(node), b.required(node, 1, "slope")
+    if b.opset < 7 and slope.size > 1:  # one a channel, whatever its shape
+        slope = slope.reshape(-1, *(1,) * (x.rank - 2))
+    if np.broadcast_shapes(x.shape, slope.shape) != x.shape:
+        raise InputError(f"{node} has slopes of shape {slope.shape} for {x.shape}: the file is damaged")
     name = constant_like(b, f"{node.outputs[0].strip('/')}_slope", slope, x)
     return replace(x, name=b.emit(node, "PRELU", [x.name, name], x.stored))
 

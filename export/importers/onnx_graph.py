@@ -83,6 +83,13 @@ class Value:
         return np.arange(int(np.prod(dims))).reshape(dims).transpose(order).ravel()
 
 
+def axis_of(node: Node, axis: int, rank: int) -> int:
+    """Return an axis counted from the front. Raises InputError where there is none."""
+    if not -rank <= axis < rank:
+        raise InputError(f"{node} works along axis {axis} of {rank}: the file is damaged")
+    return axis % rank
+
+
 def identity(rank: int) -> tuple[int, ...]:
     """Return the order of axes that moves none."""
     return tuple(range(rank))
@@ -344,6 +351,8 @@ def _numbers(onnx: Any, t: Any) -> np.ndarray:
     """Return the numbers of a TensorProto. Raises InputError where they are not what it declares."""
     try:
         return _widened(onnx.numpy_helper.to_array(t))
+    except InputError:
+        raise
     except Exception as e:  # too few bytes for the shape, a type that there is not
         raise InputError(f"the constant {t.name} cannot be read ({one_line(e)}): the file is damaged") from None
 
@@ -356,7 +365,13 @@ def one_line(e: BaseException) -> str:
 
 def _widened(data: np.ndarray) -> np.ndarray:
     """All real numbers are float32 here: a float16 model is computed as one of float32."""
-    return data.astype(np.float32) if data.dtype.name in ("float16", "float64", "bfloat16") else data
+    if data.dtype.name not in ("float16", "float64", "bfloat16"):
+        return data
+    with np.errstate(over="ignore"):
+        narrow = data.astype(np.float32)
+    if data.dtype == np.float64 and np.any(np.isinf(narrow) & np.isfinite(data)):
+        raise InputError("a constant has DOUBLE numbers beyond those of float32: export the network in float32")
+    return narrow
 
 
 def _short(name: str) -> str:

@@ -127,7 +127,8 @@ HANDLERS: dict[str, Handler] = {
 # These are right for whole numbers and truth values too, which stand in the graph as float32.
 WHOLE = {
     "Abs", "Add", "And", "Cast", "CastLike", "Compress", "Concat", "Equal", "Expand", "Flatten", "Gather",
-    "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mul",
-    "Neg", "Not", "Or", "Pad", "ReduceMax", "ReduceMin", "ReduceSum", "Reshape", "ScatterElements", "ScatterND", "Shape",
-    "Sign", "Size", "Slice", "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
+    "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min",
+    "Mul", "Neg", "Not", "Or", "Pad", "ReduceMax", "ReduceMin", "ReduceSum", "Reshape", "ScatterElements",
+    "ScatterND", "Shape", "Sign", "Size", "Slice", "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Trilu",
+    "Unsqueeze", "Where", "Xor",
 }  # fmt: skip

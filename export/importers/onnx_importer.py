@@ -44,6 +44,10 @@ def load_onnx(path: Path) -> Any:
         raise InputError(f"{path} is not a whole ONNX file: export or copy it again") from None
     if not model.graph.output or not model.graph.node:
         raise InputError(f"{path} is not a whole ONNX file (no operators or no output): export or copy it again")
+    folder = path.parent.resolve()
+    for name in external_files(model):
+        if not (folder / name).resolve().is_relative_to(folder):
+            raise InputError(f"{path} keeps its weights in {name}, outside of its folder, where edgenet reads nothing")
     missing = [f for f in external_files(model) if not (path.parent / f).is_file()]
     if missing:
         raise InputError(f"{path} keeps its weights in {missing[0]}, which is not beside it: copy it there")
@@ -91,7 +95,7 @@ def taken_apart(model: Any) -> Any:
 
 
 def _has_body(kind: str) -> bool:
-    """Whether ONNX defines an operator by others, in its newest version: older ones do not say so, and still have it."""
+    """Whether ONNX defines an operator by others. The newest version says so; older ones have it and do not say."""
     defs = onnx_module().defs
     return bool(defs.has(kind)) and (
         defs.get_schema(kind).has_function or defs.get_schema(kind).has_context_dependent_function
@@ -141,7 +145,9 @@ def _without_weights(onnx: Any, model: Any) -> Any:
 
 def external_files(model: Any) -> list[str]:
     """Return the files beside it in which an ONNX model keeps its weights, sorted."""
-    return sorted({e.value for t in model.graph.initializer for e in t.external_data if e.key == "location"})
+    constants = [a.t for n in model.graph.node for a in n.attribute if a.HasField("t")]
+    tensors = [*model.graph.initializer, *constants]
+    return sorted({e.value for t in tensors for e in t.external_data if e.key == "location"})
 
 
 def external_files_of(path: Path) -> list[str]:
@@ -260,8 +266,8 @@ def _classifier(b: Importer, name: str) -> Graph:
     out = b.plain(b.values[name])
     if out.numbers != "real":
         raise InputError(
-            f"the output {name} is no score but {'a whole number' if out.numbers == 'whole' else 'a truth value'}: export "
-            "the network without what picks the class"
+            f"the output {name} is no score but {'a whole number' if out.numbers == 'whole' else 'a truth value'}: "
+            "export the network without what picks the class"
         )
     ones = [i for i, n in enumerate(out.shape) if n != 1]
     if len(ones) != 1:

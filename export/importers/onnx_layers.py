@@ -10,7 +10,7 @@ import numpy as np
 from edgenet.errors import InputError
 from edgenet.export.graph import Padding, fused, same_pads
 from edgenet.export.importers.onnx_elementwise import aligned, binary, number
-from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value, identity
+from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value, axis_of, identity
 from edgenet.export.importers.onnx_shapes import cut, reduce, turned
 
 
@@ -124,7 +124,7 @@ def conv(b: Importer, node: Node) -> Value:
 
 
 def conv_transpose(b: Importer, node: Node) -> Value:
-    """Import ConvTranspose: TFLite's gives all that the kernel reaches, then the pads are cut off and the bias added."""
+    """Import ConvTranspose: TFLite's gives all that the kernel reaches; pads are cut off, then the bias added."""
     w, x, a = b.required(node, 1, "weights").astype(np.float32), b.value(node), node.attributes
     if w.ndim != 4:
         raise InputError(f"{node} is a convolution over {w.ndim - 2} dimensions; edgenet handles pictures")
@@ -315,7 +315,7 @@ def dense(b: Importer, node: Node, x: Value, w: np.ndarray, bias: np.ndarray | N
 def cumulative_sum(b: Importer, node: Node) -> Value:
     """Import CumSum as a dense layer of ones and zeros."""
     x, a = b.plain(b.value(node)), node.attributes
-    axis = int(np.ravel(b.required(node, 1, "axis"))[0]) % x.rank
+    axis = axis_of(node, int(np.ravel(b.required(node, 1, "axis"))[0]), x.rank)
     n = x.shape[axis]
     if n > MAX_SUMMED:
         raise InputError(f"{node} adds up {n} numbers; edgenet handles up to {MAX_SUMMED}")
@@ -389,7 +389,7 @@ def softmax(kind: str) -> Handler:
 
     def handle(b: Importer, node: Node) -> Value:
         x = b.plain(b.value(node))
-        axis = node.attributes.get("axis", -1 if b.opset >= 13 else 1) % x.rank
+        axis = axis_of(node, node.attributes.get("axis", -1 if b.opset >= 13 else 1), x.rank)
         if b.opset < 13 and any(n != 1 for n in x.shape[axis + 1 :]):
             raise InputError(f"{node} of opset {b.opset} runs over several axes: export with opset 13 or later")
         if x.perm[-1] != axis:

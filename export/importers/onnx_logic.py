@@ -10,7 +10,7 @@ import numpy as np
 
 from edgenet.errors import InputError
 from edgenet.export.importers.onnx_elementwise import aligned, binary, number
-from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value, numbers_of
+from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value, axis_of, numbers_of
 
 
 def cast_op(b: Importer, node: Node, x: Value, dtype: str) -> str:
@@ -140,7 +140,7 @@ def place(kind: str, options_type: str) -> Handler:
         if node.attributes.get("select_last_index", 0):
             raise InputError(f"{node} takes the last of several, which edgenet does not handle")
         x = b.plain(b.value(node))
-        axis = node.attributes.get("axis", 0) % x.rank
+        axis = axis_of(node, node.attributes.get("axis", 0), x.rank)
         return _place(b, node, kind, options_type, x, axis, bool(node.attributes.get("keepdims", 1)))
 
     return handle
@@ -159,7 +159,7 @@ def _place(b: Importer, node: Node, kind: str, options_type: str, x: Value, axis
 def hard_max(b: Importer, node: Node) -> Value:
     """Import Hardmax: 1 at the first largest number along an axis, 0 elsewhere."""
     x = b.plain(b.value(node))
-    axis = node.attributes.get("axis", -1 if b.opset >= 13 else 1) % x.rank
+    axis = axis_of(node, node.attributes.get("axis", -1 if b.opset >= 13 else 1), x.rank)
     if b.opset < 13 and any(n != 1 for n in x.shape[axis + 1 :]):
         raise InputError(f"{node} of opset {b.opset} runs over several axes: export with opset 13 or later")
     first = _place(b, node, "ARG_MAX", "ArgMaxOptions", x, axis, True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from edgenet.errors import InputError
 from edgenet.export.importers.onnx_elementwise import binary, number
-from edgenet.export.importers.onnx_graph import Importer, Node, Value
+from edgenet.export.importers.onnx_graph import Importer, Node, Value, axis_of
 from edgenet.export.importers.onnx_shapes import reduce
 
 
@@ -34,7 +34,7 @@ def _normalised(b: Importer, node: Node, x: Value, axes: Sequence[int], epsilon:
 def layer_norm(b: Importer, node: Node) -> list[Value]:
     """Import LayerNormalization."""
     x = b.plain(b.value(node))
-    axes = list(range(node.attributes.get("axis", -1) % x.rank, x.rank))
+    axes = list(range(axis_of(node, node.attributes.get("axis", -1), x.rank), x.rank))
     y, mean, inverse = _normalised(b, node, x, axes, node.attributes.get("epsilon", 1e-5))
     y = binary(b, node, "MUL", y, b.required(node, 1, "scale"))
     if node.input(2):
@@ -70,7 +70,7 @@ def group_norm(b: Importer, node: Node) -> Value:
 def rms_norm(b: Importer, node: Node) -> Value:
     """Import RMSNormalization."""
     x = b.plain(b.value(node))
-    axes = list(range(node.attributes.get("axis", -1) % x.rank, x.rank))
+    axes = list(range(axis_of(node, node.attributes.get("axis", -1), x.rank), x.rank))
     squares = reduce(b, node, "MEAN", binary(b, node, "MUL", x, x), axes, True)
     shifted = binary(b, node, "ADD", squares, number(node.attributes.get("epsilon", 1e-5)))
     return binary(

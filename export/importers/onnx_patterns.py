@@ -6,7 +6,7 @@ from edgenet.export.importers.onnx_graph import Importer, Node
 
 
 def join_patterns(b: Importer, nodes: list[Node]) -> list[Node]:
-    """Return the nodes with `0.5 x (1 + erf(x / sqrt(2)))`, GELU, `x tanh(softplus(x))` and `x hardsigmoid(x)` as one."""
+    """Return the nodes with GELU, `0.5 x (1 + erf(x / sqrt(2)))`, Mish and hard swish as one node each."""
     made = {out: n for n in nodes for out in n.outputs}
     readers: dict[str, list[Node]] = {}
     for n in nodes:

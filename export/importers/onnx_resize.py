@@ -1,8 +1,8 @@
 """ONNX's Resize in TFLite's terms.
 
-TFLite's own two operators are taken where they read the same pixels at the same places. Everything else that a Resize
-may do is linear, an axis at a time: a nearest pixel is one GATHER, a mixture of pixels (cubic, antialiased, from a scale
-that is not the ratio of the sizes) one small dense layer. Their numbers come from ONNX's reference implementation.
+TFLite's own two operators are taken where they read the same pixels at the same places. All else that a Resize may do
+is linear, an axis at a time: a nearest pixel is one GATHER, a mixture of pixels (cubic, antialiased, from a scale that is
+not the ratio of the sizes) one small dense layer. Their numbers come from ONNX's reference implementation.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export.importers.onnx_graph import NHWC, Importer, Node, Value
+from edgenet.export.importers.onnx_graph import NHWC, Importer, Node, Value, axis_of
 from edgenet.export.importers.onnx_layers import dense
 from edgenet.export.importers.onnx_shapes import pick, turned
 
@@ -28,7 +28,7 @@ def resize(b: Importer, node: Node) -> Value:
     where = "asymmetric" if old else a.get("coordinate_transformation_mode", "half_pixel")
     if where == "tf_crop_and_resize":
         raise InputError(f"{node} crops too ({where}), which edgenet does not handle")
-    axes = [int(i) % x.rank for i in a.get("axes", range(x.rank))]
+    axes = [axis_of(node, int(i), x.rank) for i in a.get("axes", range(x.rank))]
     sizes = None if old or not node.input(3) else [int(n) for n in b.required(node, 3, "size")]
     if sizes is None:
         given = a["scales"] if "scales" in a else b.required(node, 1 if old else 2, "scales")
@@ -77,7 +77,7 @@ def _native(mode: str, x: Value, matrices: Mapping[int, np.ndarray]) -> dict[str
 
 
 def _tflite(mode: str, new: int, size: int, aligned: bool, half: bool) -> np.ndarray:
-    """Return what `_weights` does for TFLite's operators: reference_ops/resize_bilinear.h, resize_nearest_neighbor.h."""
+    """Return the `_weights` of TFLite's operators: reference_ops/resize_bilinear.h, resize_nearest_neighbor.h."""
     scale = np.float32((size - 1) / (new - 1) if aligned and new > 1 else size / new)
     at = np.arange(new, dtype=np.float32)
     out = np.zeros((new, size), np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 from edgenet.errors import InputError
 from edgenet.export.graph import fused
 from edgenet.export.importers.onnx_elementwise import binary
-from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value
+from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value, axis_of
 
 MAX_REPEATS, MAX_PAD = 64, 2**16
 MAX_STEPS = 4  # of a MIRROR_PAD each; beyond, one GATHER an axis is faster
@@ -18,7 +18,7 @@ OPTIONS = {"ABS": "AbsOptions", "SQUARE": "SquareOptions", "SQRT": "NONE", "LOG"
 def reduce(b: Importer, node: Node, kind: str, x: Value, axes: Sequence[int], keep: bool) -> Value:
     """Reduce `x` over `axes`, which are ONNX's."""
     x = b.plain(x)
-    axes = sorted({a % x.rank for a in axes}) if axes else list(range(x.rank))
+    axes = sorted({axis_of(node, a, x.rank) for a in axes}) if axes else list(range(x.rank))
     places = b.add_constant(f"{x.name}_axes", np.array(sorted(x.axis(a) for a in axes), np.int32))
     if keep:
         out = replace(x, shape=tuple(1 if i in axes else n for i, n in enumerate(x.shape)))
@@ -65,7 +65,7 @@ def log_sum_exp(b: Importer, node: Node) -> Value:
     out = binary(b, node, "ADD", b.same(node, "LOG", reduce(b, node, "SUM", less, axes, True)), top)
     if node.attributes.get("keepdims", 1):
         return out
-    gone = {a % x.rank for a in axes} or set(range(x.rank))
+    gone = {axis_of(node, a, x.rank) for a in axes} or set(range(x.rank))
     return b.reshape(out, [n for i, n in enumerate(out.shape) if i not in gone])
 
 
@@ -95,7 +95,7 @@ def flatten(b: Importer, node: Node) -> Value:
 def squeeze(b: Importer, node: Node) -> Value:
     """Import Squeeze."""
     x = b.value(node)
-    axes = [a % x.rank for a in _axes(b, node)] or [i for i, n in enumerate(x.shape) if n == 1]
+    axes = [axis_of(node, a, x.rank) for a in _axes(b, node)] or [i for i, n in enumerate(x.shape) if n == 1]
     return b.reshape(x, [n for i, n in enumerate(x.shape) if i not in axes])
 
 
@@ -103,7 +103,7 @@ def unsqueeze(b: Importer, node: Node) -> Value:
     """Import Unsqueeze."""
     x, axes = b.value(node), _axes(b, node)
     rank = x.rank + len(axes)
-    places, left = {a % rank for a in axes}, list(x.shape)
+    places, left = {axis_of(node, a, rank) for a in axes}, list(x.shape)
     return b.reshape(x, [1 if i in places else left.pop(0) for i in range(rank)])
 
 
@@ -131,7 +131,9 @@ def _joined(b: Importer, node: Node, values: Sequence[Value], axis: int, leading
     """Return `values` one after the other along `axis`, stored as number `leading` of them is."""
     lead = b.plain(values[leading])
     values = [b.turn(v, lead.perm) for v in values]
-    axis = axis % lead.rank
+    axis = axis_of(node, axis, lead.rank)
+    if any(v.shape[:axis] != lead.shape[:axis] or v.shape[axis + 1 :] != lead.shape[axis + 1 :] for v in values):
+        raise InputError(f"{node} joins shapes {[v.shape for v in values]} along axis {axis}: the file is damaged")
     shape = list(lead.shape)
     shape[axis] = sum(v.shape[axis] for v in values)
     out = replace(lead, shape=tuple(shape))
@@ -191,7 +193,7 @@ def slice_node(b: Importer, node: Node) -> Value:
 def split(b: Importer, node: Node) -> list[Value | None]:
     """Import Split."""
     x, a = b.plain(b.value(node)), node.attributes
-    axis, n = a.get("axis", 0) % x.rank, len(node.outputs)
+    axis, n = axis_of(node, a.get("axis", 0), x.rank), len(node.outputs)
     if node.input(1):
         sizes = [int(v) for v in b.required(node, 1, "sizes")]
     elif "split" in a:
@@ -199,6 +201,8 @@ def split(b: Importer, node: Node) -> list[Value | None]:
     else:
         each = -(-x.shape[axis] // n)
         sizes = [min(each, x.shape[axis] - i * each) for i in range(n)]
+    if sum(sizes) != x.shape[axis] or min(sizes, default=0) < 0 or len(sizes) != n:
+        raise InputError(f"{node} splits {x.shape[axis]} into {n} of {sizes}: the file is damaged")
     parts: list[Value | None] = []
     start = 0
     for i, size in enumerate(sizes):
@@ -217,7 +221,7 @@ def split(b: Importer, node: Node) -> list[Value | None]:
 def gather(b: Importer, node: Node) -> Value:
     """Import Gather."""
     x, indices = b.plain(b.value(node)), b.required(node, 1, "indices")
-    axis = node.attributes.get("axis", 0) % x.rank
+    axis = axis_of(node, node.attributes.get("axis", 0), x.rank)
     out = pick(b, node, x, axis, indices)
     return b.reshape(out, [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
 
@@ -319,7 +323,7 @@ def pad(b: Importer, node: Node) -> Value:
     x, a = b.plain(b.value(node)), node.attributes
     pads = [int(p) for p in (a["pads"] if b.opset < 11 else b.required(node, 1, "pads"))]
     table = np.zeros((x.rank, 2), np.int64)
-    axes = [int(i) % x.rank for i in b.required(node, 3, "axes")] if node.input(3) else range(x.rank)
+    axes = [axis_of(node, int(i), x.rank) for i in b.required(node, 3, "axes")] if node.input(3) else range(x.rank)
     for i, axis in enumerate(axes):
         table[axis] = pads[i], pads[i + len(pads) // 2]
     given = b.required(node, 2, "value") if node.input(2) else np.float32(a.get("value", 0.0))

@@ -2,13 +2,16 @@
 
 https://onnx.ai/onnx/repo-docs/OnnxBackendTest.html
 
+    .venv/bin/python tests/helpers/onnx_backend.py        prints the table of docs/own-models.md; -v: every refusal
+
 The inputs of a case that are real numbers are fed in turn, the others stand in the file as constants, as weights do.
 Then all of them are fed. Each way has to give the case's own numbers within its own tolerance, or an error that says
 what edgenet does not do.
 """
 
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +83,69 @@ def case_of(name: str, model: Any, inputs: Any, outputs: Any, rtol: float, atol:
     return Case(name, model, fed, tuple(map(plain, outputs)), rtol, atol)
 
 
+def file_cases(folder: str) -> list[Case]:
+    """Return the cases that ONNX ships as files: "simple", "pytorch-converted" or "pytorch-operator"."""
+    return [_stored(path) for path in sorted((DATA / folder).iterdir()) if path.is_dir()]
+
+
+def _stored(path: Path) -> Case:
+    model, data = onnx.load(str(path / "model.onnx")), path / "test_data_set_0"
+    count = len(list(data.glob("input_*.pb")))
+    if count < len(model.graph.input):  # the inputs that are not fed are constants
+        constants = {t.name for t in model.graph.initializer}
+        fed = [i for i in model.graph.input if i.name not in constants]
+        del model.graph.input[:]
+        model.graph.input.extend(fed)
+
+    def load(kind: str, i: int, info: Any) -> Any:
+        stored = (data / f"{kind}_{i}.pb").read_bytes()
+        is_tensor = info.type.WhichOneof("value") == "tensor_type"
+        return onnx.TensorProto.FromString(stored) if is_tensor else [stored]
+
+    inputs = [load("input", i, info) for i, info in enumerate(model.graph.input)]
+    outputs = [load("output", i, info) for i, info in enumerate(model.graph.output)]
+    return case_of(path.name, model, inputs, outputs, 1e-3, 1e-7)
+
+
+def light_cases() -> Iterator[Case]:
+    """Yield ONNX's whole networks, with the shapes of the published ones and weights that a formula makes."""
+    for path in sorted((DATA / "light").glob("light_*.onnx")):
+        model = onnx.load(str(path))
+        constants = {t.name for t in model.graph.initializer}
+        image = next(i for i in model.graph.input if i.name not in constants)
+        shape = [d.dim_value for d in image.type.tensor_type.shape.dim]
+        x = (np.arange(np.prod(shape)).reshape(shape) / np.prod(shape)).astype(np.float32)
+        want = onnx.TensorProto.FromString(path.with_name(f"{path.stem}_output_0.pb").read_bytes())
+        del model.graph.input[:]
+        model.graph.input.append(image)
+        yield case_of(path.stem, model, [x], [want], 1e-3, 1e-7)
+
+
+SUITES: dict[str, Callable[[], Iterable[Case]]] = {
+    "single operators (`node`)": node_cases,
+    "layers from PyTorch (`pytorch-converted`)": lambda: file_cases("pytorch-converted"),
+    "operators from PyTorch (`pytorch-operator`)": lambda: file_cases("pytorch-operator"),
+    "small models (`simple`)": lambda: file_cases("simple"),
+    "whole networks (`light`)": light_cases,
+}
+KINDS = ("passed", "refused", "wrong", "broken")
+
+
+def outcomes(suite: str) -> dict[str, Outcome]:
+    """Run a suite and return what came of each case by its name."""
+    return {case.name: outcome(case) for case in SUITES[suite]()}
+
+
+def table_row(suite: str, found: Iterable[Outcome]) -> str:
+    """Return a suite's line of the table in docs/own-models.md."""
+    kinds = [o.kind for o in found]
+    return f"| {suite} | {len(kinds):,} | " + " | ".join(f"{kinds.count(k):,}" for k in KINDS) + " |"
+
+
 def outcome(case: Case) -> Outcome:
     """Run a case in every way. "passed" and "refused" go by the first way, "wrong" and "broken" by any."""
+    if _beyond_float32(case):
+        return Outcome("refused", f"{case.name} has DOUBLE numbers beyond float32's")
     found = [_run(case, fed) for fed in _ways(case)]
     bad = [o for o in found if o.kind in ("wrong", "broken")]
     return bad[0] if bad else found[0]
@@ -112,6 +176,13 @@ def _run(case: Case, fed: Sequence[str]) -> Outcome:
         return _compared(case, fed, graph, names)
     except Exception as e:
         return Outcome("broken", f"{fed}: LiteRT: {type(e).__name__}: {e}")
+
+
+def _beyond_float32(case: Case) -> bool:
+    """Whether a case of DOUBLE numbers has some that float32, in which edgenet computes, does not hold."""
+    numbers = [np.asarray(x) for x in (*case.inputs.values(), *case.outputs) if isinstance(x, np.ndarray | np.generic)]
+    limit = float(np.finfo(np.float32).max)
+    return any(x.dtype == np.float64 and bool(np.any(np.isfinite(x) & (np.abs(x) > limit))) for x in numbers)
 
 
 def _says_why(case: Case, message: str) -> bool:
@@ -178,3 +249,13 @@ def _compared(case: Case, fed: Sequence[str], graph: Graph, names: Sequence[str]
             off = np.nanmax(np.abs(got - wide))
             return Outcome("wrong", f"{fed}: off by {off:.3g} where the largest is {np.nanmax(np.abs(wide)):.3g}")
     return Outcome("passed")
+
+
+if __name__ == "__main__":
+    print("| ONNX's tests | cases | passed | refused | wrong | crashed |\n|---|---|---|---|---|---|")
+    for suite in SUITES:
+        found = outcomes(suite)
+        print(table_row(suite, found.values()), flush=True)
+        for name, o in found.items():
+            if o.kind in ("wrong", "broken") or (o.kind == "refused" and "-v" in sys.argv):
+                print(f"{o.kind}: {name}: {o.text}")
