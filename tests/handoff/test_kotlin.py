@@ -58,6 +58,11 @@ def test_kotlin_scales_bit_for_bit_as_pillow(tiny_files: dict[str, Path], tmp_pa
         size = {"float32": 224, "uint8": 20, "int8": 260}[dtype]
         how = Preprocessing(size, mean, std, 32, interpolation, order)
         models.append(replace(tiny, input=INPUTS[dtype], preprocessing=how))
+    of_grey = TensorInfo("image", (1, 20, 20, 1), "float32")
+    for interpolation in ("bicubic", "nearest"):
+        grey = Preprocessing(64, mean[:1], std[:1], 8, interpolation, "grey")
+        wide = Preprocessing(96, mean, std, 32, interpolation, width_px=192)
+        models += [replace(tiny, input=of_grey, preprocessing=grey), replace(tiny, preprocessing=wide)]
     sources = []
     for i, model in enumerate(models):
         sources.append(tmp_path / f"p{i}.kt")

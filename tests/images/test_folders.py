@@ -199,3 +199,17 @@ def test_links_in_a_circle_end(tmp_path):
     (tmp_path / "n01" / "up").symlink_to(tmp_path / "n01")
     (tmp_path / "self").symlink_to(tmp_path / "self")
     assert list_folder(tmp_path, CLASSES) == [("n01/a.jpg", 0)]
+
+
+def test_several_labels_stand_in_one_line_and_an_empty_label_says_none(tmp_path):
+    put(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    (tmp_path / "labels.csv").write_text("file,label\na.jpg,Chihuahua | tench|tench\nb.jpg,2\nc.jpg,\n")
+    found = dict(list_folder(tmp_path, CLASSES, several=True))
+    assert found == {"a.jpg": (0, 4), "b.jpg": (2,), "c.jpg": (), "d.jpg": None}
+    with pytest.raises(InputError, match=r"labels\.csv, line 2: 'Chihuahua \| tench\|tench' is not a class"):
+        list_folder(tmp_path, CLASSES)
+
+
+def test_in_class_folders_each_picture_has_one_of_several_labels(tmp_path):
+    put(tmp_path, "tench/a.jpg", "n03/b.jpg")
+    assert list_folder(tmp_path, CLASSES, several=True) == [("n03/b.jpg", (2,)), ("tench/a.jpg", (0,))]

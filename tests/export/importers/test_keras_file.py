@@ -73,11 +73,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tup
             a, b = layers.Input((8, 8, 3), name="a"), layers.Input((8, 8, 3), name="b")
             k.Model([a, b], layers.Dense(3)(layers.Flatten()(layers.Add()([a, b])))).save(folder / f"{name}_two.keras")
             flat = layers.Flatten()(a)
-            k.Model(a, [layers.Dense(3)(flat), layers.Dense(2)(flat)]).save(folder / f"{name}_two.h5")
-            k.Sequential([layers.Input((8, 8, 1)), layers.Flatten(), layers.Dense(3)]).save(
-                folder / f"{name}_gray.keras"
-            )
-            k.Sequential([layers.Input((8, 6, 3)), layers.Flatten(), layers.Dense(3)]).save(folder / f"{name}_wide.h5")
+            two = [layers.Dense(3, name="kind")(flat), layers.Dense(1, activation="sigmoid", name="light")(flat)]
+            k.Model(a, two).save(folder / f"{name}_two.h5")
+            for kind, shape in (("gray.keras", (8, 8, 1)), ("wide.h5", (8, 6, 3)), ("depth.keras", (8, 8, 2))):
+                k.Sequential([layers.Input(shape), layers.Flatten(), layers.Dense(3)]).save(folder / f"{name}_{kind}")
+            half = [layers.Input((8, None, 3)), layers.GlobalAveragePooling2D(), layers.Dense(3)]
+            k.Sequential(half).save(folder / f"{name}_half.h5")
             k.Sequential([layers.Input((8, 8, 3)), layers.Flatten(), layers.Dense(1)]).save(
                 folder / f"{name}_one.keras"
             )
@@ -120,15 +121,36 @@ def test_an_open_size_is_fixed_and_logits_get_a_softmax_that_is_told(version: st
     assert network.weights == f"{version}_open.keras, a softmax added"
 
 
+@pytest.mark.parametrize("version", ["k2", "k3"])
+@pytest.mark.parametrize(("name", "shape"), [("gray.keras", (8, 8, 1)), ("wide.h5", (8, 6, 3))])
+def test_grey_pictures_and_such_that_are_no_squares_are_taken(
+    name: str, shape: tuple[int, int, int], version: str, saved: Any
+) -> None:
+    source = find_source(str(saved[0] / f"{version}_{name}"), preprocess="tf")
+    assert source.preprocessing.shape == shape
+    assert source.network().graph.tensors["image"].shape == (1, *shape)
+
+
+@pytest.mark.parametrize("version", ["k2", "k3"])
+def test_of_several_outputs_one_is_chosen_by_name(version: str, saved: Any) -> None:
+    path = str(saved[0] / f"{version}_two.h5")
+    kind, light = (find_source(path, preprocess="tf", output=name) for name in ("kind", "light"))
+    assert (kind.task.kind, kind.network().graph.ops[-1].kind) == ("classes", "SOFTMAX")
+    assert (light.task.kind, light.class_names) == ("binary", ("no", "yes"))
+    assert light.network().graph.tensors["probabilities"].shape == (1, 1)
+    with pytest.raises(InputError, match=r"none called 'lamp': give --output one of these"):
+        find_source(path, preprocess="tf", output="lamp")
+
+
 WRONG = {
     "k{}_lambda.keras": r"the layer Lambda 'double', Python code in a file, which edgenet never runs",
     "k{}_lambda.h5": r"the layer Lambda 'double', Python code in a file",
     "k{}_custom.keras": r"custom class or function Mine 'own'",
     "k{}_two.keras": r"has 2 inputs \(a, b\); an image classifier has one",
-    "k{}_two.h5": r"has 2 outputs \(dense.*\); an image classifier has one",
-    "k{}_gray.keras": r"takes an input of \?x8x8x1; edgenet feeds colour pictures",
-    "k{}_wide.h5": r"takes pictures of 8 x 6; edgenet feeds squares",
-    "k{}_one.keras": r"gives 1 number a picture",
+    "k{}_two.h5": r"has 2 outputs \(kind, light\); an image classifier has one: choose it, --output NAME",
+    "k{}_depth.keras": r"takes an input of \?x8x8x2; edgenet feeds colour or grey pictures",
+    "k{}_half.h5": r"takes pictures of 8 x \?: save it with a fixed size",
+    "k{}_one.keras": r"gives 1 number a picture and ends in no sigmoid: .* give --task binary",
     "k{}.weights.h5": r"holds weights only, no network: save the whole model",
 }
 
