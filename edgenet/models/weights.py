@@ -188,6 +188,7 @@ _TEMPLATES = {  # the last part of a layer's name, behind its block's within a b
 _LUKEMELAS, _TIMM, _TORCHVISION, _APPLICATIONS, _TPU = (
     {"block": block, **{role: row[column] for role, row in _TEMPLATES.items()}} for column, block in enumerate(_BLOCKS)
 )
+_TORCHVISION_NEW_HEAD = {**_TORCHVISION, "classifier": "classifier"}  # model.classifier = nn.Linear(...)
 _TIMM_UNEXPANDED = {"depthwise_bn": "bn1", "project_conv": "conv_pw", "project_bn": "bn2"}
 _TORCHVISION_UNEXPANDED = {
     "depthwise_conv": "0.0", "depthwise_bn": "0.1", "se_reduce": "1.fc1", "se_expand": "1.fc2", "project_conv": "2.0",
@@ -203,6 +204,7 @@ STYLES = (
     Style("efficientnet_pytorch", partial(_by_template, _LUKEMELAS, {}), _TORCH, torch=True),
     Style("timm", partial(_by_template, _TIMM, _TIMM_UNEXPANDED), _TORCH, torch=True),
     Style("torchvision", partial(_by_template, _TORCHVISION, _TORCHVISION_UNEXPANDED), _TORCH, torch=True),
+    Style("torchvision", partial(_by_template, _TORCHVISION_NEW_HEAD, _TORCHVISION_UNEXPANDED), _TORCH, torch=True),
     Style("keras.applications", partial(_by_template, _APPLICATIONS, {}), _KERAS),
     Style("tensorflow/tpu", partial(_by_template, _TPU, _TPU_UNEXPANDED), _KERAS),
     Style("Keras layers by class", _by_class, _KERAS),

@@ -10,6 +10,7 @@ import pytest
 
 from edgenet.calibration import Recipe
 from edgenet.calibration.execute import Executor
+from edgenet.cli_options import job_or_recipe
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.inspect import inspect
@@ -188,6 +189,13 @@ def test_what_a_budget_ends_with_stays_as_it_is_where_it_is_kept_by_hand(tiny_im
 
 
 # ----------------------------------------------------------------------------------------------------- the command line
+
+
+def test_a_recipe_keeps_operators_too_and_the_command_line_has_the_last_word(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'model = "tiny"\nout = "{tmp_path}"\nkeep = ["head=float32", "stem=int16"]')
+    assert job_or_recipe({"model": str(recipe), "keep": ()}).keep == ("head=float32", "stem=int16")
+    assert job_or_recipe({"model": str(recipe), "keep": ("added=int16",)}).keep == ("added=int16",)
 
 
 def _artifacts(out: Path) -> dict[str, dict]:

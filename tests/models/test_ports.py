@@ -14,7 +14,7 @@ from edgenet.models import efficientnet, ports, weights, zoo
 from edgenet.models.ports import port_of
 from edgenet.models.zoo import ModelSpec
 from helpers import tiny
-from helpers.distinct_weights import B0, CLASSES, LITE0, Arrays, renamed
+from helpers.distinct_weights import B0, CLASSES, LITE0, Arrays, renamed, same
 from helpers.distinct_weights import b0 as b0
 from helpers.layers import outputs
 from helpers.places import SHARED
@@ -37,6 +37,15 @@ def test_torchvisions_names_alone_tell_torchvisions_network(tmp_path: Path, b0: 
     assert (spec.symmetric, spec.norm_epsilon, spec.resolution_px, spec.classes) == (True, 1e-5, 224, CLASSES)
     assert loaded.provenance == "best.npz (names of torchvision)"
     assert not loaded.findings
+
+
+def test_a_classifier_that_replaced_torchvisions_is_found_too(tmp_path: Path, b0: Arrays) -> None:
+    named = renamed(b0, "torchvision", B0)
+    named = {name.replace("classifier.1.", "classifier."): a for name, a in named.items()}
+    np.savez(tmp_path / "best.npz", **named)
+    loaded = weights.load(B0, tmp_path / "best.npz", None)
+    assert same(loaded.arrays, b0)
+    assert loaded.network(B0).symmetric
 
 
 @pytest.mark.parametrize(
