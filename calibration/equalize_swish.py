@@ -36,7 +36,9 @@ BELOW_Y = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 CANDIDATES = 40  # for the scale of a channel
 MOST = 63  # times the smallest scale, the largest one: an int8 constant holds both to 2 %
 FEW = 4  # positions, or fewer, give no distribution of a channel's numbers
-SAMPLES = 128  # positions of one picture
+SAMPLES = 128  # positions of one picture, or fewer:
+MAX_BYTES = 2**30  # for what is kept of all pictures
+PICTURES = 48  # comparing channels takes fewer pictures than ranges do
 TAILS, MIDDLE = 64, 128  # of a channel's numbers each end is kept, and what is between as so many means
 HEADROOM = 1.1  # pictures that were not seen go further than those that were
 WORTH_DB = 2.0  # less noise than this is not worth an operator
@@ -91,7 +93,7 @@ def equalize_swishes(
 
     Args:
         graph: float operators.
-        inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised. Read once, not kept.
+        inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised. The first PICTURES are used.
 
     Raises:
         InputError: there was no picture, or an activation is not a finite number.
@@ -216,13 +218,15 @@ def _observed(
     """Return what every x is like, and the mean square of every gate, (C,)."""
     names = list(dict.fromkeys([*(s.x for s in swishes), *gates.values()]))
     run = Executor(graph, names, threads)
+    width = sum(graph.tensors[n].shape[-1] for n in names)
+    samples = max(1, min(SAMPLES, MAX_BYTES // (4 * width * PICTURES)))
     kept: dict[str, list[np.ndarray]] = {n: [] for n in names}
     ends: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {n: [] for n in names}
-    for i, picture in enumerate(inputs):
+    for i, picture in enumerate(itertools.islice(inputs, PICTURES)):
         for name, value in zip(names, run(picture), strict=True):
             rows = value.reshape(-1, value.shape[-1])
-            every = max(1, len(rows) // SAMPLES)
-            kept[name].append(rows[i % every :: every][:SAMPLES])
+            every = max(1, len(rows) // samples)
+            kept[name].append(rows[i % every :: every][:samples])
             ends[name].append((rows.min(0), rows.max(0)))
     check_finite({n: (float(np.min(e)), float(np.max(e))) for n, e in ends.items() if e}, len(kept[names[0]]))
     numbers = {

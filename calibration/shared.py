@@ -79,7 +79,7 @@ class SharedCalibration:
         """The graph with the channels of its SiLUs alike, and the ranges that go with them."""
         if self.pixels is None or "equalization" not in self.recipe.corrections:
             return self.plain_graph, {}
-        return equalize_swishes(self.plain_graph, itertools.islice(self.inputs(), EQUALIZATION_PICTURES))
+        return equalize_swishes(self.plain_graph, self.inputs())
 
     @cached_property
     def plain_graph(self) -> Graph:

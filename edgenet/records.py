@@ -109,6 +109,10 @@ class CalibrationRecord:
     n_images: int = 0
     fingerprint: str = ""
     tensors: tuple[CalibratedTensor, ...] = ()
+    # Where memory set limits to the corrections of weights: they saw only so many of the pictures, and a part of the
+    # inputs of these layers at a time.
+    correction_images: int | None = absent(None)
+    corrected_in_parts: tuple[str, ...] = absent(())
 
 
 # ------------------------------------------------------------------------------------------------------------- measures
