@@ -154,7 +154,9 @@ def evaluate(
     kept = _Pictures(task, images, indices, len(pictures.skipped))
     answers = {id: _answers(kept, tally) for id, tally in tallies.items()}
     ref = answers.get(reference) if reference else None
-    return [_evaluation(by_id[id], kept, a, reference if ref else "", ref) for id, a in answers.items()], failures
+    return [
+        _evaluation(by_id[id], kept, a, (reference or "") if ref else "", ref) for id, a in answers.items()
+    ], failures
 
 
 def _count(task: Task, outputs: Mapping[str, np.ndarray], tallies: Mapping[str, _Tally], reference: str | None) -> None:

@@ -51,8 +51,6 @@ class Deployed:
         if self.input.dtype not in ("float32", "uint8") or self.output.dtype not in ("float32", "uint8"):
             kinds = " and ".join(dict.fromkeys((self.input.dtype, self.output.dtype)))
             return f"MediaPipe Tasks takes float32 or uint8, this file {kinds}: export it with --io float32 or uint8"
-        if self.task.kind == "embedding":
-            return "MediaPipe's ImageClassifier is for classes, this file gives an embedding"
         if self.preprocessing.channel_order != "rgb":
             return f"MediaPipe Tasks gives RGB, this file takes {self.preprocessing.channel_order.upper()}"
         return ""

@@ -63,6 +63,7 @@ class Code:
     output_scale: str
     output_zero_point: int | None
     with_mediapipe: bool
+    embeds: bool
     compile_sdk: int
     min_sdk: int
     dependencies: tuple[Dependency, ...]
@@ -78,6 +79,7 @@ class Readme:
     size: str
     sha256: str
     task: str
+    mediapipe: str  # the class that runs it by MediaPipe Tasks
     what: str  # the output holds
     labels: str  # what stands in labels.txt
     said: str  # of how the scores are read, "" where that is clear
@@ -171,13 +173,18 @@ def code(model: Deployed, n_cases: int) -> dict[str, str]:
         output_scale=_float(out.scale or 1.0),
         output_zero_point=out.zero_point,
         with_mediapipe=with_mediapipe,
+        embeds=model.task.kind == "embedding",
         compile_sdk=COMPILE_SDK,
         min_sdk=MIN_SDK,
         dependencies=dependencies(with_mediapipe),
     )
     names = ["build.gradle.kts", "Preprocessing.kt", "Bitmaps.kt", "LiteRtClassifier.kt", "GoldenTest.kt"]
-    names += ["MediaPipeClassifier.kt"] * with_mediapipe
+    names += [f"{_mediapipe_class(model)}.kt"] * with_mediapipe
     return {name: templating.text(name, view, _FILES) for name in names}
+
+
+def _mediapipe_class(model: Deployed) -> str:
+    return "MediaPipeEmbedder" if model.task.kind == "embedding" else "MediaPipeClassifier"
 
 
 def readme(model: Deployed, n_cases: int, accuracy: Sequence[str], latency: Sequence[str]) -> str:
@@ -190,6 +197,7 @@ def readme(model: Deployed, n_cases: int, accuracy: Sequence[str], latency: Sequ
         size=megabytes(model.size_bytes),
         sha256=model.sha256,
         task=model.task.kind,
+        mediapipe=_mediapipe_class(model),
         what=words.what,
         labels=words.labels,
         said=words.said,

@@ -167,5 +167,6 @@ def _mediapipe(model: Deployed, golden: Golden) -> np.ndarray:
         given, scores = Path(temporary) / "pixels.npy", Path(temporary) / "scores.npy"
         np.save(given, pixels)
         command = [sys.executable, mediapipe_replay.__file__, str(model.path.resolve()), str(given), str(scores)]
+        command += ["embedding"] * (model.task.kind == "embedding")
         run_tool("MediaPipe", command, _MEDIAPIPE_TIMEOUT_S)
         return np.load(scores)

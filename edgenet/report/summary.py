@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from edgenet.records import Figure
 from edgenet.report.formatting import MISSING, failed, megabytes, milliseconds, percent, points
 from edgenet.report.recommendation import SHOWN_REASONS, Recommendation, recommend
 from edgenet.report.refusals import Refusal
@@ -39,8 +40,7 @@ def summary_table(results: Results, answer: Recommendation) -> "Table":
     out = Table(box=None, padding=(0, 1), pad_edge=False)
     out.add_column("file", overflow="fold")
     accuracy = (table[0].words.right, "pts lost") if answer.by_labels and table else ("agreement",)
-    first = next((dict(figures_of(r.evaluation.measures)) for r in table if _measured(r)), {})
-    measure = next(iter(first), "")
+    measure = next((name for r in table for name in _figures(r)), "")
     for title in ("size", *accuracy, *[measure] * bool(measure), "median", "speed-up"):
         out.add_column(title, justify="right", no_wrap=True)
     for r in table:
@@ -50,7 +50,7 @@ def summary_table(results: Results, answer: Recommendation) -> "Table":
         else:
             figures = [percent(1.0 if r.is_baseline and e else e.agreement if e else None)]
         if measure:
-            value = dict(figures_of(e.measures)).get(measure) if e else None
+            value = _figures(r).get(measure)
             figures.append(f"{value.value:.4f}" if value else MISSING)
         cells = [
             ("→ " if chosen else "  ") + r.name,
@@ -63,8 +63,8 @@ def summary_table(results: Results, answer: Recommendation) -> "Table":
     return out
 
 
-def _measured(r: Row) -> bool:
-    return r.evaluation is not None and r.evaluation.measures is not None
+def _figures(r: Row) -> dict[str, Figure]:
+    return dict(figures_of(r.evaluation.measures)) if r.evaluation else {}
 
 
 def summary_renderable(results: Results, lost: Mapping[str, Refusal] | None = None) -> "Group":

@@ -19,6 +19,17 @@ from edgenet.frameworks import quiet, tensorflow
 SERVING = "serving_default"
 _META_GRAPHS, _SIGNATURES, _KEY, _VALUE, _INPUTS, _OUTPUTS, _DTYPE, _SHAPE, _DIM, _SIZE = 2, 5, 1, 2, 1, 2, 2, 3, 2, 1
 _UNKNOWN_RANK = 3
+# Of GraphDef, NodeDef, FunctionDef and what is in them.
+_GRAPH, _NODES, _LIBRARY, _FUNCTIONS = 2, 1, 2, 1
+_NODE_NAME, _NODE_OP, _NODE_INPUT, _NODE_ATTRIBUTES, _CALLED = 1, 2, 3, 5, 10
+_SIGNATURE, _FUNCTION_NODES, _RETURNED, _OUTPUT_ARGUMENTS = 1, 3, 4, 3
+_PASSES_ON = {"Identity", "Reshape", "Squeeze"}
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+# Operator -> how a network ends with it (classifier.py); what is not here, only the built graph tells.
+_ENDINGS = {
+    "Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid", "BiasAdd": "linear", "MatMul": "linear",
+    "Mean": "pooled", "AvgPool": "pooled", "MaxPool": "pooled", "Max": "pooled",
+}  # fmt: skip
 _FLOAT = 1  # DataType
 
 
@@ -27,12 +38,14 @@ class _Tensor:
     name: str
     dtype: int
     shape: tuple[int | None, ...]
+    made_by: str  # the graph's name for it
 
 
 def find_saved_model(path: Path, output: str | None = None) -> ModelFile:
     """Look at a SavedModel. Raises InputError."""
     try:
-        signatures = _signatures((path / "saved_model.pb").read_bytes())
+        data = (path / "saved_model.pb").read_bytes()
+        signatures = _signatures(data)
     except OSError as e:
         raise InputError(f"cannot read {path / 'saved_model.pb'}: {e.strerror}") from None
     except (IndexError, ValueError):
@@ -61,7 +74,8 @@ def find_saved_model(path: Path, output: str | None = None) -> ModelFile:
     def build(shape: tuple[int, int, int]) -> Graph:
         return _build(path, key, image.name, out.name, shape)
 
-    return ModelFile(image.shape, sha256_of_all(files), build, classes if sizes and classes else None)
+    n = classes if sizes and classes else None
+    return ModelFile(image.shape, sha256_of_all(files), build, n, ending=_ending(data, out.made_by))
 
 
 def _build(path: Path, key: str, name: str, out: str, shape: tuple[int, int, int]) -> Graph:
@@ -104,7 +118,60 @@ def _tensor(entry: bytes) -> _Tensor:
     shape = bytes(info.get(_SHAPE, b""))
     dims = [dict(_fields(d)).get(_SIZE, 0) for d in _all(shape, _DIM)]
     sizes = tuple(None if not isinstance(n, int) or n >= 1 << 63 else n for n in dims)  # -1 is open
-    return _Tensor(bytes(fields[_KEY]).decode(), int(info.get(_DTYPE, 0)), sizes)
+    return _Tensor(bytes(fields[_KEY]).decode(), int(info.get(_DTYPE, 0)), sizes, bytes(info.get(_KEY, b"")).decode())
+
+
+@dataclass(frozen=True)
+class _Node:
+    op: str
+    inputs: tuple[str, ...]
+    calls: str  # the function, where it is a call
+
+
+@dataclass(frozen=True)
+class _Function:
+    nodes: dict[str, _Node]
+    returned: tuple[str, ...]
+
+
+def _ending(data: bytes, output: str) -> str:
+    """Return how the network ends that makes this tensor, "" where its last operator does not tell, or is not found."""
+    try:
+        graph = next(g for meta in _all(data, _META_GRAPHS) for g in _all(meta, _GRAPH))
+        functions = dict(_function(f) for lib in _all(graph, _LIBRARY) for f in _all(lib, _FUNCTIONS))
+        nodes = dict(_node(n) for n in _all(graph, _NODES))
+        for _ in range(100):
+            name, *which = output.split(":")
+            node = nodes[name]
+            if node.op in _PASSES_ON:
+                output = node.inputs[0]
+            elif node.op in _CALLS:
+                called = functions[node.calls]
+                nodes, output = called.nodes, called.returned[int(which[-1]) if which else 0]
+            else:
+                return _ENDINGS.get(node.op, "")
+    except (StopIteration, KeyError, IndexError, ValueError):
+        return ""
+    return ""
+
+
+def _node(data: bytes) -> tuple[str, _Node]:
+    fields = list(_fields(data))
+    text = {number: bytes(v).decode() for number, v in fields if number in (_NODE_NAME, _NODE_OP)}
+    inputs = tuple(v.decode() for v in _all(data, _NODE_INPUT))
+    attributes = (dict(_fields(entry)) for entry in _all(data, _NODE_ATTRIBUTES))
+    values = (bytes(a[_VALUE]) for a in attributes if bytes(a[_KEY]) == b"f")
+    called = next((bytes(dict(_fields(f))[_KEY]).decode() for v in values for f in _all(v, _CALLED)), "")
+    return text[_NODE_NAME], _Node(text[_NODE_OP], inputs, called)
+
+
+def _function(data: bytes) -> tuple[str, _Function]:
+    signature = next(_all(data, _SIGNATURE))
+    arguments = [bytes(dict(_fields(a))[_KEY]).decode() for a in _all(signature, _OUTPUT_ARGUMENTS)]
+    entries = [dict(_fields(entry)) for entry in _all(data, _RETURNED)]
+    returned = {bytes(e[_KEY]).decode(): bytes(e[_VALUE]).decode() for e in entries}
+    nodes = dict(_node(n) for n in _all(data, _FUNCTION_NODES))
+    return bytes(next(_all(signature, _KEY))).decode(), _Function(nodes, tuple(returned[a] for a in arguments))
 
 
 def _all(data: bytes, number: int) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from edgenet.handoff import verify as verify_module
 from edgenet.handoff.verify import verify
 from edgenet.handoff.write import GOLDEN
 from edgenet.images import load_pixels, open_images
-from helpers import kinds
+from helpers import kinds, kotlin
 
 needs_mediapipe = pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="needs mediapipe")
 KINDS = {
@@ -45,7 +45,7 @@ def test_a_hand_over_of_every_kind_holds_and_another_file_does_not(
     monkeypatch.setattr(verify_module, "_has_mediapipe", lambda: True)
     monkeypatch.setattr("edgenet.handoff.write.N_CASES", 3)
     model = hand_over(exported(name, tmp_path, tiny_folder), tmp_path / "over")
-    runs_in_mediapipe = name not in ("embedding", "grey")
+    runs_in_mediapipe = name != "grey"
     assert bool(model.not_for_mediapipe) is not runs_in_mediapipe
     assert {c.what: c.ok for c in verify(tmp_path / "over")} == {
         "files": True, "inputs": True, "LiteRT": True, "MediaPipe": True if runs_in_mediapipe else None,
@@ -92,8 +92,18 @@ def one_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_mediapipe
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["binary", "labels", "wide"])
+@pytest.mark.parametrize("name", ["binary", "labels", "embedding", "wide"])
 def test_mediapipe_answers_as_litert_does(name: str, tiny_folder: Path, tmp_path: Path) -> None:
-    hand_over(exported(name, tmp_path, tiny_folder, "uint8"), tmp_path / "over")
+    io = "float32" if name == "embedding" else "uint8"
+    hand_over(exported(name, tmp_path, tiny_folder, io), tmp_path / "over")
     assert all(c.ok for c in verify(tmp_path / "over"))
-    assert read_deployed(tmp_path / f"{name}_int8.tflite").output.dtype == "uint8"
+    assert read_deployed(tmp_path / f"{name}_int8.tflite").output.dtype == io
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not kotlin.KOTLINC or not kotlin.KOTLIN, reason="needs kotlinc: apt-get install kotlin")
+@pytest.mark.parametrize("name", ["binary", "embedding", "grey"])
+def test_the_kotlin_of_every_kind_compiles(name: str, tiny_folder: Path, tmp_path: Path, one_case: None) -> None:
+    hand_over(exported(name, tmp_path, tiny_folder), tmp_path / "over")
+    sources = [*kotlin.write_stubs(tmp_path / "stubs"), *(tmp_path / "over").rglob("*.kt")]
+    assert kotlin.compile_kotlin(sources, tmp_path / "classes") == ""

@@ -276,9 +276,9 @@ def test_what_is_no_tflite_classifier_is_refused_with_a_reason(tiny_files: dict[
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"inputs": (TensorInfo("x", (4, 20, 20, 3), "float32"),)}, "one square RGB picture of a fixed size"),
-        ({"inputs": (TensorInfo("x", (1, 20, 30, 3), "float32"),)}, "one square RGB picture of a fixed size"),
-        ({"inputs": (TensorInfo("x", (1, -1, -1, 3), "float32"),)}, "one square RGB picture of a fixed size"),
+        ({"inputs": (TensorInfo("x", (4, 20, 20, 3), "float32"),)}, "one picture of a fixed size, RGB or grey"),
+        ({"inputs": (TensorInfo("x", (1, 20, 30, 2), "float32"),)}, "one picture of a fixed size, RGB or grey"),
+        ({"inputs": (TensorInfo("x", (1, -1, -1, 3), "float32"),)}, "one picture of a fixed size, RGB or grey"),
         ({"inputs": (TensorInfo("x", (1, 20, 20, 3), "int16"),)}, "x is int16"),
         ({"inputs": ()}, "0 inputs"),
         ({"outputs": (TensorInfo("y", (1, 7, 7, 5), "float32"),)}, "one score for each class"),

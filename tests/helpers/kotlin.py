@@ -76,6 +76,31 @@ STUBS = {
         }
         class Classifications { fun categories(): List<Category> = TODO() }
         class ClassificationResult { fun classifications(): List<Classifications> = TODO() }
+        class Embedding { fun floatEmbedding(): FloatArray = TODO() }
+        class EmbeddingResult { fun embeddings(): List<Embedding> = TODO() }
+    """,
+    "com.google.mediapipe.tasks.vision.imageembedder": """
+        import com.google.mediapipe.tasks.components.containers.EmbeddingResult
+        class ImageEmbedderResult { fun embeddingResult(): EmbeddingResult = TODO() }
+        class ImageEmbedder : AutoCloseable {
+            class ImageEmbedderOptions {
+                class Builder {
+                    fun setBaseOptions(value: com.google.mediapipe.tasks.core.BaseOptions): Builder = this
+                    fun setRunningMode(value: com.google.mediapipe.tasks.vision.core.RunningMode): Builder = this
+                    fun setL2Normalize(value: Boolean): Builder = this
+                    fun setQuantize(value: Boolean): Builder = this
+                    fun build(): ImageEmbedderOptions = TODO()
+                }
+                companion object { fun builder(): Builder = TODO() }
+            }
+            fun embed(image: com.google.mediapipe.framework.image.MPImage): ImageEmbedderResult = TODO()
+            override fun close() {}
+            companion object {
+                fun createFromOptions(
+                    context: android.content.Context, options: ImageEmbedderOptions
+                ): ImageEmbedder = TODO()
+            }
+        }
     """,
     "com.google.mediapipe.tasks.vision.imageclassifier": """
         import com.google.mediapipe.tasks.components.containers.ClassificationResult

@@ -1,3 +1,10 @@
+{% if embeds %}
+
+    @Test
+    fun mediaPipeGivesTheGoldenAnswers() = MediaPipeEmbedder(context).use { embedder ->
+        forEachCase { case -> compare(case, embedder.embed(photograph(case))) }
+    }
+{% else %}
 
     @Test
     fun mediaPipeGivesTheGoldenAnswers() = MediaPipeClassifier(context, maxResults = -1).use { classifier ->
@@ -9,3 +16,4 @@
             compare(case, scores)
         }
     }
+{% endif %}
