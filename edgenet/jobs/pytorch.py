@@ -5,6 +5,7 @@ PyTorch is imported here alone, and only when a module is given. https://docs.py
 
 import contextlib
 import io
+import logging
 import re
 import tempfile
 import typing
@@ -37,8 +38,11 @@ def run(
     name = re.sub(r"\W+", "_", type(module).__name__).strip("_").lower() or "module"
     with tempfile.TemporaryDirectory(prefix="edgenet-") as folder:
         path = Path(folder) / f"{name}.onnx"
-        answer = _export(torch, module, x, path)
-        _compare(path, x, answer)
+        picture, answer = _export(torch, module, x, path)
+        try:
+            _compare(path, picture, answer)
+        except InputError as e:
+            raise InputError(str(e).replace(str(path), type(module).__name__)) from None
         values = {**job, "model": str(path), "images": str(images), "out": Path(out), "command": f"edgenet.run({name})"}
         return pipeline.run(build(Job, values), progress)
 
@@ -86,8 +90,8 @@ def _checked(torch: Any, module: Any, example_input: Any) -> Any:
     return example_input
 
 
-def _export(torch: Any, module: Any, x: Any, path: Path) -> np.ndarray:
-    """Write the module, in inference mode, to `path`; return its answer to `x`, (1, classes) float32.
+def _export(torch: Any, module: Any, x: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Write the module, in inference mode, to `path`; return a random picture, as `x`, and its answer, both float32.
 
     Raises:
         InputError: it gives no single tensor, or torch cannot export it.
@@ -96,14 +100,16 @@ def _export(torch: Any, module: Any, x: Any, path: Path) -> np.ndarray:
     module.eval()
     large = sum(p.numel() * p.element_size() for p in module.parameters()) > LARGEST_BYTES
     try:
+        picture = np.random.default_rng(0).normal(size=tuple(x.shape)).astype(np.float32)  # the example may be zeros
         with torch.no_grad():
-            answer = module(x)
+            answer = module(torch.from_numpy(picture).to(x.device))
         if not isinstance(answer, torch.Tensor):
             raise InputError(
                 f"the module gives {type(answer).__name__}; edgenet takes one that gives a tensor of scores"
             )
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # torch warns of its own internals
+            warnings.simplefilter("ignore")  # torch warns of its own internals, and logs them
+            logging.disable(logging.WARNING)
             torch.onnx.export(module, (x,), str(path), dynamo=True, external_data=large, verbose=False)
     except InputError:
         raise
@@ -111,16 +117,16 @@ def _export(torch: Any, module: Any, x: Any, path: Path) -> np.ndarray:
         reason = " ".join(str(e).split())[:300]
         raise InputError(f"torch.onnx.export cannot export {type(module).__name__}: {reason}") from e
     finally:
+        logging.disable(logging.NOTSET)
         module.train(training)
-    return np.asarray(answer.detach().cpu().numpy(), np.float32)
+    return picture, np.asarray(answer.detach().cpu().numpy(), np.float32)
 
 
-def _compare(path: Path, x: Any, answer: np.ndarray) -> None:
-    """Raise InputError where the exported file does not answer as the module does: no number after that would be true."""
-    shape = tuple(int(n) for n in x.shape)
-    graph = from_onnx(load_onnx(path), shape)
-    picture = x.detach().cpu().numpy()
-    stored = picture if graph.tensors[graph.inputs[0]].shape == shape else picture.transpose(0, 2, 3, 1)
+def _compare(path: Path, picture: np.ndarray, answer: np.ndarray) -> None:
+    """Raise InputError where the exported file does not answer as the module does: no figure would be true then."""
+    graph = from_onnx(load_onnx(path), picture.shape)
+    same = graph.tensors[graph.inputs[0]].shape == picture.shape
+    stored = picture if same else picture.transpose(0, 2, 3, 1)
     got = Executor(graph, graph.outputs, 1)(np.ascontiguousarray(stored))[0]
     off, largest = np.abs(got.ravel() - answer.ravel()).max(), np.abs(answer).max()
     if not off <= TOLERANCE * max(float(largest), 1e-6):
