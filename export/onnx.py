@@ -255,6 +255,12 @@ def _convolution(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Conv", x, out, **_convolution_attributes(w, op))
 
 
+def _transposed(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    o = op.options
+    more = {"output_padding": list(o["more"])} if any(o["more"]) else {}
+    w.node("ConvTranspose", x, out, strides=list(o["strides"]), pads=list(o["pads"]), **more)
+
+
 def _dense(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Gemm", x, out, transB=1)
 
@@ -386,7 +392,26 @@ def _split(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
 def _softmax(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
     beta = float(op.options["beta"])
     source = x[0] if beta == 1 else w.node("Mul", [x[0], w.scalar(beta)], f"{out[0]}_scaled")
-    w.node("Softmax", [source], out, axis=op.options["axis"])
+    w.node({"LOG_SOFTMAX": "LogSoftmax"}.get(op.kind, "Softmax"), [source], out, axis=op.options["axis"])
+
+
+def _gather(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    indices = w.integers(f"{op.outputs[0]}_indices", op.options["indices"])
+    w.node("Gather", [x[0], indices], out, axis=op.options["axis"])
+
+
+def _local_response(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    o, size = op.options, 2 * int(op.options["radius"]) + 1
+    w.node("LRN", x, out, size=size, alpha=float(o["alpha"]) * size, beta=float(o["beta"]), bias=float(o["bias"]))
+
+
+def _not_equal(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    w.node("Not", [w.node("Equal", x, f"{out[0]}_equal")], out)
+
+
+def _floor_mod(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    times = w.node("Floor", [w.node("Div", x, f"{out[0]}_quotient")], f"{out[0]}_times")
+    w.node("Sub", [x[0], w.node("Mul", [times, x[1]], f"{out[0]}_whole")], out)
 
 
 def _leaky_relu(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
@@ -435,53 +460,48 @@ def _batch_matmul(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("MatMul", sides, out)
 
 
+_NAMES = {  # of operators that ONNX has as they are
+    "ABS": "Abs", "ADD": "Add", "CEIL": "Ceil", "COS": "Cos", "DIV": "Div", "ELU": "Elu", "EQUAL": "Equal", "EXP":
+    "Exp", "FLOOR": "Floor", "GREATER": "Greater", "GREATER_EQUAL": "GreaterOrEqual", "HARD_SWISH": "HardSwish",
+    "LESS": "Less", "LESS_EQUAL": "LessOrEqual", "LOG": "Log", "LOGISTIC": "Sigmoid", "MAXIMUM": "Max", "MINIMUM":
+    "Min", "MUL": "Mul", "NEG": "Neg", "POW": "Pow", "PRELU": "PRelu", "RELU": "Relu", "ROUND": "Round",
+    "SELECT_V2": "Where", "SIGN": "Sign", "SIN": "Sin", "SQRT": "Sqrt", "SUB": "Sub", "TANH": "Tanh",
+}  # fmt: skip
 _KINDS: dict[str, _Emitter] = {
-    "ABS": _simple("Abs"),
-    "ADD": _simple("Add"),
+    **{kind: _simple(name) for kind, name in _NAMES.items()},
     "AVERAGE_POOL_2D": _pool("AveragePool", count_include_pad=0),
     "BATCH_MATMUL": _batch_matmul,
     "CAST": _cast,
     "CONCATENATION": _concatenation,
     "CONV_2D": _convolution,
     "DEPTHWISE_CONV_2D": _convolution,
-    "DIV": _simple("Div"),
-    "ELU": _simple("Elu"),
-    "EXP": _simple("Exp"),
-    "FLOOR": _simple("Floor"),
+    "FLOOR_MOD": _floor_mod,
     "FULLY_CONNECTED": _dense,
+    "GATHER": _gather,
     "GELU": _gelu,
-    "HARD_SWISH": _simple("HardSwish"),
     "LEAKY_RELU": _leaky_relu,
-    "LOG": _simple("Log"),
-    "LOGISTIC": _simple("Sigmoid"),
-    "MAXIMUM": _simple("Max"),
+    "LOCAL_RESPONSE_NORMALIZATION": _local_response,
+    "LOG_SOFTMAX": _softmax,
     "MAX_POOL_2D": _pool("MaxPool"),
     "MEAN": _reduction("ReduceMean"),
-    "MINIMUM": _simple("Min"),
     "MIRROR_PAD": _pad,
-    "MUL": _simple("Mul"),
-    "NEG": _simple("Neg"),
+    "NOT_EQUAL": _not_equal,
     "PAD": _pad,
-    "POW": _simple("Pow"),
-    "PRELU": _simple("PRelu"),
     "REDUCE_MAX": _reduction("ReduceMax"),
     "REDUCE_MIN": _reduction("ReduceMin"),
-    "RELU": _simple("Relu"),
+    "REDUCE_PROD": _reduction("ReduceProd"),
     "RELU6": _clip(Activation.RELU6),
     "RELU_N1_TO_1": _clip(Activation.RELU_N1_TO_1),
     "RESHAPE": _reshape,
     "RESIZE_BILINEAR": _resize,
     "RESIZE_NEAREST_NEIGHBOR": _resize,
-    "ROUND": _simple("Round"),
     "RSQRT": _rsqrt,
     "SLICE": _slice,
     "SOFTMAX": _softmax,
     "SPLIT": _split,
-    "SQRT": _simple("Sqrt"),
     "SQUARE": _square,
     "SQUARED_DIFFERENCE": _squared_difference,
-    "SUB": _simple("Sub"),
     "SUM": _reduction("ReduceSum"),
-    "TANH": _simple("Tanh"),
     "TRANSPOSE": _transpose,
+    "TRANSPOSE_CONV": _transposed,
 }

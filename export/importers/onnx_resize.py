@@ -1,8 +1,8 @@
 """ONNX's Resize in TFLite's terms.
 
 TFLite's own two operators are taken where they read the same pixels at the same places. All else that a Resize may do
-is linear, an axis at a time: a nearest pixel is one GATHER, a mixture of pixels (cubic, antialiased, from a scale that is
-not the ratio of the sizes) one small dense layer. Their numbers come from ONNX's reference implementation.
+is linear, an axis at a time: a nearest pixel is one GATHER, a mixture of pixels (cubic, antialiased, from a scale
+that is not the ratio of the sizes) one small dense layer. Their numbers come from ONNX's reference implementation.
 """
 
 from collections.abc import Mapping
