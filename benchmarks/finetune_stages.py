@@ -21,13 +21,14 @@ from pathlib import Path
 
 import numpy as np
 
-from edgenet.evaluate import Candidate, evaluate
+from edgenet.evaluate import Candidate, evaluate, paired_difference
 from edgenet.frameworks import keras
 from edgenet.images import Preprocessing, open_images
 from edgenet.jobs.finetune import finetune
 from edgenet.models.zoo import spec
 from edgenet.options import FinetuneJob
 from edgenet.records import TrainingRecord
+from edgenet.report.formatting import points
 
 MODEL, CLASSES, PICTURES = "efficientnet-lite0", 10, 10  # pictures of a class that finetune is given
 CHANCE = 0.05
@@ -70,7 +71,12 @@ def main() -> int:
             print(line(rows[-1]), flush=True)
     head, returned = (sum(getattr(r, name) * r.n for r in rows) for name in ("head", "returned"))
     worse = [r.seed for r in rows if r.worse]
-    print(f"{sum(r.n for r in rows)} pictures: {head:.0f} right by the head alone, {returned:.0f} by what is returned")
+    n, fixed, broken = (sum(getattr(r, name) for r in rows) for name in ("n", "fixed", "broken"))
+    low, high = paired_difference(fixed, broken, n)
+    print(
+        f"{n} pictures: {head:.0f} right by the head alone, {returned:.0f} by what is returned; gained "
+        f"{points((fixed - broken) / n)} points, 95 %: {points(low)} to {points(high)}"
+    )
     print(f"worse by more than chance in seeds: {', '.join(map(str, worse)) or 'none'}")
     ratio = returned / head
     print(f"finetune_stages: {ratio:.4f} x")

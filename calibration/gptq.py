@@ -47,6 +47,7 @@ SAMPLES_PER_INPUT = 8
 GROUP_SAMPLES = 512  # the same, where a channel has inputs of its own: a depthwise kernel has 9 or 25
 # (more do not change lite0's 24.6 dB or lite1's 24.0 dB by 0.1)
 PARTS = 2  # threads' shares of the covariance of half of the pictures
+MOST_IMAGES = 100  # pictures that weights are corrected with
 MAX_BYTES = 2**31  # for the activations that are kept at one time
 WHOLE_INPUTS = 4608  # of one output: a layer with more has no covariance of all, which would take gigabytes
 PART_INPUTS = 1024  # but of so many at a time; even, because inputs may share a limit in pairs
@@ -113,7 +114,7 @@ def gptq_weights(
     calibration: Calibration,
     rounding: Rounding = Rounding(),
     *,
-    images: int = 100,
+    images: int = MOST_IMAGES,
     max_bytes: int = MAX_BYTES,
     threads: int | None = None,
 ) -> dict[str, Weight]:
@@ -129,8 +130,7 @@ def gptq_weights(
         InputError: no picture.
     """
     grid = _grid(graph, calibration, rounding)
-    most = max(2 * 5 * int(np.prod(graph.tensors[n].shape)) for n in graph.activations())
-    pictures = [x for x, _ in zip(inputs, range(max(1, min(images, max_bytes // most))), strict=False)]
+    pictures = [x for x, _ in zip(inputs, range(pictures_that_fit(graph, images, max_bytes)), strict=False)]
     if not pictures:
         raise InputError("no picture to calibrate with: give a folder of photographs with --images")
     run = _Streams(graph, grid, np.stack(pictures), threads or os.cpu_count() or 1)
@@ -141,6 +141,20 @@ def gptq_weights(
             weights[op.outputs[0]] = _layer(graph, op, w, functools.partial(run.moments, op, w), rounding)
         run.advance(op, weights.get(op.outputs[0]))
     return weights
+
+
+def pictures_that_fit(graph: Graph, images: int = MOST_IMAGES, max_bytes: int = MAX_BYTES) -> int:
+    """Return how many of `images` pictures the weights of `graph` are corrected with."""
+    most = max(2 * 5 * int(np.prod(graph.tensors[n].shape)) for n in graph.activations())
+    return max(1, min(images, max_bytes // most))
+
+
+def corrected_in_parts(graph: Graph) -> tuple[str, ...]:
+    """Return the layers, by their outputs, that have too many inputs to be corrected by the covariance of all."""
+    found = ((op, constant_weights(graph, op)) for op in graph.ops)
+    return tuple(
+        op.outputs[0] for op, w in found if w is not None and len(_parts(w.size // w.shape[WEIGHT_AXIS[op.kind]])) > 1
+    )
 
 
 def _grid(graph: Graph, calibration: Calibration, rounding: Rounding) -> dict[str, tuple[str, Quantization]]:

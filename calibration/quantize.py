@@ -38,6 +38,8 @@ INT8_KINDS = set(WEIGHT_AXIS) | SAME_SCALE | ONE_SCALE | set(FIXED_OUTPUT) | FRE
 # No integer kernel of these takes int16 activations.
 INT16_KINDS = INT8_KINDS - {"HARD_SWISH", "PRELU", "GELU", "RELU_N1_TO_1", "GATHER", "MIRROR_PAD", "SPLIT"}
 
+# Of 65,536 levels half are for values that go beyond what was seen: to cut one off costs more than all the rounding.
+INT16_HEADROOM = 2.0
 INTEGER = {"int8": (-128, 127), "int16": (-32768, 32767), "uint8": (0, 255)}
 # Precisions of single operators that do not round their weights, or hardly.
 UNROUNDED = ("float32", "float16")
@@ -330,9 +332,16 @@ class _Quantizer:
         if (name, dtype) not in self.scales:
             fixed = self.calibration.fixed.get(name) if dtype == "int8" else None
             self.scales[name, dtype] = (
-                Quantization.per_tensor(*fixed) if fixed else affine(*self.calibration.ranges[name], dtype)
+                Quantization.per_tensor(*fixed) if fixed else affine(*self.range_of(name, dtype), dtype)
             )
         return self.scales[name, dtype]
+
+    def range_of(self, name: str, dtype: str) -> tuple[float, float]:
+        """The range of an activation: 16 bits have levels to spare for all that was seen, and for what was not."""
+        if dtype == "int16" and name in self.calibration.seen:
+            low, high = self.calibration.seen[name]
+            return INT16_HEADROOM * low, INT16_HEADROOM * high
+        return self.calibration.ranges[name]
 
     def fetch(self, name: str, dtype: str, quantization: Quantization | None = None) -> str:
         """Return the name of activation `name` in `dtype` (and with this scale), converting it if there is none yet."""

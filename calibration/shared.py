@@ -9,6 +9,7 @@ import numpy as np
 
 from edgenet.calibration.dead_channels import use_dead_channels
 from edgenet.calibration.equalize import equalize
+from edgenet.calibration.equalize_swish import equalize_swishes, sigmoid_ranges
 from edgenet.calibration.gptq import Rounding, gptq_weights
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
 from edgenet.calibration.ranges import Observation, choose_ranges, observe
@@ -55,7 +56,7 @@ class SharedCalibration:
 
     def __init__(self, network: Network, pixels: Pixels | None, images: str = "", recipe: Recipe = Recipe()) -> None:
         self.network, self.pixels, self.images, self.recipe = network, pixels, images, recipe
-        self._weights: dict[tuple[str, int, str], dict[str, Weight]] = {}
+        self._weights: dict[tuple[str, int, str, bool], dict[str, Weight]] = {}
 
     def inputs(self) -> Iterator[np.ndarray]:
         """Yield what the graph takes, one picture at a time: (1, H, W, 3) float32, normalised.
@@ -70,7 +71,19 @@ class SharedCalibration:
 
     @cached_property
     def graph(self) -> Graph:
-        """The float graph that is quantized: the network's, changed as the recipe says, of the same function."""
+        """The float graph whose activations are quantized: the network's, of the same function, as the recipe says."""
+        return self._swishes[0]
+
+    @cached_property
+    def _swishes(self) -> tuple[Graph, dict[str, tuple[float, float]]]:
+        """The graph with the channels of its SiLUs alike, and the ranges that go with them."""
+        if self.pixels is None or "equalization" not in self.recipe.corrections:
+            return self.plain_graph, {}
+        return equalize_swishes(self.plain_graph, self.inputs())
+
+    @cached_property
+    def plain_graph(self) -> Graph:
+        """The float graph of which only weights are quantized: it has no operator more than the network."""
         graph = self.network.graph
         if self.pixels is None:
             return graph
@@ -95,26 +108,41 @@ class SharedCalibration:
         """The range of every activation of `graph`."""
         exact = pixel_quantization(self.network.preprocessing, "int8")
         return Calibration(
-            ranges=choose_ranges(self.observations, self.recipe.method),
+            ranges=self._ranges(),
             method="+".join((self.recipe.method, *self.recipe.corrections)),
             images=self.images,
             n_images=0 if self.pixels is None else len(self.pixels),
             network=self.network.fingerprint,
+            seen={name: o.range for name, o in self.observations.items()},
             fixed={self.graph.inputs[0]: (float(exact.scale[0]), int(exact.zero_point[0]))} if exact else {},
         )
 
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        ranges = choose_ranges(self.observations, self.recipe.method)
+        if self.recipe.method != "auto":
+            return ranges
+        ranges = {**ranges, **self._swishes[1]}
+        return {**ranges, **sigmoid_ranges(self.graph, ranges)}
+
+    def graph_for(self, precision: str) -> Graph:
+        """Return the float graph that is quantized to this precision."""
+        return self.graph if precision in NEEDS_CALIBRATION else self.plain_graph
+
     def weights(self, precision: str, bits: int = 8, exceptions: Mapping[str, str] | None = None) -> dict[str, Weight]:
         """Return the integers of every layer's weights for this precision, corrected as the recipe says."""
+        graph = self.graph_for(precision)
         if self.pixels is None or not set(self.recipe.corrections) - CHANGES_GRAPH:
-            return round_weights(self.graph, bits)
-        # One rounding serves int8, int16x8 and dynamic: the last two lose next to nothing by it, and it takes seconds.
-        key = ("weight-only" if precision == "weight-only" else "int8", bits, repr(exceptions or {}))
+            return round_weights(graph, bits)
+        # What is made good depends on how activations are rounded. To 16 bits, or as they come, they hardly are: what
+        # int8 activations do wrong, to the means above all, must not be made good there.
+        rounded = "int8" if precision == "int8" else "weight-only"
+        key = (rounded, bits, repr(exceptions or {}), graph is self.plain_graph)
         if key not in self._weights:
             # Where sums saturate at 8 bits, two weights that are added first share what 7 bits would give each of them.
             rounding = rounding_of(
-                self.recipe, bits, precision=key[0], exceptions=exceptions or {}, in_pairs=bits == SAFE_BITS
+                self.recipe, bits, precision=rounded, exceptions=exceptions or {}, in_pairs=bits == SAFE_BITS
             )
-            self._weights[key] = gptq_weights(self.graph, self.inputs(), self.calibration, rounding)
+            self._weights[key] = gptq_weights(graph, self.inputs(), self.calibration, rounding)
         return self._weights[key]
 
     def quantized(
@@ -136,9 +164,10 @@ class SharedCalibration:
         if precision in ("float32", "float16"):
             return quantize(self.network.graph, precision)
         calibration = self.calibration if precision in NEEDS_CALIBRATION else None
+        graph = self.graph_for(precision)
         weights = self.weights(precision, bits, exceptions)
         if not dense_per_channel:
-            dense = {op.outputs[0] for op in self.graph.ops if op.kind == "FULLY_CONNECTED"}
+            dense = {op.outputs[0] for op in graph.ops if op.kind == "FULLY_CONNECTED"}
             others = [name for name in weights if name not in dense]
-            weights = {**weights, **round_weights(self.graph, bits, per_channel=False, skip=others)}
-        return quantize(self.graph, precision, calibration, weights=weights, exceptions=exceptions)
+            weights = {**weights, **round_weights(graph, bits, per_channel=False, skip=others)}
+        return quantize(graph, precision, calibration, weights=weights, exceptions=exceptions)

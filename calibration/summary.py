@@ -1,7 +1,8 @@
 """A calibration as a record for results.json: the histogram of each activation, and the range that was chosen."""
 
+from edgenet.calibration.gptq import MOST_IMAGES, corrected_in_parts, pictures_that_fit
 from edgenet.calibration.quantize import affine
-from edgenet.calibration.shared import SharedCalibration
+from edgenet.calibration.shared import CHANGES_GRAPH, SharedCalibration
 from edgenet.export.graph import Graph
 from edgenet.records import CalibratedTensor, CalibrationRecord
 
@@ -42,12 +43,16 @@ def calibration_record(shared: SharedCalibration) -> CalibrationRecord:
                 zero_point=zero_point,
             )
         )
+    corrects = bool(set(shared.recipe.corrections) - CHANGES_GRAPH)
+    used = pictures_that_fit(shared.graph, MOST_IMAGES)
     return CalibrationRecord(
         shared.recipe.method,
         tuple(shared.recipe.corrections),
         calibration.n_images,
         calibration.fingerprint,
         tuple(tensors),
+        used if corrects and used < min(calibration.n_images, MOST_IMAGES) else None,
+        corrected_in_parts(shared.graph) if corrects else (),
     )
 
 

@@ -32,6 +32,7 @@ from edgenet.cli_output import (
     print_failures,
     print_findings,
     print_json,
+    print_kept,
     print_measurements,
     print_models,
     print_run,
@@ -130,6 +131,7 @@ def export(as_json: bool, **asked: Any) -> None:
         )
         print_findings(results)
         print_searches(results)
+        print_kept(results)
     hold_to_budget(results)
     print_failures(results)
 

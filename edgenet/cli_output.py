@@ -27,6 +27,7 @@ def print_run(results: "Results", out: Path, as_json: bool) -> None:
 
         console().print(summary_renderable(results, lost_files(results, out)))
         print_searches(results)
+        print_kept(results)
         click.echo(f"\nThe report: {out / 'report.html'}")
     hold_to_budget(results)
     if results.failures:
@@ -160,28 +161,24 @@ def print_classes(classes: "Classes", word: str, as_json: bool) -> None:
             f"no class is called '{word}' or anything like it: names are English, a wider word finds more (cat, dog, "
             "vehicle); own classes? `edgenet finetune` learns them"
         )
-    rows: list[dict[str, Any]] = [
-        {
-            "index": m.index,
-            "id": next((id for id in classes.ids[m.index : m.index + 1] if id != classes.name(m.index)), None),
-            "name": classes.name(m.index),
-            "synonyms": list(classes.synonyms(m.index)),
-            "kind_of": classes.kind_of(m.index) or None,
-            "match": m.why or None,
-        }
-        for m in found
-    ]
+    ids = [next((id for id in classes.ids[m.index : m.index + 1] if id != classes.name(m.index)), None) for m in found]
     if as_json:
-        print_json(rows)
+        print_json(
+            [
+                {"index": m.index, "id": id, "name": classes.name(m.index), "synonyms": list(classes.synonyms(m.index)),
+                 "kind_of": classes.kind_of(m.index) or None, "match": m.why or None}
+                for m, id in zip(found, ids, strict=True)
+            ]
+        )  # fmt: skip
         return
-    why = [_WHY_A_CLASS.get(m.why, "").format(word=word) for m in found]
     print_table(
         ("index", "id", "name", "a kind of", "why", "other names"),
         [
-            (str(r["index"]), r["id"] or "", r["name"], r["kind_of"] or "", reason, ", ".join(r["synonyms"]))
-            for r, reason in zip(rows, why, strict=True)
+            (str(m.index), id or "", classes.name(m.index), classes.kind_of(m.index),
+             _WHY_A_CLASS.get(m.why, "").format(word=word), ", ".join(classes.synonyms(m.index)))
+            for m, id in zip(found, ids, strict=True)
         ],
-    )
+    )  # fmt: skip
 
 
 def print_devices(found: Sequence[Mapping[str, Any]]) -> None:
@@ -248,6 +245,21 @@ def print_searches(results: "Results") -> None:
         ]
         print_table((*(title.lower() for title in budget_text.titles(s)), "budget"), rows)
         click.echo("Warning: " * (verdict_of(s) != MET) + budget_text.outcome(s))
+
+
+def print_kept(results: "Results") -> None:
+    """Print which files keep operators in another precision, and the options that ask for the same again."""
+    from edgenet.report.budget_text import repeated
+    from edgenet.report.formatting import counted
+
+    ids: dict[tuple[str, ...], list[str]] = {}
+    for a in results.artifacts:
+        if a.keep:
+            ids.setdefault(a.keep, []).append(a.id)
+    for keep, files in ids.items():
+        kept = list(next(a.mixture for a in results.artifacts if a.id == files[0]).values())
+        what = ", ".join(f"{counted(kept.count(p), 'operator')} in {p}" for p in dict.fromkeys(kept))
+        click.echo(f"{', '.join(files)}: {what}; the same again by {repeated(keep)}")
 
 
 def hold_to_budget(results: "Results") -> None:

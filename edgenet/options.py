@@ -26,6 +26,7 @@ AUGMENTATIONS = ("flip", "crop", "colour", "mixup")
 STRATEGIES = ("auto", "cpu", "mirrored", "tpu", "multiworker")
 LAYERS = ("head", "top", "all")  # what may learn in finetune, from the cheapest stage on
 MIXED_PRECISIONS = ("off", "auto", "float16", "bfloat16")
+KEPT_PRECISIONS = ("float32", "float16", "int16", "weight-only")  # of single operators of an integer file
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 TABLES = ("2", "3", "4", "5", "7", "lite", "ladder")  # of the EfficientNet paper, and two of our own
 QUICK_TABLES = ("4",)
@@ -233,9 +234,11 @@ class Job:
     weights: Path | None = option("Pretrained weights; the zoo's own by default.", None)
     random_weights: bool = option("Build without trained weights, for latency only.", False)
     preprocess: str | None = option(
-        "How an own model's input is made: a preset (torch, tf, ...) or settings.", None, metavar="TEXT"
+        "How the input of an own model or --weights is made: a preset (torch, tf, ...) or settings.",
+        None,
+        metavar="TEXT",
     )
-    labels: Path | None = option("Names of an own model's classes, one a line.", None)
+    labels: Path | None = option("Names of the classes of an own model or of --weights, one a line.", None)
     task: str = option("What the output means: auto, classes, binary, labels or embedding.", AUTO, metavar="KIND")
     output: str | None = option("Which output is wanted, where the model has several.", None, metavar="NAME")
     target: str = option("What runs the files: auto, pixel-8, coral, ...", "auto", metavar="NAME")
@@ -246,6 +249,11 @@ class Job:
         metavar="LIST",
         with_commas=True,
         words={"all": CORRECTIONS, "none": ()},
+    )
+    keep: tuple[str, ...] = option(
+        "Operators of int8 and int16x8 files, by name, that keep float32, float16 or int16; may be repeated.",
+        (),
+        metavar="REGEX=PRECISION",
     )
     max_accuracy_drop: float | None = option("Search for an int8 file that loses no more.", None, metavar="POINTS")
     min_sqnr: float | None = option("Search for an int8 file whose logits are as clean as this.", None, metavar="DB")

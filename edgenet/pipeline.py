@@ -24,6 +24,7 @@ from edgenet.images.roles import divide_by_role, merged, new_pictures, read_hist
 from edgenet.jobs.accuracy_budget import Search, options_of, searches
 from edgenet.jobs.budget_verdict import Budget
 from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Interface
+from edgenet.jobs.keep import parse as parse_keep
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
 from edgenet.preflight import check_run
@@ -61,11 +62,12 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
     )  # fmt: skip
     source, named = _meaning(job, source)
     images = _open(job, source, only_export)
-    findings = [*named, *images.findings, *_lint(job, source, images)]
+    factory = _factory(job, source, images)
+    findings = [*source.findings, *named, *images.findings, *_lint(job, source, images)]
     page = None if only_export else report_page(_names_of(source, job))
     with results_in(job.out, model=source.name, page=page) as results:
         _note_context(job, source, images, findings, results)
-        _export(job, source, images, results, progress)
+        _export(job, factory, images, results, progress)
         if not only_export:
             assert images.calibration is not None
             assert images.evaluation is not None
@@ -108,6 +110,8 @@ def check(job: Job) -> None:
     _check_interface(job)
     check_formats(target(job.target), job.formats)
     Recipe(job.calibration_method, job.corrections)
+    if parse_keep(job.keep, target(job.target)) and not set(job.precisions) & set(NEEDS_CALIBRATION):
+        raise InputError(f"--keep is for {' and '.join(NEEDS_CALIBRATION)} files: add --precision int8")
     if Budget(job.max_accuracy_drop, job.min_sqnr) and "int8" not in job.precisions:
         raise InputError("--max-accuracy-drop and --min-sqnr search for an int8 file: add --precision int8")
     if job.random_weights and job.max_accuracy_drop is not None:
@@ -223,11 +227,19 @@ def _lint(job: Job, source: Source, images: _Images) -> list[Finding]:
     return findings
 
 
-def _export(job: Job, source: Source, images: _Images, results: Results, progress: Progress) -> None:
-    """Write the files that an earlier run did not leave whole."""
+def _factory(job: Job, source: Source, images: _Images) -> FileFactory:
+    """Return what writes the files. Raises InputError where --keep names no operator: the network is built for that."""
     recipe = Recipe(job.calibration_method, job.corrections)
     interface = Interface(job.io, batch_of(job.batch), job.logits)
-    factory = FileFactory(source, images.calibration, target(job.target), recipe, interface)
+    runs_on = target(job.target)
+    keep = parse_keep(job.keep, runs_on)
+    factory = FileFactory(source, images.calibration, runs_on, recipe, interface, keep=keep)
+    _ = factory.kept  # before anything is written
+    return factory
+
+
+def _export(job: Job, factory: FileFactory, images: _Images, results: Results, progress: Progress) -> None:
+    """Write the files that an earlier run did not leave whole."""
     budget = Budget(job.max_accuracy_drop, job.min_sqnr)
     find, search_options = None, {}
     if budget and images.evaluation is not None:  # there are some: int8 was asked for

@@ -4,12 +4,11 @@ Nothing is imported, and no device does more than answer: a phone's shell says y
 devices are asked that the user named.
 """
 
-import functools
 import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from edgenet.images.folders import count_photographs
 from edgenet.models import weights, zoo
 from edgenet.options import FinetuneJob, Job, PaperJob, QatJob, ScaleJob
 from edgenet.paper.networks import counts
-from edgenet.paper.plan import RUNTIMES, SAVED_MODEL, Step, steps
+from edgenet.paper.plan import RUNTIMES, SAVED_MODEL, Step, steps, too_large
 from edgenet.results import Results
 
 # What a package on PyPI brings, any one of these modules, and the extra of edgenet that installs it.
@@ -146,15 +145,15 @@ def check_evaluate(files: Sequence[Path], images: str, devices: Sequence[str]) -
     check_devices(devices)
 
 
-def check_paper(job: PaperJob) -> None:
-    """The same for `edgenet paper`."""
+def check_paper(job: PaperJob, memory_bytes: int | None) -> None:
+    """The same for `edgenet paper`; networks that do not fit into so much memory are not written."""
     runtimes = RUNTIMES if "4" in job.wanted else ("litert",)
     formats = [RUNTIMES[r] for r in runtimes]
     here = _run_here(runtimes, f"--table {'4' if '4' in job.wanted else ' --table '.join(job.wanted)}")
     rivals = [Need(p, "counting the networks of --table 2") for p in ("tensorflow", "tf-keras") if "2" in job.wanted]
     _check_packages([*_written(formats), *here, *rivals, *_pictures(job.images), *_estimates(job.devices)])
     check_devices(job.devices)
-    sizes = {step: _step_bytes(step) for step in steps(job)}
+    sizes = {step: _step_bytes(step, memory_bytes) for step in steps(job)}
     kept = sum(size for step, size in sizes.items() if set(step.networks) <= set(weights.PACKAGES))
     check_room([Room(job.out, kept + max(sizes.values(), default=0) + _PAGE_BYTES)])
 
@@ -204,8 +203,8 @@ def _run_here(runtimes: Iterable[str], purpose: str) -> list[Need]:
 def _files_run_here(files: Sequence[Path], runtime: str | None = None) -> list[Need]:
     found = []
     for suffix in dict.fromkeys(f.suffix for f in files):
-        own = runtime or next((r for r, suffixes in READS.items() if suffix in suffixes), None)
-        found += _run_here([own] if own else [], f"running {suffix} files")
+        able = [runtime] if runtime else [r for r, suffixes in READS.items() if suffix in suffixes]
+        found += _run_here(able[:1], f"running {suffix} files")
     return found
 
 
@@ -326,7 +325,7 @@ def _training_bytes(n_weights: float, images: str, px: int) -> float:
     return n_weights * _CHECKPOINT_BYTES + (pixels if pixels > IN_MEMORY_BYTES else 0)
 
 
-def _step_bytes(step: Step) -> float:
+def _step_bytes(step: Step, memory_bytes: int | None) -> float:
     formats = dict.fromkeys([*(b.format for b in step.benches), "tflite"])
-    of_network: Callable[[str], float] = functools.cache(lambda name: float(counts(name).parameters))
-    return sum(_file_bytes(of_network(n), p) for n in step.networks for _ in formats for p in step.precisions)
+    fitting = [n for n in step.networks for f in formats if not too_large(n, f, memory_bytes)]
+    return sum(_file_bytes(counts(n).parameters, p) for n in fitting for p in step.precisions)

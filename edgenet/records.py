@@ -25,8 +25,9 @@ class Finding:
         return f"{self.message}; {self.remedy} ({self.code})"
 
 
-# Codes of findings that are not of the calibration pictures but of what the network has seen (images/roles.py).
-ROLE_CODES = ("seen-before", "copies", "no-own-pictures", "unknown-training")
+# Codes of findings that are not of the calibration pictures but of what the network has seen (images/roles.py), or of
+# its weights (models/ports.py).
+ROLE_CODES = ("seen-before", "copies", "no-own-pictures", "unknown-training", "unknown-padding")
 # Codes of findings that are of what the answers mean, where nobody said it.
 NAMES_FROM_FOLDERS, TAKEN_FOR_EMBEDDING = MEANING_CODES = ("names-from-folders", "taken-for-embedding")
 
@@ -109,6 +110,10 @@ class CalibrationRecord:
     n_images: int = 0
     fingerprint: str = ""
     tensors: tuple[CalibratedTensor, ...] = ()
+    # Where memory set limits to the corrections of weights: they saw only so many of the pictures, and a part of the
+    # inputs of these layers at a time.
+    correction_images: int | None = absent(None)
+    corrected_in_parts: tuple[str, ...] = absent(())
 
 
 # ------------------------------------------------------------------------------------------------------------- measures
@@ -324,7 +329,6 @@ class TrainingRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)  # calibration/training/loop.py's Settings
     classes: int | None = absent(None)  # finetune
     stages: tuple[TrainedStage, ...] = absent(())  # finetune, those that were tried
-    norm_learned: bool | None = absent(None)  # finetune: whether batch norm did
     kept: str = absent("")  # finetune: the stage; qat: "ptq" or "qat", of the first file
     why: str = absent("")
     files: tuple[TrainedFile, ...] = absent(())

@@ -81,6 +81,8 @@ class Calibration:
     fixed: Mapping[str, tuple[float, int]] = field(
         default_factory=dict
     )  # tensor -> int8 (scale, zero point) known exactly
+    # tensor -> lowest and highest value seen, for 16 bits. Not in the fingerprint: network and pictures decide it.
+    seen: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -108,6 +110,7 @@ class Artifact:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)  # what was asked of the exporter; decides a resume
     mixture: dict[str, str] = field(default_factory=dict)  # operator's output -> precision, where it is another one
+    keep: tuple[str, ...] = absent(())  # values of --keep that ask for this mixture
     export_s: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
 

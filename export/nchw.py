@@ -9,9 +9,11 @@ and constant operands that are not data (axes, shapes, paddings) become options.
 | operators | options |
 |---|---|
 | CONV_2D, DEPTHWISE_CONV_2D | `pads` (top, left, bottom, right), `strides`, `dilations`, `groups` |
+| TRANSPOSE_CONV | `pads`, `strides`, `more` (rows, columns) that no window reaches; weights are (in, out, H, W) |
+| GATHER | `axis`, `indices` |
 | MAX_POOL_2D, AVERAGE_POOL_2D | `pads`, `strides`, `kernel` |
-| MEAN, SUM, REDUCE_MAX, REDUCE_MIN | `axes`; the axes stay, as ones |
-| CONCATENATION, SOFTMAX, SPLIT | `axis` |
+| MEAN, SUM, REDUCE_MAX, REDUCE_MIN, REDUCE_PROD | `axes`; the axes stay, as ones |
+| CONCATENATION, SOFTMAX, LOG_SOFTMAX, SPLIT | `axis` |
 | PAD, PADV2, MIRROR_PAD | `before`, `after`, an axis each |
 | SLICE | `starts`, `ends`, `steps`, an axis each |
 | RESHAPE | `shape` |
@@ -265,6 +267,29 @@ def _convolution(g: _Layout, op: Op) -> None:
     g.emit(op, [source, weights, *bias], options)
 
 
+def _transposed(g: _Layout, op: Op) -> None:
+    w, x, out = str(op.inputs[1]), str(op.inputs[2]), op.outputs[0]
+    window, kernel = replace(op.window, dilations=(1, 1)), g.shape(w)[1:3]
+    pads, more = [], []
+    for i in range(2):
+        over = (g.shape(x)[1 + i] - 1) * window.strides[i] + kernel[i] - g.shape(out)[1 + i]
+        pads.append((max(over, 0) // 2, max(over, 0) - max(over, 0) // 2))
+        more.append(max(-over, 0))
+    options = {"pads": (*(p[0] for p in pads), *(p[1] for p in pads)), "strides": window.strides, "more": tuple(more)}
+    bias = [g.constant(b) for b in op.inputs[3:] if b is not None]
+    g.emit(op, [x, g.constant(w, perm=(3, 0, 1, 2)), *bias], options)
+
+
+def _gather(g: _Layout, op: Op) -> None:
+    rank, indices = len(g.shape(op.inputs[0])), g.old.constant(op.inputs[1])
+    if indices is None or indices.ndim != 1 or op.options.get("batchDims"):
+        raise InputError(
+            f"GATHER ({op.outputs[0]}) by computed or nested places has no form here: use the format tflite"
+        )
+    axis = _axis(int(op.options["axis"]), rank)
+    g.emit(op, [op.inputs[0]], {"axis": axis, "indices": tuple(int(i) for i in indices)})
+
+
 def _dense(g: _Layout, op: Op) -> None:
     x, w = str(op.inputs[0]), str(op.inputs[1])
     out, n_in, shape = op.outputs[0], g.shape(w)[1], g.shape(op.inputs[0])
@@ -435,15 +460,16 @@ def _batch_matmul(g: _Layout, op: Op) -> None:
 
 
 ELEMENTWISE = (
-    "ABS", "ADD", "CAST", "DEQUANTIZE", "DIV", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG",
-    "LOGISTIC", "MAXIMUM", "MINIMUM", "MUL", "NEG", "POW", "PRELU", "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1",
-    "ROUND", "RSQRT", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "TANH",
+    "ABS", "ADD", "CAST", "CEIL", "COS", "DEQUANTIZE", "DIV", "ELU", "EQUAL", "EXP", "FLOOR", "FLOOR_MOD", "GELU",
+    "GREATER", "GREATER_EQUAL", "HARD_SWISH", "LEAKY_RELU", "LESS", "LESS_EQUAL", "LOCAL_RESPONSE_NORMALIZATION", "LOG",
+    "LOGISTIC", "MAXIMUM", "MINIMUM", "MUL", "NEG", "NOT_EQUAL", "POW", "PRELU", "QUANTIZE", "RELU", "RELU6",
+    "RELU_N1_TO_1", "ROUND", "RSQRT", "SELECT_V2", "SIGN", "SIN", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "TANH",
 )  # fmt: skip
 _KINDS: dict[str, Callable[[_Layout, Op], None]] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), _convolution),
     **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D"), _pool),
-    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), _reduction),
+    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"), _reduction),
     **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), _reshape),
     **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), _pad),
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), _resize),
@@ -451,7 +477,9 @@ _KINDS: dict[str, Callable[[_Layout, Op], None]] = {
     "TRANSPOSE": _transpose,
     "CONCATENATION": _concatenation,
     "PACK": _pack,
-    "SOFTMAX": _softmax,
+    **dict.fromkeys(("SOFTMAX", "LOG_SOFTMAX"), _softmax),
+    "TRANSPOSE_CONV": _transposed,
+    "GATHER": _gather,
     "SPLIT": _split,
     "SLICE": _slice,
     "STRIDED_SLICE": _strided_slice,

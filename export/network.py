@@ -13,7 +13,7 @@ from edgenet.export.interface import LOGITS
 from edgenet.export.tflite_file import read_tflite, write_tflite
 from edgenet.frameworks import quiet, tensorflow
 from edgenet.images import Pixels, Preprocessing, imagenet_classes
-from edgenet.records import NOTHING_SEEN, PictureHistory
+from edgenet.records import NOTHING_SEEN, Finding, PictureHistory
 from edgenet.tasks import CLASSES, Task
 
 INPUT, OUTPUT = "image", "probabilities"
@@ -52,6 +52,7 @@ class Source:
     # Of random weights: builds with the batch statistics of pixels, (N, H, W, 3) uint8.
     build_on: Callable[[Pixels], Graph] | None = None
     pictures: PictureHistory = NOTHING_SEEN  # those that it has seen
+    findings: tuple[Finding, ...] = ()  # what is doubtful about it
     task: Task = CLASSES
 
     def network(self, pixels: Pixels | None = None) -> Network:

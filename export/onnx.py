@@ -3,7 +3,8 @@
 Quantized graphs become QDQ, https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html: integers,
 scales and zero points are the graph's own, in the pattern from which onnxruntime makes QLinearConv and its like. int8
 activations are written as uint8 with a zero point that is 128 higher, the same numbers: on x86 the kernels are made
-for uint8 activations and int8 weights.
+for uint8 activations and int8 weights. int16 ones are written as uint16 in the same way: onnxruntime's optimizations
+compute something else from int16, and Qualcomm's compiler refuses it.
 """
 
 import contextlib
@@ -26,6 +27,8 @@ BESIDE = WEIGHTS_BESIDE[SUFFIX]  # of the file that holds the constants of a net
 PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
 OPSET = 21  # the first with 16-bit QuantizeLinear; onnxruntime 1.20 and later read it
 IR_VERSION = 10
+# Integers of activations -> how they are stored, and what that adds: the same numbers, for which the kernels are made.
+_UNSIGNED = {"int8": ("uint8", 128), "int16": ("uint16", 32768)}
 _FLOAT_RESULTS = {"FULLY_CONNECTED"}  # onnxruntime's kernel of QDQ operators that gives float32 from integers: QGemm
 
 
@@ -78,6 +81,7 @@ class _Writer:
         self.initializers: dict[str, Any] = {}
         self.done: set[str] = set()
         self.interface = {*graph.inputs, *graph.outputs}
+        self.weights = {n for op in graph.ops if op.kind in _DYNAMIC for n in op.inputs[1:2]}
 
     def model(self, name: str) -> Any:
         h = self.onnx.helper
@@ -147,14 +151,15 @@ class _Writer:
 
     def stored_as(self, t: Tensor) -> tuple[str, int]:
         """Return the type in which `t` is stored and what that adds to its integers."""
-        if t.dtype == "int8" and t.data is None and t.name not in self.interface:
-            return "uint8", 128
+        if t.name not in self.interface and t.name not in self.weights and t.dtype in _UNSIGNED:
+            return _UNSIGNED[t.dtype]
         return t.dtype, 0
 
     def dequantize(self, name: str, out: str) -> str:
         t = self.graph.tensors[name]
         if t.data is not None:
-            self.initializer(name, t.data)
+            dtype, shift = self.stored_as(t)
+            self.initializer(name, (t.data.astype(np.int32) + shift).astype(dtype) if shift else t.data)
         return self.dequantize_with(name, out, name, t)
 
     def dequantize_with(self, source: str, out: str, parameters: str, t: Tensor) -> str:
@@ -248,6 +253,12 @@ def _convolution_attributes(w: _Writer, op: Op) -> dict[str, Any]:
 
 def _convolution(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Conv", x, out, **_convolution_attributes(w, op))
+
+
+def _transposed(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    o = op.options
+    more = {"output_padding": list(o["more"])} if any(o["more"]) else {}
+    w.node("ConvTranspose", x, out, strides=list(o["strides"]), pads=list(o["pads"]), **more)
 
 
 def _dense(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
@@ -381,7 +392,26 @@ def _split(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
 def _softmax(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
     beta = float(op.options["beta"])
     source = x[0] if beta == 1 else w.node("Mul", [x[0], w.scalar(beta)], f"{out[0]}_scaled")
-    w.node("Softmax", [source], out, axis=op.options["axis"])
+    w.node({"LOG_SOFTMAX": "LogSoftmax"}.get(op.kind, "Softmax"), [source], out, axis=op.options["axis"])
+
+
+def _gather(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    indices = w.integers(f"{op.outputs[0]}_indices", op.options["indices"])
+    w.node("Gather", [x[0], indices], out, axis=op.options["axis"])
+
+
+def _local_response(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    o, size = op.options, 2 * int(op.options["radius"]) + 1
+    w.node("LRN", x, out, size=size, alpha=float(o["alpha"]) * size, beta=float(o["beta"]), bias=float(o["bias"]))
+
+
+def _not_equal(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    w.node("Not", [w.node("Equal", x, f"{out[0]}_equal")], out)
+
+
+def _floor_mod(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    times = w.node("Floor", [w.node("Div", x, f"{out[0]}_quotient")], f"{out[0]}_times")
+    w.node("Sub", [x[0], w.node("Mul", [times, x[1]], f"{out[0]}_whole")], out)
 
 
 def _leaky_relu(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
@@ -430,53 +460,48 @@ def _batch_matmul(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("MatMul", sides, out)
 
 
+_NAMES = {  # of operators that ONNX has as they are
+    "ABS": "Abs", "ADD": "Add", "CEIL": "Ceil", "COS": "Cos", "DIV": "Div", "ELU": "Elu", "EQUAL": "Equal", "EXP":
+    "Exp", "FLOOR": "Floor", "GREATER": "Greater", "GREATER_EQUAL": "GreaterOrEqual", "HARD_SWISH": "HardSwish",
+    "LESS": "Less", "LESS_EQUAL": "LessOrEqual", "LOG": "Log", "LOGISTIC": "Sigmoid", "MAXIMUM": "Max", "MINIMUM":
+    "Min", "MUL": "Mul", "NEG": "Neg", "POW": "Pow", "PRELU": "PRelu", "RELU": "Relu", "ROUND": "Round",
+    "SELECT_V2": "Where", "SIGN": "Sign", "SIN": "Sin", "SQRT": "Sqrt", "SUB": "Sub", "TANH": "Tanh",
+}  # fmt: skip
 _KINDS: dict[str, _Emitter] = {
-    "ABS": _simple("Abs"),
-    "ADD": _simple("Add"),
+    **{kind: _simple(name) for kind, name in _NAMES.items()},
     "AVERAGE_POOL_2D": _pool("AveragePool", count_include_pad=0),
     "BATCH_MATMUL": _batch_matmul,
     "CAST": _cast,
     "CONCATENATION": _concatenation,
     "CONV_2D": _convolution,
     "DEPTHWISE_CONV_2D": _convolution,
-    "DIV": _simple("Div"),
-    "ELU": _simple("Elu"),
-    "EXP": _simple("Exp"),
-    "FLOOR": _simple("Floor"),
+    "FLOOR_MOD": _floor_mod,
     "FULLY_CONNECTED": _dense,
+    "GATHER": _gather,
     "GELU": _gelu,
-    "HARD_SWISH": _simple("HardSwish"),
     "LEAKY_RELU": _leaky_relu,
-    "LOG": _simple("Log"),
-    "LOGISTIC": _simple("Sigmoid"),
-    "MAXIMUM": _simple("Max"),
+    "LOCAL_RESPONSE_NORMALIZATION": _local_response,
+    "LOG_SOFTMAX": _softmax,
     "MAX_POOL_2D": _pool("MaxPool"),
     "MEAN": _reduction("ReduceMean"),
-    "MINIMUM": _simple("Min"),
     "MIRROR_PAD": _pad,
-    "MUL": _simple("Mul"),
-    "NEG": _simple("Neg"),
+    "NOT_EQUAL": _not_equal,
     "PAD": _pad,
-    "POW": _simple("Pow"),
-    "PRELU": _simple("PRelu"),
     "REDUCE_MAX": _reduction("ReduceMax"),
     "REDUCE_MIN": _reduction("ReduceMin"),
-    "RELU": _simple("Relu"),
+    "REDUCE_PROD": _reduction("ReduceProd"),
     "RELU6": _clip(Activation.RELU6),
     "RELU_N1_TO_1": _clip(Activation.RELU_N1_TO_1),
     "RESHAPE": _reshape,
     "RESIZE_BILINEAR": _resize,
     "RESIZE_NEAREST_NEIGHBOR": _resize,
-    "ROUND": _simple("Round"),
     "RSQRT": _rsqrt,
     "SLICE": _slice,
     "SOFTMAX": _softmax,
     "SPLIT": _split,
-    "SQRT": _simple("Sqrt"),
     "SQUARE": _square,
     "SQUARED_DIFFERENCE": _squared_difference,
-    "SUB": _simple("Sub"),
     "SUM": _reduction("ReduceSum"),
-    "TANH": _simple("Tanh"),
     "TRANSPOSE": _transpose,
+    "TRANSPOSE_CONV": _transposed,
 }

@@ -18,6 +18,7 @@ from edgenet.errors import MissingDependency
 from edgenet.export.graph import Activation, Graph, Op, Tensor
 from edgenet.export.nchw import left_in_float, to_nchw
 from edgenet.export.network import Network
+from edgenet.export.unscaled_swish import unscaled_swishes
 
 SUFFIX = ".xml"
 PRECISIONS = ("float32", "float16", "weight-only", "int8", "int16x8")
@@ -53,6 +54,8 @@ class _Writer:
     def __init__(self, ov: Any, ops: Any, graph: Graph, batch: int | None) -> None:
         self.ov, self.ops, self.graph, self.batch = ov, ops, graph, batch
         self.values: dict[str, Any] = {}
+        self.graph, self.divided = unscaled_swishes(graph)
+        graph = self.graph
         self.consumers = graph.consumers()
         # Constants that are stored smaller and dequantized by an operator of their own, by what that makes.
         self.packed = {
@@ -121,7 +124,13 @@ class _Writer:
         scale, zero = float(t.quantization.scale[0]), int(t.quantization.zero_point[0])
         rank = len(t.shape)
         low, high = (self.scalar((limit - zero) * scale, rank) for limit in (limits.min, limits.max))
-        return self.ops.fake_quantize(real, low, high, low, high, int(limits.max) - int(limits.min) + 1)
+        first, last = low, high
+        if t.name in self.divided:
+            first, last = (
+                self.ops.constant(((limit - zero) * scale * self.divided[t.name]).astype(np.float32))
+                for limit in (limits.min, limits.max)
+            )
+        return self.ops.fake_quantize(real, first, last, low, high, int(limits.max) - int(limits.min) + 1)
 
     def constant(self, t: Tensor, shape: Sequence[int] | None = None, packed: bool = False, fold: bool = False) -> Any:
         """Return the real numbers of a constant.
@@ -182,6 +191,8 @@ class _Writer:
             if t.quantization is not None and not self.stays(op, t):
                 value = self.fake_quantize(value, t)
                 value.friendly_name = f"{name}/fq"
+            elif name in self.divided:
+                value = self.ops.multiply(value, self.ops.constant((1 / self.divided[name]).astype(np.float32)))
             self.values[name] = value
 
     def in_float(self, op: Op) -> bool:
@@ -246,6 +257,41 @@ def _convolution(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
         grouped = (o["groups"], shape[0] // o["groups"], *shape[1:])
         node = w.ops.group_convolution(x[0], w.weights(op, grouped), *window)
     return [_plus_bias(w, op, node, (1, -1, 1, 1))]
+
+
+def _transposed(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
+    o, ops = op.options, w.ops
+    node = ops.convolution_backprop_data(
+        x[0],
+        x[1],
+        list(o["strides"]),
+        None,
+        list(o["pads"][:2]),
+        list(o["pads"][2:]),
+        [1, 1],
+        "explicit",
+        list(o["more"]),
+    )
+    return [node if len(x) < 3 else ops.add(node, ops.reshape(x[2], w.integer_constant((1, -1, 1, 1)), False))]
+
+
+def _gather(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
+    axis = w.ops.constant(np.int64(op.options["axis"]))
+    return [w.ops.gather(x[0], w.integer_constant(op.options["indices"]), axis)]
+
+
+def _local_response(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
+    """The squares of neighbouring channels are added up by a convolution: the plugin's own LRN gives other numbers."""
+    o, ops, channels = op.options, w.ops, np.arange(w.shape(op.inputs[0])[1])
+    near = np.abs(channels[:, None] - channels) <= int(o["radius"])
+    band = ops.constant(near[:, :, None, None].astype(np.float32))
+    total = ops.convolution(ops.multiply(x[0], x[0]), band, [1, 1], [0, 0], [0, 0], [1, 1])
+    base = ops.add(ops.multiply(total, w.scalar(float(o["alpha"]))), w.scalar(float(o["bias"])))
+    return [ops.multiply(x[0], ops.power(base, w.scalar(-float(o["beta"]))))]
+
+
+def _log_softmax(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
+    return [w.ops.log_softmax(x[0], op.options["axis"])]
 
 
 def _plus_bias(w: _Writer, op: Op, node: Any, shape: tuple[int, ...]) -> Any:
@@ -371,38 +417,37 @@ def _batch_matmul(w: _Writer, op: Op, x: list[Any]) -> list[Any]:
     return [w.ops.matmul(x[0], x[1], bool(op.options.get("adjX")), bool(op.options.get("adjY")))]
 
 
+_METHODS = {  # of operators that OpenVINO has as they are
+    "ABS": "abs", "ADD": "add", "CEIL": "ceiling", "COS": "cos", "DIV": "divide", "EQUAL": "equal", "EXP": "exp",
+    "FLOOR": "floor", "FLOOR_MOD": "floor_mod", "GREATER": "greater", "GREATER_EQUAL": "greater_equal",
+    "HARD_SWISH": "hswish", "LESS": "less", "LESS_EQUAL": "less_equal", "LOG": "log", "LOGISTIC": "sigmoid",
+    "MAXIMUM": "maximum", "MINIMUM": "minimum", "MUL": "multiply", "NEG": "negative", "NOT_EQUAL": "not_equal",
+    "POW": "power", "RELU": "relu", "SELECT_V2": "select", "SIGN": "sign", "SIN": "sin", "SQRT": "sqrt",
+    "SQUARED_DIFFERENCE": "squared_difference", "SUB": "subtract", "TANH": "tanh",
+}  # fmt: skip
 _KINDS: dict[str, _Emitter] = {
-    "ABS": _simple("abs"),
-    "ADD": _simple("add"),
+    **{kind: _simple(method) for kind, method in _METHODS.items()},
     "AVERAGE_POOL_2D": _average_pool,
     "BATCH_MATMUL": _batch_matmul,
     "CAST": _cast,
     "CONCATENATION": _concatenation,
     "CONV_2D": _convolution,
     "DEPTHWISE_CONV_2D": _convolution,
-    "DIV": _simple("divide"),
     "ELU": _elu,
-    "EXP": _simple("exp"),
-    "FLOOR": _simple("floor"),
     "FULLY_CONNECTED": _dense,
+    "GATHER": _gather,
     "GELU": _gelu,
-    "HARD_SWISH": _simple("hswish"),
     "LEAKY_RELU": _leaky_relu,
-    "LOG": _simple("log"),
-    "LOGISTIC": _simple("sigmoid"),
-    "MAXIMUM": _simple("maximum"),
+    "LOCAL_RESPONSE_NORMALIZATION": _local_response,
+    "LOG_SOFTMAX": _log_softmax,
     "MAX_POOL_2D": _max_pool,
     "MEAN": _reduction("reduce_mean"),
-    "MINIMUM": _simple("minimum"),
     "MIRROR_PAD": _pad,
-    "MUL": _simple("multiply"),
-    "NEG": _simple("negative"),
     "PAD": _pad,
-    "POW": _simple("power"),
     "PRELU": _prelu,
     "REDUCE_MAX": _reduction("reduce_max"),
     "REDUCE_MIN": _reduction("reduce_min"),
-    "RELU": _simple("relu"),
+    "REDUCE_PROD": _reduction("reduce_prod"),
     "RELU6": _clamp(Activation.RELU6),
     "RELU_N1_TO_1": _clamp(Activation.RELU_N1_TO_1),
     "RESHAPE": _reshape,
@@ -413,11 +458,8 @@ _KINDS: dict[str, _Emitter] = {
     "SLICE": _slice,
     "SOFTMAX": _softmax,
     "SPLIT": _split,
-    "SQRT": _simple("sqrt"),
     "SQUARE": _square,
-    "SQUARED_DIFFERENCE": _simple("squared_difference"),
-    "SUB": _simple("subtract"),
     "SUM": _reduction("reduce_sum"),
-    "TANH": _simple("tanh"),
     "TRANSPOSE": _transpose,
+    "TRANSPOSE_CONV": _transposed,
 }

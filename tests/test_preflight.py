@@ -274,7 +274,17 @@ def test_trainings_and_searches_count_what_they_keep(
     with pytest.raises(InputError, match="MB free"):
         preflight.check_scale(ScaleJob("local", "30ms", tmp_path))
     with pytest.raises(InputError, match="MB free"):
-        preflight.check_paper(PaperJob(tmp_path, quick=True))
+        preflight.check_paper(PaperJob(tmp_path, quick=True), None)
+
+
+def test_networks_that_are_not_written_for_want_of_memory_take_no_room(
+    free: Callable[[float], None], tmp_path: Path
+) -> None:
+    free(5000)
+    job = PaperJob(tmp_path, tables=("4",))
+    with pytest.raises(InputError, match=r"about \d,\d\d\d MB"):  # GPipe's network in three formats
+        preflight.check_paper(job, None)
+    preflight.check_paper(job, 4_000_000_000)
 
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second disk")

@@ -95,6 +95,8 @@ class Task:
         half: the type of 16 bits that the model computes in, None for float32. Weights, their average and the optimizer
             are float32 in any case; float16 gets a loss scale that adapts itself.
         factors: what part of the learning rate each of the model's trainable variables has; empty is 1 for all.
+        rising_epochs: of the start, which patience does not count: before the learning rate falls, the loss of what is
+            new to a network may rise.
     """
 
     model: Any
@@ -104,6 +106,7 @@ class Task:
     validate: Callable[[], dict[str, float]]
     half: str | None = None
     factors: tuple[float, ...] = ()
+    rising_epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,8 @@ class Training:
         mean, images_per_s = s.loss_sum / self.task.steps_per_epoch, s.step * self.settings.batch / max(elapsed, 1e-9)
         s.epoch, s.step, s.loss_sum = s.epoch + 1, 0, 0.0
         self._assess({"loss": mean, "learning_rate": rate, "images_per_s": round(images_per_s, 2)})
-        s.finished = s.epoch >= self.settings.epochs or s.epoch - s.best_epoch >= self.settings.patience
+        in_vain = s.epoch - max(s.best_epoch, self.task.rising_epochs)
+        s.finished = s.epoch >= self.settings.epochs or in_vain >= self.settings.patience
         self._save()
 
     def _assess(self, trained: dict[str, float] | None) -> None:

@@ -137,17 +137,17 @@ def _unknown_folders(root: Path, folders: Mapping[str, list[str]], why: Mapping[
     if inside and all(classes.knows(folder) for folder in inside):
         return f"{root} has its class folders one level down: give {root / first} as the folder of images"
     if len(why) == 1:
-        wrong, rename = f"class folder {root / first}: {why[first]}", "rename it"
+        wrong, rename, stand = f"class folder {root / first}: {why[first]}", "rename it", "it stands"
     else:
         some = [text.removesuffix(f"; {classes.valid()}") for text in list(why.values())[:_SHOWN_FOLDERS]]
         more = [f"and {len(why) - len(some)} more"] * (len(why) > len(some))
         wrong = f"{len(why)} class folders of {root}: {', '.join([*some, *more])}; {classes.valid()}"
-        rename = "rename them"
+        rename, stand = "rename them", "they stand"
     if not classes.count:
         return f"{wrong}; {rename}, or give a flat folder to go unlabelled"
     line = next((line for name in why if (line := _line_of_map(name, classes))), f"`{first} = class, class`")
     return (
-        f"{wrong}; {rename} (`edgenet classes WORD` finds names), or write what they stand for into "
+        f"{wrong}; {rename} (`edgenet classes WORD` finds names), or write what {stand} for into "
         f"{root / CLASS_MAP_FILE}, e.g. {line}, or give a flat folder to go unlabelled; "
         "own classes? `edgenet finetune` learns them"
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from edgenet.errors import InputError
 from edgenet.images import Preprocessing
-from edgenet.models.zoo import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD
+from edgenet.models.zoo import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD, ModelSpec
 
 # Preset -> fields of Preprocessing. tf, torch and caffe are the modes of keras.applications' preprocess_input.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -38,6 +38,14 @@ _FIELDS = {
     "size": "resolution_px",
     "interpolation": "interpolation",
 }
+
+
+def preprocessing_of(spec: ModelSpec, resolution_px: int | None = None) -> Preprocessing:
+    """Return how the pictures of a network of the zoo are made, at another resolution where one is given."""
+    px = resolution_px or spec.resolution_px
+    return Preprocessing(px, spec.mean, spec.std, spec.crop_padding_px, spec.interpolation)
+
+
 EXAMPLES = "e.g. --preprocess torch, or --preprocess 'mean=127.5 std=127.5'"
 
 

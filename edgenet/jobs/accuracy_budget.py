@@ -126,7 +126,7 @@ def options_of(budget: Budget, images: ImageSet) -> dict[str, str]:
 
 def _step(ruler: "_Ruler", format: str, attempt: _Attempt, step: SearchStep) -> tuple[SearchStep, Judgement]:
     """Write and measure one file. Where that fails the search goes on without it, unless it is the default."""
-    step = replace(step, exceptions=dict(attempt.variant.exceptions))
+    step = replace(step, exceptions={**attempt.variant.exceptions, **ruler.factory.kept})
     try:
         artifact = ruler.factory.export(ruler.folder, format, "int8", attempt.variant)
         e, m, judgement = ruler.measure(artifact, step.n)

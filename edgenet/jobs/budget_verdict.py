@@ -158,10 +158,10 @@ def is_over(budget: Budget, judged: Sequence[Judgement]) -> bool:
 
 
 def chosen(judged: Sequence[Judgement]) -> int:
-    """Return the index of the file to keep; the first one is the default, and each costs more than those before it.
+    """Return the index of the file to keep; the first one is the default, and the later ones keep more layers better.
 
     Of those that meet the budget it is the first, else the first that was measured within it, else the one that lost
-    least, or has the least noise. One that is noisier than the default is never kept: it would cost more and be worse.
+    least, or has the least noise. One that is noisier than the default is never kept: it is worse at the same size.
     """
     good = [i for i, j in enumerate(judged) if j.verdict != FAILED and _is_no_worse(j, judged[0])]
     for verdict in (MET, CANNOT_TELL):

@@ -1,7 +1,7 @@
 """Writes the files of one job, from one network and one calibration; both are built when a file first needs them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import Any
 from edgenet import __version__
 from edgenet.calibration import NEEDS_CALIBRATION, SharedCalibration
 from edgenet.export import FORMATS, Network, Source, export_graph
+from edgenet.export.graph import Graph
 from edgenet.images import Pixels, load_pixels
 from edgenet.images.roles import history_of, merged
+from edgenet.jobs.keep import Keep, as_options, resolve
 from edgenet.options import Recipe
 from edgenet.records import PictureHistory
 from edgenet.results import Artifact, ImageSet
@@ -43,6 +45,7 @@ class FileFactory:
     Args:
         images: the pictures to calibrate with, None where there are none.
         set_aside: pictures that measure, where the files are to remember them: those of a training.
+        keep: which operators of the integer files keep another precision, whatever a variant says.
     """
 
     def __init__(
@@ -54,9 +57,10 @@ class FileFactory:
         interface: Interface,
         *,
         set_aside: ImageSet | None = None,
+        keep: Sequence[Keep] = (),
     ) -> None:
         self.source, self.images, self.target, self.recipe = source, images, target, recipe
-        self.interface, self.set_aside = interface, set_aside
+        self.interface, self.set_aside, self.keep = interface, set_aside, tuple(keep)
         self._shared: dict[Recipe, SharedCalibration] = {}
 
     def id(self, format: str, precision: str) -> str:
@@ -70,6 +74,11 @@ class FileFactory:
         if self.images is not None and self.source.build_on is not None:
             pixels = load_pixels(self.images, self.source.preprocessing)
         return self.source.network(pixels)
+
+    @cached_property
+    def kept(self) -> dict[str, str]:
+        """Which operators `keep` names: output -> precision. Raises InputError where an option names none."""
+        return resolve(self.keep, self.network.graph, self.target) if self.keep else {}
 
     @cached_property
     def pixels(self) -> Pixels | None:
@@ -111,6 +120,8 @@ class FileFactory:
             options["calibration_method"], options["corrections"] = self.recipe.method, list(self.recipe.corrections)
             options["weight_bits"] = self.bits(format, precision)
             options["dense_per_channel"] = self.target.dense_per_channel
+        if self.keep and precision in NEEDS_CALIBRATION:
+            options["keep"] = [k.text for k in self.keep]
         if search and precision == "int8":
             options |= search
         return options
@@ -135,9 +146,8 @@ class FileFactory:
         """Write one file into `out` and return what it is. `search` as in `options`."""
         variant = variant or Variant(self.recipe, {})
         shared = self.shared(variant.recipe)
-        graph = shared.quantized(
-            precision, self.bits(format, precision), variant.exceptions, self.target.dense_per_channel
-        )
+        exceptions = {**variant.exceptions, **(self.kept if precision in NEEDS_CALIBRATION else {})}
+        graph = shared.quantized(precision, self.bits(format, precision), exceptions, self.target.dense_per_channel)
         artifact = export_graph(
             self.network,
             graph,
@@ -151,4 +161,14 @@ class FileFactory:
             pictures=self.pictures(precision),
             options=self.options(format, precision, search),
         )
-        return replace(artifact, mixture=dict(variant.exceptions))
+        mixture = _mixture(graph, exceptions, precision)
+        return replace(artifact, mixture=mixture, keep=as_options(mixture, self.network.graph, self.target))
+
+
+def _mixture(graph: Graph, exceptions: Mapping[str, str], precision: str) -> dict[str, str]:
+    """Return the operators of a quantized graph that really have another precision than the file."""
+    own = {"int8": "int8", "int16x8": "int16"}.get(precision)
+    # An operator that has no integer kernel for int16 is computed in float32.
+    unable = {n for n, p in exceptions.items() if p == "int16" and graph.tensors[n].dtype == "float32"}
+    really = {n: "float32" if n in unable else p for n, p in exceptions.items()}
+    return {n: p for n, p in really.items() if p != own}

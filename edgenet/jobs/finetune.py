@@ -6,6 +6,7 @@ OUT/MODEL-finetuned.tflite, a float file with batch norm folded that carries its
 results.json with context.training, and report.html.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +22,13 @@ from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import Preprocessing, divide, hold_back, open_images, subset, tfds
 from edgenet.images.folders import class_names_in
+from edgenet.images.preprocess_option import preprocessing_of
 from edgenet.images.roles import history_of, merged, new_pictures
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
 from edgenet.models.weights import Weights
-from edgenet.options import LAYERS, FinetuneJob, Progress, check_training
+from edgenet.options import LAYERS, FinetuneJob, Progress, Settings, check_training
 from edgenet.preflight import check_finetune
 from edgenet.records import Finding, PictureCounts, PictureHistory, Score, TrainedStage
 from edgenet.results import ImageSet, Results
@@ -73,7 +75,7 @@ def finetune(
     task = _prepare(job)
     identity = _identity(job, task)
     for layers in LAYERS[1:]:
-        check_resumable(job.out / FOLDER / layers, identity_of(job.settings, {**identity, "layers": layers}))
+        check_resumable(job.out / FOLDER / layers, identity_of(_of_batch(job.settings), {**identity, "layers": layers}))
     page = report_page(task.classes)
     with results_in(job.out, command=KIND, model=task.spec.name + SUFFIX, resume=False, page=page) as results:
         used = images_record(task.evaluation, taught=task.train, chose=task.held_back, history=task.history)
@@ -88,7 +90,6 @@ def finetune(
             pictures=PictureCounts(len(task.train), len(task.held_back), len(task.evaluation)),
             classes=len(task.classes),
             stages=trained.stages,
-            norm_learned=trained.norm_learned,
             kept=trained.kept,
         )
         asked = {"layers": job.layers, "first_layer_rate": job.first_layer_rate}
@@ -119,8 +120,11 @@ def _prepare(job: FinetuneJob) -> _Task:
     evaluation, findings = new_pictures(measuring, history, spec.name, train, held_back)
     if not evaluation:
         raise InputError(f"{'; '.join(f.message for f in findings)}: give pictures that are not copies")
-    loaded = weights_module.load(spec, job.weights, spec.classes)
-    preprocessing = Preprocessing(px, spec.mean, spec.std)
+    # The head is a new one: how many classes a file is for does not matter.
+    loaded = weights_module.load(spec, job.weights, None if job.weights else spec.classes)
+    spec = loaded.network(spec)
+    preprocessing = preprocessing_of(spec, job.resolution_px)
+    findings = (*loaded.findings, *findings)
     fingerprint = images.fingerprint
     return _Task(spec, loaded, preprocessing, classes, fingerprint, train, held_back, evaluation, history, findings)
 
@@ -192,7 +196,6 @@ class _Trained:
     outcome: "Outcome"
     stages: tuple[TrainedStage, ...]
     kept: str
-    norm_learned: bool
 
 
 def _train(
@@ -201,7 +204,7 @@ def _train(
     """Fit the head, then train the top layers, then all, as long as the held-back loss falls; keep what is better."""
     from edgenet.calibration.training.augment import load_pictures
     from edgenet.calibration.training.loop import Outcome, Place, joined
-    from edgenet.calibration.training.stages import HeldBack, gain, norm_learns
+    from edgenet.calibration.training.stages import HeldBack, gain
     from edgenet.calibration.training.strategy import half_type, open_strategy, policy
     from edgenet.frameworks import keras
     from edgenet.models.efficientnet import get_weights
@@ -221,9 +224,8 @@ def _train(
     stages = [TrainedStage("head", best.accuracy, best.loss)]
     outcome = Outcome(({"epoch": 0, **{f"held_back_{k}": v for k, v in best.row().items()}},), 0, 0.0, 0, False)
     kept, weights = "head", get_weights(model)
-    norm = norm_learns(len(pictures), job.settings.batch, strategy.num_replicas_in_sync)
     for layers in LAYERS[1 : LAYERS.index(job.layers) + 1]:
-        what = _Stage(layers, model, logits, half, norm, held_back)
+        what = _Stage(layers, model, logits, half, held_back)
         own = {**identity, "layers": layers}
         place = Place(folder / layers, own, strategy, progress, partial(_tell, note, layers))
         found = _train_stage(job, what, pictures, len(task.classes), place)
@@ -236,18 +238,17 @@ def _train(
             best, kept, weights = after, layers, get_weights(model)
         elif better.mean <= 0:  # it is not promising, and a next stage takes longer
             break
-    return _Trained(weights, outcome, tuple(stages), kept, norm and kept != "head")
+    return _Trained(weights, outcome, tuple(stages), kept)
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """What a stage trains: "top" or "all" layers of a model, and batch norm among them only with `norm`."""
+    """What a stage trains: the "top" layers of a model or "all"."""
 
     layers: str
     model: Any
     logits: Any
     half: str | None
-    norm: bool
     held_back: "HeldBack"
 
 
@@ -258,7 +259,7 @@ def _train_stage(job: FinetuneJob, stage: _Stage, pictures: "Pictures", classes:
     from edgenet.calibration.training.stages import let_learn, rate_factors
 
     s = job.settings
-    let_learn(stage.model, stage.layers, stage.norm)
+    let_learn(stage.model, stage.layers)
     what = Task(
         stage.logits,
         _cross_entropy,
@@ -267,10 +268,17 @@ def _train_stage(job: FinetuneJob, stage: _Stage, pictures: "Pictures", classes:
         lambda: stage.held_back.measure().row(),
         stage.half,
         rate_factors(stage.logits, job.first_layer_rate),
+        math.ceil(s.warmup * s.epochs),
     )
-    # Adam's noise grows with the rate and falls with the root of the batch, https://arxiv.org/abs/2205.10287.
-    scaled = replace(s, learning_rate=s.learning_rate * (s.batch / RATE_BATCH) ** 0.5)
-    return Training(what, scaled, place).run()
+    return Training(what, _of_batch(s), place).run()
+
+
+def _of_batch(settings: Settings) -> Settings:
+    """Return the settings with the learning rate of their batch, https://arxiv.org/abs/2205.10287.
+
+    What Adam's steps have of noise grows with the rate and falls with the root of the batch.
+    """
+    return replace(settings, learning_rate=settings.learning_rate * (settings.batch / RATE_BATCH) ** 0.5)
 
 
 def _tell(note: Callable[[str], None], layers: str, line: str) -> None:

@@ -52,7 +52,7 @@ def run(job: PaperJob, progress: Progress = lambda *_: None, say: Callable[[str]
         InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
     """
     _check(job)
-    check_paper(job)
+    check_paper(job, _available_bytes())
     pictures = _open(job.images)
     with results_in(job.out, command="paper", page=write_pages) as results:
         _context(job, pictures, results)

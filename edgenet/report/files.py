@@ -3,6 +3,7 @@
 `_columns` has the table from left to right, after the file: a title, and a function Row -> Cell.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -128,7 +129,8 @@ def _file(r: Row, ship: bool, lost: str) -> Cell:
     wrong = ("failed" if r.failures else "", lost, no_answers)
     chips += [Chip(word, "bad") for word in wrong if word]
     a = r.artifact
-    mixed = f", {counted(len(a.mixture), 'operator')} kept better" if a.mixture else ""
+    counts = Counter(a.mixture.values())
+    mixed = "".join(f", {counted(n, 'operator')} in {precision}" for precision, n in counts.items())
     return Cell(r.name, f"{a.format} · {a.precision}{mixed} · {a.io_dtype} in and out", small_chips=tuple(chips))
 
 

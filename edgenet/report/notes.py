@@ -102,7 +102,9 @@ def picture_counts(results: Results) -> str:
     else:
         return ""
     verb = "measures" if measured == 1 else "measure"
-    return f"{measured} of your {counted(n, 'picture')} {verb}, {', '.join(others)}. {why}"
+    left_out = any(f.code in ("seen-before", "copies") for f in context.calibration_findings)  # these are not counted
+    of = f"the {counted(n, 'picture')} that were used" if left_out else f"your {counted(n, 'picture')}"
+    return f"{measured} of {of} {verb}, {', '.join(others)}. {why}"
 
 
 def _capital(sentence: str) -> str:

@@ -85,6 +85,7 @@ class ShownSearch:
     steps: Table | None
     note: str  # on the table's limits
     mixture: tuple[Mixed, ...]
+    repeat: str  # the options that ask for the mixture
     sensitivity: Figure | None
 
 
@@ -192,6 +193,7 @@ def _search(view: View, format: str, s: SearchRecord, named: bool) -> ShownSearc
         steps=steps,
         note=budget_text.note(s),
         mixture=_mixture(exceptions),
+        repeat=_repeat(view, kept),
         sensitivity=_sensitivity(s, exceptions),
     )
 
@@ -203,6 +205,11 @@ def _step(view: View, s: SearchRecord, step: SearchStep) -> tuple[Cell, ...]:
     verdict = verdict_of(step)
     chip = Chip(budget_text.IN_WORDS[verdict], "" if verdict == MISSED else _VERDICT_CHIPS.get(verdict, ""))
     return Cell(f"{step.n}. {_sentence(step.what)}", small, chip), *map(Cell, budget_text.figures(s, step))
+
+
+def _repeat(view: View, kept: SearchStep | None) -> str:
+    found = [r.artifact.keep for r in view.rows if kept is not None and r.artifact.id == kept.artifact]
+    return budget_text.repeated(found[0]) if found else ""
 
 
 def _mixture(exceptions: Mapping[str, str]) -> tuple[Mixed, ...]:

@@ -78,7 +78,7 @@ def recommend(
     best = _best(fit)
     said = notes(results, table, terms)
     about = (_rule(terms), limit, by_labels)
-    stop = _stop(results, table, refused, terms, winner)
+    stop = _stop(table, refused, terms, winner)
     if stop or best is None:
         code, headline, why = stop or _not_yet(results, table)
         against = tuple((r.name, refused[r.artifact.id].why) for r in table if r.artifact.id in refused)
@@ -122,9 +122,7 @@ def _keeping(terms: Terms, limit: float) -> str:
 Stop = tuple[str, str, tuple[str, ...]]  # code, headline, why
 
 
-def _stop(
-    results: Results, table: Sequence[Row], refused: Mapping[str, Refusal], terms: Terms, winner: Row | None
-) -> Stop | None:
+def _stop(table: Sequence[Row], refused: Mapping[str, Refusal], terms: Terms, winner: Row | None) -> Stop | None:
     """Return why nothing is recommended, whatever else is known; None where the rule decides."""
     if terms.taught:
         return _no_own_pictures(terms.taught)

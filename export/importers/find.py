@@ -23,11 +23,11 @@ from edgenet.export.importers.fuse import drop_unused
 from edgenet.export.importers.labels import class_labels, own_names
 from edgenet.export.importers.model_file import ModelFile, sha256_of_all
 from edgenet.export.inspect import first_bytes, looks_like
-from edgenet.export.network import Source, classes_of
+from edgenet.export.network import Source
 from edgenet.export.tflite_file import PARSE_ERRORS, read_tflite
 from edgenet.files import sha256_of
 from edgenet.images import Pixels, Preprocessing, normalise
-from edgenet.images.preprocess_option import EXAMPLES, PRESETS, parse_preprocess
+from edgenet.images.preprocess_option import EXAMPLES, PRESETS, parse_preprocess, preprocessing_of
 from edgenet.images.roles import read_history
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
@@ -84,8 +84,12 @@ def find_source(
             raise InputError(f"{model} carries its weights: leave {option} out, which is for models of the zoo")
         return find_file(model, preprocess, labels, task, output)
     spec = zoo.spec(model)
-    own = (("--preprocess", preprocess), ("--labels", labels), ("--output", output))
-    for option, given in (*own, ("--task", None if task in (AUTO, CLASSES.kind) else task)):
+    for option, given in (("--preprocess", preprocess), ("--labels", labels)):
+        if given is not None and weights is None:
+            raise InputError(
+                f"{option} is for a model file or --weights; {model} is of the zoo, which knows it: leave it out"
+            )
+    for option, given in (("--output", output), ("--task", None if task in (AUTO, CLASSES.kind) else task)):
         if given is not None:
             raise InputError(f"{option} is for a model file; {model} is of the zoo, which knows it: leave it out")
     if weights and random_weights:
@@ -93,14 +97,20 @@ def find_source(
     loaded = (
         weights_module.random(spec, spec.classes)
         if random_weights
-        else weights_module.load(spec, weights, spec.classes)
+        else weights_module.load(spec, weights, None if weights else spec.classes)
     )
-    ids, names = classes_of(spec.classes)
+    spec = loaded.network(spec)
+    ids, names = class_labels(spec.classes, labels)
+    preprocessing = preprocessing_of(spec)
+    if preprocess is not None:
+        preprocessing = parse_preprocess(
+            preprocess, None if "size=" in preprocess else (spec.resolution_px, spec.resolution_px)
+        )
 
     def build() -> Graph:
         from edgenet.models.efficientnet import deploy
 
-        return deploy(spec, loaded.arrays)
+        return deploy(spec, loaded.arrays, preprocessing.resolution_px)
 
     def build_on(pixels: Pixels) -> Graph:
         from edgenet.models.efficientnet import deploy, with_batch_statistics
@@ -108,10 +118,12 @@ def find_source(
         x = normalise(pixels[: max(2, BATCH_PIXELS // spec.resolution_px**2)], preprocessing)
         return deploy(spec, with_batch_statistics(spec, loaded.arrays, x))
 
-    preprocessing = Preprocessing(spec.resolution_px, spec.mean, spec.std)
     # The zoo's own weights learned ImageNet's training pictures and nothing else; nobody knows what a file's learned.
     pictures = PictureHistory(complete=weights is None)
-    source = Source(spec.name, preprocessing, ids, names, loaded.provenance, loaded.sha256, build, pictures=pictures)
+    source = Source(
+        spec.name, preprocessing, ids, names, loaded.provenance, loaded.sha256, build, pictures=pictures,
+        findings=loaded.findings,
+    )  # fmt: skip
     return replace(source, build_on=build_on) if random_weights else source
 
 

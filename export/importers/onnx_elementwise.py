@@ -12,6 +12,18 @@ from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value
 FLOAT_MAX = float(np.finfo(np.float32).max)
 
 
+_OPTIONS = {
+    "ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions", "DIV": "DivOptions", "POW": "PowOptions",
+    "MAXIMUM": "MaximumMinimumOptions", "MINIMUM": "MaximumMinimumOptions", "FLOOR_MOD": "FloorModOptions",
+    "ATAN2": "ATan2Options",
+}  # fmt: skip
+
+
+def number(value: float) -> np.ndarray:
+    """Return one number as a constant operand."""
+    return np.asarray(value, np.float32)
+
+
 def same(kind: str, options_type: str = "NONE", **options: Any) -> Handler:
     """Return the handler of an operator that TFLite has under another name."""
 
@@ -42,13 +54,13 @@ def constant_like(b: Importer, name: str, data: np.ndarray, x: Value) -> str:
     data = data.transpose(x.perm)
     while data.ndim > 1 and data.shape[0] == 1:
         data = data[0]
-    return b.add_constant(name, data if data.ndim else data.reshape(1))
+    return b.add_constant(name, data if data.ndim or not x.rank else data.reshape(1))
 
 
 def binary(b: Importer, node: Node, kind: str, x: Value, y: Value | np.ndarray, swap: bool = False) -> Value:
     """Add an operator of two operands that broadcast; `swap` puts `y` first."""
-    options_type = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions", "DIV": "DivOptions"}.get(kind)
-    options, options_type = (fused(), options_type) if options_type else ({}, "MaximumMinimumOptions")
+    options_type = _OPTIONS[kind]
+    options = fused() if kind in ("ADD", "SUB", "MUL", "DIV") else {}
     if isinstance(y, np.ndarray):
         if y.ndim > x.rank:
             x = aligned(b, x, y.ndim)
@@ -65,7 +77,8 @@ def binary(b: Importer, node: Node, kind: str, x: Value, y: Value | np.ndarray, 
         if np.prod(y.shape) > np.prod(x.shape):
             x = b.turn(x, y.perm)
         y = b.turn(y, x.perm)
-        other, out = y.name, replace(x, shape=np.broadcast_shapes(x.shape, y.shape))
+        numbers = x.numbers if x.numbers == y.numbers else "real"
+        other, out = y.name, replace(x, shape=np.broadcast_shapes(x.shape, y.shape), numbers=numbers)
     operands = [other, x.name] if swap else [x.name, other]
     return replace(out, name=b.emit(node, kind, operands, out.stored, options, options_type))
 
@@ -75,6 +88,14 @@ def arithmetic(kind: str) -> Handler:
 
     def handle(b: Importer, node: Node) -> Value:
         first, second = b.constant(node, 0), b.constant(node, 1)
+        if b.opset < 7 and "axis" in node.attributes:  # the second operand's axes begin there, not at the end
+            rank, at = b.value(node).rank, node.attributes["axis"] % b.value(node).rank
+            if second is not None:
+                second = second.reshape((*second.shape, *(1,) * (rank - at - second.ndim)))
+            else:
+                y = b.value(node, 1)
+                y = b.reshape(y, (*y.shape, *(1,) * (rank - at - y.rank)))
+                return binary(b, node, kind, b.value(node), y)
         if second is not None:
             return binary(b, node, kind, b.value(node), second)
         if first is not None:
@@ -85,7 +106,7 @@ def arithmetic(kind: str) -> Handler:
 
 
 def extremes(kind: str) -> Handler:
-    """Return the handler of Min or Max, of two or more inputs."""
+    """Return the handler of Min, Max or Sum, of any number of inputs."""
 
     def handle(b: Importer, node: Node) -> Value:
         known = [c for i in range(len(node.inputs)) if (c := b.constant(node, i)) is not None]
@@ -99,6 +120,11 @@ def extremes(kind: str) -> Handler:
     return handle
 
 
+def mean(b: Importer, node: Node) -> Value:
+    """Import Mean, of any number of inputs."""
+    return binary(b, node, "MUL", extremes("ADD")(b, node), number(1 / len(node.inputs)))  # type: ignore[arg-type]
+
+
 def clip(b: Importer, node: Node, x: Value, low: float, high: float) -> Value:
     """Hold `x` within [low, high]: RELU, RELU6, or MAXIMUM and MINIMUM."""
     for activation in (Activation.RELU6, Activation.RELU_N1_TO_1):
@@ -107,8 +133,8 @@ def clip(b: Importer, node: Node, x: Value, low: float, high: float) -> Value:
     if low == 0.0:
         x = b.same(node, "RELU", x)
     elif low > -FLOAT_MAX:
-        x = binary(b, node, "MAXIMUM", x, np.float32(low).reshape(1))
-    return binary(b, node, "MINIMUM", x, np.float32(high).reshape(1)) if high < FLOAT_MAX else x
+        x = binary(b, node, "MAXIMUM", x, number(low))
+    return binary(b, node, "MINIMUM", x, number(high)) if high < FLOAT_MAX else x
 
 
 def clip_node(b: Importer, node: Node) -> Value:
@@ -125,9 +151,9 @@ def hard_sigmoid(b: Importer, node: Node) -> Value:
     alpha, beta = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
     x = b.value(node)
     if abs(alpha * 6 - 1) > 1e-6:
-        x = binary(b, node, "MUL", x, np.array([alpha * 6], np.float32))
-    x = binary(b, node, "ADD", x, np.array([beta * 6], np.float32))
-    return binary(b, node, "MUL", b.same(node, "RELU6", x), np.array([1 / 6], np.float32))
+        x = binary(b, node, "MUL", x, number(alpha * 6))
+    x = binary(b, node, "ADD", x, number(beta * 6))
+    return binary(b, node, "MUL", b.same(node, "RELU6", x), number(1 / 6))
 
 
 def leaky_relu(b: Importer, node: Node) -> Value:
@@ -138,15 +164,34 @@ def leaky_relu(b: Importer, node: Node) -> Value:
 def prelu(b: Importer, node: Node) -> Value:
     """Import PRelu."""
     x, slope = b.value(node), b.required(node, 1, "slope")
+    if b.opset < 7 and slope.size > 1:  # one a channel, whatever its shape
+        slope = slope.reshape(-1, *(1,) * (x.rank - 2))
+    if np.broadcast_shapes(x.shape, slope.shape) != x.shape:
+        raise InputError(f"{node} has slopes of shape {slope.shape} for {x.shape}: the file is damaged")
     name = constant_like(b, f"{node.outputs[0].strip('/')}_slope", slope, x)
     return replace(x, name=b.emit(node, "PRELU", [x.name, name], x.stored))
 
 
 def elu(b: Importer, node: Node) -> Value:
-    """Import Elu."""
-    if node.attributes.get("alpha", 1.0) != 1.0:
-        raise InputError(f"{node} has alpha {node.attributes['alpha']:g}; edgenet handles 1")
-    return b.same(node, "ELU", b.value(node))
+    """Import Elu, Celu or Selu: x where it is positive, elsewhere a part of exp(x) - 1."""
+    x, a = b.value(node), node.attributes
+    alpha = a.get("alpha", 1.67326319217681884765625 if node.kind == "Selu" else 1.0)
+    gamma = a.get("gamma", 1.05070102214813232421875) if node.kind == "Selu" else 1.0
+    if alpha == 1.0:
+        out = b.same(node, "ELU", x)
+    else:
+        below = binary(b, node, "MINIMUM", x, number(0))
+        if node.kind == "Celu":
+            below = binary(b, node, "MUL", below, number(1 / alpha))
+        bent = binary(b, node, "MUL", b.same(node, "ELU", below), number(alpha))
+        out = binary(b, node, "ADD", b.same(node, "RELU", x), bent)
+    return out if gamma == 1.0 else binary(b, node, "MUL", out, number(gamma))
+
+
+def softsign(b: Importer, node: Node) -> Value:
+    """Import Softsign: x / (1 + |x|)."""
+    x = b.value(node)
+    return binary(b, node, "DIV", x, binary(b, node, "ADD", b.same(node, "ABS", x, {}, "AbsOptions"), number(1)))
 
 
 def gelu(b: Importer, node: Node) -> Value:
@@ -159,7 +204,7 @@ def silu(b: Importer, node: Node) -> Value:
     """Import Swish: x times its sigmoid."""
     x = b.value(node)
     alpha = node.attributes.get("alpha", 1.0)
-    inner = x if alpha == 1.0 else binary(b, node, "MUL", x, np.array([alpha], np.float32))
+    inner = x if alpha == 1.0 else binary(b, node, "MUL", x, number(alpha))
     return binary(b, node, "MUL", x, b.same(node, "LOGISTIC", inner))
 
 
@@ -168,7 +213,7 @@ def _softplus_of(b: Importer, node: Node, x: Value) -> Value:
     small = b.same(
         node, "EXP", b.same(node, "NEG", b.same(node, "ABS", x, {}, "AbsOptions"), {}, "NegOptions"), {}, "ExpOptions"
     )
-    log = b.same(node, "LOG", binary(b, node, "ADD", small, np.ones(1, np.float32)))
+    log = b.same(node, "LOG", binary(b, node, "ADD", small, number(1)))
     return binary(b, node, "ADD", b.same(node, "RELU", x), log)
 
 
@@ -178,32 +223,57 @@ def softplus(b: Importer, node: Node) -> Value:
 
 
 def mish(b: Importer, node: Node) -> Value:
-    """Import Mish."""
+    """x tanh(log(1 + exp(x))), with s = sigmoid(x) and p = s (2 - s) as x p / (2 - p): nothing overflows or cancels."""
     x = b.value(node)
-    return binary(b, node, "MUL", x, b.same(node, "TANH", _softplus_of(b, node, x)))
+    s = b.same(node, "LOGISTIC", x)
+    p = binary(b, node, "MUL", s, binary(b, node, "SUB", s, number(2), swap=True))
+    return binary(b, node, "MUL", x, binary(b, node, "DIV", p, binary(b, node, "SUB", p, number(2), swap=True)))
 
 
 def power(b: Importer, node: Node) -> Value:
     """Import Pow."""
-    exponent = b.required(node, 1, "exponent")
-    if exponent.size != 1 or float(exponent.ravel()[0]) not in (0.5, 1.0, 2.0):
-        raise InputError(f"{node} has an exponent other than 0.5, 1 and 2, which edgenet does not handle")
+    exponent, base = b.constant(node, 1), b.constant(node, 0)
+    if exponent is None:
+        if base is not None:
+            if base.dtype.kind != "f":
+                raise InputError(f"{node} has a whole number as its base, which edgenet does not handle")
+            return binary(b, node, "POW", b.value(node, 1), base.astype(np.float32), swap=True)
+        return binary(b, node, "POW", b.value(node), b.value(node, 1))
     x = b.value(node)
-    kind = {0.5: "SQRT", 1.0: "", 2.0: "SQUARE"}[float(exponent.ravel()[0])]
-    return b.same(node, kind, x, {}, "SquareOptions" if kind == "SQUARE" else "NONE") if kind else x
+    n = float(exponent.ravel()[0]) if exponent.size == 1 and exponent.ndim <= x.rank else None
+    if n == 0.5:
+        return b.same(node, "SQRT", x)
+    if n in (1.0, 2.0):
+        return x if n == 1.0 else b.same(node, "SQUARE", x, {}, "SquareOptions")
+    if n in (-1.0, 3.0):
+        return (
+            one_over(b, node, x)
+            if n == -1.0
+            else binary(b, node, "MUL", x, b.same(node, "SQUARE", x, {}, "SquareOptions"))
+        )
+    return binary(b, node, "POW", x, exponent.astype(np.float32))
+
+
+def remainder(b: Importer, node: Node) -> Value:
+    """Import Mod: of the sign of the first operand (fmod), or of the second."""
+    second = b.constant(node, 1)
+    x: Value = b.value(node)
+    y = b.value(node, 1) if second is None else second.astype(np.float32)
+    if not node.attributes.get("fmod", 0):
+        return binary(b, node, "FLOOR_MOD", x, y)
+    size = b.same(node, "ABS", x, {}, "AbsOptions")
+    by = np.abs(y) if isinstance(y, np.ndarray) else b.same(node, "ABS", y, {}, "AbsOptions")
+    return binary(b, node, "MUL", binary(b, node, "FLOOR_MOD", size, by), b.same(node, "SIGN", x, {}, "SignOptions"))
+
+
+def one_over(b: Importer, node: Node, x: Value) -> Value:
+    """Return 1 / `x`."""
+    return binary(b, node, "DIV", x, number(1), swap=True)
 
 
 def reciprocal(b: Importer, node: Node) -> Value:
     """Import Reciprocal."""
-    return binary(b, node, "DIV", b.value(node), np.ones(1, np.float32), swap=True)
-
-
-def cast(b: Importer, node: Node) -> Value:
-    """Import Cast."""
-    name = b.onnx.TensorProto.DataType.Name(node.attributes["to"])
-    if name not in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16"):
-        raise InputError(f"{node} turns an activation into {name}; edgenet handles real numbers")
-    return b.value(node)
+    return one_over(b, node, b.value(node))
 
 
 def expand(b: Importer, node: Node) -> Value:

@@ -7,6 +7,8 @@ its NHWC order too: the rows of the dense layer behind it are put in that order.
 shapes only is computed here. Reference: https://onnx.ai/onnx/operators/
 """
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,6 +52,8 @@ class Node:
 class Value:
     """An activation: tensor `name` of the graph stores it, stored axis i being ONNX axis perm[i].
 
+    Whole numbers and truth values are stored as float32 too: the operators that make and read them convert.
+
     `flat` is (dims, order) where the last axis is a flattened picture that is still in stored order: axes of lengths
     `dims`, stored in `order`.
     """
@@ -58,6 +62,7 @@ class Value:
     shape: tuple[int, ...]  # ONNX's
     perm: tuple[int, ...]
     flat: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    numbers: str = "real"  # what the float32 numbers stand for: "real", "whole" or "truth" (1 and 0)
 
     @property
     def stored(self) -> tuple[int, ...]:
@@ -78,6 +83,13 @@ class Value:
         return np.arange(int(np.prod(dims))).reshape(dims).transpose(order).ravel()
 
 
+def axis_of(node: Node, axis: int, rank: int) -> int:
+    """Return an axis counted from the front. Raises InputError where there is none."""
+    if not -rank <= axis < rank:
+        raise InputError(f"{node} works along axis {axis} of {rank}: the file is damaged")
+    return axis % rank
+
+
 def identity(rank: int) -> tuple[int, ...]:
     """Return the order of axes that moves none."""
     return tuple(range(rank))
@@ -86,21 +98,20 @@ def identity(rank: int) -> tuple[int, ...]:
 class Importer:
     """The float graph so far; `constants` and `values` hold what is known of each ONNX value."""
 
-    def __init__(self, model: Any, shape: tuple[int, ...]) -> None:
+    def __init__(self, model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
         onnx = onnx_module()
         self.onnx, self.model = onnx, model
         self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-        self.constants: dict[str, np.ndarray] = {
-            t.name: _widened(onnx.numpy_helper.to_array(t)) for t in model.graph.initializer
-        }
+        self.constants: dict[str, np.ndarray] = {t.name: _numbers(onnx, t) for t in model.graph.initializer}
         self.tensors: dict[str, Tensor] = {}
         self.ops: list[Op] = []
         self.values: dict[str, Value] = {}
         self.turned: dict[tuple[str, tuple[int, ...]], Value] = {}
-        name = next(i.name for i in model.graph.input if i.name not in self.constants)
-        first = Value("image", shape, NHWC if shape[3] != 3 else identity(4))
-        self.tensors["image"] = Tensor("image", first.stored, "float32")
-        self.values[name] = first
+        for i, (name, shape) in enumerate(shapes.items()):
+            nchw = len(shape) == 4 and shape[3] != 3
+            first = Value(f"image_{i}" if i else "image", tuple(shape), NHWC if nchw else identity(len(shape)))
+            self.tensors[first.name] = Tensor(first.name, first.stored, "float32")
+            self.values[name] = first
 
     def fold(self, node: Node) -> bool:
         """Compute a node whose operands are known now."""
@@ -110,31 +121,65 @@ class Importer:
             data = np.array(shape[start:end], np.int64) if node.kind == "Shape" else np.int64(np.prod(shape))
             self.constants[node.outputs[0]] = np.asarray(data)
             return True
+        if node.kind == "CastLike" and node.inputs[0] in self.constants and node.inputs[1] in self.values:
+            self.constants[node.outputs[0]] = self.like(node.inputs[0], self.values[node.inputs[1]].numbers)
+            return True
         if any(n and n not in self.constants for n in node.inputs):
             return False
-        results = self.compute(node)
+        if node.kind == "Constant" and "value" in node.attributes:
+            self.constants[node.outputs[0]] = _numbers(self.onnx, node.attributes["value"])
+            return True
+        results = self.evaluate(node, {})
         self.constants.update({n: _widened(np.asarray(r)) for n, r in zip(node.outputs, results, strict=True) if n})
         return True
 
-    def compute(self, node: Node) -> list[np.ndarray]:
+    def like(self, name: str, numbers: str) -> np.ndarray:
+        """Return the constant `name` as numbers of another kind."""
+        data = self.constants[name]
+        kind = {"real": np.float32, "whole": np.int64, "truth": np.bool_}[numbers]
+        return data.astype(kind)
+
+    def evaluate(self, node: Node, fed: Mapping[str, np.ndarray], opset: int = 0) -> list[np.ndarray]:
+        """Return what ONNX's reference implementation makes of a node, `fed` standing for what is not constant.
+
+        Raises:
+            InputError: it cannot, or makes more numbers than fit.
+        """
         from onnx.reference import ReferenceEvaluator
 
         h = self.onnx.helper
-        used = [n for n in dict.fromkeys(node.inputs) if n]
-        proto = next(n for n in self.model.graph.node if list(n.output) == list(node.outputs))
-        info = [h.make_tensor_value_info(n, h.np_dtype_to_tensor_dtype(self.constants[n].dtype), None) for n in used]
+        used = {n: fed[n] if n in fed else self.constants[n] for n in dict.fromkeys(node.inputs) if n}
+        proto = h.make_node(node.kind, list(node.inputs), list(node.outputs), **node.attributes)
+        info = [h.make_tensor_value_info(n, h.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in used.items()]
         outputs = [self.onnx.ValueInfoProto(name=n) for n in node.outputs if n]
         model = h.make_model(
-            h.make_graph([proto], "fold", info, outputs), opset_imports=[h.make_opsetid("", self.opset)]
+            h.make_graph([proto], "fold", info, outputs), opset_imports=[h.make_opsetid("", opset or self.opset)]
         )
+        self._refuse_large(node, model, used)
         try:
-            results = ReferenceEvaluator(model).run(None, {n: self.constants[n] for n in used})
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                results = ReferenceEvaluator(model).run(None, used)
         except Exception as e:  # whatever a reference implementation meets in a damaged file
             raise InputError(f"{node}, which depends on constants only, cannot be computed: {e}") from None
-        if sum(np.asarray(r).size for r in results) > MAX_FOLDED_ELEMENTS:
-            raise InputError(f"{node} makes a constant of more than {MAX_FOLDED_ELEMENTS} numbers")
         it = iter(results)
         return [next(it) if n else np.zeros(0) for n in node.outputs]
+
+    def _refuse_large(self, node: Node, model: Any, used: Mapping[str, np.ndarray]) -> None:
+        """Raise InputError where a node would make more numbers than fit, before it makes them."""
+        small = self.onnx.ModelProto()
+        small.CopyFrom(model)
+        for name, data in used.items():
+            if data.size <= 64 and data.dtype.kind in "iuf":
+                small.graph.initializer.append(self.onnx.numpy_helper.from_array(np.asarray(data), name))
+        try:
+            inferred = self.onnx.shape_inference.infer_shapes(small, data_prop=True)
+        except Exception:  # it is computed below, where an error has its words
+            return
+        for out in inferred.graph.output:
+            sizes = [int(d.dim_value) for d in out.type.tensor_type.shape.dim]
+            if math.prod(sizes) > MAX_FOLDED_ELEMENTS:
+                raise InputError(f"{node} makes a constant of more than {MAX_FOLDED_ELEMENTS} numbers")
 
     # What a handler asks for
 
@@ -155,8 +200,17 @@ class Importer:
             return self.values[name]
         if name not in self.constants:
             raise InputError(f"{node} lacks its input {i}: the file is damaged")
-        data = self.constants[name].astype(np.float32)
-        return Value(self.add_constant(_short(name), data), data.shape, identity(data.ndim))
+        data = self.constants[name]
+        numbers = numbers_of(data)
+        real = data.astype(np.float32)
+        if numbers == "whole" and np.any(real.astype(np.float64) != data):
+            raise InputError(f"{node} reads whole numbers beyond 2^24, which float32 does not hold")
+        return Value(self.add_constant(_short(name), real), real.shape, identity(real.ndim), numbers=numbers)
+
+    @property
+    def made(self) -> set[str]:
+        """The tensors that are computed or fed."""
+        return {n for n, t in self.tensors.items() if t.data is None}
 
     # What a handler writes
 
@@ -175,10 +229,13 @@ class Importer:
     def emit(
         self, node: Node, kind: str, inputs: Sequence[str | None], shape: Sequence[int],
         options: Mapping[str, Any] | None = None, options_type: str = "NONE", *, version: int = 1,
+        dtype: str = "float32",
     ) -> str:  # fmt: skip
         """Add an operator; `shape` is the stored one. Return the name of its output."""
-        out = self.fresh(_short(node.outputs[0]))
-        self.tensors[out] = Tensor(out, tuple(int(n) for n in shape), "float32")
+        if any(n < 1 for n in shape):
+            raise InputError(f"{node} gives nothing, shape {tuple(shape)}: export the network with its real input size")
+        out = self.fresh(_short(next(n for n in node.outputs if n)))
+        self.tensors[out] = Tensor(out, tuple(int(n) for n in shape), dtype)
         self.ops.append(Op(kind, tuple(inputs), (out,), dict(options or {}), options_type, version))
         return out
 
@@ -229,7 +286,7 @@ class Importer:
             return x
         dims, order = x.flat
         picture = Value("", (*x.shape[:-1], *dims), (*identity(x.rank - 1), *(i + x.rank - 1 for i in order)))
-        picture = replace(picture, name=self.write_reshape(x.name, picture.stored))
+        picture = replace(picture, name=self.write_reshape(x.name, picture.stored), numbers=x.numbers)
         return self.reshape(self.in_order(picture), x.shape)
 
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
@@ -243,12 +300,17 @@ class Importer:
             if len(groups) == 1 and len(groups[0][1]) == 1 and groups[0][1][0] == len(shape) - 1:
                 axes = groups[0][0]  # one flattened picture, which may stay as it is stored
                 flat = (tuple(x.shape[a] for a in axes), tuple(axes.index(a) for a in stored))
-                return Value(self.write_reshape(x.name, shape), shape, identity(len(shape)), flat)
+                return Value(self.write_reshape(x.name, shape), shape, identity(len(shape)), flat, x.numbers)
             ones = [a for a in x.perm if x.shape[a] == 1]
             x = self.turn(x, (*ones, *wanted))
         order = [a for g in dict.fromkeys(place[a] for a in wanted) for a in groups[g][1]]
-        out = Value("", shape, _with_ones(shape, order))
+        out = Value("", shape, _with_ones(shape, order), numbers=x.numbers)
         return replace(out, name=self.write_reshape(x.name, out.stored))
+
+
+def numbers_of(data: np.ndarray) -> str:
+    """Return what `Value.numbers` says of a constant's type."""
+    return {"b": "truth", "i": "whole", "u": "whole"}.get(data.dtype.kind, "real")
 
 
 def _real(shape: Sequence[int], perm: Sequence[int]) -> list[int]:
@@ -285,14 +347,36 @@ def _with_ones(shape: Sequence[int], order: list[int]) -> tuple[int, ...]:
     return (*(i for i in range(rank) if shape[i] == 1), *order)
 
 
+def _numbers(onnx: Any, t: Any) -> np.ndarray:
+    """Return the numbers of a TensorProto. Raises InputError where they are not what it declares."""
+    try:
+        return _widened(onnx.numpy_helper.to_array(t))
+    except InputError:
+        raise
+    except Exception as e:  # too few bytes for the shape, a type that there is not
+        raise InputError(f"the constant {t.name} cannot be read ({one_line(e)}): the file is damaged") from None
+
+
+def one_line(e: BaseException) -> str:
+    """Return what an exception says, shortened, without a line break or a full stop."""
+    text = " ".join(str(e).split())[:200].rstrip(".")
+    return f"{type(e).__name__} {text}" if isinstance(e, KeyError | IndexError) or not text else text
+
+
 def _widened(data: np.ndarray) -> np.ndarray:
     """All real numbers are float32 here: a float16 model is computed as one of float32."""
-    wide = data.dtype.kind == "f" or data.dtype.name == "bfloat16"
-    return data.astype(np.float32) if wide and data.dtype != np.float32 else data
+    if data.dtype.name not in ("float16", "float64", "bfloat16"):
+        return data
+    with np.errstate(over="ignore"):
+        narrow = data.astype(np.float32)
+    if data.dtype == np.float64 and np.any(np.isinf(narrow) & np.isfinite(data)):
+        raise InputError("a constant has DOUBLE numbers beyond those of float32: export the network in float32")
+    return narrow
 
 
 def _short(name: str) -> str:
     return name.strip("/").removesuffix("_output_0").replace(";", "_") or "value"
 
 
-Handler = Callable[[Importer, Node], Value | list[Value]]
+# None stands for an output that is known already.
+Handler = Callable[[Importer, Node], Value | list[Value] | list[Value | None]]

@@ -1,6 +1,7 @@
 """ONNX convolutions, pools, dense layers and normalisations in TFLite's terms."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,9 +9,36 @@ import numpy as np
 
 from edgenet.errors import InputError
 from edgenet.export.graph import Padding, fused, same_pads
-from edgenet.export.importers.onnx_elementwise import aligned, binary
-from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value, identity
-from edgenet.export.importers.onnx_shapes import reduce
+from edgenet.export.importers.onnx_elementwise import aligned, binary, number
+from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value, axis_of, identity
+from edgenet.export.importers.onnx_shapes import cut, reduce, turned
+
+
+def row_as_picture(handle: Callable[[Importer, Node], Value]) -> Handler:
+    """Return the handler of an operator that slides over pictures, for rows of numbers too: pictures one pixel high."""
+
+    def handled(b: Importer, node: Node) -> Value:
+        x = b.value(node)
+        if x.rank != 3:
+            return handle(b, node)
+        a = dict(node.attributes)
+        for key, neutral in (("kernel_shape", 1), ("strides", 1), ("dilations", 1), ("output_padding", 0)):
+            if key in a:
+                a[key] = [neutral, *a[key]]
+        if "pads" in a:
+            a["pads"] = [0, a["pads"][0], 0, a["pads"][1]]
+        if "output_shape" in a:
+            a["output_shape"] = [1, *a["output_shape"]]
+        names = [f"{node.inputs[0]} as a picture", *node.inputs[1:]]
+        b.values[names[0]] = b.reshape(b.plain(x), (*x.shape[:2], 1, x.shape[2]))
+        w = b.constant(node, 1)
+        if w is not None and w.ndim == 3:
+            names[1] = f"{names[1]} as a picture's"
+            b.constants[names[1]] = w[:, :, None]
+        out = handle(b, replace(node, inputs=tuple(names), attributes=a))
+        return b.reshape(out, (*out.shape[:2], out.shape[3]))
+
+    return handled
 
 
 def _spatial(b: Importer, node: Node, x: Value, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
@@ -93,6 +121,56 @@ def conv(b: Importer, node: Node) -> Value:
     inputs = [x.name, weights, b.add_constant(f"{name}_bias", bias)]
     version = 2 if depthwise and max(dilations) > 1 else 6 if groups > 1 and not depthwise else 1
     return replace(out, name=b.emit(node, kind, inputs, out.stored, options, options_type, version=version))
+
+
+def conv_transpose(b: Importer, node: Node) -> Value:
+    """Import ConvTranspose: TFLite's gives all that the kernel reaches; pads are cut off, then the bias added."""
+    w, x, a = b.required(node, 1, "weights").astype(np.float32), b.value(node), node.attributes
+    if w.ndim != 4:
+        raise InputError(f"{node} is a convolution over {w.ndim - 2} dimensions; edgenet handles pictures")
+    x, groups, kernel = b.picture(node), int(a.get("group", 1)), w.shape[2:]
+    if w.shape[0] != x.shape[1] or x.shape[1] % groups:
+        raise InputError(f"{node} has weights {w.shape} for {x.shape[1]} channels: the file is damaged")
+    strides, dilations = list(a.get("strides", (1, 1))), list(a.get("dilations", (1, 1)))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    full = [(n - 1) * s + r for n, s, r in zip(x.shape[2:], strides, reach, strict=True)]
+    starts, sizes = _transposed_window(node, x, strides, full)
+    each, filters = x.shape[1] // groups, w.shape[1]
+    if groups * filters * w.shape[0] * math.prod(reach) > MAX_TRANSPOSED:
+        raise InputError(f"{node} has {groups} groups of {each} channels, too many for a transposed convolution here")
+    spread = np.zeros((groups * filters, *reach, w.shape[0]), np.float32)  # OHWI, zeros between groups and taps
+    for g in range(groups):
+        part = w[g * each : (g + 1) * each].transpose(1, 2, 3, 0)
+        spread[g * filters : (g + 1) * filters, :: dilations[0], :: dilations[1], g * each : (g + 1) * each] = part
+    out = replace(x, shape=(x.shape[0], len(spread), *full))
+    name = node.outputs[0].strip("/").removesuffix("_output_0")
+    inputs = [b.add_constant(f"{name}_size", np.array(out.stored, np.int32)), b.add_constant(f"{name}_weights", spread)]
+    options = {"padding": Padding.VALID.value, "strideH": strides[0], "strideW": strides[1], **fused()}
+    made = b.emit(node, "TRANSPOSE_CONV", [*inputs, x.name], out.stored, options, "TransposeConvOptions")
+    out = replace(out, name=made)
+    inside = [min(max(n - s, 0), size) for n, s, size in zip(full, starts, sizes, strict=True)]
+    out = cut(b, node, out, [0, 0, *(max(s, 0) for s in starts)], [*out.shape[:2], *inside])
+    missing = [size - n for size, n in zip(sizes, inside, strict=True)]
+    out = pad_picture(b, node, out, [0, 0, *missing])
+    if not node.input(2):
+        return out
+    return binary(b, node, "ADD", out, b.required(node, 2, "bias").astype(np.float32).reshape(-1, 1, 1))
+
+
+def _transposed_window(
+    node: Node, x: Value, strides: Sequence[int], full: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Return where the output of a ConvTranspose begins in all that its kernel reaches, and its size."""
+    a = node.attributes
+    more, auto = list(a.get("output_padding", (0, 0))), a.get("auto_pad", "NOTSET")
+    wanted = list(a["output_shape"])[-2:] if "output_shape" in a else None
+    if wanted is None and auto in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
+    if wanted is None:
+        pads = list(a.get("pads", (0,) * 4)) if auto == "NOTSET" else [0] * 4
+        return pads[:2], [n + m - pads[i] - pads[i + 2] for i, (n, m) in enumerate(zip(full, more, strict=True))]
+    total = [max(n + m - size, 0) for n, m, size in zip(full, more, wanted, strict=True)]
+    return [t // 2 if auto == "SAME_UPPER" else t - t // 2 for t in total], wanted
 
 
 def _padding(same: bool) -> int:
@@ -180,6 +258,21 @@ def average_pool(b: Importer, node: Node) -> Value:
     return binary(b, node, "MUL", out, (kernel[0] * kernel[1] / counts).astype(np.float32)[None, None])
 
 
+def lp_pool(b: Importer, node: Node) -> Value:
+    """Import LpPool of p 1 or 2: an average of powers, as often as there are numbers in it."""
+    x, p = b.picture(node), node.attributes.get("p", 2)
+    if p not in (1, 2):
+        raise InputError(f"{node} has p {p}; edgenet handles 1 and 2")
+    kernel, strides, _, pads = _pool_window(b, node, x)
+    out = _output(x, x.shape[1], kernel, strides, (1, 1), pads)
+    x = b.same(node, "ABS", x, {}, "AbsOptions") if p == 1 else b.same(node, "SQUARE", x, {}, "SquareOptions")
+    x = pad_picture(b, node, x, pads)
+    options = _window_options(kernel, strides, False)
+    out = replace(out, name=b.emit(node, "AVERAGE_POOL_2D", [x.name], out.stored, options, "Pool2DOptions"))
+    out = binary(b, node, "MUL", out, number(math.prod(kernel)))
+    return out if p == 1 else b.same(node, "SQRT", out)
+
+
 def _counted(size: int, kernel: int, stride: int, before: int, after: int, with_pads: bool, n: int) -> np.ndarray:
     """Return how many numbers of an axis each of `n` windows averages."""
     low, high = (-before, size + after) if with_pads else (0, size)
@@ -198,43 +291,6 @@ def global_max_pool(b: Importer, node: Node) -> Value:
     out = replace(x, shape=(*x.shape[:2], 1, 1))
     options = _window_options(x.shape[2:], (1, 1), False)
     return replace(out, name=b.emit(node, "MAX_POOL_2D", [x.name], out.stored, options, "Pool2DOptions"))
-
-
-def batch_norm(b: Importer, node: Node) -> Value:
-    """Import BatchNormalization as a scale and a shift a channel."""
-    if node.attributes.get("training_mode", 0):
-        raise InputError(f"{node} is in training mode: export the network in inference mode (model.eval())")
-    gamma, beta, mean, variance = (b.required(node, i, "parameters").astype(np.float64) for i in range(1, 5))
-    scale = gamma / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
-    x = b.value(node)
-    shape = (-1, *(1,) * (x.rank - 2))
-    y = binary(b, node, "MUL", x, scale.reshape(shape))
-    return binary(b, node, "ADD", y, (beta - mean * scale).reshape(shape))
-
-
-def layer_norm(b: Importer, node: Node) -> Value:
-    """Import LayerNormalization."""
-    x = b.plain(b.value(node))
-    axes = list(range(node.attributes.get("axis", -1) % x.rank, x.rank))
-    mean = reduce(b, node, "MEAN", x, axes, True)
-    centred = binary(b, node, "SUB", x, mean)
-    variance = reduce(b, node, "MEAN", binary(b, node, "MUL", centred, centred), axes, True)
-    shifted = binary(b, node, "ADD", variance, np.array([node.attributes.get("epsilon", 1e-5)], np.float32))
-    y = binary(b, node, "MUL", centred, b.same(node, "RSQRT", shifted))
-    y = binary(b, node, "MUL", y, b.required(node, 1, "scale"))
-    return binary(b, node, "ADD", y, b.required(node, 2, "shift")) if node.input(2) else y
-
-
-def local_response(b: Importer, node: Node) -> Value:
-    """Import LRN."""
-    x, a = b.picture(node), node.attributes
-    if a["size"] % 2 == 0:
-        raise InputError(f"{node} has the even size {a['size']}, which edgenet does not handle")
-    options = {
-        "radius": a["size"] // 2, "bias": a.get("bias", 1.0), "alpha": a.get("alpha", 1e-4) / a["size"],
-        "beta": a.get("beta", 0.75),
-    }  # fmt: skip
-    return b.same(node, "LOCAL_RESPONSE_NORMALIZATION", x, options, "LocalResponseNormalizationOptions")
 
 
 def dense(b: Importer, node: Node, x: Value, w: np.ndarray, bias: np.ndarray | None) -> Value:
@@ -256,16 +312,51 @@ def dense(b: Importer, node: Node, x: Value, w: np.ndarray, bias: np.ndarray | N
     return replace(out, name=out_name)
 
 
+def cumulative_sum(b: Importer, node: Node) -> Value:
+    """Import CumSum as a dense layer of ones and zeros."""
+    x, a = b.plain(b.value(node)), node.attributes
+    axis = axis_of(node, int(np.ravel(b.required(node, 1, "axis"))[0]), x.rank)
+    n = x.shape[axis]
+    if n > MAX_SUMMED:
+        raise InputError(f"{node} adds up {n} numbers; edgenet handles up to {MAX_SUMMED}")
+    w = np.triu(np.ones((n, n), np.float32), 1 if a.get("exclusive", 0) else 0)
+    order = [*(i for i in range(x.rank) if i != axis), axis]
+    out = dense(b, node, turned(x, order), w.T if a.get("reverse", 0) else w, None)
+    return turned(out, [order.index(i) for i in range(x.rank)])
+
+
+MAX_SUMMED = 1024
+MAX_TRANSPOSED = 2**26  # numbers in the weights of a transposed convolution, zeros between groups included
+
+
 def gemm(b: Importer, node: Node) -> Value:
     """Import Gemm."""
-    a = node.attributes
-    if a.get("transA", 0):
-        raise InputError(f"{node} transposes its first operand, which edgenet does not handle")
-    w = b.required(node, 1, "weights").astype(np.float32) * np.float32(a.get("alpha", 1.0))
-    bias = None
-    if node.input(2):
-        bias = b.required(node, 2, "bias").astype(np.float32).ravel() * np.float32(a.get("beta", 1.0))
-    return dense(b, node, b.value(node), w.T if a.get("transB", 0) else w, bias)
+    a, w = node.attributes, b.constant(node, 1)
+    x = b.value(node)
+    x = turned(b.plain(x), (1, 0)) if a.get("transA", 0) else x
+    if w is None or b.constant(node, 0) is not None:
+        y = b.plain(b.value(node, 1))
+        out = _product(b, node, x, turned(y, (1, 0)) if a.get("transB", 0) else y)
+        alpha = np.float32(a.get("alpha", 1.0))
+        out = out if alpha == 1 else binary(b, node, "MUL", out, number(alpha))
+        return _plus(b, node, out)
+    w = w.astype(np.float32) * np.float32(a.get("alpha", 1.0))
+    w = w.T if a.get("transB", 0) else w
+    bias = b.constant(node, 2)
+    if bias is not None and (bias.ndim < 2 or bias.size in (1, bias.shape[-1])):  # one number, or one a column
+        return dense(b, node, x, w, bias.astype(np.float32).ravel() * np.float32(a.get("beta", 1.0)))
+    return _plus(b, node, dense(b, node, x, w, None))
+
+
+def _plus(b: Importer, node: Node, out: Value) -> Value:
+    """Add the third operand of a Gemm."""
+    if not node.input(2):
+        return out
+    c, beta = b.constant(node, 2), np.float32(node.attributes.get("beta", 1.0))
+    if c is not None:
+        return binary(b, node, "ADD", out, np.asarray(c.astype(np.float32) * beta))
+    x = b.value(node, 2)
+    return binary(b, node, "ADD", out, x if beta == 1 else binary(b, node, "MUL", x, number(beta)))
 
 
 def matmul(b: Importer, node: Node) -> Value:
@@ -273,15 +364,24 @@ def matmul(b: Importer, node: Node) -> Value:
     w = b.constant(node, 1)
     if w is not None and w.ndim == 2 and b.constant(node, 0) is None:
         return dense(b, node, b.value(node), w, None)
-    x, y = b.in_order(b.value(node)), b.in_order(b.value(node, 1))
+    return _product(b, node, b.value(node), b.value(node, 1))
+
+
+def _product(b: Importer, node: Node, x: Value, y: Value) -> Value:
+    """Return the product of matrices, or of stacks of them; a vector is a row on the left and a column on the right."""
+    x, y = b.plain(x), b.plain(y)
+    lost = [i for i, v in ((-2, x), (-1, y)) if v.rank == 1]
+    x = b.reshape(x, (1, *x.shape)) if x.rank == 1 else x
+    y = b.reshape(y, (*y.shape, 1)) if y.rank == 1 else y
     rank = max(x.rank, y.rank)
-    if min(x.rank, y.rank) < 2:
-        raise InputError(f"{node} multiplies shapes {x.shape} and {y.shape}; edgenet handles matrices")
     x, y = b.in_order(aligned(b, x, rank)), b.in_order(aligned(b, y, rank))
+    if x.shape[-1] != y.shape[-2]:
+        raise InputError(f"{node} multiplies shapes {x.shape} and {y.shape}: the file is damaged")
     shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
     options = {"adjX": False, "adjY": False, "asymmetricQuantizeInputs": False}
     name = b.emit(node, "BATCH_MATMUL", [x.name, y.name], shape, options, "BatchMatMulOptions")
-    return Value(name, shape, identity(rank))
+    out = Value(name, shape, identity(rank))
+    return b.reshape(out, [n for i, n in enumerate(shape) if i - rank not in lost]) if lost else out
 
 
 def softmax(kind: str) -> Handler:
@@ -289,7 +389,7 @@ def softmax(kind: str) -> Handler:
 
     def handle(b: Importer, node: Node) -> Value:
         x = b.plain(b.value(node))
-        axis = node.attributes.get("axis", -1 if b.opset >= 13 else 1) % x.rank
+        axis = axis_of(node, node.attributes.get("axis", -1 if b.opset >= 13 else 1), x.rank)
         if b.opset < 13 and any(n != 1 for n in x.shape[axis + 1 :]):
             raise InputError(f"{node} of opset {b.opset} runs over several axes: export with opset 13 or later")
         if x.perm[-1] != axis:

@@ -6,7 +6,7 @@ from edgenet.export.importers.onnx_graph import Importer, Node
 
 
 def join_patterns(b: Importer, nodes: list[Node]) -> list[Node]:
-    """Return the nodes with `0.5 x (1 + erf(x / sqrt(2)))`, GELU, and `x hardsigmoid(x)` as one node each."""
+    """Return the nodes with GELU, `0.5 x (1 + erf(x / sqrt(2)))`, Mish and hard swish as one node each."""
     made = {out: n for n in nodes for out in n.outputs}
     readers: dict[str, list[Node]] = {}
     for n in nodes:
@@ -35,6 +35,11 @@ def join_patterns(b: Importer, nodes: list[Node]) -> list[Node]:
             if product and other(product, n.outputs[0]) == n.inputs[0] and n.attributes.get("beta", 0.5) == 0.5:
                 replaced[product.outputs[0]] = Node("HardSwish", product.name, n.inputs[:1], product.outputs, {})
                 gone.add(n.outputs[0])
+        if n.kind == "Softplus" and (tanh := only(n.outputs[0], "Tanh")):
+            product = only(tanh.outputs[0], "Mul")
+            if product and other(product, tanh.outputs[0]) == n.inputs[0]:
+                replaced[product.outputs[0]] = Node("Mish", product.name, n.inputs[:1], product.outputs, {})
+                gone |= {n.outputs[0], tanh.outputs[0]}
         if n.kind != "Erf" or n.inputs[0] not in made:
             continue
         scaled = made[n.inputs[0]]

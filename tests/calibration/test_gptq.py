@@ -311,3 +311,17 @@ def test_a_layer_in_float_has_no_rounding_that_the_next_would_make_good() -> Non
     assert mixed.tensors[f"{last.outputs[0]}_weights"].dtype == "int8"
     half = quantize(graph, "int8", c, exceptions={**every, last.outputs[0]: "float16"})
     assert sqnr_db(outputs(graph, xs), outputs(half, xs)) > 55
+
+
+def test_a_layer_that_is_corrected_in_parts_is_named_and_so_are_fewer_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = bottleneck()
+    assert gptq.corrected_in_parts(graph) == ()
+    monkeypatch.setattr(gptq, "WHOLE_INPUTS", 20)
+    monkeypatch.setattr(gptq, "PART_INPUTS", 12)
+    assert gptq.corrected_in_parts(graph) == ("stem",)  # 27 inputs; a depthwise channel has 9, the others at most 16
+    largest = max(int(np.prod(graph.tensors[n].shape)) for n in graph.activations())
+    assert gptq.pictures_that_fit(graph) == 100
+    assert gptq.pictures_that_fit(graph, max_bytes=7 * 10 * largest) == 7
+    assert gptq.pictures_that_fit(graph, max_bytes=1) == 1

@@ -206,7 +206,9 @@ def single(kind: str, options: dict[str, Any], type: str, shape: tuple[int, ...]
     b = Builder(*shape)
     inputs = ["image", b.op("RELU6", ["image"], shape)] if twice else ["image"]
     inputs += [b.constant(data, str(data.dtype), name) for name, data in (constants or {}).items()]
-    return b.graph(b.op(kind, inputs, out, type, out="y", **options))
+    made = b.op(kind, inputs, out, type, out="made" if kind == "LOGISTIC" else "y", **options)
+    # A sigmoid that is the output stays in float, so one that has to be integer feeds something.
+    return b.graph(b.op("RELU6", [made], out, out="y") if kind == "LOGISTIC" else made)
 
 
 RNG = np.random.default_rng(3)

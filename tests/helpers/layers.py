@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgenet.calibration.execute import Executor
-from edgenet.export.graph import Graph
+from edgenet.export.graph import Graph, fused
 from helpers.graph_builder import RELU6, Builder
 
 
@@ -39,3 +39,35 @@ def outputs(graph: Graph, xs: list[np.ndarray]) -> np.ndarray:
     """Return what a graph of one output gives for each input, in LiteRT."""
     run = Executor(graph, graph.outputs, 1)
     return np.concatenate([run(x)[0] for x in xs])
+
+
+def silu(b: Builder, x: str, out: str) -> str:
+    """x * sigmoid(x), as an importer draws it."""
+    shape = b.tensors[x].shape
+    sigmoid = b.op("LOGISTIC", [x], shape, out=f"{out}_sigmoid")
+    return b.op("MUL", [x, sigmoid], shape, "MulOptions", out=out, **fused())
+
+
+def gated(seed: int = 0, size: int = 16, unlike: float = 200.0, classes: int = 5) -> Graph:
+    """An inverted residual block with SiLU and squeeze and excite; the channels of x before a SiLU differ by `unlike`.
+
+    The depthwise kernel that reads a SiLU makes up for its channel, as those of a trained EfficientNet do.
+    """
+    rng = np.random.default_rng(seed)
+    b, c = Builder(1, size, size, 3), 24
+    spread = np.geomspace(unlike**-0.5, unlike**0.5, c)
+
+    def w(*shape: int) -> np.ndarray:
+        return rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape)
+
+    x = b.conv("image", "expand", w(c, 3, 3, 3) * spread[:, None, None, None], rng.normal(0, 0.2, c) * spread)
+    x = silu(b, x, "expanded")
+    x = b.depthwise(x, "depthwise", rng.normal(0, 0.4, (1, 3, 3, c)) / spread * 2, rng.normal(0.2, 0.2, c))
+    x = wide = silu(b, x, "filtered")
+    x = b.mean(x, "squeeze", keep=True)
+    x = silu(b, b.conv(x, "reduce", w(6, 1, 1, c), rng.normal(0, 0.1, 6)), "reduced")
+    x = b.conv(x, "excite", w(c, 1, 1, 6), rng.normal(0, 0.5, c))
+    x = b.op("LOGISTIC", [x], (1, 1, 1, c), out="gate")
+    x = b.op("MUL", [wide, x], b.tensors[wide].shape, "MulOptions", out="gated", **fused())
+    x = b.mean(b.conv(x, "project", w(8, 1, 1, c), rng.normal(0, 0.1, 8)), "pool")
+    return b.graph(b.dense(x, "logits", w(classes, 8), rng.normal(0, 0.1, classes)))

@@ -160,6 +160,40 @@ def cast(b: Builder, x: str) -> str:
     return b.op("CAST", [whole], SHAPE, "CastOptions")
 
 
+def transposed(b: Builder, x: str, padding: Any, size: tuple[int, int], bias: bool = False) -> str:
+    inputs = [b.constant([1, *size, 4], "int32"), b.constant(b.normal(4, 3, 3, 3)), x]
+    if bias:
+        inputs.append(b.constant(b.normal(4)))
+    options = {"padding": padding.value, "strideH": 2, "strideW": 2}
+    return b.op("TRANSPOSE_CONV", inputs, (1, *size, 4), "TransposeConvOptions", **options, **fused())
+
+
+def chosen(b: Builder, x: str, kind: str, type: str) -> str:
+    """A number where a comparison holds, twice another where not."""
+    y = b.op("MUL", [x, b.constant(2.0)], SHAPE, "MulOptions", **fused())
+    holds = b.op(kind, [x, b.constant([0.1, -0.2, 0.0])], SHAPE, type, dtype="bool")
+    return b.op("SELECT_V2", [holds, x, y], SHAPE, "SelectV2Options")
+
+
+def same_or_other(b: Builder, x: str, kind: str, type: str) -> str:
+    """Compare whole numbers, which may well be the same."""
+    whole = b.op("CEIL", [x], SHAPE)
+    return b.op(
+        "CAST", [b.op(kind, [whole, b.constant([0.0, 1.0, 0.0])], SHAPE, type, dtype="bool")], SHAPE, "CastOptions"
+    )
+
+
+def local_response(b: Builder, x: str) -> str:
+    y = convolution(b, x, 5, 1, SAME)
+    options = {"radius": 1, "bias": 1.5, "alpha": 0.3, "beta": 0.75}
+    return b.op("LOCAL_RESPONSE_NORMALIZATION", [y], (1, 6, 7, 5), "LocalResponseNormalizationOptions", **options)
+
+
+def picked(b: Builder, x: str, axis: int, places: list[int]) -> str:
+    shape = tuple(len(places) if i == axis else n for i, n in enumerate(SHAPE))
+    return b.op("GATHER", [x, b.constant(places, "int32")], shape, "GatherOptions", axis=axis, batchDims=0)
+
+
 def split_in_two(b: Builder, x: str) -> str:
     y = convolution(b, x, 4, 1, SAME)
     for name in ("left", "right"):
@@ -231,6 +265,24 @@ CASES: dict[str, Graph] = {
     "a bilinear enlargement of old": chain(lambda b, x: resize(b, x, "RESIZE_BILINEAR", False, False)),
     "a nearest enlargement": chain(lambda b, x: resize(b, x, "RESIZE_NEAREST_NEIGHBOR", False, True)),
     "a nearest enlargement of old": chain(lambda b, x: resize(b, x, "RESIZE_NEAREST_NEIGHBOR", False, False)),
+    "a transposed convolution": chain(lambda b, x: transposed(b, x, VALID, (13, 15))),
+    "a transposed convolution of twice the size": chain(lambda b, x: transposed(b, x, SAME, (12, 14), bias=True)),
+    "a transposed convolution that leaves a row": chain(lambda b, x: transposed(b, x, VALID, (14, 16))),
+    "channels in another order": chain(lambda b, x: picked(b, x, 3, [2, 0, 0, 1])),
+    "rows upside down": chain(lambda b, x: picked(b, x, 1, [5, 4, 3, 2, 1, 0])),
+    "a choice of what is greater": chain(lambda b, x: chosen(b, x, "GREATER", "GreaterOptions")),
+    "a choice of what is not less": chain(lambda b, x: chosen(b, x, "GREATER_EQUAL", "GreaterEqualOptions")),
+    "a choice of what is less": chain(lambda b, x: chosen(b, x, "LESS", "LessOptions")),
+    "a choice of what is not greater": chain(lambda b, x: chosen(b, x, "LESS_EQUAL", "LessEqualOptions")),
+    "what is the same": chain(lambda b, x: same_or_other(b, x, "EQUAL", "EqualOptions")),
+    "what is another": chain(lambda b, x: same_or_other(b, x, "NOT_EQUAL", "NotEqualOptions")),
+    "a local response": chain(local_response),
+    "a log of a softmax": chain(lambda b, x: b.op("LOG_SOFTMAX", [x], SHAPE, "LogSoftmaxOptions")),
+    "a product": chain(lambda b, x: b.mean(x, axes=[3], keep=True, kind="REDUCE_PROD")),
+    "a rest of a division": binary("FLOOR_MOD", "FloorModOptions", (3,), None),
+    "a sign": chain(lambda b, x: b.op("SIGN", [x], SHAPE, "SignOptions")),
+    "a sine": unary("SIN"),
+    "a cosine": unary("COS", "CosOptions"),
     "attention": chain(attention),
     "squeeze and excite": chain(squeeze_and_excite),
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """class-map.txt: folders that stand for several classes, and what is refused."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from edgenet.errors import InputError
 from edgenet.evaluate import as_labels
 from edgenet.images import Classes, imagenet_classes, limit, open_images, split
 from edgenet.images.folders import class_groups, list_folder
+from helpers.places import ROOT
 
 IDS, NAMES = imagenet_classes()
 IMAGENET = Classes(IDS, NAMES)
@@ -29,6 +31,14 @@ def test_a_folder_stands_for_the_classes_of_its_line(tmp_path: Path) -> None:
         "cat/a.png", "Löwe/b.png", "fridge/c.png")  # fmt: skip
     assert list_folder(tmp_path, IMAGENET) == [("Löwe/b.png", 291), ("cat/a.png", 281), ("fridge/c.png", 760)]
     assert class_groups(tmp_path, IMAGENET) == {"cat": (281, 283)}
+
+
+def test_the_map_in_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+    lines = re.search(r"\n((?:    .*\n)*    # folder = class.*\n(?:    .*\n)*)", page)
+    assert lines
+    put(tmp_path, lines[1], "cat/a.png", "small pet/b.png", "Löwe/c.png")
+    assert list_folder(tmp_path, IMAGENET) == [("Löwe/c.png", 291), ("cat/a.png", 281), ("small pet/b.png", 151)]
 
 
 def test_a_wider_word_in_a_line_takes_in_every_kind(tmp_path: Path) -> None:

@@ -176,10 +176,37 @@ def test_the_head_alone_takes_no_epoch_and_a_stage_that_is_not_better_leaves_its
     told = finetune(replace(job, out=tmp_path / "all", layers="all")).context.training
     assert told is not None
     assert [s.layers for s in told.stages] == ["head", "top"]  # it is not promising: all layers would take minutes
-    assert (told.kept, told.best_epoch, told.norm_learned) == ("head", 0, False)
+    assert (told.kept, told.best_epoch) == ("head", 0)
     assert [row.epoch for row in told.curve] == [0, 1]
     file = f"{untrained.name}-finetuned.tflite"
     assert (tmp_path / "all" / file).read_bytes() == (tmp_path / "head" / file).read_bytes()
+
+
+def test_a_run_that_was_stopped_between_two_stages_does_not_train_the_first_anew(
+    untrained: ModelSpec, partly_labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "gain", lambda *_: stages.Gain(0.1, 0.0))  # so that a second stage follows
+    job = FinetuneJob(untrained.name, tmp_path / "OUT", str(partly_labelled))
+    job = replace(job, settings=replace(job.settings, epochs=1, batch=8))
+    said: list[str] = []
+
+    def stop(line: str) -> None:
+        said.append(line)
+        if line.startswith("all: epoch 0"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(job, note=stop)
+    first, said = said, []
+    told = finetune(job, note=said.append).context.training
+    assert told is not None
+    assert any(line.startswith("top: epoch 1/1") for line in first)
+    assert not any(line.startswith("top: ") for line in said)
+    assert any(line.startswith("all: epoch 1/1") for line in said)
+    assert [(s.layers, s.epochs) for s in told.stages] == [("head", 0), ("top", 1), ("all", 1)]
+    assert f"held back loss {told.curve[1].held_back_loss:.4g} " in next(
+        x for x in first if x.startswith("top: epoch 1")
+    )
 
 
 def test_the_head_of_few_pictures_is_no_surer_than_it_is_right() -> None:

@@ -84,7 +84,7 @@ def _official(arrays: Arrays, spec: zoo.ModelSpec) -> Arrays:
 
 
 @pytest.mark.parametrize("save", [_save_legacy, _save_zip])
-@pytest.mark.parametrize("style", ["efficientnet_pytorch", "timm"])
+@pytest.mark.parametrize("style", ["efficientnet_pytorch", "timm", "torchvision"])
 @pytest.mark.parametrize(("prefix", "wrapper"), [("", None), ("module.", "state_dict")])
 def test_torch_files_of_either_format_load(
     tmp_path: Path, b0: Arrays, save: Callable[..., None], style: str, prefix: str, wrapper: str | None
@@ -96,7 +96,7 @@ def test_torch_files_of_either_format_load(
     assert same(loaded.arrays, b0)
     assert loaded.sha256 == sha256_of(tmp_path / "b0.pth")
     assert loaded.provenance == f"b0.pth (names of {style})"
-    assert ("tf_efficientnet" in "".join(loaded.notes)) == (style == "timm")
+    assert ("tf_efficientnet" in "".join(map(str, loaded.findings))) == (style == "timm")
 
 
 def test_a_torch_view_into_a_shared_storage_is_read_through_its_strides(tmp_path: Path) -> None:

@@ -36,6 +36,14 @@ def test_shapes_of_the_lite_variants_have_the_parameters_of_their_files() -> Non
         ("efficientnet_pytorch", "block3_expand_bn/moving_mean", "_blocks.3._bn0.running_mean"),
         ("efficientnet_pytorch", "block0_depthwise_bn/gamma", "_blocks.0._bn1.weight"),
         ("efficientnet_pytorch", "classifier/bias", "_fc.bias"),
+        ("torchvision", "stem_bn/moving_variance", "features.0.1.running_var"),
+        ("torchvision", "block0_depthwise_conv/depthwise_kernel", "features.1.0.block.0.0.weight"),
+        ("torchvision", "block0_se_expand/bias", "features.1.0.block.1.fc2.bias"),
+        ("torchvision", "block0_project_bn/gamma", "features.1.0.block.2.1.weight"),
+        ("torchvision", "block2_expand_conv/kernel", "features.2.1.block.0.0.weight"),
+        ("torchvision", "block15_se_reduce/kernel", "features.7.0.block.2.fc1.weight"),
+        ("torchvision", "head_bn/beta", "features.8.1.bias"),
+        ("torchvision", "classifier/kernel", "classifier.1.weight"),
         ("timm", "block0_project_conv/kernel", "blocks.0.0.conv_pw.weight"),
         ("timm", "block0_project_bn/beta", "blocks.0.0.bn2.bias"),
         ("timm", "block1_expand_conv/kernel", "blocks.1.0.conv_pw.weight"),
@@ -141,8 +149,8 @@ def test_numbers_that_cannot_be_weights_are_refused(
         weights.load(LITE0, _npz(tmp_path, lite0 | {name: np.full(1280, value)}), CLASSES)
 
 
-def test_torchvision_and_unknown_names_are_refused_with_the_valid_styles(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="torchvision's network"):
+def test_unknown_names_are_refused_with_the_valid_styles(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"does not fit efficientnet-b0 \(\d+ missing: .*torchvision"):
         weights.load(B0, _npz(tmp_path, {"features.0.0.weight": np.ones((32, 3, 3, 3), np.float32)}))
     with pytest.raises(InputError, match=r"in no known way \(encoder\.weight\).*timm"):
         weights.load(B0, _npz(tmp_path, {"encoder.weight": np.ones(3, np.float32)}))

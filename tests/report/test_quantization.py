@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgenet.calibration import Recipe, SharedCalibration
+from edgenet.calibration import Recipe, SharedCalibration, gptq, summary
 from edgenet.calibration.quantize import affine
 from edgenet.calibration.summary import calibration_record
 from edgenet.export.network import Network
@@ -103,6 +103,22 @@ def test_an_activation_that_is_constant_is_drawn(counts: list[int]) -> None:
     assert found is not None
     assert [h.name for h in found.shown] == ["flat"]
     assert not re.search(r"\b([nN]a[nN]|inf)\b", str(found))
+
+
+def test_the_context_says_where_corrections_fell_back_and_only_there(
+    tiny_network: Network, tiny_images: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = load_pixels(tiny_images[0], tiny_network.preprocessing)
+    shared = SharedCalibration(tiny_network, pixels, "", Recipe())
+    assert not {"correction_images", "corrected_in_parts"} & set(write(calibration_record(shared)))
+    monkeypatch.setattr(gptq, "WHOLE_INPUTS", 20)
+    monkeypatch.setattr(gptq, "PART_INPUTS", 12)
+    monkeypatch.setattr(summary, "pictures_that_fit", lambda graph, images: 2)
+    found = write(calibration_record(shared))
+    assert found["correction_images"] == 2
+    assert list(found["corrected_in_parts"]) == list(gptq.corrected_in_parts(shared.graph)) != []
+    plain = SharedCalibration(tiny_network, pixels, "", Recipe(corrections=()))
+    assert not {"correction_images", "corrected_in_parts"} & set(write(calibration_record(plain)))
 
 
 def test_the_context_says_what_the_calibration_says(

@@ -10,14 +10,12 @@ import pytest
 from edgenet.calibration.training.augment import Pictures, batches, load_pictures
 from edgenet.calibration.training.loop import Outcome, Place, Task, Training, joined
 from edgenet.calibration.training.stages import (
-    NORM_PICTURES,
     Gain,
     HeldBack,
     Measured,
     depths,
     gain,
     let_learn,
-    norm_learns,
     rate_factors,
 )
 from edgenet.calibration.training.strategy import open_strategy
@@ -59,33 +57,25 @@ def test_the_classifier_stands_at_depth_0_the_stem_at_1_and_a_block_at_one_depth
 
 
 def test_the_top_is_the_third_next_to_the_head_and_batch_norm_stays_as_it_is(model: Any) -> None:
-    let_learn(model, "top", norm=False)
+    let_learn(model, "top")
     learns = {layer.name.split("_")[0] for layer in model.layers if layer.weights and layer.trainable}
     assert learns == {"classifier", "head", "block6", "block5"}
     assert not any(layer.trainable for layer in model.layers if is_norm(layer))
 
 
-def test_all_layers_learn_after_the_top_and_batch_norm_where_it_may(model: Any) -> None:
-    let_learn(model, "top", norm=False)
-    let_learn(model, "all", norm=False)
+def test_all_layers_learn_after_the_top_but_for_batch_norm(model: Any) -> None:
+    let_learn(model, "top")
+    let_learn(model, "all")
     assert all(layer.trainable != is_norm(layer) for layer in model.layers if layer.weights)
-    let_learn(model, "all", norm=True)
-    assert all(layer.trainable for layer in model.layers if layer.weights)
 
 
 def test_the_rate_falls_geometrically_from_the_head_to_the_first_layer(model: Any) -> None:
-    let_learn(model, "all", norm=False)
+    let_learn(model, "all")
     factors = dict(zip((v.name for v in model.trainable_variables), rate_factors(model, 0.01), strict=True))
     assert factors["classifier/kernel:0"] == 1
     assert factors["stem_conv/kernel:0"] == pytest.approx(0.01)
     steps = [factors[f"block{i}_project_conv/kernel:0"] for i in range(7)]
     np.testing.assert_allclose(np.divide(steps[1:], steps[:-1]), steps[1] / steps[0])
-
-
-def test_batch_norm_learns_only_from_many_pictures_in_batches_that_are_large_on_each_device() -> None:
-    assert norm_learns(NORM_PICTURES, 16, 1)
-    assert not norm_learns(NORM_PICTURES - 1, 16, 1)
-    assert not norm_learns(NORM_PICTURES, 16, 2)
 
 
 def one_step(model: Any, pictures: Pictures, place: Place, factors: tuple[float, ...]) -> list[np.ndarray]:
@@ -114,13 +104,30 @@ def test_a_step_of_a_layer_is_shortened_by_its_factor(
     for layer in model.layers:  # dropout alone would be drawn anew
         if isinstance(layer, keras().layers.Dropout):
             layer.rate = 0.0
-    let_learn(model, "all", norm=False)
+    let_learn(model, "all")
     factors = rate_factors(model, 0.1)
     whole = one_step(model, pictures, place, ())
     slower = one_step(model, pictures, place, factors)
     assert max(np.abs(a).max() for a in whole) > 5e-4
     for a, b, factor in zip(whole, slower, factors, strict=True):
         np.testing.assert_allclose(b, factor * a, atol=2e-7)
+
+
+@pytest.mark.parametrize(("rising_epochs", "epochs"), [(0, 2), (1, 5)])
+def test_epochs_in_which_the_rate_still_rises_cost_no_patience(
+    model: Any, strategy: Any, tiny_images: tuple[ImageSet, ImageSet], tmp_path: Path, rising_epochs: int, epochs: int
+) -> None:
+    """Pictures unlike those of ImageNet first lose by training: here they are better from epoch 3 on."""
+    pictures = load_pictures((tiny_images[1],), tiny.PREPROCESSING, tmp_path)
+    held_back = iter([1.0, 2.0, 1.1, 0.5, 0.4, 0.6])
+    s = settings(epochs=5, patience=2)
+    data = batches(pictures, s.batch, s.seed, 0, (), tiny.CLASSES).take(1)
+    task = Task(
+        model, lambda z, *_: tensorflow().reduce_sum(z, -1) ** 2, lambda _: data, 1,
+        lambda: {"loss": next(held_back)}, rising_epochs=rising_epochs,
+    )  # fmt: skip
+    outcome = Training(task, s, Place(tmp_path, {}, strategy)).run()
+    assert (len(outcome.curve) - 1, outcome.best_epoch) == (epochs, 4 if rising_epochs else 0)
 
 
 def test_a_stage_is_better_where_the_loss_fell_by_more_than_half_its_standard_error() -> None:

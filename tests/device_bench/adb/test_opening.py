@@ -12,6 +12,7 @@ from edgenet.device_bench.adb import link
 from edgenet.device_bench.adb.benchmark_binary import ENV
 from edgenet.device_bench.adb.link import Listed, parse_devices, run_adb
 from edgenet.device_bench.device import Request
+from edgenet.device_bench.registry import check_present
 from edgenet.errors import DeviceError, InputError, MissingDependency
 from helpers.phones import QUICK, Connect, bench, needs_adb, only
 from helpers.phones import connect as connect
@@ -31,6 +32,15 @@ def test_phones_are_listed_with_what_they_are(connect: Connect) -> None:
     assert found[f"adb:{locked.address}"]["state"] == "unauthorized"
     with adb.open_device(phone.address) as device:
         assert (device.id, device.kind, device.info()["battery_percent"]) == (f"adb:{phone.address}", "adb", 87)
+
+
+def test_a_phone_is_asked_whether_it_is_there_and_lets_this_computer_in(connect: Connect) -> None:
+    phone, locked = connect(), connect(authorized=False)
+    check_present(f"adb:{phone.address}")
+    with pytest.raises(DeviceError, match=rf"adb:{locked.address}: .*unauthorized.*: unlock the phone and allow USB"):
+        check_present(f"adb:{locked.address}")
+    with pytest.raises(DeviceError, match=r"adb:nobody: .*not found: plug the phone in"):
+        check_present("adb:nobody")
 
 
 def test_what_adb_lists_is_read() -> None:

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from edgenet.cli import main
 from edgenet.device_bench import Plan, Worker, describe
 from edgenet.device_bench.device import Request
+from edgenet.device_bench.registry import check_present
 from edgenet.device_bench.ssh.connection import CONFIG_VARIABLE, bundle, parse
 from edgenet.device_bench.ssh.device import Board, code_bundle, model_bundle, open_device
 from edgenet.device_bench.ssh.prepare import prepare
@@ -58,6 +59,17 @@ def device(board: FakeBoard, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]
 
 
 # --- the work
+
+
+def test_a_board_is_asked_whether_it_is_there_and_prepared(
+    board: FakeBoard, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONFIG_VARIABLE, str(board.config))
+    check_present(board.id)
+    with boards.board(tmp_path, keys) as other:
+        monkeypatch.setenv(CONFIG_VARIABLE, str(other.config))
+        with pytest.raises(DeviceError, match=f"is not set up .*: run `edgenet devices prepare {other.id}` once"):
+            check_present(other.id)
 
 
 def test_preparing_again_changes_nothing_and_says_so(

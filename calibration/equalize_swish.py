@@ -1,0 +1,398 @@
+"""Equalize the channels of a SiLU, x * sigmoid(x), which the layers around it scale differently.
+
+Before and after a SiLU one channel may reach 130 where another reaches 0.5: with one int8 step for both, the second is
+gone. In EfficientNet-B0 that is most of all that int8 loses. A SiLU cannot be scaled as a ReLU can, but this is exact:
+
+    x = W u + b                      x' = (W u + b) / s          one scale s a channel
+    y = x * sigmoid(x)               y' = x' * sigmoid(s x')     a multiplication more
+    z = V y                          z  = (V s) y'
+
+The new multiplication feeds the sigmoid alone, which tells nothing beyond 6.24 either way: its 8 bits need to cover no
+more. Padding, means, pools and the multiplication by a gate (squeeze and excite) pass the scale on to the next layers.
+
+The scale of a channel is chosen with the ranges of x' and y', for the least noise behind: rounding and cutting of x as
+it comes out of the SiLU, where much of what is below zero does not count, and rounding of y. A channel's noise counts
+as much as the layers that read it make of it. A SiLU whose channels are alike gets new ranges, and no operator.
+"""
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgenet.calibration.execute import Executor
+from edgenet.calibration.quantize import constant_weights
+from edgenet.calibration.ranges import check_finite
+from edgenet.export.graph import WEIGHT_AXIS, Graph, Op, Tensor, along_axis, fused
+
+SIGMOID_REACH = float(np.log(511))  # where an 8-bit sigmoid has reached its last level
+LOWEST = -0.2785  # of x * sigmoid(x)
+LEAST = 1.0  # that x reaches above zero, for its range to reach below as far as the SiLU tells apart
+STEPS = 255
+BELOW_X = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)  # how far x' may reach below zero, as a part of how far it reaches above
+BELOW_Y = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+CANDIDATES = 40  # for the scale of a channel
+MOST = 63  # times the smallest scale, the largest one: an int8 constant holds both to 2 %
+FEW = 4  # positions, or fewer, give no distribution of a channel's numbers
+SAMPLES = 128  # positions of one picture, or fewer:
+MAX_BYTES = 2**30  # for what is kept of all pictures
+PICTURES = 48  # comparing channels takes fewer pictures than ranges do
+TAILS, MIDDLE = 64, 128  # of a channel's numbers each end is kept, and what is between as so many means
+HEADROOM = 1.1  # pictures that were not seen go further than those that were
+WORTH_DB = 2.0  # less noise than this is not worth an operator
+
+
+@dataclass(frozen=True)
+class Swish:
+    """A SiLU of the graph: what makes x, the sigmoid of it, the product, and what can take a scale of y.
+
+    `carried`: y and what passes its scale on. `readers`: the layers that take it; empty where one of them cannot.
+    """
+
+    layer: Op
+    sigmoid: Op
+    product: Op
+    carried: tuple[str, ...]
+    readers: tuple[Op, ...]
+
+    @property
+    def x(self) -> str:
+        return self.layer.outputs[0]
+
+    @property
+    def y(self) -> str:
+        return self.product.outputs[0]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is best for one SiLU. `scale`: (C,), all the same where scaling brings little."""
+
+    scale: np.ndarray
+    x: tuple[float, float]  # the range of x / scale
+    y: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What a channel of x is like: values (C, n), how often each stands (C, n), and the largest of all (C,)."""
+
+    values: np.ndarray
+    counts: np.ndarray
+    high: np.ndarray
+
+
+def equalize_swishes(
+    graph: Graph, inputs: Iterable[np.ndarray], threads: int | None = None
+) -> tuple[Graph, dict[str, tuple[float, float]]]:
+    """Return the float graph with SiLUs whose channels are alike, and the int8 ranges of what is around them.
+
+    Names of activations stay, and one is new for every SiLU that was scaled: what its sigmoid reads.
+
+    Args:
+        graph: float operators.
+        inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised. The first PICTURES are used.
+
+    Raises:
+        InputError: there was no picture, or an activation is not a finite number.
+    """
+    swishes = find_swishes(graph)
+    if not swishes:
+        return graph, {}
+    gates = _gates(graph, swishes)
+    numbers, gate_squares = _observed(graph, swishes, gates, inputs, threads or os.cpu_count() or 1)
+    importance: dict[str, np.ndarray] = {}
+    choices: dict[str, Choice] = {}
+    for swish in reversed(swishes):  # what a channel makes behind it is known first
+        weights = _importance(graph, swish, swishes, importance, numbers, gates, gate_squares)
+        importance[swish.y] = weights
+        choices[swish.y] = _choose(numbers[swish.x], weights, bool(swish.readers))
+    ranges = {}
+    for swish in swishes:
+        choice = choices[swish.y]
+        ranges[swish.x], ranges[swish.y] = choice.x, choice.y
+    return _rewritten(graph, swishes, choices), ranges
+
+
+def find_swishes(graph: Graph) -> list[Swish]:
+    """Return the SiLUs whose x a layer with weights makes and nothing else reads, in order."""
+    producers, consumers, found = graph.producers(), graph.consumers(), []
+    for op in graph.ops:
+        if op.kind != "LOGISTIC" or op.inputs[0] not in producers or op.inputs[0] in graph.outputs:
+            continue
+        x, layer = str(op.inputs[0]), graph.ops[producers[str(op.inputs[0])]]
+        readers = [graph.ops[i] for i in consumers[op.outputs[0]]]
+        if len(readers) != 1 or readers[0].kind != "MUL" or readers[0].activation or op.outputs[0] in graph.outputs:
+            continue
+        product = readers[0]
+        if set(product.inputs) != {x, op.outputs[0]} or len(consumers[x]) != 2:
+            continue
+        if constant_weights(graph, layer) is None or layer.activation or _positions(graph, x) < FEW:
+            continue
+        carried, takers = _takers(graph, product.outputs[0])
+        found.append(Swish(layer, op, product, carried, takers))
+    return found
+
+
+def sigmoid_ranges(graph: Graph, ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Return narrower ranges of what only sigmoids read: beyond SIGMOID_REACH 8 bits tell nothing."""
+    consumers = graph.consumers()
+    found = {}
+    for name, (low, high) in ranges.items():
+        readers = {graph.ops[i].kind for i in consumers.get(name, ())}
+        if readers == {"LOGISTIC"} and name not in graph.outputs:
+            found[name] = max(low, -SIGMOID_REACH), min(high, SIGMOID_REACH)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------- where it is exact
+
+
+def _takers(graph: Graph, y: str) -> tuple[tuple[str, ...], tuple[Op, ...]]:
+    """Return what carries a scale of y's channels, and the layers that take it: none where something cannot."""
+    consumers, carried, takers, ahead = graph.consumers(), [y], list[Op](), [y]
+    nothing: tuple[tuple[str, ...], tuple[Op, ...]] = ((y,), ())
+    while ahead:
+        name = ahead.pop()
+        if name in graph.outputs:
+            return nothing
+        for op in (graph.ops[i] for i in consumers[name]):
+            if _takes(graph, op, name):
+                takers.append(op)
+            elif _carries(graph, op, name) and op.outputs[0] not in carried:
+                carried.append(op.outputs[0])
+                ahead.append(op.outputs[0])
+            else:
+                return nothing
+    return tuple(carried), tuple(takers)
+
+
+def _takes(graph: Graph, op: Op, name: str) -> bool:
+    """Whether the weights of `op` can take a scale of any channel of its input: no groups, no depth multiplier."""
+    w = constant_weights(graph, op)
+    channels = graph.tensors[name].shape[-1]
+    return w is not None and op.inputs[0] == name and name not in op.inputs[1:] and w.shape[-1] == channels
+
+
+def _carries(graph: Graph, op: Op, name: str) -> bool:
+    """Whether scaling the channels of `name` scales those of the operator's output alike, and does nothing else."""
+    if op.activation:
+        return False
+    shape, out = graph.tensors[name].shape, graph.tensors[op.outputs[0]].shape
+    if op.kind == "MEAN":
+        axes = graph.constant(op.inputs[1])
+        return axes is not None and len(shape) - 1 not in [int(a) % len(shape) for a in axes.ravel()]
+    if op.kind == "MUL":  # by a gate, one number a channel that is computed from somewhere else
+        other = [n for n in op.inputs if n != name]
+        return len(other) == 1 and graph.constant(other[0]) is None and _is_gate(graph, str(other[0]), shape)
+    if op.kind in ("RESHAPE", "SQUEEZE"):
+        return out[-1] == shape[-1] == int(np.prod(shape))
+    return op.kind in ("PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D")
+
+
+def _is_gate(graph: Graph, name: str, shape: Sequence[int]) -> bool:
+    gate = graph.tensors[name].shape
+    return len(gate) == len(shape) == 4 and gate[1:3] == (1, 1) != tuple(shape[1:3]) and gate[3] == shape[3]
+
+
+def _gates(graph: Graph, swishes: Sequence[Swish]) -> dict[str, str]:
+    """Return what multiplies each carried activation's source: name of the product -> name of the gate."""
+    carried = {n for s in swishes for n in s.carried}
+    found = {}
+    for op in graph.ops:
+        if op.kind == "MUL" and op.outputs[0] in carried and len(set(op.inputs)) == 2:
+            for name in map(str, op.inputs):
+                if graph.constant(name) is None and _is_gate(graph, name, graph.tensors[op.outputs[0]].shape):
+                    found[op.outputs[0]] = name
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------- the numbers
+
+
+def _observed(
+    graph: Graph, swishes: Sequence[Swish], gates: Mapping[str, str], inputs: Iterable[np.ndarray], threads: int
+) -> tuple[dict[str, _Numbers], dict[str, np.ndarray]]:
+    """Return what every x is like, and the mean square of every gate, (C,)."""
+    names = list(dict.fromkeys([*(s.x for s in swishes), *gates.values()]))
+    run = Executor(graph, names, threads)
+    width = sum(graph.tensors[n].shape[-1] for n in names)
+    samples = max(1, min(SAMPLES, MAX_BYTES // (4 * width * PICTURES)))
+    kept: dict[str, list[np.ndarray]] = {n: [] for n in names}
+    ends: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {n: [] for n in names}
+    for i, picture in enumerate(itertools.islice(inputs, PICTURES)):
+        for name, value in zip(names, run(picture), strict=True):
+            rows = value.reshape(-1, value.shape[-1])
+            every = max(1, len(rows) // samples)
+            kept[name].append(rows[i % every :: every][:samples])
+            ends[name].append((rows.min(0), rows.max(0)))
+    check_finite({n: (float(np.min(e)), float(np.max(e))) for n, e in ends.items() if e}, len(kept[names[0]]))
+    numbers = {
+        s.x: _summary(np.concatenate(kept[s.x]).T, np.max([high for _, high in ends[s.x]], axis=0)) for s in swishes
+    }
+    return numbers, {n: np.square(np.concatenate(kept[n])).mean(0) for n in gates.values()}
+
+
+def _summary(values: np.ndarray, high: np.ndarray) -> _Numbers:
+    """Return (C, n) sorted: both tails as they are, and groups of equal size by their means."""
+    ordered = np.sort(values, axis=1)
+    n = ordered.shape[1]
+    if n <= 2 * TAILS + MIDDLE:
+        return _Numbers(ordered, np.ones_like(ordered), high)
+    groups = np.array_split(ordered[:, TAILS : n - TAILS], MIDDLE, axis=1)
+    middle = np.stack([g.mean(1) for g in groups], axis=1)
+    points = np.concatenate([ordered[:, :TAILS], middle, ordered[:, n - TAILS :]], axis=1)
+    sizes = np.concatenate([np.ones(TAILS), [g.shape[1] for g in groups], np.ones(TAILS)])
+    return _Numbers(points, np.broadcast_to(sizes, points.shape), high)
+
+
+def _importance(
+    graph: Graph,
+    swish: Swish,
+    swishes: Sequence[Swish],
+    known: Mapping[str, np.ndarray],
+    numbers: Mapping[str, _Numbers],
+    gates: Mapping[str, str],
+    gate_squares: Mapping[str, np.ndarray],
+) -> np.ndarray:
+    """Return what a unit of noise in each channel of y, (C,), becomes in the outputs of the next dense layers."""
+    channels = graph.tensors[swish.y].shape[-1]
+    if not swish.readers:
+        return np.ones(channels)
+    behind = {s.x: s for s in swishes}
+    producers = graph.producers()
+    total = np.zeros(channels)
+    for op in swish.readers:
+        w = constant_weights(graph, op)
+        assert w is not None
+        squares = np.square(w.astype(np.float64))
+        if op.kind == "DEPTHWISE_CONV_2D":
+            gain = squares.sum((0, 1, 2))
+            after = behind.get(op.outputs[0])
+            if after is not None:
+                gain = gain * _slope_squares(numbers[after.x]) * known[after.y]
+        else:
+            gain = squares.reshape(-1, channels).sum(0)
+        name = str(op.inputs[0])
+        while name != swish.y:  # back to y: a mean averages the noise, a gate scales it
+            maker = graph.ops[producers[name]]
+            source = next(str(n) for n in maker.inputs if n in swish.carried)
+            if name in gates:
+                gain = gain * gate_squares[gates[name]]
+            if maker.kind == "MEAN":
+                gain = gain * _positions(graph, name) / _positions(graph, source)
+            name = source
+        total += gain
+    return np.maximum(total, 1e-6 * max(float(total.max()), 1e-30))
+
+
+def _positions(graph: Graph, name: str) -> int:
+    """Return how many numbers each channel of an activation has."""
+    return int(np.prod(graph.tensors[name].shape[:-1]))
+
+
+def _swish(x: np.ndarray) -> np.ndarray:
+    y: np.ndarray = x / (1 + np.exp(-np.clip(x, -60, 60)))
+    return y
+
+
+def _slope_squares(numbers: _Numbers) -> np.ndarray:
+    """Return the mean square of the SiLU's slope, (C,)."""
+    sigmoid = 1 / (1 + np.exp(-np.clip(numbers.values, -60, 60)))
+    slopes = sigmoid * (1 + numbers.values * (1 - sigmoid))
+    squares: np.ndarray = np.average(np.square(slopes), axis=1, weights=numbers.counts)
+    return squares
+
+
+def _choose(numbers: _Numbers, importance: np.ndarray, may_scale: bool) -> Choice:
+    """Return the scales and the ranges with the least noise in y, weighted by `importance`, (C,)."""
+    top = max(float(numbers.high.max()), LEAST)
+    candidates = np.geomspace(top / MOST, top, CANDIDATES)
+    cut = np.stack([_cost_of_x(numbers, candidates, below) for below in BELOW_X])  # (below, C, candidates)
+    best: dict[bool, tuple[float, np.ndarray, float, float]] = {}
+    for (i, a), b in itertools.product(enumerate(BELOW_X), BELOW_Y):
+        allowed = candidates * b >= -LOWEST * 0.999
+        if not allowed.any():
+            continue
+        cost = importance[:, None] * (cut[i] + np.square(candidates * (1 + b) / STEPS) / 12)
+        cost = np.where(allowed, cost, np.inf)
+        each = cost.argmin(1)
+        alike = int(cost.sum(0).argmin())
+        for scaled, j in ((True, each), (False, np.full(len(cost), alike))):
+            noise = float(cost[np.arange(len(cost)), j].sum())
+            if scaled not in best or noise < best[scaled][0]:
+                best[scaled] = noise, candidates[j], a, b
+    gain_db = 10 * np.log10(max(best[False][0], 1e-300) / max(best[True][0], 1e-300))
+    if not may_scale or gain_db < WORTH_DB:
+        _, scale, a, b = best[False]
+        reach = min(HEADROOM * float(scale[0]), top)
+        return Choice(np.ones(len(scale)), (-a * reach, reach), (max(-b * reach, LOWEST), reach))
+    _, scale, a, b = best[True]
+    scale = np.minimum(HEADROOM * scale, np.maximum(numbers.high, scale))
+    largest = float(scale.max())
+    scale = np.maximum(np.rint(scale * (127 / largest)), 2) * (largest / 127)  # what an int8 constant holds exactly
+    return Choice(scale, (-a, 1.0), (max(-b, LOWEST / float(scale.min())), 1.0))
+
+
+def _cost_of_x(numbers: _Numbers, candidates: np.ndarray, below: float) -> np.ndarray:
+    """Return the mean square of what rounding x to 8 bits over scale * (-below, 1) does to y: (C, candidates)."""
+    wanted = _swish(numbers.values)
+    zero = round(STEPS * below / (1 + below))
+    costs = []
+    for scale in candidates:
+        step = scale * (1 + below) / STEPS
+        levels = _swish((np.arange(STEPS + 1) - zero) * step)
+        index = np.clip(np.rint(numbers.values / step) + zero, 0, STEPS).astype(np.intp)
+        costs.append(np.average(np.square(levels[index] - wanted), axis=1, weights=numbers.counts))
+    return np.stack(costs, axis=1)
+
+
+# ------------------------------------------------------------------------------------------------------- the new graph
+
+
+def _rewritten(graph: Graph, swishes: Sequence[Swish], choices: Mapping[str, Choice]) -> Graph:
+    scaled = [s for s in swishes if np.ptp(choices[s.y].scale) > 0]
+    made = {s.x: choices[s.y].scale for s in scaled}
+    taken: dict[str, np.ndarray] = {}
+    for s in scaled:
+        for op in s.readers:
+            taken[op.outputs[0]] = choices[s.y].scale
+    sigmoids = {s.sigmoid.outputs[0]: s for s in scaled}
+    tensors, ops = dict(graph.tensors), list[Op]()
+    for op in graph.ops:
+        out = op.outputs[0]
+        if out in made or out in taken:
+            op = _scaled_layer(graph, tensors, op, made.get(out), taken.get(out))
+        if out in sigmoids:
+            x = sigmoids[out].x
+            name, constant = f"{x}_unscaled", f"{x}_scales"
+            scale = made[x].astype(np.float32)
+            tensors[constant] = Tensor(constant, scale.shape, "float32", scale)
+            tensors[name] = replace(tensors[x], name=name)
+            ops.append(Op("MUL", (x, constant), (name,), fused(), "MulOptions"))
+            op = replace(op, inputs=(name,))
+        ops.append(op)
+    return replace(graph, tensors=tensors, ops=tuple(ops))
+
+
+def _scaled_layer(
+    graph: Graph, tensors: dict[str, Tensor], op: Op, made: np.ndarray | None, taken: np.ndarray | None
+) -> Op:
+    """Return the layer whose output channels are divided by `made` and whose input channels come divided by `taken`."""
+    w, out, axis = constant_weights(graph, op), op.outputs[0], WEIGHT_AXIS[op.kind]
+    assert w is not None
+    new = w.astype(np.float64)
+    if taken is not None:
+        new = new * taken  # the input's channels come last, a depthwise kernel's only ones too
+    stored = op.inputs[2] if len(op.inputs) > 2 else None
+    if made is not None:
+        new = new / along_axis(made, axis, w.ndim)
+        found = graph.constant(stored)
+        if found is not None:
+            stored = f"{out}_scaled_bias"
+            tensors[stored] = Tensor(stored, found.shape, "float32", (found / made).astype(np.float32))
+    weights = f"{out}_scaled_weights"
+    tensors[weights] = Tensor(weights, w.shape, "float32", new.astype(np.float32))
+    return replace(op, inputs=(op.inputs[0], weights, stored))
