@@ -134,8 +134,8 @@ def refuse_loops(path: Path, config: Any) -> None:
             continue
         holds = inner.get("cell") or inner.get("layer")
         holds = holds if isinstance(holds, dict) else {}
-        deeper = holds.get("config") if isinstance(holds.get("config"), dict) else {}
-        if not (inner.get("unroll") or deeper.get("unroll")):
+        deeper: Any = holds.get("config")
+        if not (inner.get("unroll") or (isinstance(deeper, dict) and deeper.get("unroll"))):
             of = f" of {holds['class_name']}" if isinstance(holds.get("class_name"), str) else ""
             raise InputError(
                 f"{path} has the layer {kind} '{inner.get('name')}'{of}, a loop, which edgenet does not handle: build "

@@ -1,7 +1,7 @@
 """keras_file.py: every layer that a classifier can hold, of Keras 2 and 3, gives Keras's numbers or is refused by name.
 
-Each layer stands in a small network of its own, saved as .keras and read as a user's file. The list of layers is that of
-Keras: one that is in no table here fails a test.
+Each layer stands in a small network of its own, saved as .keras and read as a user's file. The list of layers is
+Keras's own: one that is in no table here fails a test.
 """
 
 import inspect
