@@ -31,6 +31,7 @@ _PASSES = {
     "Activation", "Softmax", "ReLU", "Dropout", "Flatten", "Reshape", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
     "BatchNormalization", "AveragePooling2D",
 }  # fmt: skip
+_RECURRENT = {"RNN", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"}
 MAX_CONFIG_BYTES = 2**28
 
 
@@ -84,6 +85,7 @@ def _found(path: Path, config: Any, version: str, output: str | None) -> ModelFi
         raise InputError(f"{path} has no network in its configuration: save the whole model, model.save('model.keras')")
     config = {k: v for k, v in config.items() if k != "compile_config"}  # the loss and the optimizer are not needed
     refuse_code(path, config)
+    refuse_loops(path, config)
     names = _ends(config, "input")
     if len(names) > 1:
         raise InputError(f"{path} has {len(names)} inputs ({', '.join(names)}); an image classifier has one")
@@ -125,6 +127,23 @@ def refuse_code(path: Path, config: Any) -> None:
             where = f" of {module}" if isinstance(module, str) and module != "builtins" else ""
             shown = inner if module == "builtins" and isinstance(inner, str) else named
             raise InputError(_custom(path, f"class or function {shown}{where}"))
+
+
+def refuse_loops(path: Path, config: Any) -> None:
+    """Raise InputError for a recurrent layer, unless it was built with `unroll=True`: it is a loop."""
+    for item in _dicts(config):
+        kind, inner = item.get("class_name"), item.get("config")
+        if kind not in _RECURRENT or not isinstance(inner, dict):
+            continue
+        holds = inner.get("cell") or inner.get("layer")
+        holds = holds if isinstance(holds, dict) else {}
+        deeper: Any = holds.get("config")
+        if not (inner.get("unroll") or (isinstance(deeper, dict) and deeper.get("unroll"))):
+            of = f" of {holds['class_name']}" if isinstance(holds.get("class_name"), str) else ""
+            raise InputError(
+                f"{path} has the layer {kind} '{inner.get('name')}'{of}, a loop, which edgenet does not handle: build "
+                "it with unroll=True where it has that"
+            )
 
 
 def _custom(path: Path, what: str) -> str:

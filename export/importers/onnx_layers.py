@@ -337,7 +337,7 @@ def gemm(b: Importer, node: Node) -> Value:
     if w is None or b.constant(node, 0) is not None:
         y = b.plain(b.value(node, 1))
         out = _product(b, node, x, turned(y, (1, 0)) if a.get("transB", 0) else y)
-        alpha = np.float32(a.get("alpha", 1.0))
+        alpha = float(a.get("alpha", 1.0))
         out = out if alpha == 1 else binary(b, node, "MUL", out, number(alpha))
         return _plus(b, node, out)
     w = w.astype(np.float32) * np.float32(a.get("alpha", 1.0))
@@ -352,7 +352,7 @@ def _plus(b: Importer, node: Node, out: Value) -> Value:
     """Add the third operand of a Gemm."""
     if not node.input(2):
         return out
-    c, beta = b.constant(node, 2), np.float32(node.attributes.get("beta", 1.0))
+    c, beta = b.constant(node, 2), float(node.attributes.get("beta", 1.0))
     if c is not None:
         return binary(b, node, "ADD", out, np.asarray(c.astype(np.float32) * beta))
     x = b.value(node, 2)

@@ -60,8 +60,11 @@ def _weights(b: Importer, node: Node, where: str, size: int, new: int, scale: fl
     if node.kind == "Upsample" or b.opset < 11:
         a["nearest_mode"] = "floor"
     names = ("pixels", "", "scales", "") if scale is not None else ("pixels", "", "", "sizes")
-    fed = {"pixels": np.eye(size, dtype=np.float32), "scales": np.array([1.0, scale or 1.0], np.float32),
-           "sizes": np.array([size, new], np.int64)}  # fmt: skip
+    fed: dict[str, np.ndarray] = {
+        "pixels": np.eye(size, dtype=np.float32),
+        "scales": np.array([1.0, scale or 1.0], np.float32),
+        "sizes": np.array([size, new], np.int64),
+    }
     alone = replace(node, kind="Resize", inputs=names, outputs=("mixed",), attributes=a)
     return np.asarray(b.evaluate(alone, fed, opset=19)[0], np.float32).T
 
@@ -71,7 +74,9 @@ def _native(mode: str, x: Value, matrices: Mapping[int, np.ndarray]) -> dict[str
     if x.rank != 4 or not matrices or not set(matrices) <= {2, 3} or mode not in ("nearest", "linear"):
         return None
     for aligned, half in ((False, False), (True, False), (False, True)):
-        if all(np.allclose(m, _tflite(mode, *m.shape, aligned, half), atol=1e-5) for m in matrices.values()):
+        if all(
+            np.allclose(m, _tflite(mode, m.shape[0], m.shape[1], aligned, half), atol=1e-5) for m in matrices.values()
+        ):
             return {"alignCorners": aligned, "halfPixelCenters": half}
     return None
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -353,8 +354,9 @@ def padded(b: Importer, node: Node, x: Value, table: np.ndarray, mode: str, valu
         for step in range(table.max()):
             x = _bordered(b, node, x, (table > step).astype(np.int64), "MIRROR_PAD", 1)
         return x
+    kind: Any = mode  # NumPy calls it the same
     for axis, (before, after) in enumerate(table):
-        places = np.pad(np.arange(x.shape[axis]), (before, after), mode=mode)
+        places = np.pad(np.arange(x.shape[axis]), (int(before), int(after)), mode=kind)
         x = pick(b, node, x, axis, places)
     return x
 

