@@ -9,7 +9,7 @@ compute something else from int16, and Qualcomm's compiler refuses it.
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import numpy as np
 
 from edgenet.errors import InputError, MissingDependency
 from edgenet.export.graph import LARGEST_BYTES, Activation, Graph, Op, Quantization, Tensor
-from edgenet.export.nchw import left_in_float, real_numbers, to_nchw
+from edgenet.export.nchw import left_in_float, to_nchw
 from edgenet.export.network import Network
-from edgenet.export.onnx_constants import Store, beside, inline
+from edgenet.export.onnx_constants import beside, inline
+from edgenet.export.onnx_writer import Writer
 from edgenet.files import WEIGHTS_BESIDE
 
 SUFFIX = ".onnx"
@@ -27,8 +28,6 @@ BESIDE = WEIGHTS_BESIDE[SUFFIX]  # of the file that holds the constants of a net
 PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
 OPSET = 21  # the first with 16-bit QuantizeLinear; onnxruntime 1.20 and later read it
 IR_VERSION = 10
-# Integers of activations -> how they are stored, and what that adds: the same numbers, for which the kernels are made.
-_UNSIGNED = {"int8": ("uint8", 128), "int16": ("uint16", 32768)}
 _FLOAT_RESULTS = {"FULLY_CONNECTED"}  # onnxruntime's kernel of QDQ operators that gives float32 from integers: QGemm
 
 
@@ -61,7 +60,9 @@ def to_onnx(
         if size > LARGEST_BYTES:
             file = stack.enter_context(open(path.with_suffix(BESIDE), "wb"))
             store = beside(onnx, file, Path(name or path.name).with_suffix(BESIDE).name)
-        model = _Writer(onnx, to_nchw(left_in_float(graph, _FLOAT_RESULTS)), batch, store).model(network.name)
+        planar = to_nchw(left_in_float(graph, _FLOAT_RESULTS))
+        weights = {n for op in planar.ops if op.kind in _DYNAMIC for n in op.inputs[1:2] if n is not None}
+        model = _model(Writer(onnx, planar, batch, store, weights), network.name)
     model.producer_name, model.producer_version = "edgenet", str(about["edgenet_version"])
     properties = {
         "edgenet": json.dumps(about, sort_keys=True),
@@ -72,174 +73,57 @@ def to_onnx(
     return path
 
 
-class _Writer:
-    """Collects nodes and initializers. A value is called as its tensor; dequantized, it ends in `_dequantized`."""
-
-    def __init__(self, onnx: Any, graph: Graph, batch: int | None, store: Store) -> None:
-        self.onnx, self.graph, self.batch, self.store = onnx, graph, batch, store
-        self.nodes: list[Any] = []
-        self.initializers: dict[str, Any] = {}
-        self.done: set[str] = set()
-        self.interface = {*graph.inputs, *graph.outputs}
-        self.weights = {n for op in graph.ops if op.kind in _DYNAMIC for n in op.inputs[1:2]}
-
-    def model(self, name: str) -> Any:
-        h = self.onnx.helper
-        for op in self.graph.ops:
-            self.add(op)
-        inputs = [self.info(n) for n in self.graph.inputs]
-        outputs = [self.info(n) for n in self.graph.outputs]
-        graph = h.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
-        return h.make_model(graph, opset_imports=[h.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-
-    def info(self, name: str) -> Any:
-        t = self.graph.tensors[name]
-        shape = ["batch" if self.batch is None else self.batch, *t.shape[1:]]
-        return self.onnx.helper.make_tensor_value_info(name, self.type(t.dtype), shape)
-
-    def type(self, dtype: str) -> int:
-        return int(self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-    # Nodes and values
-
-    def node(self, kind: str, inputs: Sequence[str], outputs: str | Sequence[str], **attributes: Any) -> str:
-        outputs = [outputs] if isinstance(outputs, str) else list(outputs)
-        self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), outputs, name=outputs[0], **attributes))
-        return outputs[0]
-
-    def initializer(self, name: str, data: np.ndarray) -> str:
-        if name not in self.initializers:
-            self.initializers[name] = self.store(name, np.asarray(data))
-        return name
-
-    def scalar(self, value: float) -> str:
-        return self.initializer(f"const_{value:g}", np.array(value, np.float32))
-
-    def integers(self, name: str, values: Sequence[int]) -> str:
-        return self.initializer(name, np.array(values, np.int64))
-
-    def once(self, name: str, make: Callable[[str], Any]) -> str:
-        if name not in self.done:
-            self.done.add(name)
-            make(name)
-        return name
-
-    def real(self, name: str) -> str:
-        """Return the value of real numbers that stands for tensor `name`."""
-        t = self.graph.tensors[name]
-        if t.data is not None:
-            if t.quantization is None:
-                return self.initializer(name, t.data)
-            if t.dtype == "int64":  # a bias beside int16 activations: no DequantizeLinear takes it
-                return self.initializer(f"{name}_dequantized", real_numbers(t))
-            return self.once(f"{name}_dequantized", lambda out: self.dequantize(name, out))
-        if t.quantization is None:
-            return name
-        if name in self.interface and t.dtype == "int8":  # inside, all is uint8
-            inner = f"{name}_uint8"
-            self.once(inner, lambda out: self.quantize(self.dequantize(name, f"{name}_real"), out, t, uint8=True))
-            return self.once(f"{name}_dequantized", lambda out: self.dequantize_with(inner, out, inner, t))
-        return self.once(f"{name}_dequantized", lambda out: self.dequantize(name, out))
-
-    def parameters(self, name: str, q: Quantization, dtype: str, shift: int) -> list[str]:
-        many = len(q.scale) > 1
-        scale = self.initializer(f"{name}_scale", q.scale if many else q.scale[0])
-        zero = q.zero_point + shift
-        if dtype == "int32":  # of a bias; there is no other zero point than 0
-            return [scale]
-        return [scale, self.initializer(f"{name}_zero_point", (zero if many else zero[0]).astype(dtype))]
-
-    def stored_as(self, t: Tensor) -> tuple[str, int]:
-        """Return the type in which `t` is stored and what that adds to its integers."""
-        if t.name not in self.interface and t.name not in self.weights and t.dtype in _UNSIGNED:
-            return _UNSIGNED[t.dtype]
-        return t.dtype, 0
-
-    def dequantize(self, name: str, out: str) -> str:
-        t = self.graph.tensors[name]
-        if t.data is not None:
-            dtype, shift = self.stored_as(t)
-            self.initializer(name, (t.data.astype(np.int32) + shift).astype(dtype) if shift else t.data)
-        return self.dequantize_with(name, out, name, t)
-
-    def dequantize_with(self, source: str, out: str, parameters: str, t: Tensor) -> str:
-        assert t.quantization is not None
-        dtype, shift = ("uint8", 128) if source != t.name else self.stored_as(t)
-        axis = {"axis": t.quantization.axis} if len(t.quantization.scale) > 1 else {}
-        return self.node(
-            "DequantizeLinear", [source, *self.parameters(parameters, t.quantization, dtype, shift)], out, **axis
-        )
-
-    def quantize(self, real: str, out: str, t: Tensor, uint8: bool = False) -> str:
-        assert t.quantization is not None
-        dtype, shift = ("uint8", 128) if uint8 else self.stored_as(t)
-        return self.node("QuantizeLinear", [real, *self.parameters(out, t.quantization, dtype, shift)], out)
-
-    # Operators
-
-    def add(self, op: Op) -> None:
-        if op.kind in ("DEQUANTIZE", "QUANTIZE"):
-            self.convert(op)
-            return
-        outs = [self.graph.tensors[n] for n in op.outputs]
-        names = [t.name if t.quantization is None else f"{t.name}_real" for t in outs]
-        if self.is_dynamic(op):
-            _DYNAMIC[op.kind](self, op, names[0])
-        else:
-            _KINDS[op.kind](self, op, [self.real(str(n)) for n in op.inputs if n is not None], names)
-        for t, name in zip(outs, names, strict=True):
-            if t.quantization is not None:
-                self.quantize(name, t.name, t)
-
-    def is_dynamic(self, op: Op) -> bool:
-        """Whether weights are integers and the activations are not: the kernel quantizes them as they come."""
-        if op.kind not in _DYNAMIC:
-            return False
-        x, w = (self.graph.tensors[str(n)] for n in op.inputs[:2])
-        return w.quantization is not None and w.data is not None and x.quantization is None
-
-    def convert(self, op: Op) -> None:
-        source, out = self.graph.tensors[str(op.inputs[0])], self.graph.tensors[op.outputs[0]]
-        if out.quantization is not None:
-            self.quantize(self.real(source.name), out.name, out)
-        elif source.data is not None and source.quantization is not None:
-            self.unpack(source, out.name)
-        elif source.quantization is not None:
-            self.dequantize(source.name, out.name)
-        else:  # float16 weights
-            self.node("Cast", [self.real(source.name)], out.name, to=self.type(out.dtype))
-
-    def unpack(self, source: Tensor, out: str) -> str:
-        """int8 weights of a float operator. Not DequantizeLinear, which onnxruntime would run at every inference."""
-        q = source.quantization
-        assert q is not None
-        assert source.data is not None
-        scale, _ = q.broadcast(source.data.ndim)
-        whole = self.node("Cast", [self.initializer(source.name, source.data)], f"{out}_whole", to=self.type("float32"))
-        return self.node("Mul", [whole, self.initializer(f"{source.name}_scale", scale)], out)
-
-    def shape(self, name: str | None) -> tuple[int, ...]:
-        return self.graph.tensors[str(name)].shape
+def _model(w: Writer, name: str) -> Any:
+    h = w.onnx.helper
+    for op in w.graph.ops:
+        _add(w, op)
+    inputs = [w.info(n) for n in w.graph.inputs]
+    outputs = [w.info(n) for n in w.graph.outputs]
+    graph = h.make_graph(w.nodes, name, inputs, outputs, list(w.initializers.values()))
+    return h.make_model(graph, opset_imports=[h.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-_Emitter = Callable[[_Writer, Op, list[str], list[str]], None]
+def _add(w: Writer, op: Op) -> None:
+    if op.kind in ("DEQUANTIZE", "QUANTIZE"):
+        w.convert(op)
+        return
+    outs = [w.graph.tensors[n] for n in op.outputs]
+    names = [t.name if t.quantization is None else f"{t.name}_real" for t in outs]
+    if _is_dynamic(w, op):
+        _DYNAMIC[op.kind](w, op, names[0])
+    else:
+        _KINDS[op.kind](w, op, [w.real(str(n)) for n in op.inputs if n is not None], names)
+    for t, name in zip(outs, names, strict=True):
+        if t.quantization is not None:
+            w.quantize(name, t.name, t)
+
+
+def _is_dynamic(w: Writer, op: Op) -> bool:
+    """Whether weights are integers and the activations are not: the kernel quantizes them as they come."""
+    if op.kind not in _DYNAMIC:
+        return False
+    x, weight = (w.graph.tensors[str(n)] for n in op.inputs[:2])
+    return weight.quantization is not None and weight.data is not None and x.quantization is None
+
+
+_Emitter = Callable[[Writer, Op, list[str], list[str]], None]
 
 
 def _simple(kind: str, **attributes: Any) -> _Emitter:
-    def emit(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    def emit(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
         w.node(kind, x, out, **attributes)
 
     return emit
 
 
 def _clip(activation: Activation) -> _Emitter:
-    def emit(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    def emit(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
         w.node("Clip", [x[0], *map(w.scalar, activation.bounds)], out)
 
     return emit
 
 
-def _convolution_attributes(w: _Writer, op: Op) -> dict[str, Any]:
+def _convolution_attributes(w: Writer, op: Op) -> dict[str, Any]:
     o = op.options
     kernel = list(w.shape(op.inputs[1])[2:])
     return {
@@ -251,21 +135,21 @@ def _convolution_attributes(w: _Writer, op: Op) -> dict[str, Any]:
     }
 
 
-def _convolution(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _convolution(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Conv", x, out, **_convolution_attributes(w, op))
 
 
-def _transposed(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _transposed(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     o = op.options
     more = {"output_padding": list(o["more"])} if any(o["more"]) else {}
     w.node("ConvTranspose", x, out, strides=list(o["strides"]), pads=list(o["pads"]), **more)
 
 
-def _dense(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _dense(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Gemm", x, out, transB=1)
 
 
-def _dynamic(w: _Writer, op: Op, out: str) -> tuple[list[str], Tensor, Quantization]:
+def _dynamic(w: Writer, op: Op, out: str) -> tuple[list[str], Tensor, Quantization]:
     """Quantize the input as it comes; return [integers, zero point], the weights and their scales."""
     x = w.real(str(op.inputs[0]))
     names = [f"{x}_quantized", f"{x}_dynamic_scale", f"{x}_dynamic_zero_point"]
@@ -276,7 +160,7 @@ def _dynamic(w: _Writer, op: Op, out: str) -> tuple[list[str], Tensor, Quantizat
     return names, t, t.quantization
 
 
-def _rescale(w: _Writer, op: Op, out: str, x_scale: str, scale: np.ndarray, shape: tuple[int, ...]) -> None:
+def _rescale(w: Writer, op: Op, out: str, x_scale: str, scale: np.ndarray, shape: tuple[int, ...]) -> None:
     """From 32-bit sums `OUT_sums` to real numbers, plus the bias."""
     real = w.node("Cast", [f"{out}_sums"], f"{out}_cast", to=w.type("float32"))
     scales = w.initializer(f"{out}_weight_scale", scale.reshape(shape) if len(scale) > 1 else scale)
@@ -289,7 +173,7 @@ def _rescale(w: _Writer, op: Op, out: str, x_scale: str, scale: np.ndarray, shap
         w.node("Add", [scaled, w.initializer(f"{bias[0]}_shaped", data.reshape(shape))], out)
 
 
-def _dynamic_convolution(w: _Writer, op: Op, out: str) -> None:
+def _dynamic_convolution(w: Writer, op: Op, out: str) -> None:
     (x, x_scale, x_zero), t, q = _dynamic(w, op, out)
     assert t.data is not None
     inputs = [x, w.initializer(t.name, t.data), x_zero]
@@ -297,7 +181,7 @@ def _dynamic_convolution(w: _Writer, op: Op, out: str) -> None:
     _rescale(w, op, out, x_scale, q.scale, (-1, 1, 1))
 
 
-def _depthwise_in_float(w: _Writer, op: Op, out: str) -> None:
+def _depthwise_in_float(w: Writer, op: Op, out: str) -> None:
     """Only the weights are integers: onnxruntime's ConvInteger has no depthwise kernel, and is far slower than Conv."""
     t = w.graph.tensors[str(op.inputs[1])]
     weights = w.unpack(t, f"{t.name}_dequantized")
@@ -309,14 +193,14 @@ def _depthwise_in_float(w: _Writer, op: Op, out: str) -> None:
     )
 
 
-def _dynamic_dense(w: _Writer, op: Op, out: str) -> None:
+def _dynamic_dense(w: Writer, op: Op, out: str) -> None:
     (x, x_scale, x_zero), t, q = _dynamic(w, op, out)
     assert t.data is not None
     w.node("MatMulInteger", [x, w.initializer(t.name, t.data.T), x_zero], f"{out}_sums")
     _rescale(w, op, out, x_scale, q.scale, (-1,))
 
 
-_DYNAMIC: dict[str, Callable[[_Writer, Op, str], None]] = {
+_DYNAMIC: dict[str, Callable[[Writer, Op, str], None]] = {
     "CONV_2D": _dynamic_convolution,
     "DEPTHWISE_CONV_2D": _depthwise_in_float,
     "FULLY_CONNECTED": _dynamic_dense,
@@ -324,7 +208,7 @@ _DYNAMIC: dict[str, Callable[[_Writer, Op, str], None]] = {
 
 
 def _reduction(kind: str) -> _Emitter:
-    def emit(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    def emit(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
         axes = op.options["axes"]
         if kind == "ReduceMean" and axes == (2, 3) and len(w.shape(op.inputs[0])) == 4:
             w.node("GlobalAveragePool", x, out)
@@ -335,7 +219,7 @@ def _reduction(kind: str) -> _Emitter:
 
 
 def _pool(kind: str, **attributes: Any) -> _Emitter:
-    def emit(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+    def emit(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
         o = op.options
         pads = {"pads": list(o["pads"])}
         w.node(kind, x, out, kernel_shape=list(o["kernel"]), strides=list(o["strides"]), **pads, **attributes)
@@ -343,7 +227,7 @@ def _pool(kind: str, **attributes: Any) -> _Emitter:
     return emit
 
 
-def _reshape(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _reshape(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     before, after = w.shape(op.inputs[0]), tuple(op.options["shape"])
     if len(before) == 4 and len(after) == 2 and before[0] == after[0]:
         w.node("Flatten", x, out)
@@ -354,11 +238,11 @@ def _reshape(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Reshape", [x[0], w.integers(f"{op.outputs[0]}_shape", shape)], out)
 
 
-def _transpose(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _transpose(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Transpose", x, out, perm=list(op.options["perm"]))
 
 
-def _pad(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _pad(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     mode = "reflect" if op.kind == "MIRROR_PAD" else "constant"
     if op.options.get("mode") == 1:
         if max(*op.options["before"], *op.options["after"]) > 1:
@@ -370,7 +254,7 @@ def _pad(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Pad", [x[0], pads, *x[1:]], out, mode=mode)
 
 
-def _slice(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _slice(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     o, shape, name = op.options, w.shape(op.inputs[0]), op.outputs[0]
     cut = [i for i, n in enumerate(shape) if (o["starts"][i], o["ends"][i], o["steps"][i]) != (0, n, 1)]
     if not cut:
@@ -381,65 +265,65 @@ def _slice(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Slice", [x[0], *given, axes, steps], out)
 
 
-def _concatenation(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _concatenation(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Concat", x, out, axis=op.options["axis"])
 
 
-def _split(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _split(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Split", x, out, axis=op.options["axis"], num_outputs=len(out))
 
 
-def _softmax(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _softmax(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     beta = float(op.options["beta"])
     source = x[0] if beta == 1 else w.node("Mul", [x[0], w.scalar(beta)], f"{out[0]}_scaled")
     w.node({"LOG_SOFTMAX": "LogSoftmax"}.get(op.kind, "Softmax"), [source], out, axis=op.options["axis"])
 
 
-def _gather(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _gather(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     indices = w.integers(f"{op.outputs[0]}_indices", op.options["indices"])
     w.node("Gather", [x[0], indices], out, axis=op.options["axis"])
 
 
-def _local_response(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _local_response(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     o, size = op.options, 2 * int(op.options["radius"]) + 1
     w.node("LRN", x, out, size=size, alpha=float(o["alpha"]) * size, beta=float(o["beta"]), bias=float(o["bias"]))
 
 
-def _not_equal(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _not_equal(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Not", [w.node("Equal", x, f"{out[0]}_equal")], out)
 
 
-def _floor_mod(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _floor_mod(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     times = w.node("Floor", [w.node("Div", x, f"{out[0]}_quotient")], f"{out[0]}_times")
     w.node("Sub", [x[0], w.node("Mul", [times, x[1]], f"{out[0]}_whole")], out)
 
 
-def _leaky_relu(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _leaky_relu(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("LeakyRelu", x, out, alpha=float(op.options["alpha"]))
 
 
-def _gelu(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _gelu(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Gelu", x, out, approximate="tanh" if op.options.get("approximate") else "none")
 
 
-def _rsqrt(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _rsqrt(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Reciprocal", [w.node("Sqrt", x, f"{out[0]}_sqrt")], out)
 
 
-def _squared_difference(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _squared_difference(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     difference = w.node("Sub", x, f"{out[0]}_difference")
     w.node("Mul", [difference, difference], out)
 
 
-def _square(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _square(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Mul", [x[0], x[0]], out)
 
 
-def _cast(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _cast(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     w.node("Cast", x, out, to=w.type(w.graph.tensors[op.outputs[0]].dtype))
 
 
-def _resize(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _resize(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     o, nearest = op.options, op.kind == "RESIZE_NEAREST_NEIGHBOR"
     where = "align_corners" if o.get("alignCorners") else "half_pixel" if o.get("halfPixelCenters") else "asymmetric"
     # TFLite's nearest: floor of the position, which half_pixel has moved by a half; round when corners are aligned.
@@ -451,7 +335,7 @@ def _resize(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
     )  # fmt: skip
 
 
-def _batch_matmul(w: _Writer, op: Op, x: list[str], out: list[str]) -> None:
+def _batch_matmul(w: Writer, op: Op, x: list[str], out: list[str]) -> None:
     sides: list[str] = []
     for name, value, adjoint in zip(op.inputs, x, (op.options.get("adjX"), op.options.get("adjY")), strict=True):
         rank = len(w.shape(name))
