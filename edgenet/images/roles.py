@@ -267,7 +267,7 @@ def new_pictures(
         found.append(Finding(
             "unknown-training", "warning",
             f"whether {model} learned from these pictures cannot be known: its file does not say which taught it",
-            "give pictures that it has not seen, --images-test DIR",
+            "accuracy is that of new pictures only if you know that they are new to it",
         ))  # fmt: skip
     return left, tuple(found)
 
