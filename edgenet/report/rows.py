@@ -133,10 +133,12 @@ def _concerns(f: Failure, a: Artifact) -> bool:
 
 
 def median_ms(r: Row) -> float:
+    """Return the median latency of a file, infinity where it was not measured."""
     return r.measurement.median_ms if r.measurement else math.inf
 
 
 def told_apart(a: Row, b: Row) -> bool:
+    """Return whether the speeds of two files differ by more than noise; False where one was not measured."""
     ratio = speedup(a.measurement, b.measurement) if a.measurement and b.measurement else None
     return ratio is not None and ratio.told_apart
 
