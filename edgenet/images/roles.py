@@ -59,6 +59,7 @@ def merged(*histories: PictureHistory) -> PictureHistory:
 
 ROLES = tuple(f.name for f in fields(PictureHistory) if f.name != "complete")
 SEEN = ("taught", "chose", "calibrated")  # what had one of these roles cannot measure
+_DID = {"taught": "taught", "chose": "chose the weights of", "calibrated": "calibrated"}
 
 
 def read_history(about: Mapping[str, Any] | None) -> PictureHistory:
@@ -226,7 +227,7 @@ def divide_by_role(
         calibration, candidates = split(limit(images, total), n_calibration)
         n_evaluation = len(candidates)
     else:
-        findings.append(_seen_before(known, images, model, "some calibrate"))
+        findings.append(_seen_before(known, images, history, model, "some calibrate"))
         calibration, candidates = limit(known, min(n_calibration, total // 2)), new
         if (lacking := min(n_calibration, total // 2) - len(calibration)) > 0:
             added, candidates = split(new, lacking)
@@ -249,7 +250,7 @@ def new_pictures(
     known, rest = apart(images, history)
     copies = recognised(rest, [table_of(u) for u in used if len(u)])
     left = part(rest, np.flatnonzero(~copies))
-    found = [_seen_before(known, images, model, "none measures")] if len(known) else []
+    found = [_seen_before(known, images, history, model, "none measures")] if len(known) else []
     if copies.any():
         found.append(Finding(
             "copies", "warning",
@@ -272,11 +273,11 @@ def new_pictures(
     return left, tuple(found)
 
 
-def _seen_before(known: ImageSet, images: ImageSet, model: str, use: str) -> Finding:
+def _seen_before(known: ImageSet, images: ImageSet, history: PictureHistory, model: str, use: str) -> Finding:
+    did = " or ".join(_DID[role] for role in SEEN if getattr(history, role) is not None)
     return Finding(
         "seen-before", "warning",
-        f"{len(known)} of the {len(images)} pictures of {images.root} taught {model}, chose its weights or calibrated "
-        f"it ({_names(known)}): {use}",
+        f"{len(known)} of the {len(images)} pictures of {images.root} {did} {model} ({_names(known)}): {use}",
         f"the {len(images) - len(known)} others can measure",
     )  # fmt: skip
 
