@@ -15,8 +15,8 @@ import numpy as np
 from edgenet.errors import InputError
 from edgenet.images import Chunk, Preprocessing, sample
 from edgenet.images.near_duplicates import Glance, glances, looks_alike
-from edgenet.records import Finding
 from edgenet.results import ImageSet
+from edgenet.results.records import Finding
 
 if TYPE_CHECKING:
     from edgenet.export.graph import Graph

@@ -4,7 +4,7 @@ from edgenet.calibration.gptq import MOST_IMAGES, corrected_in_parts, pictures_t
 from edgenet.calibration.quantize import affine
 from edgenet.calibration.shared import CHANGES_GRAPH, SharedCalibration
 from edgenet.export.graph import Graph
-from edgenet.records import CalibratedTensor, CalibrationRecord
+from edgenet.results.records import CalibratedTensor, CalibrationRecord
 
 BINS = 64
 

@@ -7,7 +7,7 @@ the colon (`devices.KINDS`), and a function `find()` that lists those which are 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -45,14 +45,41 @@ class Request:
             raise InputError(f"pixels must be (H, W, 3 or 1) uint8, was {x.shape} {x.dtype}")
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """What a compiler made of a model file for one chip: the files to ship, the first of which is the one to load."""
+
+    device: str  # qnn:SM8750 say
+    files: tuple[Path, ...]
+    tool: str  # with its version
+    n_operators: int
+    n_accelerated: int
+
+
+@runtime_checkable
+class Compiler(Protocol):
+    """A device, seen by the hand-over: it makes of a model file what its chip loads."""
+
+    def compile(self, path: Path, out: Path) -> Compiled:
+        """Compile a model file into the folder `out`, which is there; files appear whole.
+
+        Raises:
+            InputError: the chip or its compiler does not take this file.
+            DeviceError: the compiler failed, or was killed.
+        """
+
+
 class Device(Protocol):
     """A place where files run. Use it in a `with` block: what it left on the device is cleaned up at the end."""
 
     id: str  # as the user named it, adb:SERIAL say
-    kind: str  # local | adb | ssh | qemu | ethos-u | edgetpu
+    kind: str  # local | adb | ssh | qemu | ethos-u | edgetpu | qnn | rknn | micro
 
     def info(self) -> dict[str, Any]:
-        """Return what the device is and how busy: plain values, None where it does not tell. Raises DeviceError."""
+        """Return what the device is and how busy: plain values, None where it does not tell. Raises DeviceError.
+
+        "emulator" is there, with its version, where `predict` is answered by an emulator of the chip.
+        """
 
     def bench(
         self, artifacts: Sequence[tuple[str, Path]], request: Request, progress: Progress | None = None

@@ -228,8 +228,8 @@ def print_failures(results: "Results") -> None:
 
 def print_searches(results: "Results") -> None:
     """Print how a budget was met in each format: every step, what it cost, and which was kept."""
-    from edgenet.records import MET, verdict_of
     from edgenet.report import budget_text
+    from edgenet.results.records import MET, verdict_of
 
     for format, s in results.context.search.items():
         if not s.steps:
@@ -264,7 +264,7 @@ def print_kept(results: "Results") -> None:
 
 def hold_to_budget(results: "Results") -> None:
     """Raise GateFailed where a search missed its budget; that the pictures cannot tell is no failure."""
-    from edgenet.records import MISSED, verdict_of
+    from edgenet.results.records import MISSED, verdict_of
 
     missed = [(format, s) for format, s in results.context.search.items() if verdict_of(s) == MISSED]
     if missed:

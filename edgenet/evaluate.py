@@ -28,8 +28,8 @@ import numpy as np
 
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.images import Preprocessing, normalise, stream
-from edgenet.records import Measures
 from edgenet.results import NO_ANSWER, Confusion, Evaluation, Failure, Flip, ImageSet, Warning
+from edgenet.results.records import Measures
 from edgenet.tasks import CLASSES, Task
 from edgenet.tasks.measures import (
     MAX_NUMBERS,

@@ -28,8 +28,8 @@ from edgenet.jobs.keep import parse as parse_keep
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
 from edgenet.preflight import check_run
-from edgenet.records import NAMES_FROM_FOLDERS, TAKEN_FOR_EMBEDDING, Context, Finding, PictureHistory
 from edgenet.results import Artifact, Estimate, Evaluation, Failure, ImageSet, Measurement, Results
+from edgenet.results.records import NAMES_FROM_FOLDERS, TAKEN_FOR_EMBEDDING, Context, Finding, PictureHistory
 from edgenet.targets import check_formats, target
 from edgenet.tasks import AUTO, CLASSES, Task
 

@@ -16,9 +16,9 @@ from edgenet.export.interface import IO_DTYPES, with_io, with_logits
 from edgenet.export.nchw import stored
 from edgenet.export.network import OUTPUT, Network, Source, canonical_names
 from edgenet.files import WEIGHTS_BESIDE, atomic_write, sha256_of, size_of
-from edgenet.records import PictureHistory
 from edgenet.results import Artifact, Calibration, TensorInfo
-from edgenet.results_json import write
+from edgenet.results.plain import write
+from edgenet.results.records import PictureHistory
 
 __all__ = ["FORMATS", "IO_DTYPES", "Format", "Network", "Source", "export_graph", "find_source", "versions"]
 

@@ -13,7 +13,7 @@ from edgenet.export.interface import LOGITS
 from edgenet.export.tflite_file import read_tflite, write_tflite
 from edgenet.frameworks import quiet, tensorflow
 from edgenet.images import Pixels, Preprocessing, imagenet_classes
-from edgenet.records import NOTHING_SEEN, Finding, PictureHistory
+from edgenet.results.records import NOTHING_SEEN, Finding, PictureHistory
 from edgenet.tasks import CLASSES, Task
 
 INPUT, OUTPUT = "image", "probabilities"

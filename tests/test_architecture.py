@@ -26,9 +26,6 @@ ROWS = (
     (
         "edgenet.options",
         "edgenet.results",
-        "edgenet.schema1",
-        "edgenet.records",
-        "edgenet.results_json",
         "edgenet.files",
         "edgenet.targets",
         "edgenet.device_bench.machine",
@@ -39,7 +36,7 @@ ROWS = (
         "edgenet.export.graph",
         "edgenet.export.op_versions",
         "edgenet.device_bench.describe",
-        "edgenet.warning_codes",
+        "edgenet.results.warning_codes",
     ),
     ("edgenet.errors", "edgenet.frameworks", "edgenet.templating", "edgenet"),
 )

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 import pytest
 
-from edgenet import records
 from edgenet.calibration import CORRECTIONS, RANGE_METHODS
 from edgenet.calibration.image_checks import CODES
 from edgenet.cli import main
@@ -25,6 +24,7 @@ from edgenet.results import (
     LeftOperators,
     Measurement,
     Warning,
+    records,
 )
 from edgenet.targets import TARGETS
 from helpers.places import ROOT

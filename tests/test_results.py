@@ -12,13 +12,13 @@ import jsonschema
 import pytest
 
 from edgenet.errors import InputError
-from edgenet.records import Context, Epoch, TrainingRecord
 from edgenet.report import write_report
 from edgenet.report.formatting import failed
 from edgenet.results import Failure, Measurement, Results, Warning
-from edgenet.results_json import read, write
-from edgenet.schema1 import upgraded
-from edgenet.warning_codes import WARNINGS
+from edgenet.results.plain import read, write
+from edgenet.results.records import Context, Epoch, TrainingRecord
+from edgenet.results.schema1 import upgraded
+from edgenet.results.warning_codes import WARNINGS
 from helpers import brief_phone, results_schema
 from helpers.command_line import Edgenet
 from helpers.hand_built import some_results

@@ -7,9 +7,9 @@ from pathlib import Path
 from edgenet import templating
 from edgenet.handoff.deployed import Deployed
 from edgenet.images import Preprocessing
-from edgenet.records import Context
 from edgenet.report.formatting import interval, megabytes, milliseconds, percent
 from edgenet.results import Evaluation, Measurement, TensorInfo
+from edgenet.results.records import Context
 from edgenet.tasks.words import WORDS, figure, figures_of
 
 _FILES = Path(__file__).with_name("files")

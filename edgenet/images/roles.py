@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from edgenet.errors import InputError
 from edgenet.images.image_set import group_of, limit, split, subset
 from edgenet.images.near_duplicates import SIDE_PX, glances
-from edgenet.records import UNKNOWN_HISTORY, Finding, PictureHistory, PictureTable
 from edgenet.results import ImageSet
-from edgenet.results_json import read
+from edgenet.results.plain import read
+from edgenet.results.records import UNKNOWN_HISTORY, Finding, PictureHistory, PictureTable
 
 STORED_PX = 12
 STORED_BYTES = STORED_PX * STORED_PX // 2

@@ -21,8 +21,8 @@ from edgenet.images import limit
 from edgenet.jobs.budget_verdict import BROKEN, Budget, Judgement, chosen, is_over, judge, refused_for_sure
 from edgenet.jobs.file_factory import FileFactory, Variant
 from edgenet.options import Progress
-from edgenet.records import FAILED, MET, MISSED, SearchRecord, SearchStep, Sensitivity
 from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
+from edgenet.results.records import FAILED, MET, MISSED, SearchRecord, SearchStep, Sensitivity
 
 FIRST_PICTURES = 1000  # that may refuse a file; one that they do not refuse is measured on all
 STEP_PLAN = Plan(rounds=3, max_rounds=3, min_time_s=0.5, self_check=False)

@@ -191,7 +191,11 @@ def _evaluate_one(
     candidates = [Candidate(here, path, sha256), Candidate(there, path, sha256, device)]
     found, failures = evaluate(candidates, images, preprocessing, reference=here, progress=progress, task=task)
     remote = [e for e in found if e.artifact == there]
-    said = [replace(e, artifact=here, device=device.id, difference=difference(e, path, info)) for e in remote]
+    emulator = str(info.get("emulator") or "")
+    said = [
+        replace(e, artifact=here, device=device.id, difference=difference(e, path, info), emulated=emulator)
+        for e in remote
+    ]
     return said, [replace(f, artifact=here) for f in failures if f.device == device.id or not remote]
 
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from edgenet.errors import InputError
-from edgenet.records import CANNOT_TELL, FAILED, MET, MISSED
 from edgenet.results import Evaluation
+from edgenet.results.records import CANNOT_TELL, FAILED, MET, MISSED
 
 ERROR = 0.025  # the chance that a search calls a file within the budget that is not
 POWER_Z = NormalDist().inv_cdf(0.8)  # "so many pictures would tell": in 4 of 5 cases

@@ -15,8 +15,8 @@ from edgenet.images import Pixels, load_pixels
 from edgenet.images.roles import history_of, merged
 from edgenet.jobs.keep import Keep, as_options, resolve
 from edgenet.options import Recipe
-from edgenet.records import PictureHistory
 from edgenet.results import Artifact, ImageSet
+from edgenet.results.records import PictureHistory
 from edgenet.targets import Target, weight_bits
 
 USES_IMAGES = (*NEEDS_CALIBRATION, "weight-only", "dynamic")  # the last two need none, but round better with some

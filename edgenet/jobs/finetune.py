@@ -30,8 +30,8 @@ from edgenet.models import zoo
 from edgenet.models.weights import Weights
 from edgenet.options import LAYERS, FinetuneJob, Progress, Settings, check_training
 from edgenet.preflight import check_finetune
-from edgenet.records import Finding, PictureCounts, PictureHistory, Score, TrainedStage
 from edgenet.results import ImageSet, Results
+from edgenet.results.records import Finding, PictureCounts, PictureHistory, Score, TrainedStage
 
 if TYPE_CHECKING:
     from edgenet.calibration.training.augment import Pictures

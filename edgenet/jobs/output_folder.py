@@ -14,8 +14,8 @@ from edgenet import __version__
 from edgenet.errors import InputError
 from edgenet.export import versions
 from edgenet.files import delete_parts
-from edgenet.records import NOTHING_SEEN, Context, ImagesRecord, ImagesUsed, PictureHistory
 from edgenet.results import RESULTS_FILE, ImageSet, Results
+from edgenet.results.records import NOTHING_SEEN, Context, ImagesRecord, ImagesUsed, PictureHistory
 from edgenet.targets import target
 
 LOCK_FILE = ".edgenet.lock"

@@ -29,8 +29,8 @@ from edgenet.paper.networks import NAMES, scaled_counts
 from edgenet.paper.page import write_pages
 from edgenet.paper.plan import LADDER, PAIRS, Bench, Step, file_id, paper_of, steps, time_plan, too_large
 from edgenet.preflight import check_paper
-from edgenet.records import NOTHING_SEEN, PaperRecord
 from edgenet.results import Artifact, Estimate, Failure, ImageSet, Measurement, Results
+from edgenet.results.records import NOTHING_SEEN, PaperRecord
 
 CALIBRATION_IMAGES = 100
 

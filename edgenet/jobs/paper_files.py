@@ -23,8 +23,8 @@ from edgenet.options import Recipe
 from edgenet.paper import networks
 from edgenet.paper.networks import counts
 from edgenet.paper.plan import SAVED_MODEL, file_id
-from edgenet.records import Counts
 from edgenet.results import Artifact, Failure, ImageSet
+from edgenet.results.records import Counts
 from edgenet.targets import target
 
 T = TypeVar("T")

@@ -26,7 +26,9 @@ from edgenet.jobs.file_factory import FileFactory, Interface
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import Progress, QatJob, Recipe
 from edgenet.preflight import check_qat
-from edgenet.records import (
+from edgenet.report.formatting import percent
+from edgenet.results import Artifact, Evaluation, ImageSet, Results
+from edgenet.results.records import (
     Finding,
     ImagesRecord,
     Likeness,
@@ -36,8 +38,6 @@ from edgenet.records import (
     TrainedFile,
     TrainingRecord,
 )
-from edgenet.report.formatting import percent
-from edgenet.results import Artifact, Evaluation, ImageSet, Results
 from edgenet.targets import target, weight_bits
 
 if TYPE_CHECKING:

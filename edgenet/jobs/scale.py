@@ -24,9 +24,9 @@ from edgenet.models.graph_drawing import Blueprint
 from edgenet.models.scaling import EFFICIENTNET, Family, Scale, compound, family, scaled_px
 from edgenet.options import Progress, ScaleJob
 from edgenet.preflight import check_scale
-from edgenet.records import Context, ScaledNetwork, ScaleRecord
 from edgenet.report.formatting import failed
 from edgenet.results import Artifact, Failure, Measurement, Results
+from edgenet.results.records import Context, ScaledNetwork, ScaleRecord
 
 TOLERANCE = 0.05  # of the budget: the promise
 _AIM = 0.02  # the search goes on until the network is as near as this

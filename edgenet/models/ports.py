@@ -15,7 +15,7 @@ from typing import Any
 
 from edgenet.errors import InputError
 from edgenet.models.zoo import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
-from edgenet.records import Finding
+from edgenet.results.records import Finding
 
 _INCEPTION = (127.5,) * 3
 _TORCH_EPSILON, _TF_EPSILON = 1e-5, 1e-3

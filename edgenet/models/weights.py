@@ -23,7 +23,7 @@ from edgenet.models import checkpoints
 from edgenet.models.checkpoints import Arrays
 from edgenet.models.ports import UNDECIDED, Port, port_of
 from edgenet.models.zoo import MODELS, ModelSpec, head_filters, scaled_blocks, squeeze_filters, stem_filters
-from edgenet.records import Finding
+from edgenet.results.records import Finding
 
 Shapes = dict[str, tuple[int, ...]]
 

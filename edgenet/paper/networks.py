@@ -23,7 +23,7 @@ from edgenet.models.resnet_mobilenet import mobilenet_v1, mobilenet_v2, resnet
 from edgenet.paper import published
 from edgenet.paper.keras_applications import KerasNetwork
 from edgenet.paper.scaled_tables import ScaledRow, scaled_rows
-from edgenet.records import Counts
+from edgenet.results.records import Counts
 
 
 class Drawn(Protocol):

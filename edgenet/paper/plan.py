@@ -19,8 +19,8 @@ from edgenet.export.saved_model import SUFFIX
 from edgenet.models import zoo
 from edgenet.options import PaperJob
 from edgenet.paper.networks import counts
-from edgenet.records import PaperRecord
 from edgenet.results import Results
+from edgenet.results.records import PaperRecord
 
 SAVED_MODEL = "savedmodel"
 # The pairs that the paper timed: the rival, and the EfficientNet that is as accurate.

@@ -15,9 +15,9 @@ from edgenet.paper import networks, published
 from edgenet.paper.networks import published_name, scaled_key
 from edgenet.paper.plan import LADDER, PAIRS, RUNTIMES, TABLE4, file_id, paper_of
 from edgenet.paper.scaled_tables import scaled_rows
-from edgenet.records import Counts
 from edgenet.report.formatting import MISSING, failed, number, times
 from edgenet.results import Estimate, Evaluation, Measurement, Results
+from edgenet.results.records import Counts
 
 MEASURED, COMPUTED, QUOTED, NOTHING = "measured", "computed", "quoted", ""
 RUNTIME_NAMES = {"tensorflow": "TensorFlow", "litert": "TFLite", "openvino": "OpenVINO", "onnxruntime": "onnxruntime"}

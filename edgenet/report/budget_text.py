@@ -4,8 +4,8 @@ import math
 import shlex
 from collections.abc import Sequence
 
-from edgenet.records import CANNOT_TELL, FAILED, MET, MISSED, SearchRecord, SearchStep, verdict_of
 from edgenet.report.formatting import MISSING, counted, decibels, megabytes, milliseconds, number, percent
+from edgenet.results.records import CANNOT_TELL, FAILED, MET, MISSED, SearchRecord, SearchStep, verdict_of
 
 IN_WORDS = {MET: "within", CANNOT_TELL: "cannot tell", MISSED: "over", FAILED: "failed"}
 LIMITS_NOTE = (

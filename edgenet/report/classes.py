@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edgenet.evaluate import MAX_CONFUSIONS, paired_difference, wilson
-from edgenet.records import Measures
 from edgenet.report.formatting import MISSING, counted, interval, number, percent, points
 from edgenet.report.pieces import Cell, Line, Table, table, two_lines
 from edgenet.report.rows import Row
 from edgenet.report.view import View
 from edgenet.results import Evaluation
+from edgenet.results.records import Measures
 
 FEWEST = 10  # pictures of a class that is listed; at ten a 95 % interval can span 53 points already
 _ALL_OF = 12  # classes or fewer are listed whole

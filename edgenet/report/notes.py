@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgenet.records import CANNOT_TELL, MEANING_CODES, ROLE_CODES, verdict_of
 from edgenet.report.budget_text import rounded_up
 from edgenet.report.formatting import FORMAT_NAMES, counted, interval
 from edgenet.report.refusals import NO_OWN_PICTURES, Terms
 from edgenet.report.rows import Row
 from edgenet.results import Measurement, Results, Warning
+from edgenet.results.records import CANNOT_TELL, MEANING_CODES, ROLE_CODES, verdict_of
 
 FEW_LABELLED = 200  # below this a 95 % interval of top-1 is wider than some 10 points, and a warning is due
 

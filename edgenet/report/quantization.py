@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from edgenet.records import (
+from edgenet.report import budget_text
+from edgenet.report.formatting import FORMAT_NAMES, counted, decibels, number, percent
+from edgenet.report.pieces import Cell, Chip, Figure, Line, Table, table
+from edgenet.report.plots import bars as bar_plots
+from edgenet.report.plots.axes import for_both
+from edgenet.report.view import View
+from edgenet.results.records import (
     CANNOT_TELL,
     FAILED,
     MET,
@@ -20,12 +26,6 @@ from edgenet.records import (
     SearchStep,
     verdict_of,
 )
-from edgenet.report import budget_text
-from edgenet.report.formatting import FORMAT_NAMES, counted, decibels, number, percent
-from edgenet.report.pieces import Cell, Chip, Figure, Line, Table, table
-from edgenet.report.plots import bars as bar_plots
-from edgenet.report.plots.axes import for_both
-from edgenet.report.view import View
 
 _SHOWN_HISTOGRAMS = 12
 _SHOWN_LAYERS = 12

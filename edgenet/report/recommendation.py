@@ -6,12 +6,12 @@ Everything here is a pure function of a `Results`, and of which of its files are
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgenet.records import Finding
 from edgenet.report.formatting import NBSP, counted, interval, megabytes, milliseconds, number, percent, points, times
 from edgenet.report.notes import Note, no_label, notes
 from edgenet.report.refusals import NO_OWN_PICTURES, Refusal, Terms, plural_points, refusal, what_it_lacks, what_it_lost
 from edgenet.report.rows import Row, median_ms, rows, speedup, told_apart
 from edgenet.results import Results
+from edgenet.results.records import Finding
 
 SHOWN_REASONS = 5  # why not so many other files; the rest is folded, or left to the page
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgenet.files import WEIGHTS_BESIDE, sha256_of, size_of
-from edgenet.records import MISSED, Finding, SearchRecord, verdict_of
 from edgenet.report.formatting import NBSP, counted, decibels, interval, percent, points, times
 from edgenet.report.rows import Row
 from edgenet.results import Artifact, Results
+from edgenet.results.records import MISSED, Finding, SearchRecord, verdict_of
 from edgenet.tasks.words import WORDS, Words
 
 NO_OWN_PICTURES = "no-own-pictures"  # the code of the finding, too

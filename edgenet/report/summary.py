@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from edgenet.records import Figure
 from edgenet.report.formatting import MISSING, failed, megabytes, milliseconds, percent, points
 from edgenet.report.recommendation import SHOWN_REASONS, Recommendation, recommend
 from edgenet.report.refusals import Refusal
 from edgenet.report.rows import Row, by_format, rows, speedup_text
 from edgenet.results import Results
+from edgenet.results.records import Figure
 from edgenet.tasks.words import figures_of
 
 if TYPE_CHECKING:

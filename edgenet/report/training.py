@@ -6,7 +6,6 @@ It draws from the TrainingRecord that `edgenet qat` and `edgenet finetune` note 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgenet.records import Epoch, Score, TrainedFile, TrainedStage, TrainingRecord
 from edgenet.report.formatting import (
     FORMAT_NAMES,
     MISSING,
@@ -25,6 +24,7 @@ from edgenet.report.plots.axes import for_both
 from edgenet.report.refusals import NO_OWN_PICTURES
 from edgenet.report.rows import Row
 from edgenet.report.view import View
+from edgenet.results.records import Epoch, Score, TrainedFile, TrainedStage, TrainingRecord
 
 _ABSURD = 1e30  # what a loss that is no number is kept as
 _RETURNED = Chip("returned", "good")

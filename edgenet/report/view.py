@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgenet.records import Context
 from edgenet.report.formatting import MISSING
 from edgenet.report.pieces import Fact, facts
 from edgenet.report.recommendation import Recommendation
 from edgenet.report.refusals import Refusal
 from edgenet.report.rows import Row
 from edgenet.results import NO_ANSWER, Results
+from edgenet.results.records import Context
 
 
 @dataclass(frozen=True)

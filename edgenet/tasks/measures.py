@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgenet.records import Figure, LabelMeasure, Measures
+from edgenet.results.records import Figure, LabelMeasure, Measures
 from edgenet.tasks.statistics import Z95, Ranked, f1, interval_of, interval_of_difference, nearest, resampled
 from edgenet.tasks.task import Task
 

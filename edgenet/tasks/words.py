@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgenet.records import Figure, Measures
+from edgenet.results.records import Figure, Measures
 
 NBSP = "\N{NO-BREAK SPACE}"
 

@@ -31,7 +31,7 @@ from edgenet.images.preprocess_option import EXAMPLES, PRESETS, parse_preprocess
 from edgenet.images.roles import read_history
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
-from edgenet.records import PictureHistory
+from edgenet.results.records import PictureHistory
 from edgenet.tasks import AUTO, CLASSES, Task, told_from
 
 BATCH_PIXELS = 32 * 224**2  # of the batch whose statistics a network with random weights gets

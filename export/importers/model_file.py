@@ -8,7 +8,7 @@ from pathlib import Path
 from edgenet.export.graph import Graph
 from edgenet.files import sha256_of
 from edgenet.images import Preprocessing
-from edgenet.records import UNKNOWN_HISTORY, PictureHistory
+from edgenet.results.records import UNKNOWN_HISTORY, PictureHistory
 from edgenet.tasks import Task
 
 

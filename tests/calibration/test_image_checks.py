@@ -16,8 +16,8 @@ from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.images import Preprocessing, load_pixels, open_images, split, stream
 from edgenet.images.near_duplicates import glances, looks_alike
-from edgenet.records import Context, Finding
 from edgenet.results import ImageSet, Results
+from edgenet.results.records import Context, Finding
 from helpers.command_line import Edgenet
 from helpers.graph_builder import Builder
 from helpers.places import IMAGENET_MINI

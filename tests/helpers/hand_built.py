@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any
 
-from edgenet.records import Context
 from edgenet.results import Artifact, Evaluation, Failure, Flip, Measurement, Results
-from edgenet.results_json import read
+from edgenet.results.plain import read
+from edgenet.results.records import Context
 
 NAMES = [f"name of {i}" for i in range(1000)]
 

@@ -10,9 +10,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from edgenet.records import Context
 from edgenet.results import SCHEMA, Artifact, Estimate, Evaluation, Explanation, Failure, Measurement
-from edgenet.warning_codes import WARNINGS
+from edgenet.results.records import Context
+from edgenet.results.warning_codes import WARNINGS
 
 SECTIONS = {"artifacts": Artifact, "evaluations": Evaluation, "measurements": Measurement, "estimates": Estimate,
             "explanations": Explanation, "failures": Failure}  # fmt: skip

@@ -26,9 +26,9 @@ from edgenet.images.roles import (
     recognised,
     table_of,
 )
-from edgenet.records import NOTHING_SEEN, UNKNOWN_HISTORY
 from edgenet.results import ImageSet, Results
-from edgenet.results_json import write
+from edgenet.results.plain import write
+from edgenet.results.records import NOTHING_SEEN, UNKNOWN_HISTORY
 from helpers import tiny
 from helpers.command_line import Edgenet
 from helpers.places import IMAGENET_MINI

@@ -20,8 +20,8 @@ from edgenet.jobs.accuracy_budget import search
 from edgenet.jobs.budget_verdict import Budget
 from edgenet.jobs.file_factory import FileFactory, Interface, Variant
 from edgenet.options import Recipe
-from edgenet.records import SearchRecord
 from edgenet.results import ImageSet
+from edgenet.results.records import SearchRecord
 from edgenet.targets import target
 from helpers import tiny
 

@@ -6,8 +6,8 @@ import pytest
 
 from edgenet.errors import InputError
 from edgenet.jobs.output_folder import results_in
-from edgenet.records import Context, PaperRecord, ScaleRecord, TrainingRecord
 from edgenet.results import Artifact, Results
+from edgenet.results.records import Context, PaperRecord, ScaleRecord, TrainingRecord
 
 OF = {
     "run": Context(),

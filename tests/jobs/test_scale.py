@@ -19,7 +19,7 @@ from edgenet.options import ScaleJob
 from edgenet.paper import published
 from edgenet.paper.scaled_tables import scaled_rows
 from edgenet.results import Failure, Measurement, Results
-from edgenet.results_json import write
+from edgenet.results.plain import write
 
 ROWS = [(t, i) for t in "37" for i in range(len(published.printed(t)))]
 # Rows that cannot come out as printed: the count as a part of what was printed. Their notes say why.

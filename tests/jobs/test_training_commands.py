@@ -17,9 +17,9 @@ from edgenet.calibration.training.loop import CHECKPOINT
 from edgenet.cli_options import job_of
 from edgenet.files import PARTS
 from edgenet.options import QatJob
-from edgenet.records import Context, TrainingRecord
 from edgenet.results import Artifact, Results
-from edgenet.results_json import write
+from edgenet.results.plain import write
+from edgenet.results.records import Context, TrainingRecord
 from helpers import fork_server, tiny
 from helpers.command_line import Edgenet
 from helpers.trainings import needs_training

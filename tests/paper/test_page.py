@@ -20,9 +20,9 @@ from edgenet.paper.networks import scaled_counts
 from edgenet.paper.page import doubt, headline, write_pages
 from edgenet.paper.plan import LADDER, RUNTIMES, file_id, paper_of
 from edgenet.paper.tables import speedups, tables
-from edgenet.records import Context
 from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results, Warning
-from edgenet.results_json import read
+from edgenet.results.plain import read
+from edgenet.results.records import Context
 from helpers.browser import layout, needs_chromium
 from helpers.golden import assert_golden
 from helpers.html_page import Page

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from edgenet.evaluate import paired_difference, wilson
-from edgenet.records import ImagesRecord
 from edgenet.report import write_report
 from edgenet.report.classes import FEWEST, Classes, classes
 from edgenet.report.formatting import NBSP, interval, percent
 from edgenet.report.overview import view_of
 from edgenet.report.pieces import Table
 from edgenet.results import NO_ANSWER, Confusion, Results
+from edgenet.results.records import ImagesRecord
 from helpers.browser import layout, needs_chromium
 from helpers.command_line import Edgenet
 from helpers.hand_built import NAMES, changed, in_three_formats, partial_results, some_results, unlabelled

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from edgenet.cli_output import print_evaluations
-from edgenet.records import Figure, LabelMeasure, Measures
 from edgenet.report.classes import classes
 from edgenet.report.files import files
 from edgenet.report.formatting import NBSP
@@ -13,6 +12,7 @@ from edgenet.report.overview import view_of
 from edgenet.report.recommendation import recommend
 from edgenet.report.summary import summary_lines, summary_table
 from edgenet.results import Results
+from edgenet.results.records import Figure, LabelMeasure, Measures
 from helpers.hand_built import some_results
 
 FIGURE = Figure(0.9, (0.85, 0.94), 0.01, (-0.01, 0.03))

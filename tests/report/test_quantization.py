@@ -19,7 +19,7 @@ from edgenet.report.pieces import Chip, Table, table
 from edgenet.report.plots import bars
 from edgenet.report.quantization import CalibrationSection, Mixed, SearchSection, ShownFinding, calibration, search
 from edgenet.results import ImageSet, Results
-from edgenet.results_json import write
+from edgenet.results.plain import write
 from helpers.command_line import Edgenet
 from helpers.hand_built import NAMES, some_results
 from helpers.hand_built_runs import a_calibration, a_search, a_search_of_few_pictures, a_step, a_tensor

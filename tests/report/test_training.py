@@ -11,7 +11,6 @@ import pytest
 
 from edgenet.cli_output import print_trained
 from edgenet.files import sha256_of
-from edgenet.records import TrainingRecord
 from edgenet.report import lost_files, overview, training, write_report
 from edgenet.report.formatting import MISSING, NBSP
 from edgenet.report.overview import render, view_of
@@ -19,7 +18,8 @@ from edgenet.report.pieces import Chip, Line
 from edgenet.report.plots import curves
 from edgenet.report.training import TrainingSection, verdict
 from edgenet.report.view import View
-from edgenet.results_json import read
+from edgenet.results.plain import read
+from edgenet.results.records import TrainingRecord
 from helpers.browser import layout, needs_chromium
 from helpers.hand_built import changed, some_results
 from helpers.hand_built_runs import a_finetuning, a_training, measured

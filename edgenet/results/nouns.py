@@ -1,29 +1,19 @@
-"""The nouns that a run writes to disk, and OUT/results.json, which holds them.
+"""The nouns that a run writes to disk.
 
 Values are frozen. Units stand in the names; accuracies and agreement are fractions of 1; times are kept as raw
-nanoseconds and every statistic is derived from them when asked. A reader ignores fields that it does not know.
-
-Schema 1 had warnings and what failed as sentences; schema1.py makes values of them. results.schema.json describes
-schema 2.
+nanoseconds and every statistic is derived from them when asked.
 """
 
 import hashlib
 import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from edgenet import schema1
-from edgenet.errors import InputError
-from edgenet.files import atomic_write
-from edgenet.records import Context, Measures
-from edgenet.results_json import absent, at, read, read_list, write
+from edgenet.results.plain import absent, read, write
+from edgenet.results.records import Measures
 
-SCHEMA = 2
-RESULTS_FILE = "results.json"
 NO_ANSWER = -1  # in the place of a class: the file gave NaN or infinity
 
 
@@ -176,6 +166,7 @@ class Evaluation:
     outputs_differing: int | None = None  # those that are not the same bit for bit
     largest_difference: float | None = None
     difference: str = ""  # why they differ, in words
+    emulated: str = absent("")  # what computed the answers in the device's place, with its version; "" for the device
     task: str = absent("classes")  # what the output means: edgenet.tasks.KINDS
     measures: Measures | None = absent(None)  # what else the task is measured by
 
@@ -319,6 +310,11 @@ class Estimate:
 
     Numbers that the tool does not give are None. Memory is what one inference needs: `sram_bytes` on the chip,
     `dram_bytes` and `flash_bytes` outside of it, where the weights are.
+
+    Attributes:
+        inference_bounds_ms: lower and upper bound of the time, where the tool gives them.
+        compiled_bytes: size of the file that the tool made of the artifact for this chip.
+        memory_bytes: memory of one inference by its purpose, where the tool tells more than the three above.
     """
 
     artifact: str
@@ -337,6 +333,9 @@ class Estimate:
     artifact_sha256: str = ""
     settings: dict[str, Any] = field(default_factory=dict)  # what the tool assumed: memories, bandwidths
     warnings: tuple[Warning, ...] = ()
+    inference_bounds_ms: tuple[float, float] | None = absent(None)
+    compiled_bytes: int | None = absent(None)
+    memory_bytes: Mapping[str, int] = absent({})
 
     def __post_init__(self) -> None:
         if self.n_accelerated + sum(o.n for o in self.left) != self.n_operators:
@@ -390,110 +389,3 @@ class Failure:
     runtime: str = ""  # "" where it is the device's own, or none has to do with it
     why: str = ""
     remedy: str = ""
-
-
-@dataclass
-class Results:
-    """What OUT/results.json holds. `put` replaces what was known of the same thing; `save` is atomic."""
-
-    context: Context = field(default_factory=Context)
-    artifacts: list[Artifact] = field(default_factory=list)
-    evaluations: list[Evaluation] = field(default_factory=list)
-    measurements: list[Measurement] = field(default_factory=list)
-    estimates: list[Estimate] = field(default_factory=list)
-    explanations: list[Explanation] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-
-    def put(self, item: Artifact | Evaluation | Measurement | Estimate | Explanation | Failure) -> None:
-        """Add `item` in the place of an earlier one with the same key."""
-        rows, key = self._kept(type(item))
-        for i, row in enumerate(rows):
-            if key(row) == key(item):
-                rows[i] = item
-                return
-        rows.append(item)
-
-    def _kept(self, kind: type) -> tuple[list[Any], Callable[[Any], object]]:
-        """The list that holds items of this kind, and what tells two of them apart."""
-        if kind is Artifact:
-            return self.artifacts, lambda a: a.id
-        if kind is Evaluation:
-            return self.evaluations, lambda e: (e.artifact, e.device, e.runtime)
-        if kind is Measurement:
-            return self.measurements, lambda m: (m.artifact, m.device, m.runtime, m.threads)
-        if kind is Estimate:
-            return self.estimates, lambda e: (e.artifact, e.device)
-        if kind is Explanation:
-            return self.explanations, lambda e: (e.artifact, e.device, e.runtime, e.threads)
-        return self.failures, lambda f: (f.stage, f.artifact, f.device, f.runtime)
-
-    def artifact(self, id: str) -> Artifact:
-        """Return the artifact called `id`. Raises KeyError."""
-        for a in self.artifacts:
-            if a.id == id:
-                return a
-        raise KeyError(id)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of results.json as plain values."""
-        return {
-            "schema": SCHEMA,
-            "context": write(self.context),
-            "artifacts": [write(a) for a in self.artifacts],
-            "evaluations": [write(e) for e in self.evaluations],
-            "measurements": [m.to_json() for m in self.measurements],
-            "estimates": [write(e) for e in self.estimates],
-            "explanations": [write(e) for e in self.explanations],
-            "failures": [write(f) for f in self.failures],
-        }
-
-    def save(self, out: Path) -> Path:
-        """Write OUT/results.json whole or not at all; return its path."""
-        path = out / RESULTS_FILE
-        with atomic_write(path) as tmp:
-            tmp.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
-        return path
-
-    @classmethod
-    def load(cls, out: Path) -> "Results":
-        """Read OUT/results.json.
-
-        Raises:
-            InputError: there is none, it is not JSON, or it has another schema.
-        """
-        path = out / RESULTS_FILE
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"no {RESULTS_FILE} in {out}: give the --out folder of an earlier run") from None
-        except OSError as e:
-            raise InputError(f"cannot read {path}: {e.strerror}") from None
-        except (ValueError, RecursionError) as e:  # no JSON, no UTF-8, a number of 5,000 digits, 100,000 brackets
-            raise InputError(f"{path} is not a results file ({e}): delete it and run again") from None
-        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        if found not in (1, SCHEMA):
-            raise InputError(f"{path} has schema {found!r:.40}, this version reads 1 and 2: use another --out folder")
-        try:
-            return cls.from_json(schema1.upgraded(data) if found == 1 else data)
-        except (ValueError, RecursionError) as e:
-            raise InputError(f"{path} is damaged ({str(e).strip()}): delete it and run again") from None
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Results":
-        """Return what results.json's plain values hold. Raises ValueError, with the place that is wrong."""
-        late = ("estimates", "explanations")  # older files lack them
-        rows = {
-            name: at(f".{name}", partial(read_list, each), data.get(name, [] if name in late else None))
-            for name, each in _READERS.items()
-        }
-        return cls(at(".context", partial(read, Context), data.get("context")), **rows)
-
-
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "artifacts": partial(read, Artifact),
-    "evaluations": partial(read, Evaluation),
-    "measurements": Measurement.from_json,
-    "estimates": partial(read, Estimate),
-    "explanations": partial(read, Explanation),
-    "failures": partial(read, Failure),
-}

@@ -1,6 +1,6 @@
 """What a run notes of how its files came about: results.json's "context", a noun a class.
 
-Everything is frozen and plain, so that a page reads attributes and results_json.py reads and writes it by its types.
+Everything is frozen and plain, so that a page reads attributes and plain.py reads and writes it by its types.
 What a command does not note has its default. A field made by `absent()` is left out of the file while it has that
 default; every other field is always there.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgenet.results_json import absent
+from edgenet.results.plain import absent
 
 
 @dataclass(frozen=True)
