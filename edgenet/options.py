@@ -228,6 +228,7 @@ class Job:
     calibration_images: int = option("Pictures to calibrate with.", 100, metavar="N")
     limit: int | None = option("Use only N pictures.", None, metavar="N")
     threads: int = option("Threads of one inference.", 1, metavar="N")
+    emulated_images: int = option("Pictures that the emulator of a chip answers.", 100, metavar="N")
     io: str = option("float32 (normalised), uint8 or int8 (raw pixels).", "float32", metavar="TYPE")
     batch: int | str = option("Pictures an ONNX or OpenVINO file takes at once.", 1, metavar="N|dynamic")
     logits: bool = option("Logits as a second output of ONNX and OpenVINO files.", False)

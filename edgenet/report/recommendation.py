@@ -65,6 +65,8 @@ def recommend(
     random = any(r.artifact.weights == "random" for r in table)
     # One rule for one model: another model's float32 file is no yardstick for this one's.
     table = [r for r in table if r.artifact.model == table[0].artifact.model]
+    # What a chip asked for is chosen for that chip (report/devices), and not among the files for computers.
+    table = [r for r in table if not r.artifact.made_for] or table
     base = next((r for r in table if r.is_baseline), None)
     taught = next((f for f in results.context.calibration_findings if f.code == NO_OWN_PICTURES), None)
     search = results.context.search

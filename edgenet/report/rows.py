@@ -10,6 +10,7 @@ from edgenet.device_bench.comparison import compare
 from edgenet.errors import InputError
 from edgenet.report.formatting import MISSING, NBSP, times
 from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results
+from edgenet.targets import target_of
 from edgenet.tasks.words import WORDS, Words
 
 
@@ -129,7 +130,8 @@ def _is_of(item: Evaluation | Measurement, a: Artifact) -> bool:
 
 
 def _concerns(f: Failure, a: Artifact) -> bool:
-    return f.artifact in (a.id, a.path, PurePosixPath(a.path).name)
+    """What a chip's compiler or emulator did not do says nothing of the file on a computer or phone."""
+    return target_of(f.device) is None and f.artifact in (a.id, a.path, PurePosixPath(a.path).name)
 
 
 def median_ms(r: Row) -> float:
