@@ -16,6 +16,7 @@ from edgenet.files import atomic_write
 from edgenet.report import training
 from edgenet.report.charts import latency, over_time, tradeoff
 from edgenet.report.classes import classes
+from edgenet.report.devices.section import devices
 from edgenet.report.files import estimates, files
 from edgenet.report.formatting import MISSING, counted, failed, megabytes, milliseconds, percent, points
 from edgenet.report.glossary import Word, new_words
@@ -251,6 +252,7 @@ def _joined(value: Any) -> str:
 # The page from top to bottom. A new section is a function, a template of its name and a line here.
 SECTIONS: Mapping[str, Callable[[View], Any]] = {
     "answer": answer,
+    "devices": devices,
     "tradeoff": tradeoff,
     "search": search,
     "training": training.training,
