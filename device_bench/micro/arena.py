@@ -10,9 +10,11 @@ _PARTS = {
     "Persistent buffer data": "kernel data",
     "NodeAndRegistration struct": "operators",
 }
+LACKED = "tflite-micro has no such operator"
 ACTIVATIONS, REST = "activations", "other"
 _SHORT = ("Failed to resize buffer", "Failed to allocate tail memory", "Failed to allocate memory", "too small")
 _NOISE = re.compile(r"^(Node \S+ \(number \d+\) failed|\[RecordingMicroAllocator\]|Failed to initialize)")
+_MISSING = re.compile(r"^Didn't find op for builtin opcode '")
 _PLACE = re.compile(r"^\S*tensorflow/lite/\S+\.(cc|h)(:\d+)?:?\s*")
 
 
@@ -43,4 +45,6 @@ def wants_more(log: str) -> bool:
 def reason(log: str) -> str:
     """Return why tflite-micro does not take an operator or a file, in a line, "" where it did not say."""
     lines = [_PLACE.sub("", line.strip()) for line in log.splitlines() if not _NOISE.match(line.strip())]
+    if any(_MISSING.match(line) for line in lines):
+        return LACKED
     return "; ".join(dict.fromkeys(line for line in lines if line))[:300]

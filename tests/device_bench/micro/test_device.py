@@ -14,6 +14,7 @@ from edgenet.device_bench.micro.interpreter import interpreter_class
 from edgenet.errors import InputError, MissingDependency
 from edgenet.export import Network, export_graph
 from edgenet.results import Calibration
+from helpers.reference_kernels import by_reference_kernels, taken
 
 needs_micro = pytest.mark.skipif(importlib.util.find_spec("tflite_micro") is None, reason="needs edgenet[micro]")
 IO = ("float32", "uint8", "int8")
@@ -33,23 +34,6 @@ def tiny_micro(
     return files
 
 
-def by_reference_kernels(path: Path, batch: np.ndarray) -> np.ndarray:
-    """What LiteRT's reference kernels answer to what the file takes: (N, classes) float32, dequantized."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    it = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
-    it.allocate_tensors()
-    given, told = it.get_input_details()[0], it.get_output_details()[0]
-    found = []
-    for x in batch:
-        it.set_tensor(given["index"], x[None])
-        it.invoke()
-        found.append(it.get_tensor(told["index"])[0].astype(np.float32))
-    scale, zero_point = told["quantization"]
-    answers = np.stack(found)
-    return (answers - np.float32(zero_point)) * np.float32(scale) if scale else answers
-
-
 def in_micro(path: Path, batch: np.ndarray) -> np.ndarray:
     with open_device("micro") as device:
         return device.predict(path, batch)
@@ -64,8 +48,7 @@ def pixels(io: str, n: int = 5) -> np.ndarray:
 @pytest.mark.parametrize("io", IO)
 def test_answers_are_those_of_litert_s_reference_kernels_to_the_bit(tiny_micro: dict[str, Path], io: str) -> None:
     batch = pixels(io)
-    taken = (batch ^ np.uint8(128)).view(np.int8) if io == "int8" else batch
-    reference = by_reference_kernels(tiny_micro[io], taken)
+    reference = by_reference_kernels(tiny_micro[io], taken(batch, io))
     assert len(np.unique(reference)) > 5  # they tell pictures apart
     assert np.array_equal(in_micro(tiny_micro[io], batch).view(np.uint32), reference.view(np.uint32))
 
