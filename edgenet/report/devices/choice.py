@@ -9,7 +9,7 @@ from edgenet.report.recommendation import Recommendation, best_of
 from edgenet.report.refusals import Refusal, flipped
 from edgenet.report.rows import Row, is_of, main_condition
 from edgenet.results import Artifact, Estimate, Evaluation, Measurement, Results
-from edgenet.targets import target_of
+from edgenet.targets import not_for, target_of
 from edgenet.tasks.words import WORDS
 
 MAX_DISAGREEMENT = 0.03  # with float32, as far as the pictures that were emulated can tell
@@ -63,11 +63,12 @@ def ranked_on(results: Results, device: str) -> list[Artifact]:
     """Return the files that a chip's compiler took, the one to ship first.
 
     The more operators the accelerator takes the better; of equals the chip's first format, then the faster by the
-    estimate, then the one that needs less memory. A file of which nothing is accelerated is left out.
+    estimate, then the one that needs less memory. Left out is what is not for the chip, and of what nothing is accelerated.
     """
     t = target_of(device)
     formats = t.formats if t else ()
-    found = [(a, e) for a in results.artifacts if (e := known_of(results, a, device).estimated) and e.n_accelerated]
+    taken = [a for a in results.artifacts if not not_for(device, a.format, a.precision)]
+    found = [(a, e) for a in taken if (e := known_of(results, a, device).estimated) and e.n_accelerated]
 
     def key(pair: tuple[Artifact, Estimate]) -> tuple[float, ...]:
         a, e = pair
@@ -166,16 +167,16 @@ def _memory(e: Estimate) -> tuple[tuple[str, int | None], ...]:
 
 def emulated_sentence(e: Evaluation) -> str:
     """Return in a sentence how an emulator's answers agree with float32's, and with those of the same file here."""
-    answer = WORDS[e.task].answer
+    answer = "answer" if e.task == "classes" else WORDS[e.task].answer
     if e.agreement is None:
         return (
             f"Answers emulated by {e.emulated} on {counted(e.n_images, 'picture')}, with nothing to compare them with."
         )
     ci = f" (95{NBSP}% interval {interval(e.agreement_ci95)})" if e.agreement_ci95 else ""
     of = "this machine" if e.reference == e.artifact else "float32"
-    text = f"The {answer} of {of} on {percent(e.agreement)} of {counted(e.n_images, 'picture')}{ci}"
+    text = f"Same {answer} as {of} on {percent(e.agreement)} of {counted(e.n_images, 'picture')}{ci}"
     if e.agreement_here is not None:
-        text += f", and of the same file on this machine on {percent(e.agreement_here)}"
+        text += f", and as the same file on this machine on {percent(e.agreement_here)}"
     if e.outputs_differing == 0:
         text += ", bit for bit"
     return f"{text}: emulated by {e.emulated}."

@@ -1,13 +1,13 @@
-"""The section of the page that says which file is for which device: a row a file, a column a device.
+"""Which file is for which device, for the top of the page, and the section below: a row a file, a column a device.
 
 What was measured, what a compiler estimates and what an emulator answers is said in each cell.
 """
 
 from dataclasses import dataclass
 
-from edgenet.report.devices.choice import Known, Pick, devices_of, known_of, picks
+from edgenet.report.devices.choice import Known, Pick, known_of, picks
 from edgenet.report.formatting import MISSING, counted, interval, megabytes, milliseconds, percent
-from edgenet.report.pieces import Cell, Chip, Fact, Line, Table, table
+from edgenet.report.pieces import Cell, Chip, Line, Table, table
 from edgenet.report.rows import Row
 from edgenet.report.view import View
 from edgenet.results import Estimate, Evaluation
@@ -15,31 +15,27 @@ from edgenet.targets import not_for
 
 
 @dataclass(frozen=True)
-class Devices:
-    """The section: which file for each device, and everything that is known of each file on each."""
+class Choice:
+    """A device, the file for it, "" where there is none, and why."""
 
-    picks: tuple[Fact, ...]
-    table: Table | None
+    device: str
+    name: str
+    why: str
 
 
-def devices(view: View) -> Devices | None:
-    """Which file for which device; nothing where one computer is all there is, which the top of the page is about."""
-    found = picks(view.results, view.answer, view.rows)
-    if not found:
-        return None
-    shown = tuple(Fact(p.device, (p.name, " ".join(p.why))) for p in found)
-    columns = [d for d in devices_of(view.results) if any(_is_known(view, r, d) for r in view.rows)]
+def choices(view: View) -> tuple[Choice, ...]:
+    """The file for each device; nothing where one computer is all there is, which the headline is about."""
+    return tuple(Choice(p.device, p.name, " ".join(p.why)) for p in picks(view.results, view.answer, view.rows))
+
+
+def devices(view: View) -> Table | None:
+    """A row a file, a column a device."""
+    best = {p.device: p for p in picks(view.results, view.answer, view.rows)}
+    columns = [d for d in best if any(_is_known(view, r, d) for r in view.rows)]
     if not columns:
-        return Devices(shown, None)
-    best = {p.device: p for p in found}
-    lines = [
-        Line((_file(view, r), *(_cell(view, r, d, best[d]) for d in columns)))
-        for r in view.rows
-    ]  # fmt: skip
-    caption = (
-        "Each file on each device: what was measured there, what its compiler estimates, what its emulator answers"
-    )
-    return Devices(shown, table(caption, ("File", *columns), lines))
+        return None
+    lines = [Line((_file(view, r), *(_cell(view, r, d, best[d]) for d in columns))) for r in view.rows]
+    return table("In brackets 95 % intervals", ("File", *columns), lines)
 
 
 def _is_known(view: View, r: Row, device: str) -> bool:
