@@ -149,6 +149,7 @@ def check_evaluate(files: Sequence[Path], images: str, devices: Sequence[str]) -
     """The same for `edgenet evaluate`, which always runs the files here too."""
     inside = [Need("onnx", "reading an .onnx file")] if any(f.suffix == ".onnx" for f in files) else []
     inside += [Need("ai-edge-litert", "reading a .tflite file")] if any(f.suffix == ".tflite" for f in files) else []
+    inside += [Need("tflite-micro", f"answers of {d}") for d in devices if parse(d)[0] == "ethos-u"]
     _check_packages([*_files_run_here(files), *inside, *_pictures(images), *_estimates(devices)])
     check_devices(devices)
 
