@@ -59,11 +59,8 @@ KINDS = {
     "qemu": Kind("edgenet.device_bench.qemu", "ROOTFS"),
     "ethos-u": Kind("edgenet.device_bench.ethos_u", "CONFIG"),
     "edgetpu": Kind("edgenet.device_bench.edgetpu.device"),
-<<<<<<< HEAD
-=======
     "qnn": Kind("edgenet.device_bench.qnn.device", "SOC"),
     "rknn": Kind("edgenet.device_bench.rknn.device", "CHIP"),
->>>>>>> qnn
     "micro": Kind("edgenet.device_bench.micro.device"),
 }
 

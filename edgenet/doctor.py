@@ -33,11 +33,8 @@ EXTRAS = {
     "sample": "the sample photographs (--images sample)",
     "tfds": "reading TensorFlow Datasets (--images tfds:NAME)",
     "ethos-u": "estimates for Ethos-U (ethos-u:CONFIG)",
-<<<<<<< HEAD
     "micro": "microcontrollers: memory and answers in tflite-micro (micro)",
-=======
     "qnn": "compiling for and emulating Snapdragons (qnn:SOC)",
->>>>>>> qnn
     "android": "replaying a hand-over through MediaPipe (handoff --verify)",
 }
 #  tool               other names                                  what for                                remedy

@@ -40,11 +40,12 @@ PACKAGES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "tensorflow-datasets": (("tensorflow_datasets",), "tfds"),
     "ethos-u-vela": (("ethosu",), "ethos-u"),
     "tflite-micro": (("tflite_micro",), "micro"),
+    "onnxruntime-qnn": (("onnxruntime_qnn",), "qnn"),
     **{package: ((module,), "sample") for module, package in sample.PACKAGES.items()},
     **{package: ((package.replace("-", "_"),), "weights") for package, _ in weights.PACKAGES.values()},
 }
 INCLUDES = {"export": ("tflite",), "qat": ("export", "tflite"), "tfds": ("export", "tflite"), "ethos-u": ("tflite",),
-            "micro": ("tflite",)}  # fmt: skip
+            "micro": ("tflite",), "qnn": ("tflite", "onnx")}  # fmt: skip
 _ALSO = {"ai-edge-litert": ("tflite_runtime",)}  # modules that run files as well, and read or write none
 _WRITES = {"tflite": (), "onnx": ("onnx",), "openvino": ("openvino",), SAVED_MODEL: ("tensorflow",)}  # beside LiteRT
 _READS = {"onnx": ("onnx",), "savedmodel": ("tensorflow",), "keras": ("tensorflow",), "h5": ("tensorflow",)}
@@ -235,7 +236,7 @@ def _pictures(images: str | None) -> list[Need]:
 
 
 def _estimates(devices: Iterable[str]) -> list[Need]:
-    needed = {"ethos-u": "ethos-u-vela", "micro": "tflite-micro"}
+    needed = {"ethos-u": "ethos-u-vela", "micro": "tflite-micro", "qnn": "onnxruntime-qnn"}
     return [Need(needed[kind], f"--device {d}") for d in devices if (kind := parse(d)[0]) in needed]
 
 

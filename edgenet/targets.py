@@ -119,6 +119,15 @@ TARGETS = _table(
         note="vela has to compile the file; what it does not map runs on the Cortex-M",
     ),
     Target(
+        "hexagon", "Qualcomm's NPU in Snapdragons, Hexagon v68 and later", EXACT, ("tflite", "onnx"), ("int8",),
+        io_dtype="uint8", precisions=("int8",),
+        note="16-bit activations give wrong answers there (QNN 2.50 and 2.51); float32 input leaves some to the CPU",
+    ),
+    Target(
+        "rockchip", "Rockchip's NPU: RK3588, RK3576, RK3566, RV1103, ...", EXACT, ("onnx",), ("int8",),
+        io_dtype="uint8", precisions=("int8",),
+    ),
+    Target(
         "microcontroller", "Cortex-M, RISC-V, Xtensa: TensorFlow Lite for Microcontrollers", EXACT, ("tflite",),
         io_dtype="int8", precisions=("float32", "int8", "int16x8"),
         note="memory decides: the arena in RAM, the file in flash",
@@ -134,7 +143,7 @@ TARGETS = _table(
 
 
 # The target of a device that is a chip and not a computer, by its kind: the part of its name before the colon.
-OF_KIND = {"ethos-u": "ethos-u55", "edgetpu": "coral", "micro": "microcontroller"}
+OF_KIND = {"ethos-u": "ethos-u55", "edgetpu": "coral", "qnn": "hexagon", "rknn": "rockchip", "micro": "microcontroller"}
 
 
 def target_of(device: str) -> Target | None:

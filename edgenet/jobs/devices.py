@@ -28,7 +28,7 @@ REFERENCE_PRECISION = "float32"
 def forms(job: Job) -> list[tuple[str, Form]]:
     """Return the int8 files, (format, form), that the devices ask for and that the job itself does not write.
 
-    A device's own format is written where the job has none that it takes.
+    A chip's own formats are written whatever the job's are: for some chips a compiler estimates a time for .onnx alone.
     """
     if "int8" not in job.precisions:
         return []
@@ -37,9 +37,10 @@ def forms(job: Job) -> list[tuple[str, Form]]:
         t = target_of(device)
         if t is None:
             continue
-        formats = [f for f in t.formats if f in job.formats]
         served = t.io_dtype == job.io and (t.dense_per_channel or not own.dense_per_channel)
-        for format in [] if formats and served else formats or t.formats[:1]:
+        for format in t.formats:
+            if served and format in job.formats:
+                continue
             key = (format, t.io_dtype, t.dense_per_channel)
             before = found[key].devices if key in found else ()
             found[key] = Form(t.io_dtype, found[key].target if key in found else t, (*before, device))

@@ -63,7 +63,7 @@ def ranked_on(results: Results, device: str) -> list[Artifact]:
     """Return the files that a chip's compiler took, the one to ship first.
 
     The more operators the accelerator takes the better; of equals the chip's first format, then the faster by the
-    estimate, then the one that needs less memory. Left out is what is not for the chip, and of what nothing is accelerated.
+    estimate, then the one that needs less memory. Left out is what is not for the chip, and what runs on the CPU alone.
     """
     t = target_of(device)
     formats = t.formats if t else ()
@@ -114,7 +114,7 @@ def _on_chip(results: Results, answer: Recommendation, device: str) -> Pick:
         known = known_of(results, a, device)
         against = against or _against(answer.refused, a, known.emulated)
         if not _against(answer.refused, a, known.emulated):
-            return Pick(device, a.id, a.path, tuple(_sentences(known, device)))
+            return Pick(device, a.id, a.path, tuple(_sentences(known)))
     return _none(results, device, against or "its compiler took no file")
 
 
@@ -138,13 +138,13 @@ def _none(results: Results, device: str, why: str) -> Pick:
     return Pick(device, None, "", (f"{said[:1].upper()}{said[1:]}.",))
 
 
-def _sentences(known: Known, device: str) -> list[str]:
+def _sentences(known: Known) -> list[str]:
     e = known.estimated
     assert e is not None
-    t = target_of(device)
-    there = "on the accelerator" if t and t.accelerator else "run there"
-    n = e.n_operators
-    said = [f"All {n} operators {there}." if e.n_accelerated == n else f"{e.n_accelerated} of {n} operators {there}."]
+    n, taken = e.n_operators, e.n_accelerated
+    said = [
+        f"All {n} operators run on it." if taken == n else f"{taken} of {n} operators run on it, the rest on the CPU."
+    ]
     said.append(emulated_sentence(known.emulated) if known.emulated else "Its answers there were not emulated.")
     if e.inference_ms is None:
         said.append("No time: the compiler estimates none, and nothing was measured.")
