@@ -293,25 +293,35 @@ def inspect(artifact: Path, as_json: bool) -> None:
     metavar="DIR",
     help="Folder for the hand-over; an earlier one is replaced, unless it was edited.",
 )
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="D",
+    help="Compile it for this chip too: qnn:SOC; may be repeated.",
+)
 @click.option("--verify", type=PATH, metavar="DIR", help="Replay the golden test of an earlier hand-over here.")
 @json_option
-def handoff(artifact: Path | None, out: Path | None, verify: Path | None, as_json: bool) -> None:
+def handoff(
+    artifact: Path | None, out: Path | None, devices: tuple[str, ...], verify: Path | None, as_json: bool
+) -> None:
     """Write what an Android team needs to ship a .tflite file and to prove that it still answers as here.
 
     \b
     edgenet handoff OUT/efficientnet-lite0_int8.tflite --out HANDOVER
+    edgenet handoff OUT/efficientnet-lite0_int8.tflite --device qnn:SM8750 --out HANDOVER
     edgenet handoff --verify HANDOVER
     """
     if verify is not None:
-        if artifact is not None or out is not None:
-            raise InputError("--verify DIR stands alone: leave out the file and --out")
+        if artifact is not None or out is not None or devices:
+            raise InputError("--verify DIR stands alone: leave out the file, --device and --out")
         _verify_handoff(verify, as_json)
         return
     if artifact is None or out is None:
         raise InputError("give a .tflite file and --out DIR, or --verify DIR")
     from edgenet.handoff import MANIFEST, hand_over
 
-    hand_over(artifact, out)
+    hand_over(artifact, out, devices)
     if as_json:
         click.echo((out / MANIFEST).read_text(encoding="utf-8"), nl=False)
     else:
