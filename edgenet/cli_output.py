@@ -197,16 +197,18 @@ def print_device_evaluations(results: "Results") -> None:
     from edgenet.report.formatting import percent
     from edgenet.tasks.words import WORDS
 
-    right = WORDS[results.evaluations[0].task].right
+    right, named = WORDS[results.evaluations[0].task].right, results.evaluations[0].agreement_here is not None
     rows = [
-        (e.artifact, e.device, str(e.n_images), percent(e.top1), percent(e.agreement),
-         f"{e.outputs_differing} of {e.outputs_compared}",
+        (e.artifact, e.device, str(e.n_images), percent(e.top1), *[percent(e.agreement)] * named,
+         percent(e.agreement_here if named else e.agreement), f"{e.outputs_differing} of {e.outputs_compared}",
          "—" if e.largest_difference is None else f"{e.largest_difference:.2g}")
         for e in results.evaluations
     ]  # fmt: skip
-    print_table(("file", "device", "pictures", right, "as here", "outputs that differ", "by at most"), rows)
+    of = ["as the reference"] * named
+    print_table(("file", "device", "pictures", right, *of, "as here", "outputs that differ", "by at most"), rows)
     for e in results.evaluations:
-        click.echo(f"Note: {e.artifact} on {e.device}: {e.difference}")
+        how = f"emulated by {e.emulated}; " if e.emulated else ""
+        click.echo(f"Note: {e.artifact} on {e.device}: {how}{e.difference}")
 
 
 def print_findings(results: "Results") -> None:

@@ -142,18 +142,23 @@ def evaluate_on(
     preprocessing: Preprocessing,
     progress: Progress | None = None,
     task: Task = CLASSES,
+    reference: Path | None = None,
 ) -> tuple[list[Evaluation], list[Failure]]:
     """Run the pictures through each file on each device, and compare with what this machine answers, bit by bit.
 
+    Args:
+        reference: the file whose answers here are the yardstick of agreement; by default the same file's.
+
     Returns:
         evaluations, each with `device`, `outputs_differing`, `largest_difference`, `difference` in words, and the
-        agreement of top-1 with this machine; and failures.
+        agreement of top-1 with the reference and with this machine; and failures.
 
     Raises:
         InputError: a device is written wrongly, or too many pictures cannot be read.
     """
     for name in devices:
         parse(name)
+    base = reference and Candidate(str(reference), reference, sha256_of(reference))
     evaluations: list[Evaluation] = []
     failures: list[Failure] = []
     done = 0
@@ -168,7 +173,7 @@ def evaluate_on(
                 info = device.info()
                 for path in files:
                     file = Candidate(str(path), path, sha256_of(path))
-                    found, failed = answers_on(device, info, file, images, preprocessing, step, task)
+                    found, failed = answers_on(device, info, file, images, preprocessing, step, task, base)
                     evaluations += found
                     failures += failed
                     done += 1

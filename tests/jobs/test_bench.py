@@ -267,10 +267,18 @@ def test_evaluate_on_this_machine_from_the_command_line(edgenet, tiny_files, tin
     table = edgenet("evaluate", tiny_files["int8"], "--device", "local", "--images", tiny_folder)
     assert "0 of 200" in table.stdout
     assert "bit for bit the same" in table.stdout
-    wrong = edgenet("evaluate", tiny_files["int8"], "--device", "local", "--images", tiny_folder,
-                    "--reference", tiny_files["float32"])  # fmt: skip
-    assert wrong.returncode == 2
-    assert "leave --reference out" in wrong.stderr
+
+
+def test_a_device_is_compared_with_another_file_too(edgenet, tiny_files, tiny_folder):
+    asked = ("evaluate", tiny_files["int8"], "--device", "local", "--images", tiny_folder,
+             "--reference", tiny_files["float32"])  # fmt: skip
+    (e,) = json.loads(edgenet(*asked, "--json").stdout)["evaluations"]
+    assert (e["artifact"], e["reference"]) == (str(tiny_files["int8"]), str(tiny_files["float32"]))
+    assert (e["agreement_here"], e["outputs_differing"], e["outputs_compared"]) == (1.0, 0, 200)
+    assert e["sqnr_db"] is not None  # against float32: an int8 file is not noiseless
+    assert 0.9 < e["agreement"] <= 1
+    table = edgenet(*asked)
+    assert "as the reference" in table.stdout
 
 
 # what is printed
