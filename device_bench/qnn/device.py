@@ -33,7 +33,7 @@ KIND = "qnn"
 TIMEOUT_S = 600.0
 SUFFIXES = (".tflite", ".onnx")
 _REMEDIES = {
-    InputError: "give an int8 .tflite or .onnx, as `edgenet export --precision int8 --io uint8` writes it",
+    InputError: "give an int8 file, as `edgenet export --target hexagon --precision int8 --io uint8` writes it",
     DeviceError: "run `edgenet inspect` on the file; another version of onnxruntime-qnn may take it",
     MissingDependency: "install it and run again",
 }
