@@ -2,7 +2,7 @@
 
 Nothing runs: Vela computes cycles from a model of the NPU and of the memories around it, so the result is an
 `Estimate`, never a `Measurement`. What Vela leaves goes to the Cortex-M beside the NPU, whose time is not counted.
-Answers are computed by tflite-micro's reference kernels, whose integers the NPU is built to give.
+Answers are computed by tflite-micro's reference kernels in the NPU's place; no NPU was at hand to compare with.
 https://gitlab.arm.com/artificial-intelligence/ethos-u/ethos-u-vela
 """
 
@@ -74,7 +74,7 @@ def open_device(address: str) -> "EthosU":
 
 
 class EthosU:
-    """Vela for one accelerator configuration, and tflite-micro for what the NPU would answer."""
+    """Vela for one accelerator configuration, and tflite-micro for the answers."""
 
     kind = "ethos-u"
 

@@ -95,17 +95,19 @@ def run(as_json: bool, **asked: Any) -> None:
     \b
     edgenet run efficientnet-lite0 --images photos/ --out OUT
     """
+    from edgenet.jobs import arena_budget
     from edgenet.pipeline import run as run_job
 
     job = job_or_recipe(asked)
+    arena_budget.check(job.max_arena, job.devices)
     with Progress() as progress:
         results = run_job(job, progress)
-    print_run(results, job.out, as_json)
+    print_run(results, job.out, as_json, job.max_arena)
 
 
 @main.command()
 @click.argument("model")
-@options_of(Job, without=("devices", "threads", "emulated_images"))
+@options_of(Job, without=("devices", "threads", "emulated_images", "max_arena"))
 @json_option
 def export(as_json: bool, **asked: Any) -> None:
     """Write MODEL as files, and nothing else.
@@ -193,12 +195,14 @@ def bench(
     edgenet bench OUT/*_int8.tflite --device local --device adb:SERIAL
     edgenet bench OUT/*_float32.tflite OUT/*_int8.tflite --explain --out OUT
     """
+    from edgenet.jobs import arena_budget
     from edgenet.jobs import explain as explain_job
     from edgenet.jobs.bench import bench_files, check_files, request_of
     from edgenet.preflight import check_bench
 
     job = job_of(BenchJob, asked)
     request = request_of(job)
+    arena_budget.check(job.max_arena, job.devices)
     check_files(artifacts)
     if explain:
         explain_job.check(job.devices, request)
@@ -217,6 +221,7 @@ def bench(
         print_json(results.to_json())
     else:
         print_measurements(results, request)
+    arena_budget.hold(results, job.max_arena, every=True)
     print_failures(results)
 
 
@@ -254,10 +259,11 @@ def finetune(as_json: bool, **asked: Any) -> None:
 @options_of(ScaleJob)
 @json_option
 def scale_(as_json: bool, **asked: Any) -> None:
-    """Find the width, depth and resolution that fill a latency budget on a device, and export the network.
+    """Find the width, depth and resolution that fill a budget on a device, and export the network.
 
     \b
     edgenet scale --device local --budget 30ms --out OUT
+    edgenet scale --device micro --arena 512KB --flash 1MB --out OUT
     """
     from edgenet.jobs.scale import lines, scale
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from edgenet.results import Results
 
 
-def print_run(results: "Results", out: Path, as_json: bool) -> None:
+def print_run(results: "Results", out: Path, as_json: bool, max_arena: str | None = None) -> None:
     """Print the summary of a run and where its report is; exit with 1 for a missed budget, 3 for a failure."""
+    from edgenet.jobs import arena_budget
+
     if as_json:
         print_json(results.to_json())
     else:
@@ -30,6 +32,7 @@ def print_run(results: "Results", out: Path, as_json: bool) -> None:
         print_kept(results)
         click.echo(f"\nThe report: {out / 'report.html'}")
     hold_to_budget(results)
+    arena_budget.hold(results, max_arena, every=False)
     if results.failures:
         sys.exit(3)
 
