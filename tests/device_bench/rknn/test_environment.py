@@ -74,6 +74,7 @@ def test_it_is_made_once_says_before_what_it_takes_and_is_left_alone_then(wheels
     assert json.loads(again.stdout)["packages"] == dict(LIST)
 
 
+@pytest.mark.slow
 def test_a_killed_one_goes_on_where_it_was(wheels: Path, place: Path) -> None:
     code = (
         "import pathlib, sys; from edgenet.device_bench.rknn import environment as e; "
@@ -105,6 +106,7 @@ def test_a_killed_one_goes_on_where_it_was(wheels: Path, place: Path) -> None:
     assert (place / site.relative_to(notes.parent) / half.name / "RECORD").is_file()
 
 
+@pytest.mark.slow
 def test_one_that_does_not_start_any_more_is_made_anew(wheels: Path, place: Path) -> None:
     environment.prepare(wheels)
     (api,) = place.glob("lib/python3*/site-packages/rknn/api.py")
@@ -113,6 +115,7 @@ def test_one_that_does_not_start_any_more_is_made_anew(wheels: Path, place: Path
     (api,) = place.glob("lib/python3*/site-packages/rknn/api.py")
 
 
+@pytest.mark.slow
 def test_a_toolkit_that_does_not_start_is_an_error_with_its_words_and_never_found(wheels: Path, place: Path) -> None:
     wheel(wheels, "rknn-toolkit2", "2.5.0", {"rknn/__init__.py": "", "rknn/api.py": "import not_to_be_found\n"})
     with pytest.raises(DeviceError, match=r"does not start: .*No module named 'not_to_be_found'; run `edgenet devices"):
