@@ -453,10 +453,8 @@ def devices(context: click.Context, as_json: bool) -> None:
 
 
 @devices.command()
-@click.argument("device", metavar="ssh:[USER@]HOST[:PORT]")
-@click.option(
-    "--wheels", type=PATH, metavar="DIR", help="Install from these wheels, not from the board's package index."
-)
+@click.argument("device", metavar="ssh:[USER@]HOST[:PORT]|rknn")
+@click.option("--wheels", type=PATH, metavar="DIR", help="Install from these wheels, not from a package index.")
 @click.option(
     "--runtime",
     "runtimes",
@@ -468,18 +466,15 @@ def devices(context: click.Context, as_json: bool) -> None:
 )
 @json_option
 def prepare(device: str, wheels: Path | None, runtimes: tuple[str, ...], as_json: bool) -> None:
-    """Set up a board once: an environment of its own there, with NumPy and a runtime.
+    """Set up a board, or Rockchip's compiler here, once: an environment of its own with what runs there.
 
     \b
     edgenet devices prepare ssh:pi@192.168.1.20
+    edgenet devices prepare rknn
     """
-    from edgenet.device_bench.ssh.connection import parse
-    from edgenet.device_bench.ssh.prepare import prepare as prepare_board
+    from edgenet.device_bench.prepare import prepare as prepare_device
 
-    kind, _, address = device.partition(":")
-    if kind != "ssh":
-        raise InputError(f"'{device}' needs no preparing: only boards do, give ssh:[USER@]HOST[:PORT]")
-    prepared = prepare_board(parse(address), runtimes, wheels, lambda text: click.echo(f"{text} ...", err=True))
+    prepared = prepare_device(device, runtimes, wheels, lambda text: click.echo(f"{text} ...", err=True))
     if as_json:
         print_json(dataclasses.asdict(prepared))
         return

@@ -308,6 +308,18 @@ class LeftOperators:
 
 
 @dataclass(frozen=True)
+class CompiledLayer:
+    """A layer as an accelerator's compiler made it; `cycles` is 0 where the compiler gives none."""
+
+    name: str
+    kind: str  # as the compiler calls it
+    on: str  # NPU | CPU
+    arithmetic: str  # as the compiler calls it: INT8, FLOAT16
+    cycles: int
+    moved_bytes: int
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What an accelerator would make of an artifact, by a compiler or a list of operators: computed, never measured.
 
@@ -318,6 +330,7 @@ class Estimate:
         inference_bounds_ms: lower and upper bound of the time, where the tool gives them.
         compiled_bytes: size of the file that the tool made of the artifact for this chip.
         memory_bytes: memory of one inference by its purpose, where the tool tells more than the three above.
+        layers: in the order in which they run, where the tool lists them.
     """
 
     artifact: str
@@ -339,6 +352,7 @@ class Estimate:
     inference_bounds_ms: tuple[float, float] | None = absent(None)
     compiled_bytes: int | None = absent(None)
     memory_bytes: Mapping[str, int] = absent({})
+    layers: tuple[CompiledLayer, ...] = absent(())
 
     def __post_init__(self) -> None:
         if self.n_accelerated + sum(o.n for o in self.left) != self.n_operators:
