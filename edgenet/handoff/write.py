@@ -57,9 +57,9 @@ def hand_over(path: Path, out: Path, devices: Sequence[str] = ()) -> Deployed:
     model = read_deployed(path)
     npu.check(model, devices)
     out = Path(os.path.realpath(out))
-    _check_replaceable(out)
-    pixels, scores, files = _golden_pictures(model)
-    with _replaced_folder(out) as folder:
+    check_replaceable(out)
+    pixels, scores, files = golden_pictures(model)
+    with replaced_folder(out) as folder:
         known = Known.beside(model)
         (folder / ASSETS).mkdir(parents=True)
         (folder / GOLDEN).mkdir(parents=True)
@@ -82,7 +82,7 @@ def hand_over(path: Path, out: Path, devices: Sequence[str] = ()) -> Deployed:
             "measured_on": sorted({e.images for e in known.evaluations}),  # fingerprints, as in results.json
             "files": {name: sha256_of(folder / name) for name in listed},
         }
-        _write_json(folder / MANIFEST, manifest)
+        write_json(folder / MANIFEST, manifest)
     return model
 
 
@@ -129,7 +129,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_replaceable(out: Path) -> None:
+def check_replaceable(out: Path) -> None:
     if not out.exists():
         return
     if not out.is_dir():
@@ -154,7 +154,7 @@ def _check_replaceable(out: Path) -> None:
 
 
 @contextmanager
-def _replaced_folder(out: Path) -> Iterator[Path]:
+def replaced_folder(out: Path) -> Iterator[Path]:
     """Yield a new folder beside `out`, which takes its place when the block ends well."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def _replaced_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _golden_pictures(model: Deployed) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def golden_pictures(model: Deployed) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return pixels (10, H, W, 3), scores (10, classes) and names of the sample crops that the model is surest of.
 
     A sure answer does not flip by what kernels differ in. At most two crops are of one photograph.
@@ -275,8 +275,8 @@ def _write_golden(
         "cases": cases,
         **({"npu": npu.as_json(compiled)} if compiled else {}),
     }
-    _write_json(folder / GOLDEN_FILE, golden)
+    write_json(folder / GOLDEN_FILE, golden)
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
