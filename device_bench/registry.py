@@ -56,6 +56,7 @@ KINDS = {
     "qemu": Kind("edgenet.device_bench.qemu", "ROOTFS"),
     "ethos-u": Kind("edgenet.device_bench.ethos_u", "CONFIG"),
     "edgetpu": Kind("edgenet.device_bench.edgetpu.device"),
+    "micro": Kind("edgenet.device_bench.micro.device"),
 }
 
 

@@ -37,10 +37,12 @@ PACKAGES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "tensorflow-model-optimization": (("tensorflow_model_optimization",), "qat"),
     "tensorflow-datasets": (("tensorflow_datasets",), "tfds"),
     "ethos-u-vela": (("ethosu",), "ethos-u"),
+    "tflite-micro": (("tflite_micro",), "micro"),
     **{package: ((module,), "sample") for module, package in sample.PACKAGES.items()},
     **{package: ((package.replace("-", "_"),), "weights") for package, _ in weights.PACKAGES.values()},
 }
-INCLUDES = {"export": ("tflite",), "qat": ("export", "tflite"), "tfds": ("export", "tflite"), "ethos-u": ("tflite",)}
+INCLUDES = {"export": ("tflite",), "qat": ("export", "tflite"), "tfds": ("export", "tflite"), "ethos-u": ("tflite",),
+            "micro": ("tflite",)}  # fmt: skip
 _ALSO = {"ai-edge-litert": ("tflite_runtime",)}  # modules that run files as well, and read or write none
 _WRITES = {"tflite": (), "onnx": ("onnx",), "openvino": ("openvino",), SAVED_MODEL: ("tensorflow",)}  # beside LiteRT
 _READS = {"onnx": ("onnx",), "savedmodel": ("tensorflow",), "keras": ("tensorflow",), "h5": ("tensorflow",)}
@@ -141,6 +143,7 @@ def check_evaluate(files: Sequence[Path], images: str, devices: Sequence[str]) -
     """The same for `edgenet evaluate`, which always runs the files here too."""
     inside = [Need("onnx", "reading an .onnx file")] if any(f.suffix == ".onnx" for f in files) else []
     inside += [Need("ai-edge-litert", "reading a .tflite file")] if any(f.suffix == ".tflite" for f in files) else []
+    inside += [Need("tflite-micro", f"answers of {d}") for d in devices if parse(d)[0] == "ethos-u"]
     _check_packages([*_files_run_here(files), *inside, *_pictures(images), *_estimates(devices)])
     check_devices(devices)
 
@@ -226,7 +229,8 @@ def _pictures(images: str | None) -> list[Need]:
 
 
 def _estimates(devices: Iterable[str]) -> list[Need]:
-    return [Need("ethos-u-vela", f"--device {d}") for d in devices if parse(d)[0] == "ethos-u"]
+    needed = {"ethos-u": "ethos-u-vela", "micro": "tflite-micro"}
+    return [Need(needed[kind], f"--device {d}") for d in devices if (kind := parse(d)[0]) in needed]
 
 
 def _listed(words: Sequence[str]) -> str:
