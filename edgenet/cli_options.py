@@ -129,7 +129,8 @@ def _value(f: OptionField, value: Any) -> Any:
     if kind is Path and value:
         return Path(value)
     if kind is not tuple:
-        return value
+        digits = f.option.within is not None and isinstance(value, str) and value.isascii() and value.isdecimal()
+        return int(value) if digits and len(value) < 10 else value
     if isinstance(value, str):
         return words.get(value, tuple(dict.fromkeys(value.split(","))))
     if not f.option.with_commas:

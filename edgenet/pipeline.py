@@ -5,7 +5,6 @@ is missing or no longer fits. Two runs never share an output folder.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,11 +123,6 @@ def check(job: Job) -> None:
     check_allowed(job.allow)
     if job.task != AUTO:
         Task(job.task)
-    for name, number in (("--calibration-images", job.calibration_images), ("--threads", job.threads)):
-        if number < 1:
-            raise InputError(f"{name} must be at least 1, was {number}")
-    if job.limit is not None and job.limit < 2:
-        raise InputError(f"--limit must be at least 2 (some pictures calibrate, some measure), was {job.limit}")
     if job.out.exists() and not job.out.is_dir():
         raise InputError(f"--out {job.out} is a file: give a folder, new or of an earlier run")
 
@@ -144,14 +138,9 @@ def _check_interface(job: Job) -> None:
         )
 
 
-def batch_of(text: int | str) -> int | None:
-    """Return the batch that `--batch` names, None for "dynamic". Raises InputError."""
-    if text == "dynamic":
-        return None
-    with suppress(ValueError):
-        if int(text) >= 1:
-            return int(text)
-    raise InputError(f"--batch must be a whole number from 1, or dynamic; it was '{text}'")
+def batch_of(batch: int | str) -> int | None:
+    """Return the pictures that a file takes at once, None where `--batch` is "dynamic"."""
+    return batch if isinstance(batch, int) else None
 
 
 def _impossible(job: Job) -> list[tuple[str, str]]:

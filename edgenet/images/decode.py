@@ -20,6 +20,7 @@ import collections
 import contextlib
 import functools
 import io
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,9 @@ Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 178_956_970  # 512 MiB as RGB; where PIL, too, refuses a file as a decompression bomb
 MAX_SKIPPED_PERCENT = 1
+MAX_SIDE_PX = 8192  # of a network's input: a picture is 200 MB then
+_CHUNK_BYTES = 1 << 30  # of decoded pictures that a stream hands out at once
+_LEAST, _MOST = 1e-12, 1e6  # of standard deviations and means, in 0..255: beyond them float32 makes infinity of pixels
 
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")  # by content, not by extension
 _RESAMPLING = {
@@ -73,16 +77,21 @@ class Preprocessing:
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         if self.width_px == self.resolution_px:
             object.__setattr__(self, "width_px", None)
-        if min(self.size_px) < 1 or self.crop_padding_px < 0:
+        sides = (self.resolution_px, self.crop_padding_px, *(() if self.width_px is None else (self.width_px,)))
+        if not all(isinstance(px, int) for px in sides) or min(self.size_px) < 1 or self.crop_padding_px < 0:
             raise InputError(
                 f"preprocessing with resolution {min(self.size_px)} and crop padding {self.crop_padding_px}: "
                 "give a resolution of at least 1 px and a padding of at least 0 px"
             )
+        if max(sides) > MAX_SIDE_PX:
+            raise InputError(f"preprocessing with {max(sides)} px: a side, and a crop, is at most {MAX_SIDE_PX} px")
         if self.channel_order not in CHANNELS:
             raise InputError(f"unknown channel order '{self.channel_order}' (valid: {', '.join(CHANNELS)})")
-        if {len(self.mean), len(self.std)} != {self.channels} or not all(v > 0 for v in self.std):
+        if {len(self.mean), len(self.std)} != {self.channels} or not all(_LEAST < v < _MOST for v in self.std):
             n = "one number" if self.channels == 1 else "three numbers"
             raise InputError(f"preprocessing with mean {self.mean} and std {self.std}: give {n} each, std > 0")
+        if not all(abs(v) < _MOST for v in self.mean):
+            raise InputError(f"preprocessing with mean {self.mean}: give a mean of pixels, which are 0 to 255")
         if self.interpolation not in _RESAMPLING:
             raise InputError(f"unknown interpolation '{self.interpolation}' (valid: {', '.join(_RESAMPLING)})")
 
@@ -196,7 +205,7 @@ class Stream:
     with the set. A file that cannot be decoded is left out and listed in `skipped`. Every iteration starts anew.
 
     Args:
-        chunk: pictures in a Chunk; the last may have fewer.
+        chunk: pictures in a Chunk; the last may have fewer, and all where they are so large that they fill memory.
         workers: decoding threads; by default one for each core this process may use.
         skipped_before: what another part of the same split skipped, so that the 1 % is that of the whole set.
 
@@ -214,7 +223,8 @@ class Stream:
     ) -> None:
         if chunk < 1 or (workers is not None and workers < 1):
             raise InputError(f"a stream of chunks of {chunk} by {workers} workers: give at least 1 of each")
-        self.images, self.preprocessing, self.chunk = images, preprocessing, chunk
+        self.images, self.preprocessing = images, preprocessing
+        self.chunk = max(1, min(chunk, _CHUNK_BYTES // math.prod(preprocessing.shape)))
         self.workers = workers or cores()
         self.skipped: list[Skipped] = []
         self._skipped_before = tuple(skipped_before)
