@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from edgenet.door import open_regular
 from edgenet.errors import InputError
 
 PARTS = ".edgenet-parts"  # the folder, beside what is written, that holds it until it is whole
@@ -32,10 +33,15 @@ def size_of(path: Path) -> int:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of all files that a model is, one after another, in hex."""
+    """Return the sha256 of all files that a model is, one after another, in hex.
+
+    Raises:
+        InputError: one is no regular file.
+        OSError: one cannot be read.
+    """
     digest = hashlib.sha256()
     for p in files_of(path):
-        with open(p, "rb") as f:
+        with open_regular(p) as f:
             while chunk := f.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()

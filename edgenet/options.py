@@ -284,7 +284,10 @@ class Job:
     threads: int = option("Threads of one inference.", 1, metavar="N", within=Range(least=1, most=MAX_THREADS))
     io: str = option("float32 (normalised), uint8 or int8 (raw pixels).", "float32", metavar="TYPE")
     batch: int | str = option(
-        "Pictures an ONNX or OpenVINO file takes at once.", 1, metavar="N|dynamic", within=Range(least=1, most=4096),
+        "Pictures an ONNX or OpenVINO file takes at once.",
+        1,
+        metavar="N|dynamic",
+        within=Range(least=1, most=4096),
         word="dynamic",
     )
     logits: bool = option("Logits as a second output of ONNX and OpenVINO files.", False)
@@ -316,7 +319,10 @@ class Job:
         "Search for an int8 file that loses no more.", None, metavar="POINTS", within=Range(least=0, most=100)
     )
     min_sqnr: float | None = option(
-        "Search for an int8 file whose logits are as clean as this.", None, metavar="DB", within=Range(least=0, most=1000)
+        "Search for an int8 file whose logits are as clean as this.",
+        None,
+        metavar="DB",
+        within=Range(least=0, most=1000),
     )
     allow: tuple[str, ...] = option(
         "Calibrate with pictures that are bad in this way; may be repeated.", (), metavar="CODE"

@@ -19,6 +19,7 @@ JPEG is decoded at full size: the decoder's scaled modes (`Image.draft`) are fas
 import collections
 import contextlib
 import functools
+import hashlib
 import io
 import math
 import os
@@ -33,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from edgenet.door import PICTURE_BYTES, open_regular
 from edgenet.errors import InputError
 from edgenet.images import sample
 from edgenet.results import ImageSet
@@ -161,13 +163,21 @@ class Skipped:
     why: str
 
 
-def decode(file: str, preprocessing: Preprocessing) -> Pixels:
+class Replaced(InputError):
+    """A picture is not the one any more whose content decided what it is used for."""
+
+
+def decode(file: str, preprocessing: Preprocessing, digest: str = "") -> Pixels:
     """Return the picture as the network sees it before normalisation: (H, W, C) uint8, in its channel order.
+
+    Args:
+        digest: sha256 of the file's content, hex, where it must still be that.
 
     Raises:
         InputError: the file cannot be decoded; the message starts with its name.
+        Replaced: its content is another one.
     """
-    picture = _open_rgb(file)
+    picture = _open_rgb(file, digest)
     if preprocessing.channels == 1:
         picture = picture.convert("L")
     rows, columns = preprocessing.size_px
@@ -262,7 +272,7 @@ class Stream:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
         try:
             for n, file in enumerate(self.images.files):
-                waiting.append(pool.submit(_decode_or_skip, file, self.preprocessing))
+                waiting.append(pool.submit(_decode_or_skip, file, self.preprocessing, self.images.digests[n]))
                 if len(waiting) > ahead:
                     yield n - ahead, waiting.popleft().result()
             n = len(self.images) - len(waiting)
@@ -303,9 +313,11 @@ def _take(indices: list[int], pixels: list[Pixels]) -> Chunk:
     return out
 
 
-def _decode_or_skip(file: str, preprocessing: Preprocessing) -> Pixels | Skipped:
+def _decode_or_skip(file: str, preprocessing: Preprocessing, digest: str) -> Pixels | Skipped:
     try:
-        return decode(file, preprocessing)
+        return decode(file, preprocessing, digest)
+    except Replaced:
+        raise
     except InputError as e:
         return Skipped(file, str(e).removeprefix(f"{file}: "))
 
@@ -322,12 +334,17 @@ def _unreadable(skipped: Sequence[Skipped], n_set: int) -> str:
     return f"{len(skipped)} or more of {n_set} images cannot be read, {allowed}: {shown}; repair or remove them"
 
 
-def _open_rgb(file: str) -> Image.Image:
+def _open_rgb(file: str, digest: str = "") -> Image.Image:
     # An upright 8-bit RGB picture that is loaded and holds no open file.
     if sample.is_sample(file):
         return sample.crop(file)
     try:
-        with Image.open(file, formats=_prepare_pil()) as picture:
+        with open_regular(file, PICTURE_BYTES) as f:
+            data = f.read(PICTURE_BYTES)
+        # What is hashed here is what is decoded; a look at the file's date would miss a swap in between.
+        if digest and hashlib.sha256(data).hexdigest() != digest:
+            raise Replaced(f"{file} was replaced while this command ran: let pictures be until it ends, run it again")
+        with Image.open(io.BytesIO(data), formats=_prepare_pil()) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             picture.load()
@@ -337,8 +354,12 @@ def _open_rgb(file: str) -> Image.Image:
     except UnidentifiedImageError:
         heif = Path(file).suffix.lower() in (".heic", ".heif")
         why = "HEIC cannot be read; convert it to JPEG" if heif else "not an image, or cut off in its header"
+    except InputError as e:
+        if isinstance(e, Replaced):
+            raise
+        why = str(e).removeprefix(f"{file} ")
     except Exception as e:  # PIL's parsers let whatever a broken file provokes through: struct.error, KeyError, ...
-        why = (isinstance(e, OSError) and e.strerror) or str(e) or type(e).__name__
+        why = (isinstance(e, OSError) and e.strerror) or str(e) or "it is damaged"
         if "truncated" in why.lower() or "create decoder object" in why:  # the latter is WebP's way to say it
             why = "the file is truncated"
     raise InputError(f"{file}: {why}")
