@@ -39,7 +39,12 @@ def find() -> list[dict[str, Any]]:
 def _openvino_devices() -> list[str]:
     """Return what OpenVINO finds here, asked in a process of its own: its drivers are not ours to load, or to crash."""
     code = "from edgenet.export.runtime import openvino_devices; print(*openvino_devices())"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    # -P: a file of the working folder that is called edgenet.py is not edgenet.
+    command = [sys.executable, "-P", "-c", code]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=_LIST_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:  # a driver that hangs is none that can be used
+        return []
     return said.stdout.split() if said.returncode == 0 else []
 
 

@@ -339,7 +339,7 @@ def _bytes(batch: np.ndarray) -> memoryview:
 def _child(runtime: str | None, cores: Sequence[int]) -> list[str]:
     """Return the command that starts runner.py here."""
     module = "tensorflow_runtime.py" if runtime == "tensorflow" else "runtime.py"
-    command = [sys.executable, runner.__file__, "--runtime", str(Path(runtime_module.__file__).parent / module)]
+    command = [sys.executable, "-P", runner.__file__, "--runtime", str(Path(runtime_module.__file__).parent / module)]
     if threading.current_thread() is threading.main_thread():  # the kernel watches the thread, not the process
         command += ["--parent", str(os.getpid())]
     return command + (["--cores", ",".join(map(str, cores))] if cores else [])

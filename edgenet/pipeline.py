@@ -17,7 +17,7 @@ from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.export.importers.labels import NO_YES
-from edgenet.files import sha256_of
+from edgenet.files import sha256_of, size_of
 from edgenet.images import Classes, Preprocessing, limit, names_in, open_images, stream
 from edgenet.images.roles import divide_by_role, merged, new_pictures, read_history
 from edgenet.jobs.accuracy_budget import Search, options_of, searches
@@ -73,7 +73,17 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
             if images.evaluation:
                 _evaluate(job, source.task, images.evaluation, results, progress)
             _bench(job, images.evaluation or images.calibration, results, progress)
+        _note_lost(job, results)
     return results
+
+
+def _note_lost(job: Job, results: Results) -> None:
+    """Note as failures those files that somebody removed or cut while the run went on."""
+    for a in results.artifacts:
+        path = job.out / a.path
+        if a.precision in job.precisions and not (path.exists() and size_of(path) == a.size_bytes):
+            why = "it was removed or altered while the command went on"
+            results.put(Failure("export", a.id, why=why, remedy="the same command makes it again"))
 
 
 def _note_context(job: Job, source: Source, images: _Images, findings: list[Finding], results: Results) -> None:

@@ -166,7 +166,7 @@ def _mediapipe(model: Deployed, golden: Golden) -> np.ndarray:
     with tempfile.TemporaryDirectory(prefix="edgenet-mediapipe-") as temporary:
         given, scores = Path(temporary) / "pixels.npy", Path(temporary) / "scores.npy"
         np.save(given, pixels)
-        command = [sys.executable, mediapipe_replay.__file__, str(model.path.resolve()), str(given), str(scores)]
+        command = [sys.executable, "-P", mediapipe_replay.__file__, str(model.path.resolve()), str(given), str(scores)]
         command += ["embedding"] * (model.task.kind == "embedding")
         run_tool("MediaPipe", command, _MEDIAPIPE_TIMEOUT_S)
         return np.load(scores)
