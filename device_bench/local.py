@@ -22,6 +22,7 @@ from edgenet.errors import InputError
 from edgenet.results import Failure, Measurement
 
 _REQUEST = Request(plan=timing.Plan(max_rounds=20))
+_LIST_TIMEOUT_S = 60.0
 _MAY_WARM_C, _COOL_DOWN_S = 10.0, 30.0  # a turn waits, so long at most, until it is no warmer than at the start by this
 
 
@@ -94,7 +95,8 @@ def bench(
         measurements in the order given, and failures.
 
     Raises:
-        InputError: the request makes no sense here, or two ids are the same. A wrong file is a Failure.
+        InputError: the request makes no sense here, two ids are the same, or no file is one that can be loaded. A wrong
+            file among others is a Failure.
     """
     check_unique([id for id, _ in artifacts])
     _check(request)

@@ -134,9 +134,11 @@ def evaluate(
     edgenet evaluate OUT/*.tflite --images photos/
     """
     from edgenet.device_bench.registry import parse
+    from edgenet.jobs.bench import models_among
     from edgenet.pipeline import evaluate_files
     from edgenet.preflight import check_evaluate
 
+    artifacts = models_among(artifacts)
     for device in devices:
         parse(device)
     if images is None:
@@ -173,11 +175,11 @@ def bench(
     edgenet bench OUT/*_float32.tflite OUT/*_int8.tflite --explain --out OUT
     """
     from edgenet.jobs import explain as explain_job
-    from edgenet.jobs.bench import bench_files, check_files, request_of
+    from edgenet.jobs.bench import bench_files, check_files, models_among, request_of
     from edgenet.preflight import check_bench
 
     job = job_of(BenchJob, asked)
-    request = request_of(job)
+    request, artifacts = request_of(job), models_among(artifacts)
     check_files(artifacts)
     if explain:
         explain_job.check(job.devices, request)
@@ -288,11 +290,11 @@ def handoff(artifact: Path | None, out: Path | None, verify: Path | None, as_jso
         return
     if artifact is None or out is None:
         raise InputError("give a .tflite file and --out DIR, or --verify DIR")
-    from edgenet.handoff import MANIFEST, hand_over
+    from edgenet.handoff import hand_over, read_manifest
 
     hand_over(artifact, out)
     if as_json:
-        echo((out / MANIFEST).read_text(encoding="utf-8"), nl=False)
+        print_json(read_manifest(out))
     else:
         echo(f"{out / 'README.md'} says what is there; `edgenet handoff --verify {out}` checks it")
 

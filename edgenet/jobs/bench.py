@@ -21,7 +21,7 @@ from edgenet.device_bench.timing import PUBLISHED
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export.runtime import READS
-from edgenet.files import sha256_of
+from edgenet.files import files_of, sha256_of
 from edgenet.images import Preprocessing
 from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, Results
 from edgenet.tasks import CLASSES, Task
@@ -63,6 +63,12 @@ def _cores(text: str | None) -> tuple[int, ...]:
     if len(parts) > options.MAX_THREADS or not all(re.fullmatch("[0-9]{1,5}", p.strip()) for p in parts):
         raise InputError(f"--cores takes core numbers with commas, such as 2,3; it was '{text}'")
     return tuple(dict.fromkeys(int(p) for p in parts))
+
+
+def models_among(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the model files, without those that stand beside one with its weights: OUT/* names both."""
+    beside = {weights for path in paths for weights in files_of(path)[1:]}
+    return tuple(path for path in paths if path not in beside)
 
 
 def check_files(paths: Sequence[Path]) -> None:
