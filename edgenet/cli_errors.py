@@ -21,6 +21,7 @@ from edgenet.errors import EdgenetError, printable
 
 INTERRUPTED = 130
 TRACEBACK = "EDGENET_TRACEBACK"  # set, an error that nobody foresaw shows where it was
+_LONGEST_WORD, _LONGEST_LINE = 400, 2500  # of a message: a value that it quotes may be any length
 _PACKAGE = Path(__file__).parent.parent
 _interrupts: list[int] = []
 
@@ -59,7 +60,8 @@ class OneLineErrors(click.Group):
 
 def fail(message: str, status: int) -> NoReturn:
     """Say in one line what is wrong, and exit."""
-    echo(f"edgenet: {' '.join(message.split())}", err=True)
+    words = (word if len(word) <= _LONGEST_WORD else f"{word[:_LONGEST_WORD]}..." for word in message.split())
+    echo(f"edgenet: {' '.join(words)[:_LONGEST_LINE]}", err=True)
     sys.exit(status)
 
 

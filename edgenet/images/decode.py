@@ -80,7 +80,11 @@ class Preprocessing:
         if self.width_px == self.resolution_px:
             object.__setattr__(self, "width_px", None)
         sides = (self.resolution_px, self.crop_padding_px, *(() if self.width_px is None else (self.width_px,)))
-        if not all(isinstance(px, int) for px in sides) or min(self.size_px) < 1 or self.crop_padding_px < 0:
+        if (
+            not all(isinstance(px, int) and not isinstance(px, bool) for px in sides)
+            or min(self.size_px) < 1
+            or self.crop_padding_px < 0
+        ):
             raise InputError(
                 f"preprocessing with resolution {min(self.size_px)} and crop padding {self.crop_padding_px}: "
                 "give a resolution of at least 1 px and a padding of at least 0 px"
