@@ -41,6 +41,7 @@ from edgenet.cli_output import (
     print_trained,
     train_and_print,
 )
+from edgenet.door import open_regular
 from edgenet.errors import GateFailed, InputError
 from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
 
@@ -139,6 +140,9 @@ def evaluate(
     from edgenet.preflight import check_evaluate
 
     artifacts = models_among(artifacts)
+    for path in (*artifacts, *([reference] if reference else [])):
+        if path.exists() and not path.is_dir():
+            open_regular(path).close()
     for device in devices:
         parse(device)
     if images is None:

@@ -24,6 +24,8 @@ class NamedPath(click.Path):
         if value == "":
             name = f"--{param.name}" if isinstance(param, click.Option) else "the path"
             raise InputError(f"{name} is empty: give a path, '.' for the current folder")
+        if "\0" in str(value):
+            raise InputError(f"{param.name if param else 'the path'} is no path: it holds NUL")
         return super().convert(value, param, ctx)
 
 

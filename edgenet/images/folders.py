@@ -210,6 +210,10 @@ def _read_table(path: Path) -> list[tuple[int, str, str]]:
     file_column, label_column, n_columns = 0, 1, 2
     if rows and not _is_image(rows[0][1][0]) and _find(path.parent, rows[0][1][0]) is None:
         header = [cell.lower() for cell in rows.pop(0)[1]]
+        if not rows:
+            raise InputError(
+                f"{path} has no line but '{','.join(header)[:80]}': write a line file,label for each picture"
+            )
         n_columns = len(header)
         if "file" in header and "label" in header:
             file_column, label_column = header.index("file"), header.index("label")
@@ -229,6 +233,10 @@ def _read_table(path: Path) -> list[tuple[int, str, str]]:
 def _find(root: Path, file: str) -> str | None:
     for name in (file, file.replace("\\", "/")):
         name = os.path.normpath(name)
+        if os.path.isabs(name):
+            name = os.path.relpath(name, os.path.abspath(root))
+        if name.split(os.sep)[0] == os.pardir:  # a table says what is in its own folder
+            continue
         if file and "\0" not in name and (root / name).is_file():
             return name
     return None

@@ -18,6 +18,7 @@ from edgenet.device_bench import Device, Plan, Request, open_device
 from edgenet.device_bench.registry import parse
 from edgenet.device_bench.steadiness import seconds_of
 from edgenet.device_bench.timing import PUBLISHED
+from edgenet.door import open_regular
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export.runtime import READS
@@ -76,6 +77,8 @@ def check_files(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.exists():
             raise InputError(f"no file {path}: give model files, .tflite, .onnx or .xml")
+        if not path.is_dir():
+            open_regular(path).close()  # of a FIFO the runtime would wait for ever
         if path.suffix not in SUFFIXES:
             raise InputError(f"{path} is not a model file by its name: give model files, .tflite, .onnx or .xml")
 
