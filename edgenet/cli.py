@@ -85,7 +85,7 @@ def run(as_json: bool, **asked: Any) -> None:
 
 @main.command()
 @click.argument("model")
-@options_of(Job, without=("devices", "threads"))
+@options_of(Job, without=("devices", "threads", "emulated_images"))
 @json_option
 def export(as_json: bool, **asked: Any) -> None:
     """Write MODEL as files, and nothing else.

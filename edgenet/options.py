@@ -282,6 +282,9 @@ class Job:
     # Some calibrate, some measure; `evaluate`, which has the same option, is content with one.
     limit: int | None = option("Use only N pictures.", None, metavar="N", within=Range(least=2, most=1_000_000_000))
     threads: int = option("Threads of one inference.", 1, metavar="N", within=Range(least=1, most=MAX_THREADS))
+    emulated_images: int = option(
+        "Pictures that the emulator of a chip answers.", 100, metavar="N", within=Range(least=1, most=1_000_000)
+    )
     io: str = option("float32 (normalised), uint8 or int8 (raw pixels).", "float32", metavar="TYPE")
     batch: int | str = option(
         "Pictures an ONNX or OpenVINO file takes at once.",

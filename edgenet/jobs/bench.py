@@ -35,7 +35,7 @@ BENCH_PLAN = Plan()
 SUFFIXES = (".tflite", ".onnx", ".xml")
 _AT_ONCE = ("adb",)
 _ROUNDING = 4e-6  # float32 probabilities that differ by so much differ by the order of additions
-_REMEDY = "`edgenet devices` lists those that are there; the same command goes on with what is missing"
+REMEDY = "`edgenet devices` lists those that are there; the same command goes on with what is missing"
 
 Progress = Callable[[int, int], None]  # (done, in all)
 Measured = Measurement | Estimate  # an accelerator that is not here is estimated; that is never called a measurement
@@ -127,9 +127,9 @@ def bench_on(
         except InputError as e:
             if len(devices) == 1:
                 raise
-            return [], [Failure("bench", device=device, why=str(e), remedy=_REMEDY)]
+            return [], [Failure("bench", device=device, why=str(e), remedy=REMEDY)]
         except EdgenetError as e:
-            return [], [Failure("bench", device=device, why=str(e), remedy=_REMEDY)]
+            return [], [Failure("bench", device=device, why=str(e), remedy=REMEDY)]
         return list(measurements), list(failures)
 
     found: dict[str, tuple[list[Measured], list[Failure]]] = {}
@@ -175,36 +175,50 @@ def evaluate_on(
             with open_device(name) as device:
                 info = device.info()
                 for path in files:
-                    found, failed = _evaluate_one(device, info, path, images, preprocessing, step, task)
+                    file = Candidate(str(path), path, sha256_of(path))
+                    found, failed = answers_on(device, info, file, images, preprocessing, step, task)
                     evaluations += found
                     failures += failed
                     done += 1
         except InputError:
             raise
         except EdgenetError as e:
-            failures.append(Failure("evaluate", device=name, why=str(e), remedy=_REMEDY))
+            failures.append(Failure("evaluate", device=name, why=str(e), remedy=REMEDY))
     return evaluations, failures
 
 
-def _evaluate_one(
+def answers_on(
     device: Device,
     info: dict[str, Any],
-    path: Path,
+    file: Candidate,
     images: ImageSet,
     preprocessing: Preprocessing,
     progress: Progress,
     task: Task,
+    reference: Candidate | None = None,
 ) -> tuple[list[Evaluation], list[Failure]]:
-    here, there, sha256 = str(path), f"{path} on {device.id}", sha256_of(path)
-    candidates = [Candidate(here, path, sha256), Candidate(there, path, sha256, device)]
-    found, failures = evaluate(candidates, images, preprocessing, reference=here, progress=progress, task=task)
+    """Run the pictures through one file on an opened device, here, and through what it is compared with.
+
+    Args:
+        info: what the device tells of itself.
+        reference: the file whose answers are the yardstick, the float32 one say; the same file here where it is None.
+
+    Raises:
+        InputError: the device does not take this file, or too many pictures cannot be read.
+    """
+    there = f"{file.id} on {device.id}"
+    base = reference or file
+    candidates = [*([reference] if reference and reference != file else []), file]
+    candidates.append(Candidate(there, file.path, file.sha256, device, file.id))
+    found, failures = evaluate(candidates, images, preprocessing, reference=base.id, progress=progress, task=task)
     remote = [e for e in found if e.artifact == there]
     emulator = str(info.get("emulator") or "")
     said = [
-        replace(e, artifact=here, device=device.id, difference=difference(e, path, info), emulated=emulator)
+        replace(e, artifact=file.id, device=device.id, difference=difference(e, file.path, info), emulated=emulator)
         for e in remote
     ]
-    return said, [replace(f, artifact=here) for f in failures if f.device == device.id or not remote]
+    # What fails here too is no news of the device, unless nothing came about because of it.
+    return said, [replace(f, artifact=file.id) for f in failures if f.device == device.id or not remote]
 
 
 def difference(e: Evaluation, path: Path, info: dict[str, Any]) -> str:

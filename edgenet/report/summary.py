@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgenet.errors import printable
+from edgenet.report.devices import picks
 from edgenet.report.formatting import MISSING, failed, megabytes, milliseconds, percent, points
 from edgenet.report.recommendation import SHOWN_REASONS, Recommendation, recommend
 from edgenet.report.refusals import Refusal
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 
 
 def summary_lines(results: Results, recommendation: Recommendation | None = None) -> list[str]:
-    """Return the answer as lines of plain text: the headline, why, why not the others, notes, failures."""
+    """Return the answer as plain text: headline, why, which file for which device, why not others, notes, failures."""
     r = recommendation or recommend(results)
     lines = [r.headline, *(f"  {s}" for s in r.why)]
+    if found := picks(results, r, rows(results)):
+        lines.append("Which file for which device")
+        lines += [f"  {p.device}: {' '.join(filter(None, (p.name, *p.why)))}" for p in found]
     if r.why_not:
         shown = len(r.why_not) if len(r.why_not) <= SHOWN_REASONS + 1 else SHOWN_REASONS
         lines.append("Why not the others" if r.leader else "File by file")

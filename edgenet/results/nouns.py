@@ -103,6 +103,7 @@ class Artifact:
     options: dict[str, Any] = field(default_factory=dict)  # what was asked of the exporter; decides a resume
     mixture: dict[str, str] = field(default_factory=dict)  # operator's output -> precision, where it is another one
     keep: tuple[str, ...] = absent(())  # values of --keep that ask for this mixture
+    made_for: tuple[str, ...] = absent(())  # devices of the run that ask for this form of the integers
     export_s: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -173,6 +174,8 @@ class Evaluation:
     outputs_differing: int | None = None  # those that are not the same bit for bit
     largest_difference: float | None = None
     difference: str = ""  # why they differ, in words
+    agreement_here: float | None = absent(None)  # with the same file on this machine, where that is not the reference
+    agreement_here_ci95: tuple[float, float] | None = absent(None)
     emulated: str = absent("")  # what computed the answers in the device's place, with its version; "" for the device
     task: str = absent("classes")  # what the output means: edgenet.tasks.KINDS
     measures: Measures | None = absent(None)  # what else the task is measured by

@@ -16,7 +16,7 @@ T = TypeVar("T")
 _Reader = Callable[[Any], Any]
 _NAMES: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 # Fields by their names: those that are between 0 and 1, and those that are not below 0, as counts, sizes and times are.
-FRACTIONS = {"top1", "top5", "agreement", "mcnemar_p", "held_back_agreement", "held_back_accuracy"}
+FRACTIONS = {"top1", "top5", "agreement", "agreement_here", "mcnemar_p", "held_back_agreement", "held_back_accuracy"}
 _COUNTS = ("_bytes", "_ns", "_ms", "_us", "_s", "_px", "_hz", "threads", "epochs", "cores", "cycles", "multiply_adds")
 _MOST = 2.0**63  # of a whole number, and of a time in nanoseconds
 
