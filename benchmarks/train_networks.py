@@ -45,7 +45,7 @@ class Recipe:
     """
 
     name: str
-    crops: int = 4800
+    crops: int = 2400
     size_px: int = 64
     learning_rate: float = 1.5e-3
     library: str = "timm"
@@ -55,30 +55,30 @@ class Recipe:
 RECIPES = {
     r.name: r
     for r in (
-        Recipe("mobilenetv2_100"),
+        Recipe("mobilenetv2_100", 4800),
         Recipe("mobilenetv3_small_100", 8000),
+        Recipe("squeezenet1_1", 3200, learning_rate=5e-4, library="torchvision"),
         Recipe("resnet18"),
-        Recipe("efficientnet_b1", 4000),
-        Recipe("ghostnet_100"),
-        Recipe("lcnet_100", 8000),
+        Recipe("lcnet_100", 3200),
+        Recipe("shufflenet_v2_x1_0", 3200, library="torchvision"),
+        Recipe("mobilenetv4_conv_small", 3200),
+        Recipe("regnetx_002", 3200),
+        Recipe("regnety_002", 3200),
+        Recipe("vit_tiny_patch16_224", 3200, learning_rate=5e-4, settings=(("img_size", 64),)),
         Recipe("convnext_atto", learning_rate=1e-3),
-        Recipe("vit_tiny_patch16_224", 8000, learning_rate=5e-4, settings=(("img_size", 64),)),
         Recipe("mobilenetv1_100"),
-        Recipe("mobilenetv4_conv_small", 6400),
+        Recipe("levit_128s", 3200, learning_rate=1e-3, settings=(("img_size", 64),)),
         Recipe("mnasnet_100"),
-        Recipe("shufflenet_v2_x1_0", 6400, library="torchvision"),
-        Recipe("squeezenet1_1", 6400, learning_rate=5e-4, library="torchvision"),
-        Recipe("regnetx_002", 6400),
-        Recipe("regnety_002", 6400),
-        Recipe("mobilevit_xxs", 4800, settings=(("img_size", 64),)),
-        Recipe("levit_128s", 6400, learning_rate=1e-3, settings=(("img_size", 64),)),
+        Recipe("ghostnet_100"),
+        Recipe("mobilevit_xxs", settings=(("img_size", 64),)),
+        Recipe("efficientnet_b1"),
         Recipe("mobilenetv3_large_100"),
-        Recipe("densenet121", 3200),
-        Recipe("efficientnet_b2", 3200),
-        Recipe("efficientnet_b3", 3200),
-        Recipe("efficientnet_v2_s", 3200, library="torchvision"),
-        Recipe("inception_v3", 3200, 80),
-        Recipe("resnet50", 3200),
+        Recipe("densenet121", 1600),
+        Recipe("inception_v3", 1600, 80),
+        Recipe("efficientnet_b2"),
+        Recipe("efficientnet_v2_s", 1600, library="torchvision"),
+        Recipe("efficientnet_b3"),
+        Recipe("resnet50", 1600),
     )
 }
 
