@@ -138,7 +138,7 @@ class EthosU:
             out = Path(folder)
             model = out / "model.tflite"  # a name that is no option and fits into a table, whatever the file is called
             model.symlink_to(path.resolve())
-            command = [sys.executable, "-m", "ethosu.vela", str(model), "--accelerator-config", self.config]
+            command = [sys.executable, "-P", "-m", "ethosu.vela", str(model), "--accelerator-config", self.config]
             command += ["--output-dir", str(out), "--show-cpu-operations", "--verbose-performance"]
             log = run_tool("Vela", command, self._timeout_s)
             layers, summary = _table(out, "*_per-layer.csv"), _table(out, "*_summary_*.csv")

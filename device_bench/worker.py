@@ -345,7 +345,7 @@ def _child(runtime: str | None, cores: Sequence[int]) -> list[str]:
 
 def child_command(module: Path | str) -> list[str]:
     """Return the command that starts runner.py here, with `module` in the place of runtime.py."""
-    command = [sys.executable, runner.__file__, "--runtime", str(module)]
+    command = [sys.executable, "-P", runner.__file__, "--runtime", str(module)]
     if threading.current_thread() is threading.main_thread():  # the kernel watches the thread, not the process
         command += ["--parent", str(os.getpid())]
     return command

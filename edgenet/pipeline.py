@@ -5,7 +5,6 @@ is missing or no longer fits. Two runs never share an output folder.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,7 @@ from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.export.importers.labels import NO_YES
-from edgenet.files import sha256_of
+from edgenet.files import sha256_of, size_of
 from edgenet.images import Classes, Preprocessing, limit, names_in, open_images, stream
 from edgenet.images.roles import divide_by_role, merged, new_pictures, read_history
 from edgenet.jobs.accuracy_budget import Search, options_of, searches
@@ -76,7 +75,17 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
             bench_devices(job, images.evaluation or images.calibration, results, progress)
             if images.evaluation:
                 emulate_devices(job, source.task, images.evaluation, results, progress)
+        _note_lost(job, results)
     return results
+
+
+def _note_lost(job: Job, results: Results) -> None:
+    """Note as failures those files that somebody removed or cut while the run went on."""
+    for a in results.artifacts:
+        path = job.out / a.path
+        if a.precision in job.precisions and not (path.exists() and size_of(path) == a.size_bytes):
+            why = "it was removed or altered while the command went on"
+            results.put(Failure("export", a.id, why=why, remedy="the same command makes it again"))
 
 
 def _note_context(job: Job, source: Source, images: _Images, findings: list[Finding], results: Results) -> None:
@@ -126,15 +135,6 @@ def check(job: Job) -> None:
     check_allowed(job.allow)
     if job.task != AUTO:
         Task(job.task)
-    for name, number in (
-        ("--calibration-images", job.calibration_images),
-        ("--threads", job.threads),
-        ("--emulated-images", job.emulated_images),
-    ):
-        if number < 1:
-            raise InputError(f"{name} must be at least 1, was {number}")
-    if job.limit is not None and job.limit < 2:
-        raise InputError(f"--limit must be at least 2 (some pictures calibrate, some measure), was {job.limit}")
     if job.out.exists() and not job.out.is_dir():
         raise InputError(f"--out {job.out} is a file: give a folder, new or of an earlier run")
 
@@ -150,14 +150,9 @@ def _check_interface(job: Job) -> None:
         )
 
 
-def batch_of(text: int | str) -> int | None:
-    """Return the batch that `--batch` names, None for "dynamic". Raises InputError."""
-    if text == "dynamic":
-        return None
-    with suppress(ValueError):
-        if int(text) >= 1:
-            return int(text)
-    raise InputError(f"--batch must be a whole number from 1, or dynamic; it was '{text}'")
+def batch_of(batch: int | str) -> int | None:
+    """Return the pictures that a file takes at once, None where `--batch` is "dynamic"."""
+    return batch if isinstance(batch, int) else None
 
 
 def _impossible(job: Job) -> list[tuple[str, str]]:

@@ -18,11 +18,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
+from edgenet.door import read_json
 from edgenet.errors import InputError
 from edgenet.files import sha256_of
 from edgenet.handoff import npu
@@ -41,6 +42,7 @@ GOLDEN_FILE = "golden.json"
 N_CASES = 10
 _CANDIDATES = 4  # every fourth sample crop: three windows of each photograph
 _MOST_OF_ONE = 2
+_AGAIN = "hand the model over again"
 
 
 def hand_over(path: Path, out: Path, devices: Sequence[str] = ()) -> Deployed:
@@ -114,19 +116,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the folder is no hand-over.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(
-            f"{folder} is no hand-over, {MANIFEST} is missing: give the --out of `edgenet handoff`"
-        ) from None
-    except ValueError:
-        raise InputError(f"{folder / MANIFEST} is damaged: hand the model over again") from None
+    if not os.path.lexists(folder / MANIFEST):
+        raise InputError(f"{folder} is no hand-over, {MANIFEST} is missing: give the --out of `edgenet handoff`")
+    manifest = read_json(folder / MANIFEST, what="the list of a hand-over, it is damaged", remedy=_AGAIN)
     if not isinstance(manifest, dict) or manifest.get(MARK) != LAYOUT or not isinstance(manifest.get("files"), dict):
-        raise InputError(
-            f"{folder / MANIFEST} is not one that this version of edgenet wrote: hand the model over again"
-        )
+        raise InputError(f"{folder / MANIFEST} is not one that this version of edgenet wrote: {_AGAIN}")
+    files, model = manifest["files"], manifest.get("model")
+    if not all(isinstance(sha256, str) and is_within(name) for name, sha256 in files.items()):
+        raise InputError(f"{folder / MANIFEST} lists what is no file of the hand-over: {_AGAIN}")
+    if not isinstance(model, dict) or not isinstance(model.get("file"), str) or model["file"] not in files:
+        raise InputError(f"{folder / MANIFEST} does not list the file of the model: {_AGAIN}")
     return manifest
+
+
+def is_within(name: str) -> bool:
+    """Whether a name is that of a file within a folder."""
+    place = PurePath(name)
+    return bool(name) and "\0" not in name and not place.is_absolute() and ".." not in place.parts
 
 
 def check_replaceable(out: Path) -> None:
@@ -134,7 +140,7 @@ def check_replaceable(out: Path) -> None:
         return
     if not out.is_dir():
         raise InputError(f"--out {out} is a file: give a folder")
-    there = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
+    there = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_symlink() or not p.is_dir()}
     if not there:
         return
     if MANIFEST not in there:
@@ -165,6 +171,7 @@ def replaced_folder(out: Path) -> Iterator[Path]:
     try:
         new.chmod(0o755)
         yield new
+        check_replaceable(out)  # again: somebody may have edited it since
         if out.exists():
             os.rename(out, old)
         os.rename(new, out)

@@ -5,6 +5,7 @@ alone, run at the same time. A device that fails is a Failure, and the others go
 """
 
 import platform
+import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,11 @@ from edgenet.device_bench import Device, Plan, Request, open_device
 from edgenet.device_bench.registry import parse
 from edgenet.device_bench.steadiness import seconds_of
 from edgenet.device_bench.timing import PUBLISHED
+from edgenet.door import open_regular
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export.runtime import READS
-from edgenet.files import sha256_of
+from edgenet.files import files_of, sha256_of
 from edgenet.images import Preprocessing
 from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, Results
 from edgenet.tasks import CLASSES, Task
@@ -45,8 +47,6 @@ def request_of(job: options.BenchJob) -> Request:
     Raises:
         InputError: an option makes no sense, or two exclude each other.
     """
-    if job.threads < 1:
-        raise InputError(f"--threads must be at least 1, was {job.threads}")
     if job.runtime is not None and job.runtime not in READS:
         raise InputError(f"unknown runtime '{job.runtime}' (valid: {', '.join(READS)})")
     if job.sustained and job.publish:
@@ -61,9 +61,15 @@ def _cores(text: str | None) -> tuple[int, ...]:
     if text is None:
         return ()
     parts = text.split(",")
-    if not all(p.strip().isdecimal() for p in parts):
+    if len(parts) > options.MAX_THREADS or not all(re.fullmatch("[0-9]{1,5}", p.strip()) for p in parts):
         raise InputError(f"--cores takes core numbers with commas, such as 2,3; it was '{text}'")
     return tuple(dict.fromkeys(int(p) for p in parts))
+
+
+def models_among(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the model files, without those that stand beside one with its weights: OUT/* names both."""
+    beside = {weights for path in paths for weights in files_of(path)[1:]}
+    return tuple(path for path in paths if path not in beside)
 
 
 def check_files(paths: Sequence[Path]) -> None:
@@ -71,6 +77,8 @@ def check_files(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.exists():
             raise InputError(f"no file {path}: give model files, .tflite, .onnx or .xml")
+        if not path.is_dir():
+            open_regular(path).close()  # of a FIFO the runtime would wait for ever
         if path.suffix not in SUFFIXES:
             raise InputError(f"{path} is not a model file by its name: give model files, .tflite, .onnx or .xml")
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from edgenet.errors import printable
 from edgenet.report.devices import picks
 from edgenet.report.formatting import MISSING, failed, megabytes, milliseconds, percent, points
 from edgenet.report.recommendation import SHOWN_REASONS, Recommendation, recommend
@@ -63,7 +64,7 @@ def summary_table(results: Results, answer: Recommendation) -> "Table":
             milliseconds(m.median_ms if m else None),
             "1×" if r.is_baseline and m else speedup_text(r.speedup),
         ]
-        out.add_row(*map(Text, cells), style="bold" if chosen else None)
+        out.add_row(*(Text(printable(cell)) for cell in cells), style="bold" if chosen else None)
     return out
 
 
@@ -82,5 +83,5 @@ def summary_renderable(results: Results, lost: Mapping[str, Refusal] | None = No
 
     answer = recommend(results, lost=lost)
     first, *rest = summary_lines(results, answer)
-    text = (Text(first, style="bold"), *(Text(line) for line in rest))
+    text = (Text(printable(first), style="bold"), *(Text(printable(line)) for line in rest))
     return Group(summary_table(results, answer), Text(""), *text) if results.artifacts else Group(*text)
