@@ -182,7 +182,7 @@ def bench(
     """
     from edgenet.jobs import arena_budget
     from edgenet.jobs import explain as explain_job
-    from edgenet.jobs.bench import bench_files, check_files, models_among, request_of
+    from edgenet.jobs.bench import bench_files, check_files, models_among, request_of, require_full_delegation
     from edgenet.preflight import check_bench
 
     job = job_of(BenchJob, asked)
@@ -198,6 +198,8 @@ def bench(
     check_bench(artifacts, job.devices, job.runtime)
     with Progress() as progress:
         results = bench_files(artifacts, job.devices, request, progress)
+        if job.require_full_delegation:
+            require_full_delegation(results)
         if explain:
             explain_job.add_explanations(results, request, progress)
     if out is not None and results.explanations:

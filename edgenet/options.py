@@ -467,6 +467,7 @@ class BenchJob:
     delegate: str | None = option("What runs the network there: cpu, gpu, nnapi, npu.", None, metavar="D")
     cores: str | None = option("Run on these cores only, such as 2,3.", None, metavar="LIST")
     sustained: str | None = option("Run each file without a pause for so long, such as 10m.", None, metavar="TIME")
+    require_full_delegation: bool = option("Fail where an operator stays on the CPU of an accelerator's device.", False)
     publish: bool = option("By MLPerf's single-stream rules: 1,024 queries and 60 s at least.", False)
     max_arena: str | None = option("Fail where a file takes more memory on --device micro.", None, metavar="SIZE")
 

@@ -93,6 +93,27 @@ def bench_files(paths: Sequence[Path], devices: Sequence[str], request: Request,
     return results
 
 
+def require_full_delegation(results: Results) -> None:
+    """Add a failure for each file of which an operator runs on the CPU beside an accelerator, or may do so."""
+    found = [(e.artifact, e.device, _left(e.n_operators, e.n_accelerated, e.device)) for e in results.estimates]
+    for m in results.measurements:
+        said = m.device_info.get("delegation") or {}
+        found.append(
+            (m.artifact, m.device, _left(said.get("total"), said.get("nodes"), m.delegate or "the accelerator"))
+        )
+    for artifact, device, why in found:
+        if why:
+            remedy = "`edgenet inspect` lists the operators; docs/accelerators.md says what each accelerator takes"
+            results.put(Failure("bench", artifact, device, why=f"--require-full-delegation: {why}", remedy=remedy))
+
+
+def _left(total: int | None, taken: int | None, by: str) -> str:
+    """Return what is wrong where not all operators are taken, "" where they are."""
+    if total is None or taken is None:
+        return f"nothing proves that {by} runs all operators"
+    return f"{total - taken} of {total} operators run on the CPU" if taken < total else ""
+
+
 def bench_on(
     devices: Sequence[str],
     artifacts: Sequence[tuple[str, Path]],
