@@ -40,8 +40,9 @@ from edgenet.cli_output import (
     print_table,
     print_trained,
     train_and_print,
+    verify_handoff,
 )
-from edgenet.errors import EdgenetError, GateFailed, InputError
+from edgenet.errors import EdgenetError, InputError
 from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
 
 if TYPE_CHECKING:
@@ -299,44 +300,32 @@ def inspect(artifact: Path, as_json: bool) -> None:
     metavar="DIR",
     help="Folder for the hand-over; an earlier one is replaced, unless it was edited.",
 )
+@click.option("--device", metavar="D", help="Hand over for micro, a microcontroller; for Android by default.")
 @click.option("--verify", type=PATH, metavar="DIR", help="Replay the golden test of an earlier hand-over here.")
 @json_option
-def handoff(artifact: Path | None, out: Path | None, verify: Path | None, as_json: bool) -> None:
-    """Write what an Android team needs to ship a .tflite file and to prove that it still answers as here.
+def handoff(artifact: Path | None, out: Path | None, device: str | None, verify: Path | None, as_json: bool) -> None:
+    """Write what an app or a firmware needs to ship a .tflite file and to prove that it still answers as here.
 
     \b
     edgenet handoff OUT/efficientnet-lite0_int8.tflite --out HANDOVER
+    edgenet handoff OUT/efficientnet-lite0_int8.tflite --device micro --out FIRMWARE
     edgenet handoff --verify HANDOVER
     """
     if verify is not None:
-        if artifact is not None or out is not None:
-            raise InputError("--verify DIR stands alone: leave out the file and --out")
-        _verify_handoff(verify, as_json)
+        if artifact is not None or out is not None or device is not None:
+            raise InputError("--verify DIR stands alone: leave out the file, --out and --device")
+        verify_handoff(verify, as_json)
         return
     if artifact is None or out is None:
         raise InputError("give a .tflite file and --out DIR, or --verify DIR")
-    from edgenet.handoff import MANIFEST, hand_over
+    from edgenet.handoff import MANIFEST
+    from edgenet.handoff.devices import hand_over_for
 
-    hand_over(artifact, out)
+    hand_over_for(device, artifact, out)
     if as_json:
         click.echo((out / MANIFEST).read_text(encoding="utf-8"), nl=False)
     else:
         click.echo(f"{out / 'README.md'} says what is there; `edgenet handoff --verify {out}` checks it")
-
-
-def _verify_handoff(folder: Path, as_json: bool) -> None:
-    from edgenet.handoff.verify import verify
-
-    checks = verify(folder)
-    if as_json:
-        print_json([dataclasses.asdict(c) for c in checks])
-    else:
-        for c in checks:
-            mark = "-" if c.ok is None else "ok" if c.ok else "FAILED"
-            click.echo(f"{mark:6} {c.what}: {c.said}")
-    failed = [c.what for c in checks if c.ok is False]
-    if failed:
-        raise GateFailed(f"the hand-over {folder} failed its test: {', '.join(failed)}; read the lines above")
 
 
 @main.command()

@@ -51,9 +51,9 @@ def hand_over(path: Path, out: Path) -> Deployed:
     """
     model = read_deployed(path)
     out = Path(os.path.realpath(out))
-    _check_replaceable(out)
-    pixels, scores, files = _golden_pictures(model)
-    with _replaced_folder(out) as folder:
+    check_replaceable(out)
+    pixels, scores, files = golden_pictures(model)
+    with replaced_folder(out) as folder:
         known = Known.beside(model)
         _write_module(model, folder, known)
         _write_golden(model, folder / GOLDEN, pixels, scores, files)
@@ -72,7 +72,7 @@ def hand_over(path: Path, out: Path) -> Deployed:
             "measured_on": sorted({e.images for e in known.evaluations}),  # fingerprints, as in results.json
             "files": {name: sha256_of(folder / name) for name in listed},
         }
-        _write_json(folder / MANIFEST, manifest)
+        write_json(folder / MANIFEST, manifest)
     return model
 
 
@@ -119,7 +119,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_replaceable(out: Path) -> None:
+def check_replaceable(out: Path) -> None:
     if not out.exists():
         return
     if not out.is_dir():
@@ -144,7 +144,7 @@ def _check_replaceable(out: Path) -> None:
 
 
 @contextmanager
-def _replaced_folder(out: Path) -> Iterator[Path]:
+def replaced_folder(out: Path) -> Iterator[Path]:
     """Yield a new folder beside `out`, which takes its place when the block ends well."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ def _replaced_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _golden_pictures(model: Deployed) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def golden_pictures(model: Deployed) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return pixels (10, H, W, 3), scores (10, classes) and names of the sample crops that the model is surest of.
 
     A sure answer does not flip by what kernels differ in. At most two crops are of one photograph.
@@ -258,8 +258,8 @@ def _write_golden(model: Deployed, folder: Path, pixels: np.ndarray, scores: np.
         "tolerance": model.tolerance * (spread if model.task.kind == "embedding" else max(1.0, spread)),
         "cases": cases,
     }
-    _write_json(folder / GOLDEN_FILE, golden)
+    write_json(folder / GOLDEN_FILE, golden)
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
