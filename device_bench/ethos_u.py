@@ -22,6 +22,7 @@ import numpy as np
 
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.micro import device as tflite_micro
+from edgenet.device_bench.micro.interpreter import NAME
 from edgenet.device_bench.tool import run_tool
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export.inspect.tflite import operator_outputs
@@ -87,7 +88,7 @@ class EthosU:
         found = {"accelerator": self.config, "tool": f"vela {_vela_version()}", "measures": False}
         if tflite_micro.version() is None:
             return found
-        return {**found, "emulator": f"{tflite_micro.emulator()}, not the NPU", "machine": tflite_micro.NAME}
+        return {**found, "emulator": f"{tflite_micro.emulator()}, not the NPU", "machine": NAME}
 
     def bench(
         self, artifacts: Sequence[tuple[str, Path]], request: Request, progress: Progress | None = None

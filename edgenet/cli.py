@@ -40,9 +40,10 @@ from edgenet.cli_output import (
     print_table,
     print_trained,
     train_and_print,
+    verify_handoff,
 )
 from edgenet.door import open_regular
-from edgenet.errors import GateFailed, InputError
+from edgenet.errors import InputError
 from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
 
 if TYPE_CHECKING:
@@ -291,49 +292,36 @@ def inspect(artifact: Path, as_json: bool) -> None:
     "devices",
     multiple=True,
     metavar="D",
-    help="Compile it for this chip too: qnn:SOC; may be repeated.",
+    help="Hand over for qnn:SOC (Android with its NPU; may be repeated), micro or rknn:CHIP; for Android by default.",
 )
 @click.option("--verify", type=PATH, metavar="DIR", help="Replay the golden test of an earlier hand-over here.")
 @json_option
 def handoff(
     artifact: Path | None, out: Path | None, devices: tuple[str, ...], verify: Path | None, as_json: bool
 ) -> None:
-    """Write what an Android team needs to ship a .tflite file and to prove that it still answers as here.
+    """Write what an app, a firmware or a board needs to ship a file and to prove that it still answers as here.
 
     \b
     edgenet handoff OUT/efficientnet-lite0_int8.tflite --out HANDOVER
     edgenet handoff OUT/efficientnet-lite0_int8.tflite --device qnn:SM8750 --out HANDOVER
+    edgenet handoff OUT/efficientnet-lite0_int8.tflite --device micro --out FIRMWARE
     edgenet handoff --verify HANDOVER
     """
     if verify is not None:
         if artifact is not None or out is not None or devices:
-            raise InputError("--verify DIR stands alone: leave out the file, --device and --out")
-        _verify_handoff(verify, as_json)
+            raise InputError("--verify DIR stands alone: leave out the file, --out and --device")
+        verify_handoff(verify, as_json)
         return
     if artifact is None or out is None:
         raise InputError("give a .tflite file and --out DIR, or --verify DIR")
-    from edgenet.handoff import hand_over, read_manifest
+    from edgenet.handoff import read_manifest
+    from edgenet.handoff.devices import hand_over_for
 
-    hand_over(artifact, out, devices)
+    hand_over_for(devices, artifact, out)
     if as_json:
         print_json(read_manifest(out))
     else:
         echo(f"{out / 'README.md'} says what is there; `edgenet handoff --verify {out}` checks it")
-
-
-def _verify_handoff(folder: Path, as_json: bool) -> None:
-    from edgenet.handoff.verify import verify
-
-    checks = verify(folder)
-    if as_json:
-        print_json([dataclasses.asdict(c) for c in checks])
-    else:
-        for c in checks:
-            mark = "-" if c.ok is None else "ok" if c.ok else "FAILED"
-            echo(f"{mark:6} {c.what}: {c.said}")
-    failed = [c.what for c in checks if c.ok is False]
-    if failed:
-        raise GateFailed(f"the hand-over {folder} failed its test: {', '.join(failed)}; read the lines above")
 
 
 @main.command()

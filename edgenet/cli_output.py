@@ -220,6 +220,22 @@ def print_findings(results: "Results") -> None:
             echo(f"Warning: {finding.message}; {finding.remedy}")
 
 
+def verify_handoff(folder: Path, as_json: bool) -> None:
+    """Replay a hand-over's golden test and print what it found. Raises GateFailed where something has changed."""
+    from edgenet.handoff.devices import verify_folder
+
+    checks = verify_folder(folder)
+    if as_json:
+        print_json([dataclasses.asdict(c) for c in checks])
+    else:
+        for c in checks:
+            mark = "-" if c.ok is None else "ok" if c.ok else "FAILED"
+            echo(f"{mark:6} {c.what}: {c.said}")
+    failed = [c.what for c in checks if c.ok is False]
+    if failed:
+        raise GateFailed(f"the hand-over {folder} failed its test: {', '.join(failed)}; read the lines above")
+
+
 def print_failures(results: "Results") -> None:
     """Print each failure on stderr in a line; exit with 3 where there was one."""
     from edgenet.report.formatting import failed

@@ -75,8 +75,9 @@ class Family:
 
 def _efficientnet(baseline: str) -> Callable[[str, float, float, int, int], Blueprint]:
     def draw(name: str, width: float, depth: float, px: int, classes: int) -> Blueprint:
-        size = {"width": width, "depth": depth, "resolution_px": px, "classes": classes}
-        return efficientnet(dataclasses.replace(MODELS[baseline], name=name, **size))
+        row = MODELS[baseline]
+        row = dataclasses.replace(row, name=name, width=width, depth=depth, resolution_px=px, classes=classes)
+        return efficientnet(row)
 
     return draw
 
