@@ -50,6 +50,9 @@ MAX_BEHIND_DB = 0.5
 BETTER_DB = 6.0  # int16x8 than int8
 
 
+VendorFile = tuple[str, str, str, Callable[[], Path]]
+
+
 @dataclass(frozen=True)
 class Row:
     """A network. `evaluation` is None where one folder is split. `hard`: the bars in dB hold for it."""
@@ -123,27 +126,39 @@ def make_ours(shared: SharedCalibration, network: Network, out: Path) -> Iterato
             yield Made("edgenet", format, precision, *timed(write))
 
 
-def make_theirs(floating: dict[str, Path], x: np.ndarray, out: Path) -> Iterator[Made]:
-    """Write the vendors' files. x: (N, H, W, 3) float32, normalised."""
+def vendors_files(
+    floating: dict[str, Path], x: np.ndarray, out: Path
+) -> list[tuple[str, str, str, Callable[[], Path]]]:
+    """Return what each vendor's tool is called, its format and precision, and the call that writes its file.
+
+    floating: float32 files by format, the .onnx without its softmax; x: (N, H, W, 3) float32, normalised.
+    """
     import nncf
     import openvino
     from onnxruntime.quantization import QuantType
 
-    def static(name: str, **settings: Any) -> tuple[Path, float]:
-        return timed(lambda: vendors.quantize_static(floating["onnx"], x, out / name, per_channel=True, **settings))
+    def static(name: str, activation_type: Any) -> Callable[[], Path]:
+        settings = {"weight_type": QuantType.QInt8, "activation_type": activation_type, "per_channel": True}
+        return lambda: vendors.quantize_static(floating["onnx"], x, out / name, **settings)
 
-    def of_nncf(name: str, **settings: Any) -> tuple[Path, float]:
-        model = openvino.convert_model(floating["onnx"])
-        return timed(lambda: vendors.nncf_quantize(model, x, out / name, **settings))
+    def of_nncf(name: str, **settings: Any) -> Callable[[], Path]:
+        return lambda: vendors.nncf_quantize(openvino.convert_model(floating["onnx"]), x, out / name, **settings)
 
-    s8 = {"weight_type": QuantType.QInt8}
-    yield Made("quantize_static u8s8", "onnx", "int8", *static("u8.onnx", activation_type=QuantType.QUInt8, **s8))
-    yield Made("quantize_static u16s8", "onnx", "int16x8", *static("u16.onnx", activation_type=QuantType.QUInt16, **s8))
-    yield Made("nncf", "openvino", "int8", *of_nncf("nncf.xml"))
     accurate = {"preset": nncf.QuantizationPreset.MIXED, "fast_bias_correction": False}
-    yield Made("nncf, for accuracy", "openvino", "int8", *of_nncf("nncf_accurate.xml", **accurate))
-    path, seconds = timed(lambda: vendors.ai_edge_quantizer(floating["tflite"], x, out / "aeq.tflite"))
-    yield Made("ai-edge-quantizer", "tflite", "int8", path, seconds)
+    tflite = out / "aeq.tflite"
+    return [
+        ("quantize_static u8s8", "onnx", "int8", static("u8.onnx", QuantType.QUInt8)),
+        ("quantize_static u16s8", "onnx", "int16x8", static("u16.onnx", QuantType.QUInt16)),
+        ("nncf", "openvino", "int8", of_nncf("nncf.xml")),
+        ("nncf, for accuracy", "openvino", "int8", of_nncf("nncf_accurate.xml", **accurate)),
+        ("ai-edge-quantizer", "tflite", "int8", lambda: vendors.ai_edge_quantizer(floating["tflite"], x, tflite)),
+    ]
+
+
+def make_theirs(floating: dict[str, Path], x: np.ndarray, out: Path) -> Iterator[Made]:
+    """Write the vendors' files. x: (N, H, W, 3) float32, normalised."""
+    for tool, format, precision, write in vendors_files(floating, x, out):
+        yield Made(tool, format, precision, *timed(write))
 
 
 def answer(path: Path, pixels: Pixels, network: Network) -> np.ndarray:

@@ -19,7 +19,10 @@ class Kind:
 
     @property
     def is_there(self) -> bool:
-        return importlib.util.find_spec(self.module) is not None
+        try:
+            return importlib.util.find_spec(self.module) is not None
+        except ModuleNotFoundError:  # nor is the package that it stands in
+            return False
 
     def form(self, name: str) -> str:
         """Return how a device of this kind, called `name`, is written."""
@@ -56,7 +59,9 @@ KINDS = {
     "qemu": Kind("edgenet.device_bench.qemu", "ROOTFS"),
     "ethos-u": Kind("edgenet.device_bench.ethos_u", "CONFIG"),
     "edgetpu": Kind("edgenet.device_bench.edgetpu.device"),
+    "qnn": Kind("edgenet.device_bench.qnn.device", "SOC"),
     "rknn": Kind("edgenet.device_bench.rknn.device", "CHIP"),
+    "micro": Kind("edgenet.device_bench.micro.device"),
 }
 
 

@@ -3,38 +3,54 @@
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError
 
 
-def run_tool(name: str, command: Sequence[str], timeout_s: float, may_fail: bool = False) -> str:
+def run_tool(
+    name: str,
+    command: Sequence[str],
+    timeout_s: float,
+    may_fail: bool = False,
+    environment: Mapping[str, str] | None = None,
+    stdout: Path | None = None,
+) -> str:
     """Return what the program printed, standard error included; with `may_fail` also where it ended with an error.
+
+    Args:
+        environment: variables that it gets beside those of this process.
+        stdout: the file that its standard output goes to; only standard error is returned then.
 
     Raises:
         DeviceError: it cannot be started, took too long (it and its children are ended), crashed or failed.
     """
-    try:
-        process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # it may be a shell script around the real one: both have to end
-        )
-    except OSError as e:
-        raise DeviceError(f"cannot start {command[0]}: {e.strerror}; give the path of a program that runs") from e
+    with ExitStack() as files:
+        apart = files.enter_context(open(stdout, "wb")) if stdout is not None else None
+        try:
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=apart or subprocess.PIPE,
+                stderr=subprocess.PIPE if apart else subprocess.STDOUT,
+                start_new_session=True,  # it may be a shell script around the real one: both have to end
+                env={**os.environ, **environment} if environment else None,
+            )
+        except OSError as e:
+            raise DeviceError(f"cannot start {command[0]}: {e.strerror}; give the path of a program that runs") from e
     with process:
         try:
-            output, _ = process.communicate(timeout=timeout_s)
+            said_out, said_err = process.communicate(timeout=timeout_s)
         except BaseException as e:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             if isinstance(e, subprocess.TimeoutExpired):
                 raise DeviceError(f"{name} was ended after {timeout_s:g} s: it hangs on this file") from None
             raise
-    text = output.decode(errors="replace")
+    text = (said_err if apart else said_out).decode(errors="replace")
     if process.returncode and not (may_fail and process.returncode > 0 and text.strip()):
         said = [line.strip() for line in text.splitlines() if line.strip()]
         last = f"; it said last: {said[-1][:200]}" if said else ""

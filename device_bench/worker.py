@@ -339,7 +339,13 @@ def _bytes(batch: np.ndarray) -> memoryview:
 def _child(runtime: str | None, cores: Sequence[int]) -> list[str]:
     """Return the command that starts runner.py here."""
     module = "tensorflow_runtime.py" if runtime == "tensorflow" else "runtime.py"
-    command = [sys.executable, runner.__file__, "--runtime", str(Path(runtime_module.__file__).parent / module)]
+    command = child_command(Path(runtime_module.__file__).parent / module)
+    return command + (["--cores", ",".join(map(str, cores))] if cores else [])
+
+
+def child_command(module: Path | str) -> list[str]:
+    """Return the command that starts runner.py here, with `module` in the place of runtime.py."""
+    command = [sys.executable, "-P", runner.__file__, "--runtime", str(module)]
     if threading.current_thread() is threading.main_thread():  # the kernel watches the thread, not the process
         command += ["--parent", str(os.getpid())]
-    return command + (["--cores", ",".join(map(str, cores))] if cores else [])
+    return command

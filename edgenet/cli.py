@@ -1,10 +1,9 @@
-"""The command line: parse (cli_options.py), call, print (cli_output.py). Nothing else exits or prints.
+"""The command line: parse (cli_options.py), call, print (cli_output.py), and end (cli_errors.py).
 
-Exit status: 0 done; 1 a gate or budget failed; 2 the input or the arguments are wrong; 3 a device or runtime failed.
+Nothing else exits or prints.
 """
 
 import dataclasses
-import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgenet import __version__
+from edgenet.cli_errors import OneLineErrors, echo
 from edgenet.cli_options import (
     PATH,
     job_of,
@@ -41,35 +41,15 @@ from edgenet.cli_output import (
     print_trained,
     train_and_print,
 )
-from edgenet.errors import EdgenetError, GateFailed, InputError
+from edgenet.door import open_regular
+from edgenet.errors import GateFailed, InputError
 from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
 
 if TYPE_CHECKING:
     from edgenet.results import Results
 
 
-class _Group(click.Group):
-    """Turns the library's errors into one line and an exit status."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EdgenetError as e:
-            _fail(str(e), e.exit_status)
-        except OSError as e:  # a disk that is full, a folder that may not be read
-            if e.errno == errno.EPIPE:
-                raise  # `edgenet models | head -1` has what it wants; click ends quietly
-            _fail(f"{e.filename or 'the system'}: {e.strerror or e}", 2)
-        except KeyboardInterrupt:
-            _fail("interrupted; the same command goes on where it was", 130)
-
-
-def _fail(message: str, status: int) -> None:
-    click.echo(f"edgenet: {' '.join(message.split())}", err=True)
-    sys.exit(status)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="edgenet")
 def main() -> None:
     """Take a trained image classifier to a phone, a board or an edge accelerator, and prove what it cost.
@@ -105,7 +85,7 @@ def run(as_json: bool, **asked: Any) -> None:
 
 @main.command()
 @click.argument("model")
-@options_of(Job, without=("devices", "threads"))
+@options_of(Job, without=("devices", "threads", "emulated_images"))
 @json_option
 def export(as_json: bool, **asked: Any) -> None:
     """Write MODEL as files, and nothing else.
@@ -155,9 +135,14 @@ def evaluate(
     edgenet evaluate OUT/*.tflite --images photos/
     """
     from edgenet.device_bench.registry import parse
+    from edgenet.jobs.bench import models_among
     from edgenet.pipeline import evaluate_files
     from edgenet.preflight import check_evaluate
 
+    artifacts = models_among(artifacts)
+    for path in (*artifacts, *([reference] if reference else [])):
+        if path.exists() and not path.is_dir():
+            open_regular(path).close()
     for device in devices:
         parse(device)
     if images is None:
@@ -194,11 +179,11 @@ def bench(
     edgenet bench OUT/*_float32.tflite OUT/*_int8.tflite --explain --out OUT
     """
     from edgenet.jobs import explain as explain_job
-    from edgenet.jobs.bench import bench_files, check_files, request_of
+    from edgenet.jobs.bench import bench_files, check_files, models_among, request_of
     from edgenet.preflight import check_bench
 
     job = job_of(BenchJob, asked)
-    request = request_of(job)
+    request, artifacts = request_of(job), models_among(artifacts)
     check_files(artifacts)
     if explain:
         explain_job.check(job.devices, request)
@@ -309,13 +294,13 @@ def handoff(artifact: Path | None, out: Path | None, verify: Path | None, as_jso
         return
     if artifact is None or out is None:
         raise InputError("give a .tflite file and --out DIR, or --verify DIR")
-    from edgenet.handoff import MANIFEST, hand_over
+    from edgenet.handoff import hand_over, read_manifest
 
     hand_over(artifact, out)
     if as_json:
-        click.echo((out / MANIFEST).read_text(encoding="utf-8"), nl=False)
+        print_json(read_manifest(out))
     else:
-        click.echo(f"{out / 'README.md'} says what is there; `edgenet handoff --verify {out}` checks it")
+        echo(f"{out / 'README.md'} says what is there; `edgenet handoff --verify {out}` checks it")
 
 
 def _verify_handoff(folder: Path, as_json: bool) -> None:
@@ -327,7 +312,7 @@ def _verify_handoff(folder: Path, as_json: bool) -> None:
     else:
         for c in checks:
             mark = "-" if c.ok is None else "ok" if c.ok else "FAILED"
-            click.echo(f"{mark:6} {c.what}: {c.said}")
+            echo(f"{mark:6} {c.what}: {c.said}")
     failed = [c.what for c in checks if c.ok is False]
     if failed:
         raise GateFailed(f"the hand-over {folder} failed its test: {', '.join(failed)}; read the lines above")
@@ -379,14 +364,14 @@ def paper(as_json: bool, **asked: Any) -> None:
 
     job = job_of(PaperJob, asked)
     with Progress() as progress:
-        results = run_job(job, progress, lambda line: click.echo(line, err=True))
+        results = run_job(job, progress, lambda line: echo(line, err=True))
     if as_json:
         print_json(results.to_json())
     else:
-        click.echo(f"{headline(results)}\n\nThe page: {job.out / PAGE_FILE}")
+        echo(f"{headline(results)}\n\nThe page: {job.out / PAGE_FILE}")
         for f in results.failures:
             if f.stage == "fit":  # known before anything ran, and a row of the page
-                click.echo(f"Note: {failed(f)} was not measured: {f.why}")
+                echo(f"Note: {failed(f)} was not measured: {f.why}")
     results.failures = [f for f in results.failures if f.stage != "fit"]
     print_failures(results)
 
@@ -458,13 +443,13 @@ def prepare(device: str, wheels: Path | None, runtimes: tuple[str, ...], as_json
     """
     from edgenet.device_bench.prepare import prepare as prepare_device
 
-    prepared = prepare_device(device, runtimes, wheels, lambda text: click.echo(f"{text} ...", err=True))
+    prepared = prepare_device(device, runtimes, wheels, lambda text: echo(f"{text} ...", err=True))
     if as_json:
         print_json(dataclasses.asdict(prepared))
         return
     packages = ", ".join(f"{name} {version}" for name, version in prepared.packages.items())
     what = "is ready" if prepared.done else "was ready, nothing was changed"
-    click.echo(f"{prepared.device} {what}: {prepared.python}, {packages}")
+    echo(f"{prepared.device} {what}: {prepared.python}, {packages}")
 
 
 @main.command()
@@ -479,8 +464,8 @@ def doctor(as_json: bool) -> None:
         print_json(dataclasses.asdict(found))
         return
     print_facts(lines_of(found))
-    click.echo()
+    echo("")
     for problem in found.problems:
-        click.echo(f"Problem: {problem.what}\n  Remedy: {problem.remedy}")
+        echo(f"Problem: {problem.what}\n  Remedy: {problem.remedy}")
     if not found.problems:
-        click.echo("No problems found.")
+        echo("No problems found.")

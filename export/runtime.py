@@ -300,20 +300,21 @@ class _OnnxRuntime:
     runtime = "onnxruntime"
 
     def __init__(self, path: str, threads: int) -> None:
-        ort = _import_onnxruntime()
-        self.version, self.delegate, self._path = ort.__version__, "", path
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        _one_input(path, len(self._session.get_inputs()))
-        self.input = _onnx_tensor(self._session.get_inputs()[0])
-        said = self._session.get_modelmeta().custom_metadata_map.get("edgenet", "")
-        self.outputs = [_with_scale(_onnx_tensor(o), said) for o in self._session.get_outputs()]
+        self.version, self.delegate, self._path = _import_onnxruntime().__version__, "", path
+        self._session = session = self._open(path, threads)
+        _one_input(path, len(session.get_inputs()))
+        self.input, said = _onnx_tensor(session.get_inputs()[0]), session.get_modelmeta().custom_metadata_map
+        self.outputs = [_with_scale(_onnx_tensor(o), said.get("edgenet", "")) for o in session.get_outputs()]
         self._names = [o.name for o in self.outputs]
         self._feed: dict[str, np.ndarray] = {}
         self._results: Any = None
+
+    def _open(self, path: str, threads: int) -> Any:
+        ort = _import_onnxruntime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def lanes(self, n: int) -> list[_OnnxRuntime]:
         return [_OnnxRuntime(self._path, 1) for _ in range(n)]
@@ -412,8 +413,8 @@ def _import_openvino() -> Any:
 
 
 _IMPORTS: dict[str, Callable[[], Any]] = {
-    "litert": _import_litert, "edgetpu": _import_litert,
-    "onnxruntime": _import_onnxruntime, "openvino": _import_openvino,
+    "litert": _import_litert, "edgetpu": _import_litert, "onnxruntime": _import_onnxruntime,
+    "openvino": _import_openvino,
 }  # fmt: skip
 _BACKENDS: dict[str, Callable[[str, int], Any]] = {
     "litert": _LiteRT, "onnxruntime": _OnnxRuntime, "openvino": _OpenVINO, "edgetpu": _EdgeTpu,

@@ -40,7 +40,14 @@ ROWS = (
     ),
     ("edgenet.errors", "edgenet.frameworks", "edgenet.templating", "edgenet"),
 )
-PRINTERS = ("edgenet/cli.py", "edgenet/cli_output.py", "device_bench/runner.py", "device_bench/describe.py")
+PRINTERS = (
+    "edgenet/__main__.py",
+    "edgenet/cli.py",
+    "edgenet/cli_errors.py",
+    "edgenet/cli_output.py",
+    "device_bench/runner.py",
+    "device_bench/describe.py",
+)
 
 
 def modules() -> dict[str, Path]:

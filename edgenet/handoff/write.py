@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
+from edgenet.door import read_json
 from edgenet.errors import InputError
 from edgenet.files import sha256_of
 from edgenet.handoff.deployed import Deployed, read_deployed
@@ -39,6 +40,7 @@ GOLDEN_FILE = "golden.json"
 N_CASES = 10
 _CANDIDATES = 4  # every fourth sample crop: three windows of each photograph
 _MOST_OF_ONE = 2
+_AGAIN = "hand the model over again"
 
 
 def hand_over(path: Path, out: Path) -> Deployed:
@@ -51,9 +53,9 @@ def hand_over(path: Path, out: Path) -> Deployed:
     """
     model = read_deployed(path)
     out = Path(os.path.realpath(out))
-    _check_replaceable(out)
-    pixels, scores, files = _golden_pictures(model)
-    with _replaced_folder(out) as folder:
+    check_replaceable(out)
+    pixels, scores, files = golden_pictures(model)
+    with replaced_folder(out) as folder:
         known = Known.beside(model)
         _write_module(model, folder, known)
         _write_golden(model, folder / GOLDEN, pixels, scores, files)
@@ -72,7 +74,7 @@ def hand_over(path: Path, out: Path) -> Deployed:
             "measured_on": sorted({e.images for e in known.evaluations}),  # fingerprints, as in results.json
             "files": {name: sha256_of(folder / name) for name in listed},
         }
-        _write_json(folder / MANIFEST, manifest)
+        write_json(folder / MANIFEST, manifest)
     return model
 
 
@@ -104,27 +106,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the folder is no hand-over.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(
-            f"{folder} is no hand-over, {MANIFEST} is missing: give the --out of `edgenet handoff`"
-        ) from None
-    except ValueError:
-        raise InputError(f"{folder / MANIFEST} is damaged: hand the model over again") from None
+    if not os.path.lexists(folder / MANIFEST):
+        raise InputError(f"{folder} is no hand-over, {MANIFEST} is missing: give the --out of `edgenet handoff`")
+    manifest = read_json(folder / MANIFEST, what="the list of a hand-over, it is damaged", remedy=_AGAIN)
     if not isinstance(manifest, dict) or manifest.get(MARK) != LAYOUT or not isinstance(manifest.get("files"), dict):
-        raise InputError(
-            f"{folder / MANIFEST} is not one that this version of edgenet wrote: hand the model over again"
-        )
+        raise InputError(f"{folder / MANIFEST} is not one that this version of edgenet wrote: {_AGAIN}")
+    files, model = manifest["files"], manifest.get("model")
+    if not all(isinstance(sha256, str) and is_within(name) for name, sha256 in files.items()):
+        raise InputError(f"{folder / MANIFEST} lists what is no file of the hand-over: {_AGAIN}")
+    if not isinstance(model, dict) or not isinstance(model.get("file"), str) or model["file"] not in files:
+        raise InputError(f"{folder / MANIFEST} does not list the file of the model: {_AGAIN}")
     return manifest
 
 
-def _check_replaceable(out: Path) -> None:
+def is_within(name: str) -> bool:
+    """Whether a name is that of a file within a folder."""
+    place = PurePath(name)
+    return bool(name) and "\0" not in name and not place.is_absolute() and ".." not in place.parts
+
+
+def check_replaceable(out: Path) -> None:
     if not out.exists():
         return
     if not out.is_dir():
         raise InputError(f"--out {out} is a file: give a folder")
-    there = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
+    there = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_symlink() or not p.is_dir()}
     if not there:
         return
     if MANIFEST not in there:
@@ -144,7 +150,7 @@ def _check_replaceable(out: Path) -> None:
 
 
 @contextmanager
-def _replaced_folder(out: Path) -> Iterator[Path]:
+def replaced_folder(out: Path) -> Iterator[Path]:
     """Yield a new folder beside `out`, which takes its place when the block ends well."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +161,7 @@ def _replaced_folder(out: Path) -> Iterator[Path]:
     try:
         new.chmod(0o755)
         yield new
+        check_replaceable(out)  # again: somebody may have edited it since
         if out.exists():
             os.rename(out, old)
         os.rename(new, out)
@@ -167,7 +174,7 @@ def _replaced_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _golden_pictures(model: Deployed) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def golden_pictures(model: Deployed) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return pixels (10, H, W, 3), scores (10, classes) and names of the sample crops that the model is surest of.
 
     A sure answer does not flip by what kernels differ in. At most two crops are of one photograph.
@@ -258,8 +265,8 @@ def _write_golden(model: Deployed, folder: Path, pixels: np.ndarray, scores: np.
         "tolerance": model.tolerance * (spread if model.task.kind == "embedding" else max(1.0, spread)),
         "cases": cases,
     }
-    _write_json(folder / GOLDEN_FILE, golden)
+    write_json(folder / GOLDEN_FILE, golden)
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

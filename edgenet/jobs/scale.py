@@ -36,6 +36,7 @@ _PHI_END = 0.25  # networks so near to an end of phi are the smallest or the lar
 _TILTS = np.linspace(0.8, 1.25, 16)  # factors on the width alone
 _TILT_REACH = 1.7  # a tilt makes a network at most so many times as fast or as slow
 _PHIS_TILTED = 6  # those nearest to the budget
+_LONGEST_MS = 60_000.0
 _ATTEMPTS = 3  # at a network that is still within the budget when it is timed again
 _ENOUGH = 4  # networks, after which a search that promises nothing better ends
 _TILT_PRICE = 0.2  # how much nearer a network off the compound scale has to be
@@ -51,12 +52,12 @@ def parse_budget_ms(text: str) -> float:
     Raises:
         InputError: it is not a time, or not above 0.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zµ]+)\s*", text)
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-zµ]+)\s*", text)
     if found is None or found[2] not in _UNITS_MS:
         raise InputError(f"--budget '{text}' is not a time: give a number and ms, s or us, e.g. --budget 30ms")
     budget_ms = float(found[1]) * _UNITS_MS[found[2]]
-    if not budget_ms > 0:
-        raise InputError(f"--budget '{text}' is not above 0: give e.g. --budget 30ms")
+    if not 0 < budget_ms <= _LONGEST_MS:
+        raise InputError(f"--budget '{text[:40]}' is not above 0 and at most 60 s: give e.g. --budget 30ms")
     return budget_ms
 
 
@@ -67,8 +68,6 @@ def check(job: ScaleJob) -> None:
     parse_budget_ms(job.budget)
     family(job.family)
     parse(job.device)
-    if job.threads < 1:
-        raise InputError(f"--threads must be at least 1, was {job.threads}")
 
 
 def propose(

@@ -40,6 +40,7 @@ WARNINGS = {
     "other-abi": "a binary for another ABI than the phone's first was timed",
     # of an estimate
     "nothing-accelerated": "no operator runs on the accelerator",
+    "missing-operators": "operators do not run there, and so the file does not; how many",
     "left-to-cpu": "operators run on the CPU, whose time is not in the estimate; how many",
     # of an older results file, where none of these fits
     "note": "a sentence",

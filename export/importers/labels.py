@@ -1,12 +1,12 @@
 """Names of a model's classes: from the user's file, from the model file itself, or the default."""
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgenet.door import read_rows, read_text
 from edgenet.errors import EdgenetError, InputError
 from edgenet.export import metadata
 from edgenet.export.network import classes_of
@@ -33,18 +33,13 @@ def class_labels(
 
 def read_labels(file: Path, n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return ids and names of `n` classes from a text file, a name a line, or CSV index,wnid,name."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as e:
-        raise InputError(f"cannot read --labels {file}: {e.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"--labels {file} is no text file: give one name a line, or CSV index,wnid,name") from None
-    lines = [line.strip() for line in text.strip("\r\n").splitlines()]
+    text = read_text(file, option="--labels", remedy="give one name a line, or CSV index,wnid,name")
+    lines = [line.strip() for line in text.strip("\n").split("\n")] if text.strip("\n") else []
     if lines and [c.strip() for c in lines[0].lower().split(",")] == ["index", "wnid", "name"]:
-        rows = [r for r in csv.reader(lines[1:]) if r]
-        bad = next((r for r in rows if len(r) != 3 or not r[0].strip().isdigit()), None)
+        rows = [cells for _, cells in read_rows(file)[1:]]
+        bad = next((r for r in rows if len(r) != 3 or not re.fullmatch("[0-9]{1,9}", r[0])), None)
         if bad is not None or [int(r[0]) for r in rows] != list(range(len(rows))):
-            wrong = f"the row '{','.join(bad)}'" if bad else "rows out of order"
+            wrong = f"the row '{','.join(bad)[:80]}'" if bad else "rows out of order"
             raise InputError(f"--labels {file} has {wrong}: give index,wnid,name with the indices 0, 1, 2, ...")
         ids, names = tuple(r[1].strip() for r in rows), tuple(r[2].strip() for r in rows)
     else:

@@ -50,7 +50,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
             return
         variables = dict(os.environ if env is None else env)
         request = {
-            "args": [os.fsdecode(a) for a in args],
+            "args": [os.fsdecode(a) for a in _without_flags(args)],
             "cwd": os.fsdecode(cwd or os.getcwd()),
             "env": variables,
             "session": others[5] if len(others) > 5 else False,
@@ -145,8 +145,14 @@ def _target(args: Any) -> Callable[[], None] | None:
     """Return the program of COMMANDS that `args` starts, None where that is another."""
     if isinstance(args, (str, bytes, os.PathLike)) or len(args) < 2 or args[0] != sys.executable:
         return None
+    args = _without_flags(args)
     name = str(args[2] if args[1] == "-m" and len(args) > 2 else args[1])
     return next((program for end, program in COMMANDS.items() if name.endswith(end)), None)
+
+
+def _without_flags(args: Any) -> list[Any]:
+    """Return a command without the flag that says where Python looks for modules: a fork has them already."""
+    return [args[0], *(args[2:] if args[1] == "-P" else args[1:])]
 
 
 def _send(to: socket.socket, message: bytes, fds: list[int]) -> None:
