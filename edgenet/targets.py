@@ -131,6 +131,10 @@ TARGETS = _table(
         note="vela has to compile the file; what it does not map runs on the Cortex-M",
     ),
     Target(
+        "phone-npu", "NPUs of MediaTek, Google, Samsung and Intel, by LiteRT's plugins", EXACT, ("tflite",), ("int8",),
+        io_dtype="uint8", precisions=("int8",), note="the vendor's SDK has to compile the file",
+    ),
+    Target(
         "rockchip", "Rockchip's NPU: RK3588, RK3576, RK3566, RV1103, ...", EXACT, ("onnx",), ("int8",),
         io_dtype="uint8", precisions=("int8",),
     ),
@@ -155,7 +159,10 @@ TARGETS = _table(
 
 
 # The target of a device that is a chip and not a computer, by its kind: the part of its name before the colon.
-OF_KIND = {"ethos-u": "ethos-u55", "edgetpu": "coral", "qnn": "hexagon", "rknn": "rockchip", "micro": "microcontroller"}
+OF_KIND = {
+    "ethos-u": "ethos-u55", "edgetpu": "coral", "qnn": "hexagon", "litert-npu": "phone-npu", "rknn": "rockchip",
+    "micro": "microcontroller",
+}  # fmt: skip
 
 
 def target_of(device: str) -> Target | None:

@@ -9,9 +9,9 @@ The integers in and out are the pixel's and the network's own: every chip takes 
 the board.
 """
 
-import re
+import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,48 +21,33 @@ import numpy as np
 from edgenet import templating
 from edgenet.device_bench import open_device
 from edgenet.device_bench.device import Compiler
-from edgenet.device_bench.worker import Worker
 from edgenet.errors import EdgenetError, InputError
 from edgenet.export.importers.labels import labels_in
 from edgenet.export.inspect import inspect
 from edgenet.files import sha256_of, size_of
+from edgenet.handoff.deployed import Deployed
 from edgenet.handoff.templates import accuracy_sentence
 from edgenet.handoff.verify import Check
 from edgenet.handoff.write import (
     LAYOUT,
     MANIFEST,
     MARK,
+    Known,
     check_replaceable,
-    known_beside,
+    golden_pictures,
     replaced_folder,
-    sure_pictures,
     write_json,
 )
 from edgenet.images import Preprocessing, sample
 from edgenet.tasks import CLASSES, Task
 
 KIND = "rknn"
-N_CASES = 10
 _FILES = Path(__file__).with_name("files")
 _MINI = ("RV1103", "RV1103B", "RV1106", "RV1106B")  # chips with the small runtime, which Python has none of
 _LEAST_TOLERANCE = 0.06  # what integer kernels of two makers are apart, as for .tflite (deployed.TOLERANCE)
+_TEXTS = {"README.md": "rknn_README.md", "classify.py": "rknn_classify.py.txt", "classify.cc": "rknn_classify.cc",
+          "CMakeLists.txt": "rknn_CMakeLists.txt"}  # fmt: skip
 _GOLDEN, _GOLDEN_FILE = "golden", "golden.json"
-
-
-@dataclass(frozen=True)
-class Model:
-    """What an .onnx classifier is to those who call it, as the file itself says."""
-
-    path: Path
-    name: str
-    precision: str
-    preprocessing: Preprocessing
-    labels: tuple[str, ...]
-    weights: str
-
-    @property
-    def stem(self) -> str:
-        return re.sub(r"[^A-Za-z0-9._-]", "_", self.path.stem)
 
 
 @dataclass(frozen=True)
@@ -99,14 +84,14 @@ class Board:
     input_scale: str
     input_zero_point: int
     tolerance: str
-    how_near: str
+    apart: str
     n_cases: int
     cases: tuple[Case, ...]
     accuracy: str
     weights: str
 
 
-def read_model(path: Path) -> Model:
+def read_model(path: Path) -> Deployed:
     """Read what an .onnx classifier is.
 
     Raises:
@@ -123,20 +108,21 @@ def read_model(path: Path) -> Model:
     ends = {t.dtype for t in (*found.inputs, *found.outputs)}
     if found.precision != "int8" or not ends <= {"uint8", "int8"}:
         raise InputError(
-            f"{path} is {found.precision} with {' and '.join(sorted(ends))}: every Rockchip chip takes int8 with integer "
-            "input and output, as `edgenet export --format onnx --precision int8 --io uint8` writes it"
+            f"{path} is {found.precision} with {' and '.join(sorted(ends))}: every Rockchip chip takes int8 with "
+            "integer input and output, as `edgenet export --format onnx --precision int8 --io uint8` writes it"
         )
     labels = labels_in(path) or ()
     n = found.outputs[0].shape[-1]
     if len(labels) != n:
         raise InputError(f"{path} carries {len(labels)} labels for {n} classes: export it with edgenet")
-    return Model(
-        path, found.name or path.stem, found.precision, Preprocessing.from_json(own["preprocessing"]), labels,
-        str(own.get("weights", "not known")),
+    x, y, p = found.inputs[0], found.outputs[0], Preprocessing.from_json(own["preprocessing"])
+    return Deployed(
+        path, found.name or path.stem, found.precision, sha256_of(path), path.stat().st_size,
+        replace(x, shape=(1, *p.shape)), y, p, False, labels, str(own.get("weights", "not known")),
     )  # fmt: skip
 
 
-def hand_over(path: Path, out: Path, device: str) -> Model:
+def hand_over(path: Path, out: Path, device: str) -> Deployed:
     """Write the hand-over of an .onnx classifier for `device`, rknn:CHIP, to the folder `out`, whole or not at all.
 
     Raises:
@@ -147,23 +133,23 @@ def hand_over(path: Path, out: Path, device: str) -> Model:
     model = read_model(path)
     check_replaceable(out)
     with open_device(device) as chip, replaced_folder(out) as folder:
-        pixels, here, names = sure_pictures(model.preprocessing, lambda x: _here(path, x), N_CASES)
+        pixels, here, names = golden_pictures(model)
         scores = chip.predict(path, pixels)
         apart = float(np.abs(scores - here).max())
         tolerance = round(max(_LEAST_TOLERANCE, 2 * apart), 3)
         assert isinstance(chip, Compiler)
         compiled = chip.compile(path, folder)
-        shutil.copyfile(path, folder / f"{model.stem}.onnx")
+        shutil.copyfile(path, folder / model.asset)
         (folder / "labels.txt").write_text("\n".join(model.labels) + "\n", encoding="utf-8")
         cases = _write_golden(folder / _GOLDEN, pixels, scores, names, tolerance)
-        x, known = _input(path), known_beside(path)
+        scale, zero_point = input_of_chip(model)
         p = model.preprocessing
         view = Board(
             name=model.name,
             chip=device.partition(":")[2].upper(),
             precision=model.precision,
             rknn=compiled.files[0].name,
-            onnx=f"{model.stem}.onnx",
+            onnx=model.asset,
             tool=compiled.tool,
             size=f"{size_of(compiled.files[0]) / 1e6:.2f} MB",
             n_operators=compiled.n_operators,
@@ -178,17 +164,17 @@ def hand_over(path: Path, out: Path, device: str) -> Model:
             crop_padding=p.crop_padding_px,
             interpolation=p.interpolation,
             resampling=p.interpolation.upper(),
-            input_scale=f"{x[0]:.9g}f",
-            input_zero_point=x[1],
+            input_scale=f"{scale:.9g}f",
+            input_zero_point=zero_point,
             tolerance=f"{tolerance:g}",
-            how_near=f"it and onnxruntime, which compute in the same integers, are {apart:.3g} apart on these pictures.",
+            apart=f"{apart:.3g}",
             n_cases=len(cases),
             cases=tuple(cases),
-            accuracy="; ".join(accuracy_sentence(e) for e in known),
+            accuracy="; ".join(accuracy_sentence(e) for e in Known.beside(model).evaluations),
             weights=model.weights,
         )
-        for name in ("README.md", "classify.py", "classify.cc", "CMakeLists.txt"):
-            (folder / name).write_text(templating.text(f"rknn_{name}", view, _FILES), encoding="utf-8")
+        for name, template in _TEXTS.items():
+            (folder / name).write_text(templating.text(template, view, _FILES), encoding="utf-8")
         listed = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
         write_json(
             folder / MANIFEST,
@@ -225,8 +211,6 @@ def verify(folder: Path, manifest: dict[str, Any]) -> list[Check]:
         return [Check("files", False, f"{changed[0]} is missing or is not the file that was handed over")]
     checks = [Check("files", True, f"{len(manifest['files'])} files as they were handed over")]
     try:
-        import json
-
         golden = json.loads((folder / _GOLDEN / _GOLDEN_FILE).read_text(encoding="utf-8"))
         path = folder / str(manifest["model"]["file"])
         p = Preprocessing.from_json(manifest["model"]["preprocessing"])
@@ -241,16 +225,11 @@ def verify(folder: Path, manifest: dict[str, Any]) -> list[Check]:
     return [*checks, Check("simulator", apart <= golden["tolerance"], said)]
 
 
-def _here(path: Path, pixels: np.ndarray) -> np.ndarray:
-    with Worker(path.resolve()) as worker:
-        return worker.predict(pixels)
-
-
-def _input(path: Path) -> tuple[float, int]:
+def input_of_chip(model: Deployed) -> tuple[float, int]:
     """Return scale and zero point of the input as the chip has it, int8."""
-    x = inspect(path).inputs[0]
+    x = model.input
     if x.scale is None or x.zero_point is None:
-        raise InputError(f"{path} does not say the scale of its input: export it with edgenet")
+        raise InputError(f"{model.path} does not say the scale of its input: export it with edgenet")
     return x.scale, x.zero_point - (128 if x.dtype == "uint8" else 0)
 
 

@@ -64,7 +64,8 @@ def ranked_on(results: Results, device: str) -> list[Artifact]:
     """Return the files that a chip's compiler took, the one to ship first.
 
     The more operators the accelerator takes the better; of equals the chip's first format, then the form that the chip
-    asked for, then the faster by the estimate, then the one that needs less memory. Left out is what is not for the chip, and what runs on the CPU alone.
+    asked for, then the faster by the estimate, then the one that needs less memory. Left out is what is not for the
+    chip, and what runs on the CPU alone.
     """
     t = target_of(device)
     formats = t.formats if t else ()
