@@ -147,12 +147,14 @@ def _time(e: Estimate) -> str:
 def _against(refused: Mapping[str, Refusal], a: Artifact, e: Evaluation | None) -> str:
     """Return what speaks against a file on a chip, "" where nothing does."""
     if e and e.nonfinite_images:
-        return f"{a.path} answers NaN or infinity there on {counted(e.nonfinite_images, 'picture')}"
+        return f"no file: {a.path} answers NaN or infinity there on {counted(e.nonfinite_images, 'picture')}"
     if e and (differ := flipped(e.agreement_ci95)) and differ[0] > MAX_DISAGREEMENT:
-        return f"{a.path} answers otherwise than float32 there on {percent(differ[0])} of the pictures at least"
+        return (
+            f"no file: {a.path} answers otherwise than float32 there on {percent(differ[0])} of the pictures at least"
+        )
     # What it answers there counts more than what it answers here, where other kernels may even saturate.
     no = refused.get(a.id)
-    return f"{a.path}: {no.why}" if no and no.code in (_LOST if e else _EVERYWHERE) else ""
+    return f"no file for it: {a.path} is refused. {no.why}" if no and no.code in (_LOST if e else _EVERYWHERE) else ""
 
 
 def _refused(refused: Mapping[str, Refusal], a: Artifact) -> bool:
@@ -195,7 +197,7 @@ def emulated_sentence(e: Evaluation) -> str:
     answer = "answer" if e.task == "classes" else WORDS[e.task].answer
     if e.agreement is None:
         return (
-            f"Answers emulated by {e.emulated} on {counted(e.n_images, 'picture')}, with nothing to compare them with."
+            f"Answers of {counted(e.n_images, 'picture')} emulated by {e.emulated}, with nothing to compare them with."
         )
     ci = f" (95{NBSP}% interval {interval(e.agreement_ci95)})" if e.agreement_ci95 else ""
     of = "this machine" if e.reference == e.artifact else "float32"
