@@ -73,7 +73,7 @@ class Device(Protocol):
     """A place where files run. Use it in a `with` block: what it left on the device is cleaned up at the end."""
 
     id: str  # as the user named it, adb:SERIAL say
-    kind: str  # local | adb | ssh | qemu | ethos-u | edgetpu | qnn | rknn | micro
+    kind: str  # local | adb | ssh | qemu | ethos-u | edgetpu | qnn | litert-npu | rknn | micro
 
     def info(self) -> dict[str, Any]:
         """Return what the device is and how busy: plain values, None where it does not tell. Raises DeviceError.

@@ -2,7 +2,7 @@
 
 Nothing runs: Vela computes cycles from a model of the NPU and of the memories around it, so the result is an
 `Estimate`, never a `Measurement`. What Vela leaves goes to the Cortex-M beside the NPU, whose time is not counted.
-Answers are computed by tflite-micro's reference kernels, whose integers the NPU is built to give.
+Answers are computed by tflite-micro's reference kernels in the NPU's place; no NPU was at hand to compare with.
 https://gitlab.arm.com/artificial-intelligence/ethos-u/ethos-u-vela
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.micro import device as tflite_micro
+from edgenet.device_bench.micro.interpreter import NAME
 from edgenet.device_bench.tool import run_tool
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export.inspect.tflite import operator_outputs
@@ -74,7 +75,7 @@ def open_device(address: str) -> "EthosU":
 
 
 class EthosU:
-    """Vela for one accelerator configuration, and tflite-micro for what the NPU would answer."""
+    """Vela for one accelerator configuration, and tflite-micro for the answers."""
 
     kind = "ethos-u"
 
@@ -87,7 +88,7 @@ class EthosU:
         found = {"accelerator": self.config, "tool": f"vela {_vela_version()}", "measures": False}
         if tflite_micro.version() is None:
             return found
-        return {**found, "emulator": f"{tflite_micro.emulator()}, not the NPU", "machine": tflite_micro.NAME}
+        return {**found, "emulator": f"{tflite_micro.emulator()}, not the NPU", "machine": NAME}
 
     def bench(
         self, artifacts: Sequence[tuple[str, Path]], request: Request, progress: Progress | None = None

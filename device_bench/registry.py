@@ -60,6 +60,7 @@ KINDS = {
     "ethos-u": Kind("edgenet.device_bench.ethos_u", "CONFIG"),
     "edgetpu": Kind("edgenet.device_bench.edgetpu.device"),
     "qnn": Kind("edgenet.device_bench.qnn.device", "SOC"),
+    "litert-npu": Kind("edgenet.device_bench.litert_npu.device", "VENDOR:SOC"),
     "rknn": Kind("edgenet.device_bench.rknn.device", "CHIP"),
     "micro": Kind("edgenet.device_bench.micro.device"),
 }

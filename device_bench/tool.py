@@ -1,6 +1,7 @@
 """Run somebody else's program, a compiler say: whatever it does, crash or hang, is an error here and not the end."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,14 @@ def run_tool(
     may_fail: bool = False,
     environment: Mapping[str, str] | None = None,
     stdout: Path | None = None,
+    telling: str | None = None,
 ) -> str:
     """Return what the program printed, standard error included; with `may_fail` also where it ended with an error.
 
     Args:
         environment: variables that it gets beside those of this process.
         stdout: the file that its standard output goes to; only standard error is returned then.
+        telling: a pattern whose first group says why it failed, where it is found; else its last line does.
 
     Raises:
         DeviceError: it cannot be started, took too long (it and its children are ended), crashed or failed.
@@ -54,5 +57,7 @@ def run_tool(
     if process.returncode and not (may_fail and process.returncode > 0 and text.strip()):
         said = [line.strip() for line in text.splitlines() if line.strip()]
         last = f"; it said last: {said[-1][:200]}" if said else ""
+        if telling is not None and (found := re.search(telling, text, re.MULTILINE)):
+            last = f"; it said: {found[1].strip()[:200]}"
         raise DeviceError(f"{name} {describe_exit(process.returncode)}{last}")
     return text

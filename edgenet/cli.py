@@ -40,9 +40,10 @@ from edgenet.cli_output import (
     print_table,
     print_trained,
     train_and_print,
+    verify_handoff,
 )
 from edgenet.door import open_regular
-from edgenet.errors import GateFailed, InputError
+from edgenet.errors import InputError
 from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
 
 if TYPE_CHECKING:
@@ -75,17 +76,19 @@ def run(as_json: bool, **asked: Any) -> None:
     \b
     edgenet run efficientnet-lite0 --images photos/ --out OUT
     """
+    from edgenet.jobs import arena_budget
     from edgenet.pipeline import run as run_job
 
     job = job_or_recipe(asked)
+    arena_budget.check(job.max_arena, job.devices)
     with Progress() as progress:
         results = run_job(job, progress)
-    print_run(results, job.out, as_json)
+    print_run(results, job.out, as_json, job.max_arena)
 
 
 @main.command()
 @click.argument("model")
-@options_of(Job, without=("devices", "threads", "emulated_images"))
+@options_of(Job, without=("devices", "threads", "emulated_images", "max_arena"))
 @json_option
 def export(as_json: bool, **asked: Any) -> None:
     """Write MODEL as files, and nothing else.
@@ -178,12 +181,14 @@ def bench(
     edgenet bench OUT/*_int8.tflite --device local --device adb:SERIAL
     edgenet bench OUT/*_float32.tflite OUT/*_int8.tflite --explain --out OUT
     """
+    from edgenet.jobs import arena_budget
     from edgenet.jobs import explain as explain_job
-    from edgenet.jobs.bench import bench_files, check_files, models_among, request_of
+    from edgenet.jobs.bench import bench_files, check_files, models_among, request_of, require_full_delegation
     from edgenet.preflight import check_bench
 
     job = job_of(BenchJob, asked)
     request, artifacts = request_of(job), models_among(artifacts)
+    arena_budget.check(job.max_arena, job.devices)
     check_files(artifacts)
     if explain:
         explain_job.check(job.devices, request)
@@ -194,6 +199,8 @@ def bench(
     check_bench(artifacts, job.devices, job.runtime)
     with Progress() as progress:
         results = bench_files(artifacts, job.devices, request, progress)
+        if job.require_full_delegation:
+            require_full_delegation(results)
         if explain:
             explain_job.add_explanations(results, request, progress)
     if out is not None and results.explanations:
@@ -202,6 +209,7 @@ def bench(
         print_json(results.to_json())
     else:
         print_measurements(results, request)
+    arena_budget.hold(results, job.max_arena, every=True)
     print_failures(results)
 
 
@@ -239,10 +247,11 @@ def finetune(as_json: bool, **asked: Any) -> None:
 @options_of(ScaleJob)
 @json_option
 def scale_(as_json: bool, **asked: Any) -> None:
-    """Find the width, depth and resolution that fill a latency budget on a device, and export the network.
+    """Find the width, depth and resolution that fill a budget on a device, and export the network.
 
     \b
     edgenet scale --device local --budget 30ms --out OUT
+    edgenet scale --device micro --arena 512KB --flash 1MB --out OUT
     """
     from edgenet.jobs.scale import lines, scale
 
@@ -278,44 +287,41 @@ def inspect(artifact: Path, as_json: bool) -> None:
     metavar="DIR",
     help="Folder for the hand-over; an earlier one is replaced, unless it was edited.",
 )
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="D",
+    help="Hand over for qnn:SOC (Android with its NPU; may be repeated), micro or rknn:CHIP; for Android by default.",
+)
 @click.option("--verify", type=PATH, metavar="DIR", help="Replay the golden test of an earlier hand-over here.")
 @json_option
-def handoff(artifact: Path | None, out: Path | None, verify: Path | None, as_json: bool) -> None:
-    """Write what an Android team needs to ship a .tflite file and to prove that it still answers as here.
+def handoff(
+    artifact: Path | None, out: Path | None, devices: tuple[str, ...], verify: Path | None, as_json: bool
+) -> None:
+    """Write what an app, a firmware or a board needs to ship a file and to prove that it still answers as here.
 
     \b
     edgenet handoff OUT/efficientnet-lite0_int8.tflite --out HANDOVER
+    edgenet handoff OUT/efficientnet-lite0_int8.tflite --device qnn:SM8750 --out HANDOVER
+    edgenet handoff OUT/efficientnet-lite0_int8.tflite --device micro --out FIRMWARE
     edgenet handoff --verify HANDOVER
     """
     if verify is not None:
-        if artifact is not None or out is not None:
-            raise InputError("--verify DIR stands alone: leave out the file and --out")
-        _verify_handoff(verify, as_json)
+        if artifact is not None or out is not None or devices:
+            raise InputError("--verify DIR stands alone: leave out the file, --out and --device")
+        verify_handoff(verify, as_json)
         return
     if artifact is None or out is None:
         raise InputError("give a .tflite file and --out DIR, or --verify DIR")
-    from edgenet.handoff import hand_over, read_manifest
+    from edgenet.handoff import read_manifest
+    from edgenet.handoff.devices import hand_over_for
 
-    hand_over(artifact, out)
+    hand_over_for(devices, artifact, out)
     if as_json:
         print_json(read_manifest(out))
     else:
         echo(f"{out / 'README.md'} says what is there; `edgenet handoff --verify {out}` checks it")
-
-
-def _verify_handoff(folder: Path, as_json: bool) -> None:
-    from edgenet.handoff.verify import verify
-
-    checks = verify(folder)
-    if as_json:
-        print_json([dataclasses.asdict(c) for c in checks])
-    else:
-        for c in checks:
-            mark = "-" if c.ok is None else "ok" if c.ok else "FAILED"
-            echo(f"{mark:6} {c.what}: {c.said}")
-    failed = [c.what for c in checks if c.ok is False]
-    if failed:
-        raise GateFailed(f"the hand-over {folder} failed its test: {', '.join(failed)}; read the lines above")
 
 
 @main.command()

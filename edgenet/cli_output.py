@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from edgenet.results import Results
 
 
-def print_run(results: "Results", out: Path, as_json: bool) -> None:
+def print_run(results: "Results", out: Path, as_json: bool, max_arena: str | None = None) -> None:
     """Print the summary of a run and where its report is; exit with 1 for a missed budget, 3 for a failure."""
+    from edgenet.jobs import arena_budget
+
     if as_json:
         print_json(results.to_json())
     else:
@@ -29,6 +31,7 @@ def print_run(results: "Results", out: Path, as_json: bool) -> None:
         print_kept(results)
         echo(f"\nThe report: {out / 'report.html'}")
     hold_to_budget(results)
+    arena_budget.hold(results, max_arena, every=False)
     if results.failures:
         sys.exit(3)
 
@@ -196,16 +199,18 @@ def print_device_evaluations(results: "Results") -> None:
     from edgenet.report.formatting import percent
     from edgenet.tasks.words import WORDS
 
-    right = WORDS[results.evaluations[0].task].right
+    right, named = WORDS[results.evaluations[0].task].right, results.evaluations[0].agreement_here is not None
     rows = [
-        (e.artifact, e.device, str(e.n_images), percent(e.top1), percent(e.agreement),
-         f"{e.outputs_differing} of {e.outputs_compared}",
+        (e.artifact, e.device, str(e.n_images), percent(e.top1), *[percent(e.agreement)] * named,
+         percent(e.agreement_here if named else e.agreement), f"{e.outputs_differing} of {e.outputs_compared}",
          "—" if e.largest_difference is None else f"{e.largest_difference:.2g}")
         for e in results.evaluations
     ]  # fmt: skip
-    print_table(("file", "device", "pictures", right, "as here", "outputs that differ", "by at most"), rows)
+    of = ["as the reference"] * named
+    print_table(("file", "device", "pictures", right, *of, "as here", "outputs that differ", "by at most"), rows)
     for e in results.evaluations:
-        echo(f"Note: {e.artifact} on {e.device}: {e.difference}")
+        how = f"emulated by {e.emulated}; " if e.emulated else ""
+        echo(f"Note: {e.artifact} on {e.device}: {how}{e.difference}")
 
 
 def print_findings(results: "Results") -> None:
@@ -213,6 +218,22 @@ def print_findings(results: "Results") -> None:
     for finding in results.context.calibration_findings:
         if finding.severity != "info":
             echo(f"Warning: {finding.message}; {finding.remedy}")
+
+
+def verify_handoff(folder: Path, as_json: bool) -> None:
+    """Replay a hand-over's golden test and print what it found. Raises GateFailed where something has changed."""
+    from edgenet.handoff.devices import verify_folder
+
+    checks = verify_folder(folder)
+    if as_json:
+        print_json([dataclasses.asdict(c) for c in checks])
+    else:
+        for c in checks:
+            mark = "-" if c.ok is None else "ok" if c.ok else "FAILED"
+            echo(f"{mark:6} {c.what}: {c.said}")
+    failed = [c.what for c in checks if c.ok is False]
+    if failed:
+        raise GateFailed(f"the hand-over {folder} failed its test: {', '.join(failed)}; read the lines above")
 
 
 def print_failures(results: "Results") -> None:

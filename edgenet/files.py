@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +18,27 @@ PARTS = ".edgenet-parts"  # the folder, beside what is written, that holds it un
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.EISDIR}
 # Suffix of a model -> of the file beside it that may hold its weights: always OpenVINO's, and of an .onnx over 2 GB.
 WEIGHTS_BESIDE = {".xml": ".bin", ".onnx": ".onnx.data"}
+
+
+_UNITS_BYTES = {"B": 1, "KB": 1000, "KIB": 1 << 10, "MB": 1000**2, "MIB": 1 << 20, "GB": 1000**3, "GIB": 1 << 30}
+
+
+def parse_bytes(option: str, text: str, least: int = 1, most: int = 1 << 40) -> int:
+    """Return "512KB" or "1.5 MiB" in bytes: KB and MB are thousands, KiB and MiB are 1,024ths of what is above.
+
+    Args:
+        option: what was given, --arena say, for the message.
+
+    Raises:
+        InputError: it is no size, or out of range.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]+)\s*", text)
+    if found is None or found[2].upper() not in _UNITS_BYTES:
+        raise InputError(f"{option} '{text}' is no size: give a number and KB, KiB, MB or MiB, e.g. {option} 512KB")
+    size = float(found[1]) * _UNITS_BYTES[found[2].upper()]
+    if not least <= size <= most:
+        raise InputError(f"{option} '{text}' is out of range (valid: {least:,} to {most:,} bytes)")
+    return int(size)
 
 
 def files_of(path: Path) -> list[Path]:

@@ -327,6 +327,7 @@ class Job:
         metavar="DB",
         within=Range(least=0, most=1000),
     )
+    max_arena: str | None = option("Fail where no file takes so little memory on --device micro.", None, metavar="SIZE")
     allow: tuple[str, ...] = option(
         "Calibrate with pictures that are bad in this way; may be repeated.", (), metavar="CODE"
     )
@@ -419,11 +420,16 @@ class FinetuneJob:
 class ScaleJob:
     """What `edgenet scale` is asked for."""
 
-    device: str = option("Where to measure: local, adb:SERIAL, ...", metavar="D", missing="--device local, say")
-    budget: str = option("What one picture may take: 30ms.", metavar="TIME", missing="--budget 30ms, say")
+    device: str = option("Where to measure: local, adb:SERIAL, micro, ...", metavar="D", missing="--device local, say")
     out: Path = same_as(Job, "out")
-    family: str = option("What is scaled.", "efficientnet-lite", metavar="F")
+    budget: str | None = option("What one picture may take: 30ms.", None, metavar="TIME")
+    family: str | None = option(
+        "What is scaled.", None, metavar="F", default_text="efficientnet-lite; mobilenet-v1 on a microcontroller"
+    )
     threads: int = same_as(Job, "threads")
+    arena: str | None = option("RAM of a microcontroller that the network may take: 512KB.", None, metavar="SIZE")
+    flash: str | None = option("Flash of a microcontroller that the file may take: 1MB.", None, metavar="SIZE")
+    classes: int = option("What the network tells apart.", 1000, metavar="N", within=Range(least=2, most=100_000))
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -461,7 +467,9 @@ class BenchJob:
     delegate: str | None = option("What runs the network there: cpu, gpu, nnapi, npu.", None, metavar="D")
     cores: str | None = option("Run on these cores only, such as 2,3.", None, metavar="LIST")
     sustained: str | None = option("Run each file without a pause for so long, such as 10m.", None, metavar="TIME")
+    require_full_delegation: bool = option("Fail where an operator stays on the CPU of an accelerator's device.", False)
     publish: bool = option("By MLPerf's single-stream rules: 1,024 queries and 60 s at least.", False)
+    max_arena: str | None = option("Fail where a file takes more memory on --device micro.", None, metavar="SIZE")
 
     def __post_init__(self) -> None:
         check_values(self)

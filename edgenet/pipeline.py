@@ -399,7 +399,8 @@ def evaluate_files(
 
     Args:
         reference: the file to compare with; by default the first float32 one among `paths`, if any.
-        devices: where to run them; each is then compared with what the same file answers here.
+        devices: where to run them; each is then compared with what the same file answers here, bit by bit, and its
+            agreement is with the reference, where one is named, else with that.
 
     Raises:
         InputError: a file is not a model, or the files do not take the same pixels.
@@ -410,8 +411,6 @@ def evaluate_files(
         like = (f.preprocessing, f.task, len(f.class_ids)) == (first.preprocessing, first.task, len(first.class_ids))
         if not like:
             raise InputError(f"{f.path} and {first.path} do not take the same pixels: evaluate one model at a time")
-    if devices and reference:
-        raise InputError("with --device a file is compared with itself on this machine: leave --reference out")
     if limit_to is not None and limit_to < 1:
         raise InputError(f"--limit must be at least 1, was {limit_to}")
     history = merged(*(f.pictures for f in files))
@@ -427,11 +426,12 @@ def evaluate_files(
 
         evaluations, failures = evaluate_on(
             devices,
-            [f.path for f in files],
+            list(dict.fromkeys(paths)),
             pictures,
             first.preprocessing,
             lambda done, total: progress("evaluate", done, total),
             first.task,
+            reference,
         )
         return Results(context, evaluations=evaluations, failures=failures)
     floating = next((f.path for f in files if f.precision == REFERENCE_PRECISION), None)

@@ -11,6 +11,7 @@ Sources:
     https://github.com/google/XNNPACK, src/qs8-gemm (products widened to 32 bits; weights never are -128)
     https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
     https://coral.ai/docs/edgetpu/models-intro/#supported-operations
+    onnxruntime-qnn 2.6.0 with ai-edge-litert 2.3.0 (the operators that its plugin takes in INT8 for SM8750)
     Vela 5.2, ethosu/vela/tflite_supported_operators.py (`vela --supported-ops-report` writes it as a table)
 """
 
@@ -66,6 +67,17 @@ ETHOS_U_OPERATORS = {
     "STRIDED_SLICE": "strides of 1", "SLICE": "", "UNPACK": "", "SHAPE": "", "UNIDIRECTIONAL_SEQUENCE_LSTM": "",
 }  # fmt: skip
 
+# What LiteRT's plugin for Qualcomm puts on a Hexagon NPU; what it does not stays on the phone's CPU.
+HEXAGON_OPERATORS = dict.fromkeys((
+    "ABS", "ADD", "AVERAGE_POOL_2D", "BATCH_MATMUL", "CAST", "CEIL", "CONCATENATION", "CONV_2D", "COS",
+    "DEPTHWISE_CONV_2D", "DEQUANTIZE", "DIV", "EQUAL", "EXP", "FULLY_CONNECTED", "GATHER", "GELU", "GREATER",
+    "GREATER_EQUAL", "HARD_SWISH", "LEAKY_RELU", "LESS", "LESS_EQUAL", "LOGISTIC", "LOG_SOFTMAX", "MAXIMUM",
+    "MAX_POOL_2D", "MEAN", "MINIMUM", "MIRROR_PAD", "MUL", "NOT_EQUAL", "PACK", "PAD", "PADV2", "PRELU", "QUANTIZE",
+    "REDUCE_MAX", "RELU", "RELU6", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "RSQRT", "SELECT_V2",
+    "SIGN", "SIN", "SLICE", "SOFTMAX", "SPLIT", "SQRT", "SQUARED_DIFFERENCE", "SQUEEZE", "STRIDED_SLICE", "SUB", "SUM",
+    "TANH", "TRANSPOSE", "TRANSPOSE_CONV",
+), "")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Target:
@@ -119,9 +131,8 @@ TARGETS = _table(
         note="vela has to compile the file; what it does not map runs on the Cortex-M",
     ),
     Target(
-        "hexagon", "Qualcomm's NPU in Snapdragons, Hexagon v68 and later", EXACT, ("tflite", "onnx"), ("int8",),
-        io_dtype="uint8", precisions=("int8",),
-        note="16-bit activations give wrong answers there (QNN 2.50 and 2.51); float32 input leaves some to the CPU",
+        "phone-npu", "NPUs of MediaTek, Google, Samsung and Intel, by LiteRT's plugins", EXACT, ("tflite",), ("int8",),
+        io_dtype="uint8", precisions=("int8",), note="the vendor's SDK has to compile the file",
     ),
     Target(
         "rockchip", "Rockchip's NPU: RK3588, RK3576, RK3566, RV1103, ...", EXACT, ("onnx",), ("int8",),
@@ -131,6 +142,11 @@ TARGETS = _table(
         "microcontroller", "Cortex-M, RISC-V, Xtensa: TensorFlow Lite for Microcontrollers", EXACT, ("tflite",),
         io_dtype="int8", precisions=("float32", "int8", "int16x8"),
         note="memory decides: the arena in RAM, the file in flash",
+    ),
+    Target(
+        "hexagon", "NPU of Snapdragons: Hexagon v68 and later", EXACT, _PHONE, ("int8",), io_dtype="uint8",
+        accelerator=True, operators=HEXAGON_OPERATORS, precisions=("int8",),
+        note="Qualcomm's compiler has to compile the file; what it does not map runs on the phone's CPU",
     ),
     Target(
         "x86-avx2", "x86-64 with AVX2 or AVX-512, without VNNI", SATURATING, ("openvino", "tflite", "onnx"),
@@ -143,7 +159,10 @@ TARGETS = _table(
 
 
 # The target of a device that is a chip and not a computer, by its kind: the part of its name before the colon.
-OF_KIND = {"ethos-u": "ethos-u55", "edgetpu": "coral", "qnn": "hexagon", "rknn": "rockchip", "micro": "microcontroller"}
+OF_KIND = {
+    "ethos-u": "ethos-u55", "edgetpu": "coral", "qnn": "hexagon", "litert-npu": "phone-npu", "rknn": "rockchip",
+    "micro": "microcontroller",
+}  # fmt: skip
 
 
 def target_of(device: str) -> Target | None:

@@ -22,6 +22,7 @@ from edgenet.device_bench.adb import benchmark_tool, phone
 from edgenet.device_bench.adb.benchmark_binary import Binary, find_binary
 from edgenet.device_bench.adb.benchmark_tool import Delegation, Log, last_words
 from edgenet.device_bench.adb.link import TIMEOUT_S, Link, one_line
+from edgenet.device_bench.adb.npu import Npu, open_npu
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError, EdgenetError, InputError
@@ -57,6 +58,12 @@ class Setup:
     binary: Binary
     command: tuple[str, ...]  # taskset, if any, and benchmark_model
     cores: tuple[int, ...]
+    npu: Npu | None = None
+
+    @property
+    def libraries(self) -> str:
+        """The folder on the phone with what its NPU needs, "" where it is not used."""
+        return self.npu.folder if self.npu is not None else ""
 
 
 @dataclass
@@ -79,6 +86,30 @@ def bench(
     """Time .tflite files; see `Device.bench`. A phone that fails is a Failure for each file."""
     ids = [id for id, _ in artifacts]
     delegate = check_request(ids, request)
+    try:
+        setup = _set_up(link, request)
+        npu = open_npu(link, setup.info) if delegate == "npu" else None
+        before = state(link)
+    except DeviceError as e:
+        return [], [_failure(device, id, e) for id in ids]
+    if npu is None:
+        return _bench(link, device, artifacts, request, setup, delegate, before, progress)
+    with npu:
+        setup = replace(setup, command=(*npu.environment, *setup.command), npu=npu)
+        return _bench(link, device, artifacts, request, setup, delegate, before, progress)
+
+
+def _bench(
+    link: Link,
+    device: str,
+    artifacts: Sequence[tuple[str, Path]],
+    request: Request,
+    setup: Setup,
+    delegate: str,
+    before: Mapping[str, Any],
+    progress: Progress | None,
+) -> tuple[list[Measurement], list[Failure]]:
+    ids = [id for id, _ in artifacts]
     plan = request.plan
     done, total = 0, len(ids) * (1 + plan.max_rounds)
 
@@ -89,11 +120,6 @@ def bench(
             progress(done, total, id)
 
     errors: dict[str, EdgenetError] = {}
-    try:
-        setup = _set_up(link, request)
-        before = state(link)
-    except DeviceError as e:
-        return [], [_failure(device, id, e) for id in ids]
     files: dict[str, File] = {}
     for id, path in artifacts:
         try:
@@ -183,15 +209,24 @@ def _first_call(link: Link, path: Path, setup: Setup, request: Request, delegate
     """Push a file and call benchmark_model once, untimed: profile, memory, and what the delegate takes."""
     from edgenet.export.inspect import inspect
 
-    facts = inspect(tflite(path))
-    digest = sha256_of(path)
-    remote = link.push(path, digest)
+    digest = sha256_of(tflite(path))
+    loaded = setup.npu.compiled(path) if setup.npu is not None else path
+    facts = inspect(loaded)
+    remote = link.push(loaded, sha256_of(loaded))
     warmup_s = request.plan.warmup_s
     log = _call(
         link,
         setup,
         benchmark_tool.arguments(
-            remote, request.threads, delegate, runs=10, min_s=0, max_s=10, warmup_s=warmup_s, profile=True
+            remote,
+            request.threads,
+            delegate,
+            runs=10,
+            min_s=0,
+            max_s=10,
+            warmup_s=warmup_s,
+            profile=True,
+            libraries=setup.libraries,
         ),
         timeout_s=_LOAD_S + 10 + 2 * warmup_s,
     )
@@ -234,6 +269,7 @@ def _rounds(
                 min_s=min_s,
                 max_s=max(round(left_s, 3), 0.001),
                 warmup_s=min(_WARMUP_S, plan.warmup_s),
+                libraries=setup.libraries,
             )
             start = time.monotonic_ns()
             try:

@@ -30,6 +30,7 @@ DELEGATES = {
     "cpu": Delegate("XNNPACK", ("--use_xnnpack=true",), r"(?i)xnnpack"),
     "gpu": Delegate("GPU", ("--use_gpu=true",), r"(?i)gpu|_cl\b"),
     "nnapi": Delegate("NNAPI", ("--use_nnapi=true", "--disable_nnapi_cpu=true"), r"(?i)nnapi"),
+    "npu": Delegate("NPU", ("--use_npu=true",), r"(?i)dispatch"),  # LiteRT's own benchmark_model, compiled files
 }
 
 
@@ -46,10 +47,16 @@ def arguments(
     max_s: float,
     warmup_s: float,
     profile: bool = False,
+    libraries: str = "",
 ) -> list[str]:
-    """Return benchmark_model's arguments: at least `runs` runs and `min_s` seconds after `warmup_s` seconds."""
+    """Return benchmark_model's arguments: at least `runs` runs and `min_s` seconds after `warmup_s` seconds.
+
+    `libraries` is the folder on the phone with what its NPU needs.
+    """
     out = [f"--graph={graph}", f"--num_threads={threads}", f"--num_runs={runs}", f"--min_secs={min_s:g}"]
     out += [f"--max_secs={max_s:g}", "--warmup_runs=1", f"--warmup_min_secs={warmup_s:g}", *DELEGATES[delegate].flags]
+    if libraries:
+        out.append(f"--dispatch_library_path={libraries}")
     if profile:
         out += ["--enable_op_profiling=true", "--report_peak_memory_footprint=true"]
     return out
@@ -141,6 +148,7 @@ class Log:
     refused: tuple[str, ...] = ()  # operators that a delegate refused, with its reason
     operators: tuple[Operator, ...] = ()
     unknown_flags: tuple[str, ...] = ()  # that this version of the tool does not have
+    not_dispatched: tuple[str, ...] = ()  # why the NPU does not run what the log says it was given
 
 
 _LOGCAT = re.compile(r"^\d\d-\d\d \d\d:\d\d:\d\d\.\d+ +\d+ +\d+ [VDIWEF] \S+ *: ?")
@@ -164,6 +172,7 @@ _NO_KERNELS = re.compile(r"Created 0 (\S+) delegate kernels")
 _REFUSED = re.compile(r"Operator (\S+) .*?refused by (\S+) delegate: (.*)")
 _UNSUPPORTED = re.compile(r"Following operations are not supported by (\S+) delegate")
 _END_OF_UNSUPPORTED = re.compile(r"\d+ operations will run on|No operations will run on")
+_NOT_DISPATCHED = re.compile(r"Failed to (?:initialize Dispatch API|create a dispatch delegate kernel): *(.*)")
 _UNKNOWN_FLAGS = re.compile(r"Unconsumed cmdline flags: (.*)")
 _DELEGATED = re.compile(r"(?i)^tflite\w*delegate|^delegate$|delegate$|^delegate/")
 
@@ -197,6 +206,7 @@ def parse(text: str) -> Log:
         refused=_refusals(lines),
         operators=tuple(_operators(lines)),
         unknown_flags=tuple(flag.split("=")[0] for flag in unknown if flag.startswith("--")),
+        not_dispatched=tuple(m[1].strip() for m in _each(_NOT_DISPATCHED, lines)),
     )
 
 
@@ -381,7 +391,7 @@ def delegation(log: Log, delegate: str, n_nodes: int | None) -> Delegation:
     total = sum(r.total for r in replaced.values() if r.total is not None) or n_nodes
     partitions = sum(r.partitions for r in replaced.values()) or None
     nodes: int | None
-    if any(a.verdict == "not" for a in applied):
+    if any(a.verdict == "not" for a in applied) or (delegate == "npu" and log.not_dispatched):
         nodes = 0
     elif replaced:
         nodes = sum(r.nodes for r in replaced.values())
@@ -393,6 +403,8 @@ def delegation(log: Log, delegate: str, n_nodes: int | None) -> Delegation:
         nodes = 0 if missing and delegate == "cpu" else None
     if delegate != "cpu" and (missing or nodes == 0 or (nodes is None and not applied)):
         why = f"; it refused {log.refused[0]}" if log.refused else ""
+        if log.not_dispatched:
+            why = f"; LiteRT says: {log.not_dispatched[-1]}"
         if missing:
             why = f": this benchmark_model has no {missing[0].split('=')[0]}"
         raise DeviceError(

@@ -17,6 +17,7 @@ from edgenet.export.inspect.tflite import operator_outputs
 from edgenet.results import LeftOperators
 
 NAME = "LiteRT's plugin for {}"
+_ERROR = r"^ERROR: (?:\[[^\]]*\] ?)?(?!ERROR)(\S.+)$"  # of many lines the first one names the cause
 NO_REASON = "{} gives no reason"
 _SELECTED = re.compile(r"selected (\d+) ops, from a total of (\d+) ops")
 # A block that says why one operator is refused, and the line that names it, with its inputs and outputs after it.
@@ -81,7 +82,7 @@ def apply(
     said = out.with_name(f"{out.name}.log")
     folders = ":".join(map(str, (*libraries, litert)))
     environment = {"LD_LIBRARY_PATH": folders, **(environment or {})}
-    log = run_tool(name, command, timeout_s, environment=environment, stdout=said)
+    log = run_tool(name, command, timeout_s, environment=environment, stdout=said, telling=_ERROR)
     vendor_log = said.read_text(errors="replace")
     if not out.is_file():
         raise DeviceError(f"{name} says that it compiled the file and wrote none")

@@ -33,7 +33,7 @@ KIND = "qnn"
 TIMEOUT_S = 600.0
 SUFFIXES = (".tflite", ".onnx")
 _REMEDIES = {
-    InputError: "give an int8 .tflite or .onnx, as `edgenet export --precision int8 --io uint8` writes it",
+    InputError: "give an int8 file, as `edgenet export --target hexagon --precision int8 --io uint8` writes it",
     DeviceError: "run `edgenet inspect` on the file; another version of onnxruntime-qnn may take it",
     MissingDependency: "install it and run again",
 }
@@ -117,15 +117,23 @@ class Hexagon:
         """Return (N, classes) float32 for (N, H, W, 3) of what the file takes, as the NPU's emulator answers.
 
         Raises:
-            InputError: the batch does not fit the file, or the chip or its compiler does not take the file.
-            DeviceError: the compiler or the emulator failed; or a part of a .tflite stays on the CPU.
+            InputError: the batch does not fit the file.
+            DeviceError: the chip or its compiler does not take the file, or one of them failed; or a part of a .tflite
+                stays on the CPU.
         """
         key = _key(path)
         if key not in self._emulators:
-            built = self._build(path)
+            try:
+                built = self._build(path)
+            except InputError as e:  # of this file: the others go on
+                raise DeviceError(str(e)) from e
             compiled = built.files[0] if path.suffix.lower() == ".onnx" else self._part_on_npu(path, built)
             self._emulators[key] = self._stack.enter_context(Emulator(compiled, self.chip, self._processes))
-        return self._emulators[key].predict(batch)
+        try:
+            return self._emulators[key].predict(batch)
+        except DeviceError:
+            self._emulators.pop(key).close()
+            raise
 
     def compile(self, path: Path, out: Path) -> Compiled:
         """Compile a model file into the folder `out`, which is there: what a phone loads. See `Compiler.compile`."""

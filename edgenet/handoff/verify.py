@@ -15,7 +15,7 @@ from edgenet.device_bench.worker import Worker
 from edgenet.door import PICTURE_BYTES, read_bytes, read_json, reading
 from edgenet.errors import EdgenetError, InputError, MissingDependency
 from edgenet.files import sha256_of
-from edgenet.handoff import Deployed, mediapipe_replay, read_deployed
+from edgenet.handoff import Deployed, mediapipe_replay, npu, read_deployed
 from edgenet.handoff.write import ASSETS, GOLDEN, GOLDEN_FILE, MANIFEST, read_manifest
 from edgenet.images import decode
 
@@ -42,10 +42,11 @@ class Golden:
     top1: tuple[int, ...]
     margins: tuple[float, ...]
     tolerance: float
+    npu: tuple[dict[str, Any], ...] = ()  # NpuFile's fields, of each compiled file
 
 
 def verify(folder: Path) -> list[Check]:
-    """Return what the golden test finds: the files, the inputs, LiteRT's scores, MediaPipe's scores.
+    """Return what the golden test finds: the files, the inputs, LiteRT's scores, MediaPipe's, the emulated NPUs'.
 
     The files that are held against their hashes are the model, the labels and the golden ones; code is the team's.
 
@@ -71,7 +72,29 @@ def verify(folder: Path) -> list[Check]:
         Check("MediaPipe", None, f"not checked: {model.not_for_mediapipe}")
         if model.not_for_mediapipe
         else _check("MediaPipe", lambda: compare(_mediapipe(model, golden), golden)),
+        *_npu(folder, golden),
     ]
+
+
+def _npu(folder: Path, golden: Golden) -> list[Check]:
+    """Replay what was compiled for each chip in the emulator, byte for byte as it was handed over."""
+    checks = []
+    for f in golden.npu:
+        what = f"NPU of {f['soc']}"
+        if why := npu.not_installed(f["soc"]):
+            checks.append(Check(what, None, f"not checked: {why}"))
+            continue
+
+        def replay(f: dict[str, Any] = f) -> str:
+            scores = npu.emulated(folder / ASSETS / f["file"], f["soc"], golden.inputs)
+            files = [folder / GOLDEN / name for name in f["scores"]]
+            expected = np.stack([np.fromfile(path, "<f4") for path in files])
+            # Another top-1 than the CPU's is none of the emulator's faults: its own answers are the yardstick.
+            own = replace(golden, scores=expected, tolerance=f["tolerance"], margins=(0.0,) * len(expected))
+            return f"{compare(scores, own)}, emulated"
+
+        checks.append(_check(what, replay))
+    return checks
 
 
 def read_golden(folder: Path, model: Deployed) -> Golden:
@@ -100,6 +123,7 @@ def _read_golden(place: Path, model: Deployed) -> Golden:
         top1=tuple(int(c["top1"]) for c in cases),
         margins=tuple(float(c["margin"]) for c in cases),
         tolerance=float(said["tolerance"]),
+        npu=tuple(said.get("npu", ())),
     )
     spread = float(golden.scores.max() - golden.scores.min())
     if not 0 <= golden.tolerance <= model.tolerance * max(1.0, spread) * (1 + 1e-6):

@@ -4,6 +4,7 @@
     DIR/src/main/assets/            the model as it is, labels.txt
     DIR/src/main/kotlin/            Preprocessing.kt with this file's constants; classifiers by LiteRT and by MediaPipe
     DIR/src/androidTest/            GoldenTest.kt; ten photographs, and for each the model's input and scores
+    and what npu.py adds for the NPU of a Snapdragon
 
 All that is written is read from the model file, and from results.json beside it where there is one. The same file gives
 the same bytes. `verify.py` replays the golden test on this machine.
@@ -13,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -25,6 +26,7 @@ import numpy as np
 from edgenet.door import read_json
 from edgenet.errors import InputError
 from edgenet.files import sha256_of
+from edgenet.handoff import npu
 from edgenet.handoff.deployed import Deployed, read_deployed
 from edgenet.handoff.templates import accuracy_sentence, code, latency_sentence, readme
 from edgenet.images import decode, sample
@@ -43,22 +45,29 @@ _MOST_OF_ONE = 2
 _AGAIN = "hand the model over again"
 
 
-def hand_over(path: Path, out: Path) -> Deployed:
+def hand_over(path: Path, out: Path, devices: Sequence[str] = ()) -> Deployed:
     """Write the hand-over of a .tflite classifier to the folder `out`, whole or not at all.
+
+    Args:
+        devices: Snapdragons, qnn:SOC each, for whose NPU the file is compiled too.
 
     Raises:
         InputError: the file is not one that can be handed over, or `out` holds something else than a hand-over.
-        MissingDependency: the sample photographs or LiteRT are not installed.
-        DeviceError: the file crashes when it is run.
+        MissingDependency: the sample photographs, LiteRT or the compiler are not installed.
+        DeviceError: the file crashes when it is run; the compiler or the emulator failed.
     """
     model = read_deployed(path)
+    npu.check(model, devices)
     out = Path(os.path.realpath(out))
     check_replaceable(out)
     pixels, scores, files = golden_pictures(model)
     with replaced_folder(out) as folder:
         known = Known.beside(model)
-        _write_module(model, folder, known)
-        _write_golden(model, folder / GOLDEN, pixels, scores, files)
+        (folder / ASSETS).mkdir(parents=True)
+        (folder / GOLDEN).mkdir(parents=True)
+        compiled = npu.write_npu(model, devices, pixels, folder / ASSETS, folder / GOLDEN) if devices else ()
+        _write_module(model, folder, known, compiled)
+        _write_golden(model, folder / GOLDEN, pixels, scores, files, compiled)
         listed = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         manifest = {
             MARK: LAYOUT,
@@ -71,6 +80,7 @@ def hand_over(path: Path, out: Path) -> Deployed:
                 "preprocessing": model.preprocessing.to_json(),
                 "task": model.task.to_json((model.negative,)),
             },
+            **({"npu": {f.soc: f"{ASSETS.as_posix()}/{f.file}" for f in compiled}} if compiled else {}),
             "measured_on": sorted({e.images for e in known.evaluations}),  # fingerprints, as in results.json
             "files": {name: sha256_of(folder / name) for name in listed},
         }
@@ -217,23 +227,29 @@ def _answer(model: Deployed, scores: np.ndarray) -> str:
     return "|".join(there) or model.negative
 
 
-def _write_module(model: Deployed, folder: Path, known: Known) -> None:
+def _write_module(model: Deployed, folder: Path, known: Known, compiled: Sequence[npu.NpuFile]) -> None:
     assets, kotlin = folder / ASSETS, folder / "src/main/kotlin/edgenet/classifier"
     tests = folder / "src/androidTest/kotlin/edgenet/classifier"
-    for place in (assets, kotlin, tests):
+    for place in (kotlin, tests):
         place.mkdir(parents=True)
     shutil.copyfile(model.path, assets / model.asset)
     if model.labels:
         (assets / "labels.txt").write_text("\n".join(model.labels) + "\n", encoding="utf-8")
-    for name, text in code(model, N_CASES).items():
-        place = folder if name.endswith(".kts") else tests if name == "GoldenTest.kt" else kotlin
+    for name, text in code(model, N_CASES, bool(compiled)).items():
+        place = folder if name.endswith(".kts") else tests if name.endswith("GoldenTest.kt") else kotlin
         (place / name).write_text(text, encoding="utf-8")
-    text = readme(model, N_CASES, [accuracy_sentence(e) for e in known.evaluations], known.latency)
+    text = readme(model, N_CASES, [accuracy_sentence(e) for e in known.evaluations], known.latency, compiled)
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _write_golden(model: Deployed, folder: Path, pixels: np.ndarray, scores: np.ndarray, names: list[str]) -> None:
-    folder.mkdir(parents=True)
+def _write_golden(
+    model: Deployed,
+    folder: Path,
+    pixels: np.ndarray,
+    scores: np.ndarray,
+    names: list[str],
+    compiled: Sequence[npu.NpuFile],
+) -> None:
     cases = []
     inputs = model.input_of(pixels)
     for i, name in enumerate(names):
@@ -264,6 +280,7 @@ def _write_golden(model: Deployed, folder: Path, pixels: np.ndarray, scores: np.
         "output": {"shape": [1, scores.shape[1]], "dtype": "float32"},
         "tolerance": model.tolerance * (spread if model.task.kind == "embedding" else max(1.0, spread)),
         "cases": cases,
+        **({"npu": npu.as_json(compiled)} if compiled else {}),
     }
     write_json(folder / GOLDEN_FILE, golden)
 

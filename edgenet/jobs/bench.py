@@ -93,6 +93,27 @@ def bench_files(paths: Sequence[Path], devices: Sequence[str], request: Request,
     return results
 
 
+def require_full_delegation(results: Results) -> None:
+    """Add a failure for each file of which an operator runs on the CPU beside an accelerator, or may do so."""
+    found = [(e.artifact, e.device, _left(e.n_operators, e.n_accelerated, e.device)) for e in results.estimates]
+    for m in results.measurements:
+        said = m.device_info.get("delegation") or {}
+        found.append(
+            (m.artifact, m.device, _left(said.get("total"), said.get("nodes"), m.delegate or "the accelerator"))
+        )
+    for artifact, device, why in found:
+        if why:
+            remedy = "`edgenet inspect` lists the operators; docs/accelerators.md says what each accelerator takes"
+            results.put(Failure("bench", artifact, device, why=f"--require-full-delegation: {why}", remedy=remedy))
+
+
+def _left(total: int | None, taken: int | None, by: str) -> str:
+    """Return what is wrong where not all operators are taken, "" where they are."""
+    if total is None or taken is None:
+        return f"nothing proves that {by} runs all operators"
+    return f"{total - taken} of {total} operators run on the CPU" if taken < total else ""
+
+
 def bench_on(
     devices: Sequence[str],
     artifacts: Sequence[tuple[str, Path]],
@@ -150,18 +171,23 @@ def evaluate_on(
     preprocessing: Preprocessing,
     progress: Progress | None = None,
     task: Task = CLASSES,
+    reference: Path | None = None,
 ) -> tuple[list[Evaluation], list[Failure]]:
     """Run the pictures through each file on each device, and compare with what this machine answers, bit by bit.
 
+    Args:
+        reference: the file whose answers here are the yardstick of agreement; by default the same file's.
+
     Returns:
         evaluations, each with `device`, `outputs_differing`, `largest_difference`, `difference` in words, and the
-        agreement of top-1 with this machine; and failures.
+        agreement of top-1 with the reference and with this machine; and failures.
 
     Raises:
         InputError: a device is written wrongly, or too many pictures cannot be read.
     """
     for name in devices:
         parse(name)
+    base = reference and Candidate(str(reference), reference, sha256_of(reference))
     evaluations: list[Evaluation] = []
     failures: list[Failure] = []
     done = 0
@@ -176,7 +202,7 @@ def evaluate_on(
                 info = device.info()
                 for path in files:
                     file = Candidate(str(path), path, sha256_of(path))
-                    found, failed = answers_on(device, info, file, images, preprocessing, step, task)
+                    found, failed = answers_on(device, info, file, images, preprocessing, step, task, base)
                     evaluations += found
                     failures += failed
                     done += 1

@@ -68,12 +68,17 @@ def log(tool: dict[str, Any], flags: dict[str, str], digest: str, n_call: int, h
     lead = max(int(flags["warmup_runs"]), int(max(float(flags["warmup_min_secs"]), 0) * 1e6 / us))
     tag = "" if style in ("2019", "2021") else "INFO: "
     verbose = "" if style == "2019" else "INFO: " if style == "2021" else "VERBOSE: "
-    asked = "nnapi" if flags.get("use_nnapi") else "gpu" if flags.get("use_gpu") else "cpu"
+    asked = next((d for d in ("nnapi", "gpu", "npu") if flags.get(f"use_{d}")), "cpu")
     nodes, total = tool.get("delegates", {}).get(asked, (9, 9)) if hit else (9, 9)
     if style == "2019" and asked == "cpu":
         nodes = 0  # it has TFLite's own kernels only
-    name = {"cpu": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI"}[asked]
-    kernel = {"cpu": "TfLiteXNNPackDelegate", "gpu": "TfLiteGpuDelegateV2", "nnapi": "TfLiteNnapiDelegate"}[asked]
+    name = {"cpu": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI", "npu": "NPU"}[asked]
+    kernel = {
+        "cpu": "TfLiteXNNPackDelegate",
+        "gpu": "TfLiteGpuDelegateV2",
+        "nnapi": "TfLiteNnapiDelegate",
+        "npu": "DispatchDelegate",
+    }[asked]
 
     def stats(n: int, scale: float) -> str:
         if n == 0:
@@ -109,6 +114,8 @@ def log(tool: dict[str, Any], flags: dict[str, str], digest: str, n_call: int, h
             ]
             lines += ["No operations will run on the GPU, and all 9 operations will run on the CPU."]
             lines += ["INFO: Created 0 GPU delegate kernels."]
+        if asked == "npu" and hit and tool.get("no_runtime"):  # as LiteRT's says it, after it has replaced them
+            lines.append("ERROR: [dispatch_delegate.cc:122] Failed to create a dispatch delegate kernel: No runtime")
         if style != "litert":
             how = "completely" if nodes == total else "partially"
             more = "" if nodes == total else " w/ 1 delegate kernels"

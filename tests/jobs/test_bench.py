@@ -14,10 +14,10 @@ from edgenet.device_bench.local import Local
 from edgenet.device_bench.registry import KINDS, Kind
 from edgenet.errors import DeviceError, InputError
 from edgenet.jobs import bench
-from edgenet.jobs.bench import bench_on, difference, evaluate_on, request_of
+from edgenet.jobs.bench import bench_on, difference, evaluate_on, request_of, require_full_delegation
 from edgenet.options import BenchJob
 from edgenet.report.bench_text import notes, rows, titles
-from edgenet.results import Evaluation, Failure, Measurement, Results, Warning
+from edgenet.results import Estimate, Evaluation, Failure, LeftOperators, Measurement, Results, Warning
 from helpers import brief_phone
 
 QUICK = Plan(min_runs=8, min_time_s=0, rounds=2, max_rounds=2, self_check=False)
@@ -267,10 +267,18 @@ def test_evaluate_on_this_machine_from_the_command_line(edgenet, tiny_files, tin
     table = edgenet("evaluate", tiny_files["int8"], "--device", "local", "--images", tiny_folder)
     assert "0 of 200" in table.stdout
     assert "bit for bit the same" in table.stdout
-    wrong = edgenet("evaluate", tiny_files["int8"], "--device", "local", "--images", tiny_folder,
-                    "--reference", tiny_files["float32"])  # fmt: skip
-    assert wrong.returncode == 2
-    assert "leave --reference out" in wrong.stderr
+
+
+def test_a_device_is_compared_with_another_file_too(edgenet, tiny_files, tiny_folder):
+    asked = ("evaluate", tiny_files["int8"], "--device", "local", "--images", tiny_folder,
+             "--reference", tiny_files["float32"])  # fmt: skip
+    (e,) = json.loads(edgenet(*asked, "--json").stdout)["evaluations"]
+    assert (e["artifact"], e["reference"]) == (str(tiny_files["int8"]), str(tiny_files["float32"]))
+    assert (e["agreement_here"], e["outputs_differing"], e["outputs_compared"]) == (1.0, 0, 200)
+    assert e["sqnr_db"] is not None  # against float32: an int8 file is not noiseless
+    assert 0.9 < e["agreement"] <= 1
+    table = edgenet(*asked)
+    assert "as the reference" in table.stdout
 
 
 # what is printed
@@ -318,6 +326,33 @@ def test_a_throttling_file_is_named_with_when_and_by_how_much():
     assert any(
         "hot slows down by 30\u00a0% from 24 s on" in s for s in notes([m], request_of(BenchJob(sustained="60s")))
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"nodes": 9, "total": 9}, ""),
+        ({"nodes": 8, "total": 9}, "1 of 9 operators run on the CPU"),
+        ({"nodes": None, "total": 9}, "nothing proves that NPU runs all operators"),
+        (None, "nothing proves that NPU runs all operators"),
+    ],
+)
+def test_one_operator_on_the_cpu_is_a_failure_where_full_delegation_is_required(said, why):
+    info = {} if said is None else {"delegation": said}
+    m = Measurement("a", "adb:1", "litert", 1, (MS,), delegate="NPU", device_info=info)
+    results = Results(measurements=[m])
+    require_full_delegation(results)
+    assert [(f.artifact, f.device, f.why) for f in results.failures] == (
+        [("a", "adb:1", f"--require-full-delegation: {why}")] if why else []
+    )
+    assert results.measurements == [m]
+
+
+def test_what_a_compiler_leaves_is_a_failure_where_full_delegation_is_required():
+    left = (LeftOperators("SOFTMAX", 1, "no"),)
+    results = Results(estimates=[Estimate("a", "d", "t", "b", 3, 2, left), Estimate("b", "d", "t", "b", 3, 3)])
+    require_full_delegation(results)
+    assert [(f.artifact, "1 of 3 operators run on the CPU" in f.why) for f in results.failures] == [("a", True)]
 
 
 def test_local_keeps_a_file_loaded_until_it_is_closed(tiny_files, tiny_images, tiny_network):

@@ -14,7 +14,8 @@ from edgenet.tasks.words import WORDS
 
 MAX_DISAGREEMENT = 0.03  # with float32, as far as the pictures that were emulated can tell
 # Refusals of a file that hold wherever it runs; the others say what was not done on this machine.
-_EVERYWHERE = ("gone", "altered", "not-finite", "not-comparable", "over-limit", "over-budget", "no-own-pictures")
+_LOST = ("gone", "altered")
+_EVERYWHERE = (*_LOST, "not-finite", "not-comparable", "over-limit", "over-budget", "no-own-pictures")
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ def known_of(results: Results, a: Artifact, device: str) -> Known:
 def ranked_on(results: Results, device: str) -> list[Artifact]:
     """Return the files that a chip's compiler took, the one to ship first.
 
-    The more operators the accelerator takes the better; of equals the chip's first format, then the faster by the
-    estimate, then the one that needs less memory. Left out is what is not for the chip, and what runs on the CPU alone.
+    The more operators the accelerator takes the better; of equals the chip's first format, then the form that the chip
+    asked for, then the faster by the estimate, then the one that needs less memory. Left out is what is not for the
+    chip, and what runs on the CPU alone.
     """
     t = target_of(device)
     formats = t.formats if t else ()
@@ -75,7 +77,9 @@ def ranked_on(results: Results, device: str) -> list[Artifact]:
         format = formats.index(a.format) if a.format in formats else len(formats)
         ms = math.inf if e.inference_ms is None else e.inference_ms
         memory = sum(b or 0 for b in (e.sram_bytes, e.dram_bytes, e.flash_bytes))
-        return -e.n_accelerated / max(e.n_operators, 1), format, ms, memory, e.compiled_bytes or 0, a.size_bytes
+        asked_for = device not in a.made_for
+        taken = e.n_accelerated / max(e.n_operators, 1)
+        return -taken, format, asked_for, ms, memory, e.compiled_bytes or 0, a.size_bytes
 
     return [a for a, _ in sorted(found, key=key)]
 
@@ -114,8 +118,30 @@ def _on_chip(results: Results, answer: Recommendation, device: str) -> Pick:
         known = known_of(results, a, device)
         against = against or _against(answer.refused, a, known.emulated)
         if not _against(answer.refused, a, known.emulated):
-            return Pick(device, a.id, a.path, tuple(_sentences(known)))
-    return _none(results, device, against or "its compiler took no file")
+            return Pick(device, a.id, a.path, tuple(_sentences(known, _timed(results, a, device))))
+    return _none(results, device, against or _left(results, device))
+
+
+def _left(results: Results, device: str) -> str:
+    """Return why a chip runs no operator, by the file that it asked for."""
+    found = [(a, e) for a in results.artifacts if (e := known_of(results, a, device).estimated) and e.left]
+    a, e = next((p for p in found if device in p[0].made_for), next(iter(found), (None, None)))
+    return f"no operator of {a.path} runs on it: {e.left[0].why}" if a and e else "its compiler took no file"
+
+
+def _timed(results: Results, a: Artifact, device: str) -> str:
+    """Return in a sentence the time that is estimated of another file of the same integers, "" where none is."""
+    for other in ranked_on(results, device):
+        e = known_of(results, other, device).estimated
+        if other is not a and (other.precision, other.io_dtype) == (a.precision, a.io_dtype) and e and e.inference_ms:
+            return f"Of {other.path}, the same integers, {_time(e)}."
+    return ""
+
+
+def _time(e: Estimate) -> str:
+    bounds = e.inference_bounds_ms
+    around = f" ({milliseconds(bounds[0])} to {milliseconds(bounds[1])})" if bounds else ""
+    return f"{milliseconds(e.inference_ms)}{around} a picture by the compiler's estimate, not measured"
 
 
 def _against(refused: Mapping[str, Refusal], a: Artifact, e: Evaluation | None) -> str:
@@ -124,8 +150,9 @@ def _against(refused: Mapping[str, Refusal], a: Artifact, e: Evaluation | None) 
         return f"{a.path} answers NaN or infinity there on {counted(e.nonfinite_images, 'picture')}"
     if e and (differ := flipped(e.agreement_ci95)) and differ[0] > MAX_DISAGREEMENT:
         return f"{a.path} answers otherwise than float32 there on {percent(differ[0])} of the pictures at least"
+    # What it answers there counts more than what it answers here, where other kernels may even saturate.
     no = refused.get(a.id)
-    return f"{a.path}: {no.why}" if no and no.code in _EVERYWHERE else ""
+    return f"{a.path}: {no.why}" if no and no.code in (_LOST if e else _EVERYWHERE) else ""
 
 
 def _refused(refused: Mapping[str, Refusal], a: Artifact) -> bool:
@@ -138,7 +165,7 @@ def _none(results: Results, device: str, why: str) -> Pick:
     return Pick(device, None, "", (f"{said[:1].upper()}{said[1:]}.",))
 
 
-def _sentences(known: Known) -> list[str]:
+def _sentences(known: Known, timed: str) -> list[str]:
     e = known.estimated
     assert e is not None
     n, taken = e.n_operators, e.n_accelerated
@@ -146,12 +173,10 @@ def _sentences(known: Known) -> list[str]:
         f"All {n} operators run on it." if taken == n else f"{taken} of {n} operators run on it, the rest on the CPU."
     ]
     said.append(emulated_sentence(known.emulated) if known.emulated else "Its answers there were not emulated.")
-    if e.inference_ms is None:
-        said.append("No time: the compiler estimates none, and nothing was measured.")
+    if e.inference_ms is not None:
+        said.append(f"{_time(e)}.")
     else:
-        low_high = e.inference_bounds_ms
-        around = f" ({milliseconds(low_high[0])} to {milliseconds(low_high[1])})" if low_high else ""
-        said.append(f"{milliseconds(e.inference_ms)}{around} a picture by the compiler's estimate, not measured.")
+        said.append(timed or "No time: the compiler estimates none, and nothing was measured.")
     memory = [f"{megabytes(b)} {what}" for what, b in _memory(e) if b]
     return [*said, f"{', '.join(memory)}."] if memory else said
 

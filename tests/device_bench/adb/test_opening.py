@@ -116,7 +116,7 @@ def test_without_a_tool_the_request_is_refused(
     ("change", "says"),
     [
         ({"runtime": "openvino"}, r"not openvino \(valid: litert\)"),
-        ({"delegate": "npu"}, r"no delegate 'npu' \(valid: cpu, gpu, nnapi\)"),
+        ({"delegate": "dsp"}, r"no delegate 'dsp' \(valid: cpu, gpu, nnapi, npu\)"),
         ({"threads": 0}, "threads must be at least 1"),
     ],
 )
