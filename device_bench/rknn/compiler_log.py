@@ -9,12 +9,14 @@ UNEXPLAINED = "the compiler gives no reason"
 _STAMP = r"^[DIWE] RKNN: \[[\d:.]+\]\s*"
 _TITLE = re.compile(_STAMP + r"Network Layer Information Table\s*$", re.MULTILINE)
 _ANY_TITLE = re.compile(_STAMP + r"\S.* Information Table\s*$|^.*<<<<<<<< end: ", re.MULTILINE)
-# ID, type, data type, target, input's and output's shapes, cycles (DDR/NPU/total), KB read and written, full name
+# ID, type, data type, target, input's and output's shapes, cycles (DDR/NPU/total), of some chips and layers the share
+# of zero weights, KB read and written, full name
 _ROW = re.compile(
     _STAMP + r"\d+\s+(?P<kind>\S+)\s+(?P<dtype>\S+)\s+(?P<target>[A-Z]+)\s+\S+\s+\S+\s+"
-    r"(?P<ddr>\d+)/(?P<npu>\d+)/(?P<total>\d+)\s+(?P<kb>[\d.]+)\s+(?P<name>\S.*?)\s*$",
+    r"(?P<ddr>\d+)/(?P<npu>\d+)/(?P<total>\d+)\s+(?:[\d.]+%\s+)?(?P<kb>[\d.]+)\s+(?P<name>\S.*?)\s*$",
     re.MULTILINE,
 )
+_ANY_ROW = re.compile(_STAMP + r"\d+\s+\S+\s", re.MULTILINE)
 _MEMORY = re.compile(r"Total (Internal|Weight) Memory Size:\s*([\d.]+)\s*KB")
 _REASON = re.compile(_STAMP + r"(.*(?:fall ?back|turn to Target:\s*CPU).*)$", re.MULTILINE | re.IGNORECASE)
 _ENDS = ("InputOperator", "OutputOperator")  # the file's input and output, which compute nothing
@@ -55,10 +57,13 @@ def parse_log(text: str) -> CompilerLog:
     if not titles or set(memory) != {"Internal", "Weight"}:
         raise DeviceError("rknn-toolkit2 prints no table of layers: it is of a version that edgenet does not know")
     start = titles[-1].end()
-    end = _ANY_TITLE.search(text, start)
+    found = _ANY_TITLE.search(text, start)
+    end = found.start() if found else len(text)
     reasons = [m[1].strip() for m in _REASON.finditer(text)]
-    rows = []
-    for m in _ROW.finditer(text, start, end.start() if end else len(text)):
+    rows, read = [], list(_ROW.finditer(text, start, end))
+    if len(read) != len(_ANY_ROW.findall(text, start, end)):  # a row that is passed over would be a layer that is lost
+        raise DeviceError("rknn-toolkit2's table of layers is of a version that edgenet does not know")
+    for m in read:
         if m["kind"] in _ENDS:
             continue
         why = "" if m["target"] == "NPU" else _reason(m["kind"], m["name"], reasons)

@@ -196,7 +196,7 @@ def make_estimate(id: str, device: str, tool: str, log: CompilerLog, compiled_by
         n_operators=n,
         n_accelerated=n - n_left,
         left=tuple(LeftOperators(k, c, why) for (k, why), c in sorted(left.items(), key=lambda x: (-x[1], x[0]))),
-        cycles=sum(layer.cycles for layer in log.layers),
+        cycles=sum(layer.cycles for layer in log.layers) or None,
         artifact_sha256=sha256,
         settings={"layers_without_cycles": sum(not layer.cycles for layer in log.layers)},
         warnings=(Warning("left-to-cpu", text, n_left),) if left else (),

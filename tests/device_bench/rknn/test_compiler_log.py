@@ -9,7 +9,7 @@ from edgenet.device_bench.rknn.device import make_estimate
 from edgenet.errors import DeviceError
 
 HERE = Path(__file__).parent
-RK3588, RK3566 = ((HERE / f"lite0_{chip}.log").read_text() for chip in ("rk3588", "rk3566"))
+RK3588, RK3566, RK3576 = ((HERE / f"lite0_{chip}.log").read_text() for chip in ("rk3588", "rk3566", "rk3576"))
 
 
 def test_a_layer_has_its_place_its_cycles_and_its_bytes() -> None:
@@ -27,6 +27,20 @@ def test_what_stays_on_the_cpu_depends_on_the_chip() -> None:
         for chip, text in (("RK3588", RK3588), ("RK3566", RK3566))
     }
     assert left == {"RK3588": [("Reshape", UNEXPLAINED)], "RK3566": [("exSoftmax13", UNEXPLAINED)]}
+
+
+def test_a_chip_whose_table_has_a_column_more_is_read_whole() -> None:
+    """Of some chips the table has a column for the share of zero weights, which is empty in some of its rows."""
+    log = parse_log(RK3576)
+    assert [x.name for x in log.layers] == [x.name for x in parse_log(RK3588).layers]
+    assert (log.layers[0].ddr_cycles, log.layers[0].cycles, log.layers[0].moved_bytes) == (74126, 112896, 148 * 1024)
+    assert {x.kind for x in log.layers if not x.cycles} == {"Add", "GlobalAveragePool", "exSoftmax13", "Reshape"}
+
+
+def test_a_row_that_is_not_understood_is_an_error_and_no_layer_less() -> None:
+    strange = RK3588.replace("23540/112896/112896 ", "23540/112896        ")
+    with pytest.raises(DeviceError, match="table of layers is of a version that edgenet does not know"):
+        parse_log(strange)
 
 
 def test_a_reason_in_the_log_is_told() -> None:
