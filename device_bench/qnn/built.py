@@ -6,6 +6,10 @@ from pathlib import Path
 
 from edgenet.results import LeftOperators
 
+# Why bytes go between the NPU and DRAM: the first two are all of them, the others what did not fit on the NPU.
+READ, WRITTEN = "read from DRAM", "written to DRAM"
+FILLED, SPILLED = "filled back from DRAM", "spilled to DRAM"
+
 
 @dataclass(frozen=True)
 class Built:

@@ -6,7 +6,6 @@ The emulator computes a picture on one core, in a second and more; its answers a
 import os
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -29,35 +28,25 @@ class Emulator:
     Args:
         compiled: an .onnx that names context binaries for `chip`.
         processes: how many pictures are computed at a time; None takes a core for each.
-        command: what starts a worker; runner.py with htp_runtime.py by default.
 
     Raises:
         InputError: the file does not load.
         DeviceError: the emulator is missing or crashed.
     """
 
-    def __init__(
-        self,
-        compiled: Path,
-        chip: Chip,
-        processes: int | None = None,
-        timeout_s: float = TIMEOUT_S,
-        command: Callable[[], list[str]] | None = None,
-    ) -> None:
+    def __init__(self, compiled: Path, chip: Chip, processes: int | None = None, timeout_s: float = TIMEOUT_S) -> None:
         self._n = processes or min(_cores(), MOST_PROCESSES)
-        self._open = lambda: Worker(
-            compiled.resolve(),
-            runtime=htp_runtime.NAME,
-            delegate=str(chip.qnn_id),
-            launch=Launch((command or _command)(), f"{compiled.name} in the emulator"),
-            timeout_s=timeout_s,
-        )
+        self._compiled, self._chip, self._timeout_s = compiled.resolve(), chip, timeout_s
         self._workers: list[Worker] = [self._open()]  # what is wrong with the file is known after one
 
-    @property
-    def io_dtype(self) -> str:
-        """What the file's input takes."""
-        return self._workers[0].info.io_dtype
+    def _open(self) -> Worker:
+        return Worker(
+            self._compiled,
+            runtime=htp_runtime.NAME,
+            delegate=str(self._chip.qnn_id),
+            launch=Launch(_command(), f"{self._compiled.name} in the emulator"),
+            timeout_s=self._timeout_s,
+        )
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Return (N, classes) float32 for (N, H, W, 3) of what the file takes, a picture at a time on each core.

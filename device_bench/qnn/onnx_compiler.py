@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenet.device_bench.qnn import compile_onnx as child
-from edgenet.device_bench.qnn.built import Built
+from edgenet.device_bench.qnn.built import FILLED, READ, SPILLED, WRITTEN, Built
 from edgenet.device_bench.qnn.chip import Chip
 from edgenet.device_bench.tool import run_tool
 from edgenet.errors import DeviceError, MissingDependency
@@ -25,10 +25,7 @@ _CYCLES = "Simulated (Accelerator exec cycles)"
 _TIME, _LOWER, _UPPER = (
     f"Simulated (Accelerator exec time us{w})" for w in ("", " (lower estimate)", " (upper estimate)")
 )
-_MOVED = {
-    "Input Fill": "read at the start", "Output Spill": "written at the end",
-    "Intermediate Fill": "read back in between", "Intermediate Spill": "written out in between",
-}  # fmt: skip
+_FIRST, _LAST, _FILL, _SPILL = "Input Fill", "Output Spill", "Intermediate Fill", "Intermediate Spill"
 _UNPRICED = "Missing Ops (Number of Ops with no Costs associated)"
 
 
@@ -101,7 +98,7 @@ def estimate(profile: Sequence[Mapping[str, float]], n_parts: int) -> dict[str, 
     parts = profile[-n_parts:] if n_parts and len(profile) in (n_parts, n_parts * (n_parts + 1) // 2) else ()
     if not parts or not all(key in part for part in parts for key in (_CYCLES, _TIME, _LOWER, _UPPER)):
         return {}
-    sums = {key: sum(part.get(key, 0.0) for part in parts) for key in (*parts[0], *_MOVED)}
+    sums = {key: sum(part.get(key, 0.0) for part in parts) for key in (*parts[0], _FIRST, _LAST, _FILL, _SPILL)}
     cycles, time_us, lower_us, upper_us = numbers = [sums[key] for key in (_CYCLES, _TIME, _LOWER, _UPPER)]
     if not all(math.isfinite(v) and v > 0 for v in numbers) or not lower_us <= time_us <= upper_us:
         raise DeviceError(f"{NAME}'s estimate has numbers that are none: {numbers}")
@@ -109,7 +106,12 @@ def estimate(profile: Sequence[Mapping[str, float]], n_parts: int) -> dict[str, 
         "cycles": round(cycles),
         "inference_ms": time_us / 1e3,
         "inference_bounds_ms": (lower_us / 1e3, upper_us / 1e3),
-        "moved_bytes": {ours: round(sums[theirs]) for theirs, ours in _MOVED.items()},
+        "moved_bytes": {
+            READ: round(sums[_FIRST] + sums[_FILL]),
+            WRITTEN: round(sums[_LAST] + sums[_SPILL]),
+            FILLED: round(sums[_FILL]),
+            SPILLED: round(sums[_SPILL]),
+        },
         "unpriced": round(sums.get(_UNPRICED, 0)),
     }
 

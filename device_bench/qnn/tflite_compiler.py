@@ -9,7 +9,7 @@ from typing import Any
 
 from edgenet.device_bench.litert_npu.dispatched import Dispatched
 from edgenet.device_bench.litert_npu.plugin import apply
-from edgenet.device_bench.qnn.built import Built
+from edgenet.device_bench.qnn.built import FILLED, READ, SPILLED, WRITTEN, Built
 from edgenet.device_bench.qnn.chip import Chip
 from edgenet.device_bench.qnn.packages import LITERT_PACKAGE, library_folders, litert_folder
 from edgenet.errors import DeviceError, MissingDependency
@@ -18,10 +18,7 @@ from edgenet.files import atomic_write
 MANUFACTURER = "Qualcomm"
 # What the plugin links to for chips without an HTP, and the package lacks: any library satisfies the loader.
 _STAND_INS = {"libQnnLpai.so": "libQnnSystem.so"}
-_MOVED = {
-    "read_total_bytes": "read", "write_total_bytes": "written",
-    "fill_bytes": "read back in between", "spill_bytes": "written out in between",
-}  # fmt: skip
+_MOVED = {"read_total_bytes": READ, "write_total_bytes": WRITTEN, "fill_bytes": FILLED, "spill_bytes": SPILLED}
 
 
 def compile_tflite(model: Path, name: str, chip: Chip, out: Path, timeout_s: float) -> Built:
