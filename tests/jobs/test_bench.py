@@ -320,6 +320,16 @@ def test_a_throttling_file_is_named_with_when_and_by_how_much():
     )
 
 
+def test_the_busiest_programs_are_named_where_others_were_at_work():
+    busy = Warning("busy", "other programs used 0.50 cores while it was measured", 0.5)
+    about = {"busiest": ["chromium", "gcc"]}
+    said = notes(
+        [measured("a", 10, warnings=(busy,), device_info=about), measured("b", 10, device_info=about)], Request()
+    )
+    assert [s for s in said if "gcc" in s] == ["the busiest other programs were chromium, gcc"]
+    assert not any("gcc" in s for s in notes([measured("a", 10, device_info=about)], Request()))
+
+
 def test_local_keeps_a_file_loaded_until_it_is_closed(tiny_files, tiny_images, tiny_network):
     with Local() as device:
         x = np.zeros((2, 20, 20, 3), np.float32)
