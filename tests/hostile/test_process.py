@@ -17,9 +17,7 @@ from edgenet.errors import printable
 MAIN = "from edgenet.__main__ import main; main()"
 
 
-def python(
-    code: str, *args: object, shell: str = "", cwd: Path | None = None, **more: Any
-) -> "subprocess.CompletedProcess[str]":
+def python(code: str, *args: object, shell: str = "", cwd: Path) -> Done:
     """Run edgenet in an interpreter of its own; `shell` redirects its streams."""
     command = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, "-P", "-c", code, *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd)
