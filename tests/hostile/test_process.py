@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from edgenet import cli
 from edgenet.cli_errors import TRACEBACK, echo
 from edgenet.errors import printable
+from helpers.command_line import Done
 
 MAIN = "from edgenet.__main__ import main; main()"
 
