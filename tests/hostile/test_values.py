@@ -175,5 +175,5 @@ def test_pictures_that_do_not_fit_into_memory_are_refused_before_they_are_decode
 
     n = 1_000_000
     many = ImageSet("x", ("/x/0.jpg",) * n, (None,) * n, ("0" * 64,) * n, "")
-    with pytest.raises(InputError, match="pictures of 8192 x 8192 px take .* GB are free"):
+    with pytest.raises(InputError, match=r"pictures of 8192 x 8192 px take .* GB are free"):
         load_pixels(many, Preprocessing(8192, (0.0,) * 3, (1.0,) * 3))
