@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,8 @@ from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime as runtime_module
 
 _MAX_NOISE_BYTES = 1 << 16  # what a login shell may say before the first answer
+_MAX_HEADER_BYTES, _MAX_PAYLOAD_BYTES = 1 << 22, 1 << 32  # of an answer: a board may say anything
+_END_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 180.0  # for starting the child and loading the model
 
 
@@ -142,6 +145,8 @@ class Worker:
         except BaseException:
             self.close()
             raise
+        if not WorkerInfo.__dataclass_fields__.keys() <= info.keys():
+            self._garbled(bytearray(str(info).encode(errors="replace")))
         fields: dict[str, Any] = {name: info[name] for name in WorkerInfo.__dataclass_fields__}
         fields.update({name: tuple(value) for name, value in fields.items() if isinstance(value, list)})
         self.info = WorkerInfo(**fields)
@@ -216,7 +221,8 @@ class Worker:
         process = self._process
         if process.poll() is None:
             process.kill()  # it holds nothing that a gentle end would save
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):  # a driver may hold it; it is nothing that anybody waits for
+            process.wait(timeout=_END_TIMEOUT_S)
         for stream in (process.stdin, process.stdout, self._stderr):
             if stream is not None:
                 stream.close()
@@ -273,9 +279,13 @@ class Worker:
             noise += 1
         self._first = False
         _, header_bytes, payload_bytes = runner.HEAD.unpack(head)
+        if header_bytes > _MAX_HEADER_BYTES or payload_bytes > _MAX_PAYLOAD_BYTES:
+            self._garbled(head)
         try:
             header = json.loads(self._read(header_bytes, deadline))
-        except ValueError:
+        except (ValueError, RecursionError):
+            self._garbled(head)
+        if not isinstance(header, dict):
             self._garbled(head)
         return header, self._read(payload_bytes, deadline)
 
