@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from edgenet.calibration import SharedCalibration
 from edgenet.device_bench import Worker
 from edgenet.evaluate import centred_logits
 from edgenet.export import FORMATS, Network, export_graph, find_source
+from edgenet.export.importers.fuse import drop_unused
 from edgenet.images import Pixels, limit, load_pixels, normalise, open_images, split
 from edgenet.results import ImageSet
 from edgenet.targets import target, weight_bits
@@ -126,12 +127,24 @@ def make_ours(shared: SharedCalibration, network: Network, out: Path) -> Iterato
             yield Made("edgenet", format, precision, *timed(write))
 
 
+def without_softmax(network: Network, out: Path) -> dict[str, Path]:
+    """Write the float network as it is before its softmax; return the files by format."""
+    graph = drop_unused(replace(network.graph, outputs=(network.graph.logits(),)))
+    folder = out / "logits"
+    folder.mkdir()
+    return {
+        format: folder / export_graph(network, graph, folder, format=format, precision="float32").path
+        for format in ("tflite", "onnx")
+    }
+
+
 def vendors_files(
     floating: dict[str, Path], x: np.ndarray, out: Path
 ) -> list[tuple[str, str, str, Callable[[], Path]]]:
     """Return what each vendor's tool is called, its format and precision, and the call that writes its file.
 
-    floating: float32 files by format, the .onnx without its softmax; x: (N, H, W, 3) float32, normalised.
+    floating: float32 files by format, without the softmax, whose 8 bits would round most probabilities to zero;
+    x: (N, H, W, 3) float32, normalised.
     """
     import nncf
     import openvino
@@ -208,8 +221,6 @@ def source_answers(model: Path, pixels: Pixels, network: Network) -> np.ndarray:
 
 def run(name: str, shared_folder: Path, n: int) -> tuple[float, list[str]]:
     """Measure one network; return its smallest ratio and what does not hold the bars."""
-    import onnx
-
     row = NETWORKS[name]
     is_file = row.model.endswith(".onnx")
     model = shared_folder / row.model
@@ -223,18 +234,13 @@ def run(name: str, shared_folder: Path, n: int) -> tuple[float, list[str]]:
     rows: list[Measured] = []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        floating = {
-            format: out / export_graph(network, network.graph, out, format=format, precision="float32").path
-            for format in ("tflite", "onnx")
-        }
-        logits = out / "logits.onnx"
-        onnx.utils.extract_model(str(floating["onnx"]), str(logits), ["image"], ["logits"])
-        reference = answer(floating["tflite"], pixels, network)
+        floating = out / export_graph(network, network.graph, out, format="tflite", precision="float32").path
+        reference = answer(floating, pixels, network)
         if is_file:
             own = picture_db(reference, source_answers(model, pixels, network))
             print(f"{name}: float32 in TFLite against the file as it is: {np.median(own):.0f} dB")
         x = normalise(calibrating, source.preprocessing)
-        files = [*make_ours(shared, network, out), *make_theirs({**floating, "onnx": logits}, x, out)]
+        files = [*make_ours(shared, network, out), *make_theirs(without_softmax(network, out), x, out)]
         for made in files:
             slow = made.format == "tflite" and made.precision == "int16x8"
             y = answer(made.path, pixels[:SLOW_PICTURES] if slow else pixels, network)

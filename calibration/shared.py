@@ -12,7 +12,7 @@ from edgenet.calibration.equalize import equalize
 from edgenet.calibration.equalize_swish import equalize_swishes, sigmoid_ranges
 from edgenet.calibration.gptq import Rounding, gptq_weights
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
-from edgenet.calibration.ranges import Observation, choose_ranges, observe
+from edgenet.calibration.ranges import Observation, choose_ranges, observe, without_flat_tails
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.interface import pixel_quantization
@@ -122,7 +122,7 @@ class SharedCalibration:
         if self.recipe.method != "auto":
             return ranges
         ranges = {**ranges, **self._swishes[1]}
-        return {**ranges, **sigmoid_ranges(self.graph, ranges)}
+        return {**ranges, **sigmoid_ranges(self.graph, ranges), **without_flat_tails(self.graph, ranges)}
 
     def graph_for(self, precision: str) -> Graph:
         """Return the float graph that is quantized to this precision."""
