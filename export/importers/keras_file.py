@@ -16,7 +16,7 @@ from typing import Any
 from edgenet.errors import EdgenetError, InputError, MissingDependency
 from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import checked, chosen_output
-from edgenet.export.importers.model_file import ModelFile
+from edgenet.export.importers.model_file import ModelFacts, ModelFile
 from edgenet.files import sha256_of
 from edgenet.frameworks import keras as tf_keras
 from edgenet.frameworks import quiet, tensorflow
@@ -100,7 +100,7 @@ def _found(path: Path, config: Any, version: str, output: str | None) -> ModelFi
         return _build(path, version, shape, names.index(output) if output else 0)
 
     classes, ending = _last_layers(config, output)
-    return ModelFile(shape, sha256_of(path), build, classes, ending=ending)
+    return ModelFile(ModelFacts(shape, sha256_of(path), classes, ending=ending), build)
 
 
 def refuse_code(path: Path, config: Any) -> None:

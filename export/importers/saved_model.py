@@ -13,7 +13,7 @@ from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import checked, chosen_output
 from edgenet.export.importers.keras_file import converted
-from edgenet.export.importers.model_file import ModelFile, sha256_of_all
+from edgenet.export.importers.model_file import ModelFacts, ModelFile, sha256_of_all
 from edgenet.frameworks import quiet, tensorflow
 
 SERVING = "serving_default"
@@ -75,7 +75,8 @@ def find_saved_model(path: Path, output: str | None = None) -> ModelFile:
         return _build(path, key, image.name, out.name, shape)
 
     n = classes if sizes and classes else None
-    return ModelFile(image.shape, sha256_of_all(files), build, n, ending=_ending(data, out.made_by))
+    facts = ModelFacts(image.shape, sha256_of_all(files), n, ending=_ending(data, out.made_by))
+    return ModelFile(facts, build)
 
 
 def _build(path: Path, key: str, name: str, out: str, shape: tuple[int, int, int]) -> Graph:
