@@ -14,7 +14,7 @@ from edgenet.export.foreign.saved_operators import refuse_operators
 from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import checked, chosen_output
 from edgenet.export.importers.keras_file import converted
-from edgenet.export.importers.model_file import ModelFacts, ModelFile
+from edgenet.export.importers.model_file import ModelFacts, ModelFile, sha256_of_all
 from edgenet.frameworks import quiet, tensorflow
 
 SERVING = "serving_default"
