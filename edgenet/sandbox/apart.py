@@ -84,14 +84,14 @@ def read_apart(call: str, path: Path, arguments: Mapping[str, Any], effort: Effo
 
 def clean(text: str) -> str:
     """Return what came from a file as it may be shown: one line, of bounded length, without escape sequences."""
-    text = "".join(c if c.isprintable() else " " for c in re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", text))
-    text = " ".join(text.split())
+    text = re.sub(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)", "", text)  # colours, a window's title
+    text = " ".join(printable(text, " ").split())
     return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 4]} ..."
 
 
-def printable(text: str) -> str:
-    """Return `text` with a question mark in the place of what a terminal would obey or not show."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+def printable(text: str, instead: str = "?") -> str:
+    """Return `text` with something in the place of each character that a terminal would obey or not show."""
+    return "".join(c if c.isprintable() else instead for c in text)
 
 
 def _given(answer: Any, path: Path, policy: Policy) -> Any:
