@@ -54,6 +54,11 @@ def read_file(kind: str, path: Path, output: str | None) -> tuple[ModelFacts, Ca
     return facts, build
 
 
+def read_tflite_apart(path: Path) -> Graph:
+    """Return the graph of a .tflite file, quantized or not. Raises InputError, MissingDependency."""
+    return _graph(path, read_apart("edgenet.export.foreign.readers:tflite_graph", path, {"path": str(path)}))
+
+
 @contextmanager
 def _named(kind: str, path: Path) -> Iterator[str]:
     """Yield a name of the file that ends as its content has it."""

@@ -40,6 +40,14 @@ def build(kind: str, path: str, output: str | None, shape: list[int]) -> dict[st
     return {"graph": to_plain(found.build((height, width, channels))), "sha256": found.facts.sha256}
 
 
+def tflite_graph(path: str) -> dict[str, Any]:
+    """Return the graph of a .tflite file, quantized or not."""
+    try:
+        return to_plain(read_tflite(Path(path).read_bytes()))
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from None
+
+
 def _find_onnx(path: Path, output: str | None) -> ModelFile:
     from edgenet.export.importers import onnx_importer as importer
     from edgenet.export.importers.onnx_graph import NHWC

@@ -181,7 +181,7 @@ def _runner() -> None:
     from edgenet.device_bench import runner
 
     loaded, load = sys.modules["edgenet_runtime"], runner._module
-    runner._module = lambda path: loaded if path == loaded.__file__ else load(path)
+    runner._module = lambda path, *name: loaded if path == loaded.__file__ else load(path, *name)
     if "--parent" in sys.argv:  # the kernel would watch the server; the child ends when its standard input does
         at = sys.argv.index("--parent")
         del sys.argv[at : at + 2]
