@@ -22,6 +22,7 @@ import networks
 import numpy as np
 import vendors
 from networks import (
+    MIN_DB,
     N_CALIBRATION,
     Made,
     VendorFile,
@@ -133,7 +134,9 @@ def of(case: Case, n: int, known: dict[str, Any], again: tuple[str, ...]) -> dic
         wanted = [v for v in vendors_files(without_softmax(network, out), x, out) if not again or v[0] in again]
         made, failures = written(wanted)
         if not again or "edgenet" in again:
-            made += make_ours(SharedCalibration(network, calibrating, calibration.fingerprint), network, out)
+            made += make_ours(
+                SharedCalibration(network, calibrating, calibration.fingerprint), network, out, tuple(MIN_DB)
+            )
         rows, refused = measured(made, pixels, network, reference, labels)
     kept = [row for row in known.get("rows", ()) if row["tool"] not in again]
     failed = {t: e for t, e in known.get("failures", {}).items() if t not in again}

@@ -152,4 +152,6 @@ def from_function(concrete: Any) -> Graph:
 
     frozen = convert_variables_to_constants_v2(concrete)
     with quiet():
-        return read_tflite(tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+        converter.experimental_lower_to_saved_model = False  # for that it would make a folder, and leave it empty
+        return read_tflite(converter.convert())
