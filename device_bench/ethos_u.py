@@ -2,6 +2,7 @@
 
 Nothing runs: Vela computes cycles from a model of the NPU and of the memories around it, so the result is an
 `Estimate`, never a `Measurement`. What Vela leaves goes to the Cortex-M beside the NPU, whose time is not counted.
+Answers are computed by tflite-micro's reference kernels in the NPU's place; no NPU was at hand to compare with.
 https://gitlab.arm.com/artificial-intelligence/ethos-u/ethos-u-vela
 """
 
@@ -20,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from edgenet.device_bench.device import Progress, Request
+from edgenet.device_bench.micro import device as tflite_micro
+from edgenet.device_bench.micro.interpreter import NAME
 from edgenet.device_bench.tool import run_tool
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export.inspect.tflite import operator_outputs
@@ -72,16 +75,20 @@ def open_device(address: str) -> "EthosU":
 
 
 class EthosU:
-    """Vela for one accelerator configuration. It never runs a file."""
+    """Vela for one accelerator configuration, and tflite-micro for the answers."""
 
     kind = "ethos-u"
 
     def __init__(self, config: str, timeout_s: float = TIMEOUT_S) -> None:
         self.id, self.config, self._timeout_s = f"{self.kind}:{config}", config, timeout_s
+        self._answers = tflite_micro.Answers(timeout_s)
 
     def info(self) -> dict[str, Any]:
         """Return what is estimated, and by what."""
-        return {"accelerator": self.config, "tool": f"vela {_vela_version()}", "measures": False}
+        found = {"accelerator": self.config, "tool": f"vela {_vela_version()}", "measures": False}
+        if tflite_micro.version() is None:
+            return found
+        return {**found, "emulator": f"{tflite_micro.emulator()}, not the NPU", "machine": NAME}
 
     def bench(
         self, artifacts: Sequence[tuple[str, Path]], request: Request, progress: Progress | None = None
@@ -106,16 +113,21 @@ class EthosU:
         return estimates, failures
 
     def predict(self, path: Path, batch: np.ndarray) -> np.ndarray:
-        """Raise InputError: nothing runs here."""
-        raise InputError(
-            f"{self.id} only estimates, it runs no file: evaluate on `local`, whose int8 results are exact"
-        )
+        """Return (N, classes) float32 for (N, H, W, 3) of what the file takes, as `micro` answers.
+
+        Raises:
+            InputError: the batch does not fit the file.
+            MissingDependency: tflite-micro is not installed.
+            DeviceError: tflite-micro does not run the file, crashed or hung.
+        """
+        tflite_micro.require(f"answers of {self.id}")
+        return self._answers.predict(path, batch)
 
     def __enter__(self) -> "EthosU":
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Nothing is left anywhere: each estimate cleans up after itself."""
+        self._answers.close()
 
     def _estimate(self, id: str, path: Path) -> Estimate:
         if path.suffix.lower() != ".tflite":
@@ -127,7 +139,7 @@ class EthosU:
             out = Path(folder)
             model = out / "model.tflite"  # a name that is no option and fits into a table, whatever the file is called
             model.symlink_to(path.resolve())
-            command = [sys.executable, "-m", "ethosu.vela", str(model), "--accelerator-config", self.config]
+            command = [sys.executable, "-P", "-m", "ethosu.vela", str(model), "--accelerator-config", self.config]
             command += ["--output-dir", str(out), "--show-cpu-operations", "--verbose-performance"]
             log = run_tool("Vela", command, self._timeout_s)
             layers, summary = _table(out, "*_per-layer.csv"), _table(out, "*_summary_*.csv")
@@ -170,7 +182,7 @@ def make_estimate(
         seconds = float(summary["inference_time"])
         settings = {ours: _number(summary[key]) for key, ours in _SETTINGS.items() if key in summary}
     except (KeyError, ValueError, OverflowError) as e:
-        raise DeviceError(f"Vela's tables are not those of a version that edgenet knows ({e!r})") from None
+        raise DeviceError(f"Vela's tables are not those of a version that edgenet knows ({e})") from None
     if not all(math.isfinite(v) for v in (*kib.values(), clock_hz, seconds)):
         raise DeviceError("Vela's summary has numbers that are none")
     if n_accelerated == 0:

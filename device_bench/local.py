@@ -22,6 +22,7 @@ from edgenet.errors import InputError
 from edgenet.results import Failure, Measurement
 
 _REQUEST = Request(plan=timing.Plan(max_rounds=20))
+_LIST_TIMEOUT_S = 60.0
 _MAY_WARM_C, _COOL_DOWN_S = 10.0, 30.0  # a turn waits, so long at most, until it is no warmer than at the start by this
 
 
@@ -39,7 +40,12 @@ def find() -> list[dict[str, Any]]:
 def _openvino_devices() -> list[str]:
     """Return what OpenVINO finds here, asked in a process of its own: its drivers are not ours to load, or to crash."""
     code = "from edgenet.export.runtime import openvino_devices; print(*openvino_devices())"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    # -P: a file of the working folder that is called edgenet.py is not edgenet.
+    command = [sys.executable, "-P", "-c", code]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=_LIST_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:  # a driver that hangs is none that can be used
+        return []
     return said.stdout.split() if said.returncode == 0 else []
 
 
@@ -89,7 +95,8 @@ def bench(
         measurements in the order given, and failures.
 
     Raises:
-        InputError: the request makes no sense here, or two ids are the same. A wrong file is a Failure.
+        InputError: the request makes no sense here, two ids are the same, or no file is one that can be loaded. A wrong
+            file among others is a Failure.
     """
     check_unique([id for id, _ in artifacts])
     _check(request)

@@ -73,7 +73,7 @@ def bench_workers(
         measurements in the order given, and failures.
 
     Raises:
-        InputError: two ids are the same. A wrong file is a Failure.
+        InputError: two ids are the same, or no file is one that can be loaded. A wrong one among others is a Failure.
     """
     ids = [id for id, _ in artifacts]
     check_unique(ids)
@@ -93,6 +93,9 @@ def bench_workers(
             ratio = same.ratio if same else None
             m = replace(m, device=place.device, device_info=about, self_ratio=ratio, self_ratio_ci98=interval)
             measurements.append(replace(m, warnings=warnings))
+    wrong = [e for e in taken.failures.values() if isinstance(e, InputError)]
+    if len(wrong) == len(ids) > 0 and request.delegate in (None, "cpu"):  # else the processor may be what is missing
+        raise wrong[0]
     failures = [failure(id, place.device, taken.failures[id], place.remedy) for id in ids if id in taken.failures]
     return measurements, failures
 

@@ -16,8 +16,9 @@ from edgenet.device_bench.timing import by_round
 from edgenet.errors import InputError
 from edgenet.results import Warning
 
-_NUMBER = r"(\d+(?:\.\d+)?)"
-_DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s?)?")
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+_DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?")
+_LONGEST_S = 86_400
 _FEW = 10
 _WORTH_TELLING = 0.03  # slower by so much, it is called throttling
 
@@ -149,13 +150,13 @@ def cool_down(
 
 
 def seconds_of(text: str) -> float:
-    """Return the seconds that a duration names: 90, 90s, 10m, 1.5h, 1h30m.
+    """Return the seconds that a duration names: 90s, 10m, 1.5h, 1h30m. A number without its unit may mean any.
 
     Raises:
-        InputError: it is none, or not more than 0.
+        InputError: it is none, or not between a second and a day.
     """
     found = _DURATION.fullmatch(text)
     total = sum(float(n or 0) * unit_s for n, unit_s in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
-    if not total > 0:
-        raise InputError(f"'{text}' is not a duration: write 90s, 10m or 1h30m")
+    if not 1 <= total <= _LONGEST_S:
+        raise InputError(f"--sustained '{text}' is not a duration from 1s to 24h: write 90s, 10m or 1h30m")
     return total

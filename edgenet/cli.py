@@ -1,10 +1,9 @@
-"""The command line: parse (cli_options.py), call, print (cli_output.py). Nothing else exits or prints.
+"""The command line: parse (cli_options.py), call, print (cli_output.py), and end (cli_errors.py).
 
-Exit status: 0 done; 1 a gate or budget failed; 2 the input or the arguments are wrong; 3 a device or runtime failed.
+Nothing else exits or prints.
 """
 
 import dataclasses
-import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgenet import __version__
+from edgenet.cli_errors import OneLineErrors, echo
 from edgenet.cli_options import (
     PATH,
     job_of,
@@ -40,36 +40,17 @@ from edgenet.cli_output import (
     print_table,
     print_trained,
     train_and_print,
+    verify_handoff,
 )
-from edgenet.errors import EdgenetError, GateFailed, InputError
+from edgenet.door import open_regular
+from edgenet.errors import InputError
 from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
 
 if TYPE_CHECKING:
     from edgenet.results import Results
 
 
-class _Group(click.Group):
-    """Turns the library's errors into one line and an exit status."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EdgenetError as e:
-            _fail(str(e), e.exit_status)
-        except OSError as e:  # a disk that is full, a folder that may not be read
-            if e.errno == errno.EPIPE:
-                raise  # `edgenet models | head -1` has what it wants; click ends quietly
-            _fail(f"{e.filename or 'the system'}: {e.strerror or e}", 2)
-        except KeyboardInterrupt:
-            _fail("interrupted; the same command goes on where it was", 130)
-
-
-def _fail(message: str, status: int) -> None:
-    click.echo(f"edgenet: {' '.join(message.split())}", err=True)
-    sys.exit(status)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="edgenet")
 def main() -> None:
     """Take a trained image classifier to a phone, a board or an edge accelerator, and prove what it cost.
@@ -95,17 +76,19 @@ def run(as_json: bool, **asked: Any) -> None:
     \b
     edgenet run efficientnet-lite0 --images photos/ --out OUT
     """
+    from edgenet.jobs import arena_budget
     from edgenet.pipeline import run as run_job
 
     job = job_or_recipe(asked)
+    arena_budget.check(job.max_arena, job.devices)
     with Progress() as progress:
         results = run_job(job, progress)
-    print_run(results, job.out, as_json)
+    print_run(results, job.out, as_json, job.max_arena)
 
 
 @main.command()
 @click.argument("model")
-@options_of(Job, without=("devices", "threads"))
+@options_of(Job, without=("devices", "threads", "emulated_images", "max_arena"))
 @json_option
 def export(as_json: bool, **asked: Any) -> None:
     """Write MODEL as files, and nothing else.
@@ -155,9 +138,14 @@ def evaluate(
     edgenet evaluate OUT/*.tflite --images photos/
     """
     from edgenet.device_bench.registry import parse
+    from edgenet.jobs.bench import models_among
     from edgenet.pipeline import evaluate_files
     from edgenet.preflight import check_evaluate
 
+    artifacts = models_among(artifacts)
+    for path in (*artifacts, *([reference] if reference else [])):
+        if path.exists() and not path.is_dir():
+            open_regular(path).close()
     for device in devices:
         parse(device)
     if images is None:
@@ -193,12 +181,14 @@ def bench(
     edgenet bench OUT/*_int8.tflite --device local --device adb:SERIAL
     edgenet bench OUT/*_float32.tflite OUT/*_int8.tflite --explain --out OUT
     """
+    from edgenet.jobs import arena_budget
     from edgenet.jobs import explain as explain_job
-    from edgenet.jobs.bench import bench_files, check_files, request_of, require_full_delegation
+    from edgenet.jobs.bench import bench_files, check_files, models_among, request_of, require_full_delegation
     from edgenet.preflight import check_bench
 
     job = job_of(BenchJob, asked)
-    request = request_of(job)
+    request, artifacts = request_of(job), models_among(artifacts)
+    arena_budget.check(job.max_arena, job.devices)
     check_files(artifacts)
     if explain:
         explain_job.check(job.devices, request)
@@ -219,6 +209,7 @@ def bench(
         print_json(results.to_json())
     else:
         print_measurements(results, request)
+    arena_budget.hold(results, job.max_arena, every=True)
     print_failures(results)
 
 
@@ -256,10 +247,11 @@ def finetune(as_json: bool, **asked: Any) -> None:
 @options_of(ScaleJob)
 @json_option
 def scale_(as_json: bool, **asked: Any) -> None:
-    """Find the width, depth and resolution that fill a latency budget on a device, and export the network.
+    """Find the width, depth and resolution that fill a budget on a device, and export the network.
 
     \b
     edgenet scale --device local --budget 30ms --out OUT
+    edgenet scale --device micro --arena 512KB --flash 1MB --out OUT
     """
     from edgenet.jobs.scale import lines, scale
 
@@ -295,44 +287,41 @@ def inspect(artifact: Path, as_json: bool) -> None:
     metavar="DIR",
     help="Folder for the hand-over; an earlier one is replaced, unless it was edited.",
 )
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="D",
+    help="Hand over for qnn:SOC (Android with its NPU; may be repeated), micro or rknn:CHIP; for Android by default.",
+)
 @click.option("--verify", type=PATH, metavar="DIR", help="Replay the golden test of an earlier hand-over here.")
 @json_option
-def handoff(artifact: Path | None, out: Path | None, verify: Path | None, as_json: bool) -> None:
-    """Write what an Android team needs to ship a .tflite file and to prove that it still answers as here.
+def handoff(
+    artifact: Path | None, out: Path | None, devices: tuple[str, ...], verify: Path | None, as_json: bool
+) -> None:
+    """Write what an app, a firmware or a board needs to ship a file and to prove that it still answers as here.
 
     \b
     edgenet handoff OUT/efficientnet-lite0_int8.tflite --out HANDOVER
+    edgenet handoff OUT/efficientnet-lite0_int8.tflite --device qnn:SM8750 --out HANDOVER
+    edgenet handoff OUT/efficientnet-lite0_int8.tflite --device micro --out FIRMWARE
     edgenet handoff --verify HANDOVER
     """
     if verify is not None:
-        if artifact is not None or out is not None:
-            raise InputError("--verify DIR stands alone: leave out the file and --out")
-        _verify_handoff(verify, as_json)
+        if artifact is not None or out is not None or devices:
+            raise InputError("--verify DIR stands alone: leave out the file, --out and --device")
+        verify_handoff(verify, as_json)
         return
     if artifact is None or out is None:
         raise InputError("give a .tflite file and --out DIR, or --verify DIR")
-    from edgenet.handoff import MANIFEST, hand_over
+    from edgenet.handoff import read_manifest
+    from edgenet.handoff.devices import hand_over_for
 
-    hand_over(artifact, out)
+    hand_over_for(devices, artifact, out)
     if as_json:
-        click.echo((out / MANIFEST).read_text(encoding="utf-8"), nl=False)
+        print_json(read_manifest(out))
     else:
-        click.echo(f"{out / 'README.md'} says what is there; `edgenet handoff --verify {out}` checks it")
-
-
-def _verify_handoff(folder: Path, as_json: bool) -> None:
-    from edgenet.handoff.verify import verify
-
-    checks = verify(folder)
-    if as_json:
-        print_json([dataclasses.asdict(c) for c in checks])
-    else:
-        for c in checks:
-            mark = "-" if c.ok is None else "ok" if c.ok else "FAILED"
-            click.echo(f"{mark:6} {c.what}: {c.said}")
-    failed = [c.what for c in checks if c.ok is False]
-    if failed:
-        raise GateFailed(f"the hand-over {folder} failed its test: {', '.join(failed)}; read the lines above")
+        echo(f"{out / 'README.md'} says what is there; `edgenet handoff --verify {out}` checks it")
 
 
 @main.command()
@@ -381,14 +370,14 @@ def paper(as_json: bool, **asked: Any) -> None:
 
     job = job_of(PaperJob, asked)
     with Progress() as progress:
-        results = run_job(job, progress, lambda line: click.echo(line, err=True))
+        results = run_job(job, progress, lambda line: echo(line, err=True))
     if as_json:
         print_json(results.to_json())
     else:
-        click.echo(f"{headline(results)}\n\nThe page: {job.out / PAGE_FILE}")
+        echo(f"{headline(results)}\n\nThe page: {job.out / PAGE_FILE}")
         for f in results.failures:
             if f.stage == "fit":  # known before anything ran, and a row of the page
-                click.echo(f"Note: {failed(f)} was not measured: {f.why}")
+                echo(f"Note: {failed(f)} was not measured: {f.why}")
     results.failures = [f for f in results.failures if f.stage != "fit"]
     print_failures(results)
 
@@ -439,10 +428,8 @@ def devices(context: click.Context, as_json: bool) -> None:
 
 
 @devices.command()
-@click.argument("device", metavar="ssh:[USER@]HOST[:PORT]")
-@click.option(
-    "--wheels", type=PATH, metavar="DIR", help="Install from these wheels, not from the board's package index."
-)
+@click.argument("device", metavar="ssh:[USER@]HOST[:PORT]|rknn")
+@click.option("--wheels", type=PATH, metavar="DIR", help="Install from these wheels, not from a package index.")
 @click.option(
     "--runtime",
     "runtimes",
@@ -454,24 +441,21 @@ def devices(context: click.Context, as_json: bool) -> None:
 )
 @json_option
 def prepare(device: str, wheels: Path | None, runtimes: tuple[str, ...], as_json: bool) -> None:
-    """Set up a board once: an environment of its own there, with NumPy and a runtime.
+    """Set up a board, or Rockchip's compiler here, once: an environment of its own with what runs there.
 
     \b
     edgenet devices prepare ssh:pi@192.168.1.20
+    edgenet devices prepare rknn
     """
-    from edgenet.device_bench.ssh.connection import parse
-    from edgenet.device_bench.ssh.prepare import prepare as prepare_board
+    from edgenet.device_bench.prepare import prepare as prepare_device
 
-    kind, _, address = device.partition(":")
-    if kind != "ssh":
-        raise InputError(f"'{device}' needs no preparing: only boards do, give ssh:[USER@]HOST[:PORT]")
-    prepared = prepare_board(parse(address), runtimes, wheels, lambda text: click.echo(f"{text} ...", err=True))
+    prepared = prepare_device(device, runtimes, wheels, lambda text: echo(f"{text} ...", err=True))
     if as_json:
         print_json(dataclasses.asdict(prepared))
         return
     packages = ", ".join(f"{name} {version}" for name, version in prepared.packages.items())
     what = "is ready" if prepared.done else "was ready, nothing was changed"
-    click.echo(f"{prepared.device} {what}: {prepared.python}, {packages}")
+    echo(f"{prepared.device} {what}: {prepared.python}, {packages}")
 
 
 @main.command()
@@ -486,8 +470,8 @@ def doctor(as_json: bool) -> None:
         print_json(dataclasses.asdict(found))
         return
     print_facts(lines_of(found))
-    click.echo()
+    echo("")
     for problem in found.problems:
-        click.echo(f"Problem: {problem.what}\n  Remedy: {problem.remedy}")
+        echo(f"Problem: {problem.what}\n  Remedy: {problem.remedy}")
     if not found.problems:
-        click.echo("No problems found.")
+        echo("No problems found.")

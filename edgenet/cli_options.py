@@ -24,6 +24,8 @@ class NamedPath(click.Path):
         if value == "":
             name = f"--{param.name}" if isinstance(param, click.Option) else "the path"
             raise InputError(f"{name} is empty: give a path, '.' for the current folder")
+        if "\0" in str(value):
+            raise InputError(f"{param.name if param else 'the path'} is no path: it holds NUL")
         return super().convert(value, param, ctx)
 
 
@@ -129,7 +131,8 @@ def _value(f: OptionField, value: Any) -> Any:
     if kind is Path and value:
         return Path(value)
     if kind is not tuple:
-        return value
+        digits = f.option.within is not None and isinstance(value, str) and value.isascii() and value.isdecimal()
+        return int(value) if digits and len(value) < 10 else value
     if isinstance(value, str):
         return words.get(value, tuple(dict.fromkeys(value.split(","))))
     if not f.option.with_commas:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from edgenet.errors import GateFailed, InputError
+from edgenet.cli_errors import echo
+from edgenet.errors import GateFailed, InputError, printable
 
 if TYPE_CHECKING:
     from edgenet.device_bench import Request
@@ -17,8 +16,10 @@ if TYPE_CHECKING:
     from edgenet.results import Results
 
 
-def print_run(results: "Results", out: Path, as_json: bool) -> None:
+def print_run(results: "Results", out: Path, as_json: bool, max_arena: str | None = None) -> None:
     """Print the summary of a run and where its report is; exit with 1 for a missed budget, 3 for a failure."""
+    from edgenet.jobs import arena_budget
+
     if as_json:
         print_json(results.to_json())
     else:
@@ -28,8 +29,9 @@ def print_run(results: "Results", out: Path, as_json: bool) -> None:
         console().print(summary_renderable(results, lost_files(results, out)))
         print_searches(results)
         print_kept(results)
-        click.echo(f"\nThe report: {out / 'report.html'}")
+        echo(f"\nThe report: {out / 'report.html'}")
     hold_to_budget(results)
+    arena_budget.hold(results, max_arena, every=False)
     if results.failures:
         sys.exit(3)
 
@@ -37,7 +39,7 @@ def print_run(results: "Results", out: Path, as_json: bool) -> None:
 def train_and_print(run_job: Callable[..., "Results"], job: Any, as_json: bool) -> None:
     """Run a training job under a progress bar and print its result."""
     with Progress() as progress:
-        results = run_job(job, progress, lambda line: click.echo(line, err=True))
+        results = run_job(job, progress, lambda line: echo(line, err=True))
     print_trained(results, job.out, as_json)
 
 
@@ -55,8 +57,8 @@ def print_trained(results: "Results", out: Path, as_json: bool) -> None:
         if training := results.context.training:
             said = (headline(view_of(results, lost=lost_files(results, out))), picture_counts(results))
             for line in filter(None, (*said, verdict(training))):
-                click.echo(line)
-        click.echo(f"\nThe report: {out / 'report.html'}")
+                echo(line)
+        echo(f"\nThe report: {out / 'report.html'}")
     print_failures(results)
 
 
@@ -94,7 +96,7 @@ def print_evaluations(results: "Results") -> None:
         rows,
     )
     for warning in dict.fromkeys(w.text for e in results.evaluations for w in e.warnings):
-        click.echo(f"Note: {warning}")
+        echo(f"Note: {warning}")
 
 
 def print_measurements(results: "Results", request: "Request") -> None:
@@ -104,16 +106,16 @@ def print_measurements(results: "Results", request: "Request") -> None:
     if measurements := results.measurements:
         print_table(bench_text.titles(measurements, request), bench_text.rows(measurements, request))
         for note in bench_text.notes(measurements, request):
-            click.echo(f"Note: {note}")
+            echo(f"Note: {note}")
     if results.estimates:
         print_table(bench_text.ESTIMATE_TITLES, bench_text.estimate_rows(results.estimates))
         for note in bench_text.estimate_notes(results.estimates):
-            click.echo(f"Note: {note}")
+            echo(f"Note: {note}")
     for e in results.explanations:
-        click.echo(f"\n{e.artifact}")
+        echo(f"\n{e.artifact}")
         print_table(roofline.OPERATOR_TITLES, roofline.operator_rows(e))
         for sentence in roofline.new_sentences(results.explanations, e):
-            click.echo(f"- {sentence}")
+            echo(f"- {sentence}")
 
 
 def print_models(as_json: bool) -> None:
@@ -137,8 +139,8 @@ def print_models(as_json: bool) -> None:
             for m in MODELS.values()
         ],
     )  # fmt: skip
-    click.echo("Parameters and multiply-adds are counted from the layers, beside the authors' figures; accuracies")
-    click.echo("are theirs, on ImageNet's validation set. Where multiply-adds differ, the authors counted otherwise.")
+    echo("Parameters and multiply-adds are counted from the layers, beside the authors' figures; accuracies")
+    echo("are theirs, on ImageNet's validation set. Where multiply-adds differ, the authors counted otherwise.")
 
 
 _WHY_A_CLASS = {
@@ -197,23 +199,41 @@ def print_device_evaluations(results: "Results") -> None:
     from edgenet.report.formatting import percent
     from edgenet.tasks.words import WORDS
 
-    right = WORDS[results.evaluations[0].task].right
+    right, named = WORDS[results.evaluations[0].task].right, results.evaluations[0].agreement_here is not None
     rows = [
-        (e.artifact, e.device, str(e.n_images), percent(e.top1), percent(e.agreement),
-         f"{e.outputs_differing} of {e.outputs_compared}",
+        (e.artifact, e.device, str(e.n_images), percent(e.top1), *[percent(e.agreement)] * named,
+         percent(e.agreement_here if named else e.agreement), f"{e.outputs_differing} of {e.outputs_compared}",
          "—" if e.largest_difference is None else f"{e.largest_difference:.2g}")
         for e in results.evaluations
     ]  # fmt: skip
-    print_table(("file", "device", "pictures", right, "as here", "outputs that differ", "by at most"), rows)
+    of = ["as the reference"] * named
+    print_table(("file", "device", "pictures", right, *of, "as here", "outputs that differ", "by at most"), rows)
     for e in results.evaluations:
-        click.echo(f"Note: {e.artifact} on {e.device}: {e.difference}")
+        how = f"emulated by {e.emulated}; " if e.emulated else ""
+        echo(f"Note: {e.artifact} on {e.device}: {how}{e.difference}")
 
 
 def print_findings(results: "Results") -> None:
     """Print what is wrong with the pictures, a line each."""
     for finding in results.context.calibration_findings:
         if finding.severity != "info":
-            click.echo(f"Warning: {finding.message}; {finding.remedy}")
+            echo(f"Warning: {finding.message}; {finding.remedy}")
+
+
+def verify_handoff(folder: Path, as_json: bool) -> None:
+    """Replay a hand-over's golden test and print what it found. Raises GateFailed where something has changed."""
+    from edgenet.handoff.devices import verify_folder
+
+    checks = verify_folder(folder)
+    if as_json:
+        print_json([dataclasses.asdict(c) for c in checks])
+    else:
+        for c in checks:
+            mark = "-" if c.ok is None else "ok" if c.ok else "FAILED"
+            echo(f"{mark:6} {c.what}: {c.said}")
+    failed = [c.what for c in checks if c.ok is False]
+    if failed:
+        raise GateFailed(f"the hand-over {folder} failed its test: {', '.join(failed)}; read the lines above")
 
 
 def print_failures(results: "Results") -> None:
@@ -221,7 +241,7 @@ def print_failures(results: "Results") -> None:
     from edgenet.report.formatting import failed
 
     for f in results.failures:
-        click.echo(f"edgenet: {f.stage} {failed(f)} failed: {f.why}; {f.remedy}", err=True)
+        echo(f"edgenet: {f.stage} {failed(f)} failed: {f.why}; {f.remedy}", err=True)
     if results.failures:
         sys.exit(3)
 
@@ -234,7 +254,7 @@ def print_searches(results: "Results") -> None:
     for format, s in results.context.search.items():
         if not s.steps:
             continue
-        click.echo(f"\nThe budget in {format}: {s.budget}")
+        echo(f"\nThe budget in {format}: {s.budget}")
         rows = [
             (
                 f"{'→' if step.artifact else ' '} {step.n}. {step.what}",
@@ -244,7 +264,7 @@ def print_searches(results: "Results") -> None:
             for step in s.steps
         ]
         print_table((*(title.lower() for title in budget_text.titles(s)), "budget"), rows)
-        click.echo("Warning: " * (verdict_of(s) != MET) + budget_text.outcome(s))
+        echo("Warning: " * (verdict_of(s) != MET) + budget_text.outcome(s))
 
 
 def print_kept(results: "Results") -> None:
@@ -259,7 +279,7 @@ def print_kept(results: "Results") -> None:
     for keep, files in ids.items():
         kept = list(next(a.mixture for a in results.artifacts if a.id == files[0]).values())
         what = ", ".join(f"{counted(kept.count(p), 'operator')} in {p}" for p in dict.fromkeys(kept))
-        click.echo(f"{', '.join(files)}: {what}; the same again by {repeated(keep)}")
+        echo(f"{', '.join(files)}: {what}; the same again by {repeated(keep)}")
 
 
 def hold_to_budget(results: "Results") -> None:
@@ -274,7 +294,7 @@ def hold_to_budget(results: "Results") -> None:
 
 def print_json(value: Any) -> None:
     """Print plain values as JSON on stdout."""
-    click.echo(json.dumps(value, indent=1, default=str))
+    echo(json.dumps(value, indent=1, default=str))
 
 
 def print_facts(rows: list[tuple[str, str]]) -> None:
@@ -286,7 +306,7 @@ def print_facts(rows: list[tuple[str, str]]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for label, value in rows:
-        table.add_row(Text(label), Text(value))
+        table.add_row(Text(printable(label)), Text(printable(value)))
     console().print(table)
 
 
@@ -300,7 +320,7 @@ def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
         number = i > 0 and all(row[i][:1].isdigit() or row[i][:1] in "—-+−" for row in rows)
         table.add_column(title, justify="right" if number else "left", no_wrap=0 < i < len(titles) - 1, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console().print(table)
 
 

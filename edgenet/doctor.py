@@ -33,6 +33,7 @@ EXTRAS = {
     "sample": "the sample photographs (--images sample)",
     "tfds": "reading TensorFlow Datasets (--images tfds:NAME)",
     "ethos-u": "estimates for Ethos-U (ethos-u:CONFIG)",
+    "micro": "microcontrollers: memory and answers in tflite-micro (micro)",
     "qnn": "compiling for and emulating Snapdragons (qnn:SOC)",
     "android": "replaying a hand-over through MediaPipe (handoff --verify)",
 }

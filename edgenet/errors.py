@@ -10,7 +10,22 @@ Each message is one line that says what is wrong, what is valid and what to do. 
 message and an exit status.
 """
 
+import unicodedata
 from collections.abc import Sequence
+
+
+def printable(text: str) -> str:
+    """Return a text that a terminal only shows: control characters, and what is no character, as Python writes them.
+
+    File names, and names in files, may hold any: escape sequences, marks that turn the direction of writing.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if _shows(c) else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def _shows(c: str) -> bool:
+    return c.isprintable() or c == "\n" or unicodedata.category(c) == "Zs"
 
 
 class EdgenetError(Exception):

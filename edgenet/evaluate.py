@@ -19,7 +19,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,12 +52,13 @@ MAX_CONFUSIONS = 20  # kept in the results, the most frequent
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file to evaluate, on this machine or on `device`; then the reference is the same file here, given before it."""
+    """A file to evaluate, on this machine or on `device`; then `here` is the id of the same file here, given before."""
 
     id: str
     path: Path
     sha256: str = ""
     device: "Device | None" = None
+    here: str = ""
 
 
 @dataclass
@@ -74,7 +75,7 @@ class _Tally:
     n_kept: int = 0  # numbers
     signal: float = 0.0
     noise: float = 0.0
-    on_device: bool = False
+    here: str = ""  # whose numbers those of a device are compared with, bit by bit
     n_outputs: int = 0
     differing: int = 0
     largest: float = 0.0
@@ -121,10 +122,10 @@ def evaluate(
         for c in candidates:
             try:
                 if c.device is not None:
-                    here = tallies.get(reference or "")
+                    here = tallies.get(c.here)
                     if here is None:
                         raise DeviceError("it does not run on this machine, so there is nothing to compare with")
-                    tallies[c.id] = _Tally(here.runtime, here.io_dtype, here.eight_bit, on_device=True)
+                    tallies[c.id] = _Tally(here.runtime, here.io_dtype, here.eight_bit, here=c.here)
                     predictors[c.id] = partial(c.device.predict, c.path)
                     continue
                 worker = stack.enter_context(Worker(c.path, threads=threads or os.cpu_count() or 1))
@@ -156,9 +157,17 @@ def evaluate(
     kept = _Pictures(task, images, indices, len(pictures.skipped))
     answers = {id: _answers(kept, tally) for id, tally in tallies.items()}
     ref = answers.get(reference) if reference else None
-    return [
-        _evaluation(by_id[id], kept, a, (reference or "") if ref else "", ref) for id, a in answers.items()
-    ], failures
+    found = [_evaluation(by_id[id], kept, a, (reference or "") if ref else "", ref) for id, a in answers.items()]
+    return [replace(e, **_as_here(answers, e.artifact, reference)) for e in found], failures
+
+
+def _as_here(answers: Mapping[str, "_Answers"], id: str, reference: str | None) -> dict[str, Any]:
+    """Return how often a device gives the first answer of the same file here, where that is not the reference."""
+    here = answers[id].tally.here
+    if not here or here == reference or here not in answers:
+        return {}
+    same, n = _n_alike(answers[id], answers[here]), len(answers[id].answered)
+    return {"agreement_here": same / n, "agreement_here_ci95": wilson(same, n)}
 
 
 def _count(task: Task, outputs: Mapping[str, np.ndarray], tallies: Mapping[str, _Tally], reference: str | None) -> None:
@@ -174,8 +183,8 @@ def _count(task: Task, outputs: Mapping[str, np.ndarray], tallies: Mapping[str, 
             _count_classes(np.concatenate([1 - y, y], axis=1) if task.kind == "binary" else y, answered, tally)
         else:
             _keep(np.asarray(y, np.float32), tally, len(y[0]))
-        if base is not None and tally.on_device:
-            _count_bits(y, base, tally)
+        if tally.here in outputs:
+            _count_bits(y, outputs[tally.here], tally)
         if base_logits is not None and id != reference and not tally.eight_bit and answered.all():
             tally.signal += float(np.square(base_logits).sum())
             tally.noise += float(np.square(_logits(task, y) - base_logits).sum())
@@ -325,8 +334,8 @@ def _evaluation(c: Candidate, p: _Pictures, found: _Answers, reference: str, ref
         nonfinite_images=tally.nonfinite_images,
         warnings=tuple(_warnings(p, tally, n_labelled)),
         outputs_compared=tally.n_outputs,
-        outputs_differing=tally.differing if tally.on_device else None,
-        largest_difference=tally.largest if tally.on_device and math.isfinite(tally.largest) else None,
+        outputs_differing=tally.differing if tally.here else None,
+        largest_difference=tally.largest if tally.here and math.isfinite(tally.largest) else None,
         task=p.task.kind,
         measures=_measures(found, ref if compared else None),
         **compared,
@@ -373,8 +382,7 @@ def _compared(p: _Pictures, found: _Answers, ref: _Answers) -> dict[str, Any]:
     """Return the fields of an Evaluation that compare a file with the reference on the same pictures."""
     labels = p.labels
     n, n_labelled, several = len(labels), int((labels >= 0).sum()), p.task.kind == "labels"
-    alike = found.answer == ref.answer
-    same = int(((alike.all(axis=1) if alike.ndim > 1 else alike) & found.answered & ref.answered).sum())
+    same = _n_alike(found, ref)
     is_fixed, is_broken = found.right & ~ref.right, ~found.right & ref.right
     finite = not found.tally.nonfinite_outputs and not ref.tally.nonfinite_outputs
     compared: dict[str, Any] = {
@@ -394,6 +402,12 @@ def _compared(p: _Pictures, found: _Answers, ref: _Answers) -> dict[str, Any]:
             "class_flips": {} if several else _by_class(labels[is_fixed], labels[is_broken]),
         }
     return compared
+
+
+def _n_alike(a: _Answers, b: _Answers) -> int:
+    """Return on how many pictures two files answer the same."""
+    alike = a.answer == b.answer
+    return int(((alike.all(axis=1) if alike.ndim > 1 else alike) & a.answered & b.answered).sum())
 
 
 def _by_class(first: np.ndarray, second: np.ndarray) -> dict[str, tuple[int, int]]:

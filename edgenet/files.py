@@ -3,18 +3,42 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgenet.errors import InputError
+from edgenet.door import open_regular
+from edgenet.errors import DeviceError, InputError
 
+LOCK_FILE = ".edgenet.lock"  # in a folder that a run fills
 PARTS = ".edgenet-parts"  # the folder, beside what is written, that holds it until it is whole
-_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.EISDIR}
 # Suffix of a model -> of the file beside it that may hold its weights: always OpenVINO's, and of an .onnx over 2 GB.
 WEIGHTS_BESIDE = {".xml": ".bin", ".onnx": ".onnx.data"}
+
+
+_UNITS_BYTES = {"B": 1, "KB": 1000, "KIB": 1 << 10, "MB": 1000**2, "MIB": 1 << 20, "GB": 1000**3, "GIB": 1 << 30}
+
+
+def parse_bytes(option: str, text: str, least: int = 1, most: int = 1 << 40) -> int:
+    """Return "512KB" or "1.5 MiB" in bytes: KB and MB are thousands, KiB and MiB are 1,024ths of what is above.
+
+    Args:
+        option: what was given, --arena say, for the message.
+
+    Raises:
+        InputError: it is no size, or out of range.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]+)\s*", text)
+    if found is None or found[2].upper() not in _UNITS_BYTES:
+        raise InputError(f"{option} '{text}' is no size: give a number and KB, KiB, MB or MiB, e.g. {option} 512KB")
+    size = float(found[1]) * _UNITS_BYTES[found[2].upper()]
+    if not least <= size <= most:
+        raise InputError(f"{option} '{text}' is out of range (valid: {least:,} to {most:,} bytes)")
+    return int(size)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -32,10 +56,15 @@ def size_of(path: Path) -> int:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of all files that a model is, one after another, in hex."""
+    """Return the sha256 of all files that a model is, one after another, in hex.
+
+    Raises:
+        InputError: one is no regular file.
+        OSError: one cannot be read.
+    """
     digest = hashlib.sha256()
     for p in files_of(path):
-        with open(p, "rb") as f:
+        with open_regular(p) as f:
             while chunk := f.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
@@ -51,11 +80,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
     with _part_of(path, lambda **where: _closed(tempfile.mkstemp(**where, suffix=path.suffix))) as tmp:
         try:
             yield tmp
+            check_held(path.parent)
             os.chmod(tmp, 0o644)
             with open(tmp, "rb") as f:
                 os.fsync(f.fileno())
             os.replace(tmp, path)
         except OSError as e:
+            check_held(path.parent)
             if e.errno not in _WRITE_ERRORS:
                 raise
             raise InputError(f"cannot write {path}: {e.strerror}; free some space or choose another --out") from e
@@ -70,13 +101,45 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     with _part_of(path, lambda **where: tempfile.mkdtemp(**where)) as tmp:
         yield tmp
+        check_held(path.parent)
         shutil.rmtree(path, ignore_errors=True)
         os.replace(tmp, path)
+
+
+_held: dict[Path, os.stat_result] = {}  # the folders that this process fills
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Write in the block to this very folder: not to one that took its name after somebody removed it.
+
+    Raises:
+        DeviceError: at a write, or when the block ends well, the folder is no longer there.
+    """
+    place = Path(os.path.abspath(folder))
+    _held[place] = os.stat(place)
+    try:
+        yield
+        check_held(place)
+    finally:
+        del _held[place]
+
+
+def check_held(path: Path) -> None:
+    """Raise DeviceError where the folder that this process fills, and `path` is in, was removed or replaced."""
+    for folder in (place := Path(os.path.abspath(path)), *place.parents):
+        if folder not in _held:
+            continue
+        with suppress(OSError):
+            if os.path.samestat(os.stat(folder), _held[folder]):
+                continue
+        raise DeviceError(f"{folder} was removed or replaced while this command filled it: run it again")
 
 
 @contextmanager
 def _part_of(path: Path, make: Callable[..., str]) -> Iterator[Path]:
     """Yield what `make` makes in the folder PARTS beside `path`, and delete it where it is still there in the end."""
+    check_held(path.parent)
     parts = path.parent / PARTS
     try:
         parts.mkdir(parents=True, exist_ok=True)
@@ -106,6 +169,9 @@ def delete_parts(out: Path) -> None:
         for parts in out.glob(pattern):
             if parts.is_symlink() or not parts.is_dir():
                 continue
+            between = parts.parent.relative_to(out).parts
+            if any((out.joinpath(*between[: n + 1]) / LOCK_FILE).exists() for n in range(len(between))):
+                continue  # another run's folder, below this one
             for part in parts.iterdir():
                 _delete(part)
             with suppress(OSError):

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from edgenet.errors import InputError
 from edgenet.targets import FORMATS
@@ -30,14 +30,44 @@ KEPT_PRECISIONS = ("float32", "float16", "int16", "weight-only")  # of single op
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 TABLES = ("2", "3", "4", "5", "7", "lite", "ladder")  # of the EfficientNet paper, and two of our own
 QUICK_TABLES = ("4",)
+MAX_TEXT = 4096  # characters of an option's value; a path of Linux has no more
+MAX_THREADS = 1024
+NOT_EMPTY = ("formats", "precisions", "devices")
 
 
 # ------------------------------------------------------------------------------------------------ a field as an option
 
 
 @dataclass(frozen=True)
+class Range:
+    """The numbers that an option takes: from `least` to `most`, without `above` and `below` themselves."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is within; NaN and infinity never are."""
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        words = {"at least": self.least, "above": self.above, "and at most": self.most, "and below": self.below}
+        return " ".join(f"{word} {limit:.12g}" for word, limit in words.items() if limit is not None)
+
+
+@dataclass(frozen=True)
 class Option:
-    """What the command line shows of a field, beside its type and its default."""
+    """What the command line shows of a field, beside its type and its default.
+
+    `within` is the range of a number: each has one, so that no value reaches the work that it was not made for.
+    """
 
     help: str
     metavar: str = ""
@@ -48,6 +78,8 @@ class Option:
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # each stands for these values
     default_text: str = ""  # the default in words, where the field's is None
     missing: str = ""  # what to give, where the field has no default
+    within: Range | None = None
+    word: str = ""  # that may stand in the place of the number
 
 
 class OptionField(NamedTuple):
@@ -97,6 +129,30 @@ def build(job: type, values: Mapping[str, Any]) -> Any:
     return job(**own)
 
 
+def check_values(job: Any) -> None:
+    """Check the values of a job's own options; every job does it when it is made.
+
+    Raises:
+        InputError: a number is of the wrong kind or out of its range, a text is empty or holds NUL, a list is none.
+    """
+    for f in fields(job):
+        if "option" not in f.metadata:
+            continue
+        of: Option = f.metadata["option"]
+        name, value = f"--{of.name or f.name.replace('_', '-')}", getattr(job, f.name)
+        if of.within is not None and value is not None and value != of.word:
+            whole = float not in (f.type, *get_args(f.type))
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                what = ("a whole number" if whole else "a number") + f", or {of.word}" * bool(of.word)
+                raise InputError(f"{name} must be {what}, was {value!r:.40}")
+            if not of.within.holds(value):
+                raise InputError(f"{name} must be {of.within}, was {value!r:.40}")
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str | Path) and (not str(text) or "\0" in str(text) or len(str(text)) > MAX_TEXT):
+                wrong = "empty" if not str(text) else "no text: it holds NUL" if "\0" in str(text) else "too long"
+                raise InputError(f"{name} is {wrong}: give {of.metavar or 'a value'}, at most {MAX_TEXT} characters")
+
+
 def _default(f: "Field[Any]") -> Any:
     return f.default if f.default_factory is MISSING else f.default_factory()
 
@@ -127,26 +183,22 @@ class Recipe:
 class Settings:
     """How a network is trained. `learning_rate` is the peak's."""
 
-    epochs: int = option("Times that each picture is seen.", metavar="N")
-    batch: int = option("Pictures a step, over all devices.", metavar="N")
-    learning_rate: float = option("At its peak.", metavar="R")
-    warmup: float = option("Part of all steps until the learning rate's peak.", 0.1, metavar="F")
-    ema: float = option("Of the weights' exponential average, 0 for none.", 0.98, metavar="F")
-    patience: int = option("Epochs without a better held-back loss before it stops.", 8, metavar="N")
-    seed: int = option("Of everything random.", 0, metavar="N")
+    epochs: int = option("Times that each picture is seen.", metavar="N", within=Range(least=1, most=100_000))
+    batch: int = option("Pictures a step, over all devices.", metavar="N", within=Range(least=1, most=65_536))
+    learning_rate: float = option("At its peak.", metavar="R", within=Range(above=0, most=100))
+    warmup: float = option(
+        "Part of all steps until the learning rate's peak.", 0.1, metavar="F", within=Range(least=0, below=1)
+    )
+    ema: float = option(
+        "Of the weights' exponential average, 0 for none.", 0.98, metavar="F", within=Range(least=0, below=1)
+    )
+    patience: int = option(
+        "Epochs without a better held-back loss before it stops.", 8, metavar="N", within=Range(least=1, most=100_000)
+    )
+    seed: int = option("Of everything random.", 0, metavar="N", within=Range(least=0, most=2**31 - 1))
 
     def __post_init__(self) -> None:
-        for name, ok, valid in (
-            ("--epochs", self.epochs >= 1, "at least 1"),
-            ("--batch", self.batch >= 1, "at least 1"),
-            ("--learning-rate", 0 < self.learning_rate < math.inf, "above 0"),
-            ("--warmup", 0 <= self.warmup < 1, "at least 0 and below 1"),
-            ("--ema", 0 <= self.ema < 1, "at least 0 and below 1"),
-            ("--patience", self.patience >= 1, "at least 1"),
-            ("--seed", 0 <= self.seed < 2**31, "from 0 to 2147483647"),
-        ):
-            if not ok:
-                raise InputError(f"{name} must be {valid}, was {getattr(self, name[2:].replace('-', '_'))}")
+        check_values(self)
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of a step, 0 <= step < steps: linear warm-up, then a cosine to zero."""
@@ -169,8 +221,10 @@ def check_training(augment: tuple[str, ...], strategy: str, mixed_precision: str
 class Distillation:
     """How a quantized network learns from the float one, and which of its numbers may change."""
 
-    temperature: float = option("Of the distillation.", 1.0, metavar="T")
-    labels_weight: float = option("Of the labels beside the float network's answers, 0 to 1.", 0.0, metavar="W")
+    temperature: float = option("Of the distillation.", 1.0, metavar="T", within=Range(above=0, most=1000))
+    labels_weight: float = option(
+        "Of the labels beside the float network's answers, 0 to 1.", 0.0, metavar="W", within=Range(least=0, most=1)
+    )
     augment: tuple[str, ...] = option(
         f"{','.join(AUGMENTATIONS)} or none.",
         ("flip", "crop", "colour"),
@@ -185,10 +239,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         check_training(self.augment, self.strategy, self.mixed_precision)
-        if self.temperature <= 0:
-            raise InputError(f"--temperature must be above 0, was {self.temperature}")
-        if not 0 <= self.labels_weight <= 1:
-            raise InputError(f"--labels-weight must be from 0 to 1, was {self.labels_weight}")
+        check_values(self)
 
 
 # --------------------------------------------------------------------------------------------------------------- jobs
@@ -225,11 +276,23 @@ class Job:
     devices: tuple[str, ...] = option(
         "Where: local, adb:SERIAL, ssh:USER@HOST, ...; may be repeated.", ("local",), name="device", metavar="D"
     )
-    calibration_images: int = option("Pictures to calibrate with.", 100, metavar="N")
-    limit: int | None = option("Use only N pictures.", None, metavar="N")
-    threads: int = option("Threads of one inference.", 1, metavar="N")
+    calibration_images: int = option(
+        "Pictures to calibrate with.", 100, metavar="N", within=Range(least=1, most=1_000_000)
+    )
+    # Some calibrate, some measure; `evaluate`, which has the same option, is content with one.
+    limit: int | None = option("Use only N pictures.", None, metavar="N", within=Range(least=2, most=1_000_000_000))
+    threads: int = option("Threads of one inference.", 1, metavar="N", within=Range(least=1, most=MAX_THREADS))
+    emulated_images: int = option(
+        "Pictures that the emulator of a chip answers.", 100, metavar="N", within=Range(least=1, most=1_000_000)
+    )
     io: str = option("float32 (normalised), uint8 or int8 (raw pixels).", "float32", metavar="TYPE")
-    batch: int | str = option("Pictures an ONNX or OpenVINO file takes at once.", 1, metavar="N|dynamic")
+    batch: int | str = option(
+        "Pictures an ONNX or OpenVINO file takes at once.",
+        1,
+        metavar="N|dynamic",
+        within=Range(least=1, most=4096),
+        word="dynamic",
+    )
     logits: bool = option("Logits as a second output of ONNX and OpenVINO files.", False)
     weights: Path | None = option("Pretrained weights; the zoo's own by default.", None)
     random_weights: bool = option("Build without trained weights, for latency only.", False)
@@ -255,12 +318,26 @@ class Job:
         (),
         metavar="REGEX=PRECISION",
     )
-    max_accuracy_drop: float | None = option("Search for an int8 file that loses no more.", None, metavar="POINTS")
-    min_sqnr: float | None = option("Search for an int8 file whose logits are as clean as this.", None, metavar="DB")
+    max_accuracy_drop: float | None = option(
+        "Search for an int8 file that loses no more.", None, metavar="POINTS", within=Range(least=0, most=100)
+    )
+    min_sqnr: float | None = option(
+        "Search for an int8 file whose logits are as clean as this.",
+        None,
+        metavar="DB",
+        within=Range(least=0, most=1000),
+    )
+    max_arena: str | None = option("Fail where no file takes so little memory on --device micro.", None, metavar="SIZE")
     allow: tuple[str, ...] = option(
         "Calibrate with pictures that are bad in this way; may be repeated.", (), metavar="CODE"
     )
     command: str = ""
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        empty = [f.option.name for f in option_fields(Job, self) if f.name in NOT_EMPTY and not f.default]
+        if empty:
+            raise InputError(f"--{empty[0]} is an empty list: name one at least, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -275,11 +352,13 @@ class QatJob:
     io: str = same_as(Job, "io")
     calibration_images: int = same_as(Job, "calibration_images")
     train_images: int | None = option(
-        "Pictures to train on.", None, metavar="N", default_text="three quarters of the rest"
-    )
+        "Pictures to train on.", None, metavar="N", default_text="three quarters of the rest",
+        within=Range(least=1, most=1_000_000_000),
+    )  # fmt: skip
     weight_bits: int | None = option(
-        "Of the weights.", None, metavar="4|7|8", default_text="8, or 7 where the target's sums saturate"
-    )
+        "Of the weights.", None, metavar="4|7|8", default_text="8, or 7 where the target's sums saturate",
+        within=Range(least=1, most=8),
+    )  # fmt: skip
     target: str = same_as(Job, "target")
     weights: Path | None = same_as(Job, "weights")
     preprocess: str | None = same_as(Job, "preprocess")
@@ -289,6 +368,9 @@ class QatJob:
     settings: Settings = field(default=Settings(epochs=20, batch=16, learning_rate=1e-4))
     distill: Distillation = field(default=Distillation())
     command: str = ""
+
+    def __post_init__(self) -> None:
+        check_values(self)
 
     @property
     def job(self) -> Job:
@@ -306,8 +388,9 @@ class FinetuneJob:
     images: str = same_as(Job, "images", default=MISSING)
     images_test: str | None = same_as(Job, "images_test")
     resolution_px: int | None = option(
-        "Side of the input; the model's own by default.", None, name="resolution", metavar="PX"
-    )
+        "Side of the input; the model's own by default.", None, name="resolution", metavar="PX",
+        within=Range(least=32, most=1024),
+    )  # fmt: skip
     weights: Path | None = same_as(Job, "weights")
     augment: tuple[str, ...] = same_as(Distillation, "augment")
     strategy: str = same_as(Distillation, "strategy")
@@ -321,6 +404,7 @@ class FinetuneJob:
         "Learning rate of the first layer, as a part of the head's; of those between, it falls from one to the next.",
         0.1,
         metavar="F",
+        within=Range(above=0, most=1),
     )
     settings: Settings = field(
         default=Settings(epochs=5, batch=16, learning_rate=0.0003, warmup=0.2, ema=0.9, patience=2)
@@ -329,20 +413,27 @@ class FinetuneJob:
 
     def __post_init__(self) -> None:
         _one_of("--layers", self.layers, LAYERS)
-        if not 0 < self.first_layer_rate <= 1:
-            raise InputError(f"--first-layer-rate must be above 0 and at most 1, was {self.first_layer_rate}")
+        check_values(self)
 
 
 @dataclass(frozen=True)
 class ScaleJob:
     """What `edgenet scale` is asked for."""
 
-    device: str = option("Where to measure: local, adb:SERIAL, ...", metavar="D", missing="--device local, say")
-    budget: str = option("What one picture may take: 30ms.", metavar="TIME", missing="--budget 30ms, say")
+    device: str = option("Where to measure: local, adb:SERIAL, micro, ...", metavar="D", missing="--device local, say")
     out: Path = same_as(Job, "out")
-    family: str = option("What is scaled.", "efficientnet-lite", metavar="F")
+    budget: str | None = option("What one picture may take: 30ms.", None, metavar="TIME")
+    family: str | None = option(
+        "What is scaled.", None, metavar="F", default_text="efficientnet-lite; mobilenet-v1 on a microcontroller"
+    )
     threads: int = same_as(Job, "threads")
+    arena: str | None = option("RAM of a microcontroller that the network may take: 512KB.", None, metavar="SIZE")
+    flash: str | None = option("Flash of a microcontroller that the file may take: 1MB.", None, metavar="SIZE")
+    classes: int = option("What the network tells apart.", 1000, metavar="N", within=Range(least=2, most=100_000))
     command: str = ""
+
+    def __post_init__(self) -> None:
+        check_values(self)
 
 
 @dataclass(frozen=True)
@@ -357,6 +448,9 @@ class PaperJob:
     images: str = same_as(Job, "images", default="sample")
     devices: tuple[str, ...] = same_as(Job, "devices")
     command: str = ""
+
+    def __post_init__(self) -> None:
+        check_values(self)
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -375,3 +469,7 @@ class BenchJob:
     sustained: str | None = option("Run each file without a pause for so long, such as 10m.", None, metavar="TIME")
     require_full_delegation: bool = option("Fail where an operator stays on the CPU of an accelerator's device.", False)
     publish: bool = option("By MLPerf's single-stream rules: 1,024 queries and 60 s at least.", False)
+    max_arena: str | None = option("Fail where a file takes more memory on --device micro.", None, metavar="SIZE")
+
+    def __post_init__(self) -> None:
+        check_values(self)

@@ -5,12 +5,10 @@ is missing or no longer fits. Two runs never share an output folder.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS
 from edgenet.calibration.summary import calibration_record
@@ -18,22 +16,23 @@ from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.export.importers.labels import NO_YES
-from edgenet.files import sha256_of
+from edgenet.files import sha256_of, size_of
 from edgenet.images import Classes, Preprocessing, limit, names_in, open_images, stream
 from edgenet.images.roles import divide_by_role, merged, new_pictures, read_history
 from edgenet.jobs.accuracy_budget import Search, options_of, searches
 from edgenet.jobs.budget_verdict import Budget
-from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Interface
+from edgenet.jobs.devices import REFERENCE_PRECISION, bench_devices, emulate_devices, forms, present, put
+from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Form, Interface
 from edgenet.jobs.keep import parse as parse_keep
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
 from edgenet.preflight import check_run
-from edgenet.results import Artifact, Estimate, Evaluation, Failure, ImageSet, Measurement, Results
+from edgenet.results import Artifact, Failure, ImageSet, Results
 from edgenet.results.records import NAMES_FROM_FOLDERS, TAKEN_FOR_EMBEDDING, Context, Finding, PictureHistory
 from edgenet.targets import check_formats, target
 from edgenet.tasks import AUTO, CLASSES, Task
 
-REFERENCE_PRECISION = "float32"
+_Wanted = tuple[str, str, Form | None]  # format, precision, and what devices ask for beside the job's own
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,20 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
             assert images.evaluation is not None
             if images.evaluation:
                 _evaluate(job, source.task, images.evaluation, results, progress)
-            _bench(job, images.evaluation or images.calibration, results, progress)
+            bench_devices(job, images.evaluation or images.calibration, results, progress)
+            if images.evaluation:
+                emulate_devices(job, source.task, images.evaluation, results, progress)
+        _note_lost(job, results)
     return results
+
+
+def _note_lost(job: Job, results: Results) -> None:
+    """Note as failures those files that somebody removed or cut while the run went on."""
+    for a in results.artifacts:
+        path = job.out / a.path
+        if a.precision in job.precisions and not (path.exists() and size_of(path) == a.size_bytes):
+            why = "it was removed or altered while the command went on"
+            results.put(Failure("export", a.id, why=why, remedy="the same command makes it again"))
 
 
 def _note_context(job: Job, source: Source, images: _Images, findings: list[Finding], results: Results) -> None:
@@ -124,11 +135,6 @@ def check(job: Job) -> None:
     check_allowed(job.allow)
     if job.task != AUTO:
         Task(job.task)
-    for name, number in (("--calibration-images", job.calibration_images), ("--threads", job.threads)):
-        if number < 1:
-            raise InputError(f"{name} must be at least 1, was {number}")
-    if job.limit is not None and job.limit < 2:
-        raise InputError(f"--limit must be at least 2 (some pictures calibrate, some measure), was {job.limit}")
     if job.out.exists() and not job.out.is_dir():
         raise InputError(f"--out {job.out} is a file: give a folder, new or of an earlier run")
 
@@ -144,14 +150,9 @@ def _check_interface(job: Job) -> None:
         )
 
 
-def batch_of(text: int | str) -> int | None:
-    """Return the batch that `--batch` names, None for "dynamic". Raises InputError."""
-    if text == "dynamic":
-        return None
-    with suppress(ValueError):
-        if int(text) >= 1:
-            return int(text)
-    raise InputError(f"--batch must be a whole number from 1, or dynamic; it was '{text}'")
+def batch_of(batch: int | str) -> int | None:
+    """Return the pictures that a file takes at once, None where `--batch` is "dynamic"."""
+    return batch if isinstance(batch, int) else None
 
 
 def _impossible(job: Job) -> list[tuple[str, str]]:
@@ -243,15 +244,18 @@ def _export(job: Job, factory: FileFactory, images: _Images, results: Results, p
     budget = Budget(job.max_accuracy_drop, job.min_sqnr)
     find, search_options = None, {}
     if budget and images.evaluation is not None:  # there are some: int8 was asked for
-        find = searches(factory, images.evaluation, budget, job.threads, progress)
+        find = cache(searches(factory, images.evaluation, budget, job.threads, progress))
         search_options = options_of(budget, images.evaluation)
-    wanted = [(f, p) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions]
-    for done, (format, precision) in enumerate(wanted):
-        options = factory.options(format, precision, search_options)
-        if _is_whole(job.out, results, factory.id(format, precision), options):
+    own = ((f, p, None) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions)
+    wanted: list[_Wanted] = [*own, *((f, "int8", form) for f, form in forms(job))]
+    for done, (format, precision, form) in enumerate(wanted):
+        searched = format in job.formats
+        options = factory.options(format, precision, search_options if searched else {}, form)
+        if found := _whole(job.out, results, factory.id(format, precision, form), options):
+            results.put(replace(found, made_for=form.devices if form else ()))
             continue
         progress("export", done, len(wanted))
-        _write(job, factory, format, precision, find, results)
+        _write(job, factory, (format, precision, form), find if searched else None, results)
         results.save(job.out)
     progress("export", len(wanted), len(wanted))
     if not budget:
@@ -262,8 +266,7 @@ def _export(job: Job, factory: FileFactory, images: _Images, results: Results, p
 def _write(
     job: Job,
     factory: FileFactory,
-    format: str,
-    precision: str,
+    wanted: _Wanted,
     find: Callable[[str], Search] | None,
     results: Results,
 ) -> None:
@@ -272,14 +275,15 @@ def _write(
     Args:
         find: searches for the int8 file of a format within the budget; None where there is no budget.
     """
-    id = factory.id(format, precision)
+    format, precision, form = wanted
+    id = factory.id(format, precision, form)
     try:
         if find is not None and precision == "int8":
             found = find(format)
             results.context = replace(results.context, search={**results.context.search, format: found.record})
-            artifact = factory.export(job.out, format, precision, found.variant, found.options)
+            artifact = factory.export(job.out, format, precision, found.variant, found.options, form)
         else:
-            artifact = factory.export(job.out, format, precision)
+            artifact = factory.export(job.out, format, precision, form=form)
         results.put(artifact)
         if shared := factory.calibration_of(artifact):
             results.context = replace(results.context, calibration=calibration_record(shared))
@@ -291,31 +295,30 @@ def _write(
         results.put(Failure("export", id, why=str(e), remedy="see docs/troubleshooting.md"))
 
 
-def _drop_files_of_other_inputs(factory: FileFactory, wanted: Sequence[tuple[str, str]], results: Results) -> None:
+def _drop_files_of_other_inputs(factory: FileFactory, wanted: Sequence[_Wanted], results: Results) -> None:
     """Forget files with other weights, preprocessing or labels; the rest is sorted as it was asked for."""
-    now = factory.options(*wanted[0])
+    now = factory.options(*wanted[0][:2])
     alike = ("weights", "preprocessing", "labels", "task")
     results.artifacts = [a for a in results.artifacts if all(a.options.get(k) == now[k] for k in alike)]
-    ids = [factory.id(format, precision) for format, precision in wanted]
+    ids = [factory.id(*each) for each in wanted]
     results.artifacts.sort(key=lambda a: ids.index(a.id) if a.id in ids else len(ids))
 
 
-def _is_whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> bool:
-    """Whether an earlier run wrote this file from the same inputs, and its bytes have not changed since."""
+def _whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> Artifact | None:
+    """Return the file that an earlier run wrote from the same inputs, if its bytes have not changed since."""
     found = next((a for a in results.artifacts if a.id == id), None)
     if found is None or found.options != options or not (out / found.path).exists():
-        return False
-    return sha256_of(out / found.path) == found.sha256
-
-
-def _present(job: Job, results: Results) -> list[Artifact]:
-    """Return all files in the folder, also those of an earlier run: only files measured together can be compared."""
-    return [a for a in results.artifacts if (job.out / a.path).exists()]
+        return None
+    return found if sha256_of(out / found.path) == found.sha256 else None
 
 
 def _evaluate(job: Job, task: Task, images: ImageSet, results: Results, progress: Progress) -> None:
-    artifacts = _present(job, results)
-    known = {(e.artifact, e.artifact_sha256) for e in results.evaluations if e.images == images.fingerprint}
+    artifacts = present(job, results)
+    known = {
+        (e.artifact, e.artifact_sha256)
+        for e in results.evaluations
+        if e.images == images.fingerprint and e.device == "local"
+    }
     missing = [a for a in artifacts if (a.id, a.sha256) not in known]
     if not missing:
         return
@@ -332,53 +335,7 @@ def _evaluate(job: Job, task: Task, images: ImageSet, results: Results, progress
         progress=lambda done, total: progress("evaluate", done, total),
         task=task,
     )
-    _put(job, results, evaluations, failures)
-
-
-def _bench(job: Job, images: ImageSet, results: Results, progress: Progress) -> None:
-    from edgenet.device_bench import Request
-    from edgenet.jobs import bench
-
-    artifacts = _present(job, results)
-    known = {(m.device, m.artifact, m.artifact_sha256) for m in results.measurements if m.threads == job.threads}
-    known |= {(e.device, e.artifact, e.artifact_sha256) for e in results.estimates}
-    devices = [d for d in job.devices if not all((d, a.id, a.sha256) in known for a in artifacts)]
-    if not devices:
-        return
-    picture = _first_picture(images, Preprocessing.from_json(artifacts[0].preprocessing))
-    # All files, also those that were measured before: only files timed in turn, in one run, can be compared.
-    request = Request(job.threads, plan=bench.RUN_PLAN, pixels=picture)
-    try:
-        found, failures = bench.bench_on(
-            devices,
-            [(a.id, job.out / a.path) for a in artifacts],
-            request,
-            lambda done, total: progress("bench", done, total),
-        )
-    except InputError as e:  # the device cannot do what was asked; the files are good all the same
-        found = []
-        failures = [Failure("bench", device=devices[0], why=str(e), remedy="choose another --device")]
-    _put(job, results, found, failures)
-
-
-def _first_picture(images: ImageSet, preprocessing: Preprocessing) -> np.ndarray:
-    """Return the first picture that can be read, (H, W, 3) uint8, to time with."""
-    for chunk in stream(images, preprocessing, chunk=1, workers=1):
-        return chunk.pixels[0]
-    raise InputError(f"{images.root} holds no picture that can be read: give other photographs, or --images sample")
-
-
-def _put(
-    job: Job,
-    results: Results,
-    found: Sequence[Evaluation] | Sequence[Measurement | Estimate],
-    failures: Sequence[Failure],
-) -> None:
-    for item in found:
-        results.put(item)
-    for failure in failures:
-        results.put(failure)
-    results.save(job.out)
+    put(job, results, evaluations, failures)
 
 
 @dataclass(frozen=True)
@@ -442,7 +399,8 @@ def evaluate_files(
 
     Args:
         reference: the file to compare with; by default the first float32 one among `paths`, if any.
-        devices: where to run them; each is then compared with what the same file answers here.
+        devices: where to run them; each is then compared with what the same file answers here, bit by bit, and its
+            agreement is with the reference, where one is named, else with that.
 
     Raises:
         InputError: a file is not a model, or the files do not take the same pixels.
@@ -453,8 +411,6 @@ def evaluate_files(
         like = (f.preprocessing, f.task, len(f.class_ids)) == (first.preprocessing, first.task, len(first.class_ids))
         if not like:
             raise InputError(f"{f.path} and {first.path} do not take the same pixels: evaluate one model at a time")
-    if devices and reference:
-        raise InputError("with --device a file is compared with itself on this machine: leave --reference out")
     if limit_to is not None and limit_to < 1:
         raise InputError(f"--limit must be at least 1, was {limit_to}")
     history = merged(*(f.pictures for f in files))
@@ -470,11 +426,12 @@ def evaluate_files(
 
         evaluations, failures = evaluate_on(
             devices,
-            [f.path for f in files],
+            list(dict.fromkeys(paths)),
             pictures,
             first.preprocessing,
             lambda done, total: progress("evaluate", done, total),
             first.task,
+            reference,
         )
         return Results(context, evaluations=evaluations, failures=failures)
     floating = next((f.path for f in files if f.precision == REFERENCE_PRECISION), None)

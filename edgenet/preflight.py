@@ -20,11 +20,13 @@ from edgenet.export.runtime import READS
 from edgenet.files import size_of
 from edgenet.images import sample, tfds
 from edgenet.images.folders import count_photographs
+from edgenet.jobs.devices import forms, unmeasured
 from edgenet.models import weights, zoo
 from edgenet.options import FinetuneJob, Job, PaperJob, QatJob, ScaleJob
 from edgenet.paper.networks import counts
 from edgenet.paper.plan import RUNTIMES, SAVED_MODEL, Step, steps, too_large
 from edgenet.results import Results
+from edgenet.targets import target_of
 
 # What a package on PyPI brings, any one of these modules, and the extra of edgenet that installs it.
 PACKAGES: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -37,10 +39,13 @@ PACKAGES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "tensorflow-model-optimization": (("tensorflow_model_optimization",), "qat"),
     "tensorflow-datasets": (("tensorflow_datasets",), "tfds"),
     "ethos-u-vela": (("ethosu",), "ethos-u"),
+    "tflite-micro": (("tflite_micro",), "micro"),
+    "onnxruntime-qnn": (("onnxruntime_qnn",), "qnn"),
     **{package: ((module,), "sample") for module, package in sample.PACKAGES.items()},
     **{package: ((package.replace("-", "_"),), "weights") for package, _ in weights.PACKAGES.values()},
 }
-INCLUDES = {"export": ("tflite",), "qat": ("export", "tflite"), "tfds": ("export", "tflite"), "ethos-u": ("tflite",)}
+INCLUDES = {"export": ("tflite",), "qat": ("export", "tflite"), "tfds": ("export", "tflite"), "ethos-u": ("tflite",),
+            "micro": ("tflite",), "qnn": ("tflite", "onnx")}  # fmt: skip
 _ALSO = {"ai-edge-litert": ("tflite_runtime",)}  # modules that run files as well, and read or write none
 _WRITES = {"tflite": (), "onnx": ("onnx",), "openvino": ("openvino",), SAVED_MODEL: ("tensorflow",)}  # beside LiteRT
 _READS = {"onnx": ("onnx",), "savedmodel": ("tensorflow",), "keras": ("tensorflow",), "h5": ("tensorflow",)}
@@ -87,17 +92,21 @@ def check_run(job: Job, only_export: bool = False) -> None:
     measured = not only_export
     searches = job.max_accuracy_drop is not None or job.min_sqnr is not None
     devices = _unmeasured(job) if measured else ()
+    formats = (*job.formats, *(f for f, _ in forms(job) if measured and f not in job.formats))
     _check_packages([
-        *_written(job.formats),
-        *(n for f in job.formats if measured or searches for n in _run_here([RUNTIME_OF[f]], f"format {f}")),
+        *_written(formats),
+        *(n for f in formats if measured or searches for n in _run_here([RUNTIME_OF[f]], f"format {f}")),
         *_model(job.model, job.weights is None and not job.random_weights),
         *_pictures(job.images),
         *_estimates(devices),
     ])  # fmt: skip
-    check_devices(devices)
+    _check_run_devices(devices)
     weights_of = _weights_of(job.model)
-    sizes = {(f, p): _file_bytes(weights_of, p) for f in job.formats for p in job.precisions}
-    there = {(a.format, a.precision): a.size_bytes for a in _results(job.out).artifacts if (job.out / a.path).exists()}
+    sizes = {(f, p, ()): _file_bytes(weights_of, p) for f in job.formats for p in job.precisions}
+    if measured:
+        sizes |= {(f, "int8", form.devices): _file_bytes(weights_of, "int8") for f, form in forms(job)}
+    artifacts = [a for a in _results(job.out).artifacts if (job.out / a.path).exists()]
+    there = {(a.format, a.precision, a.made_for): a.size_bytes for a in artifacts}
     left = sum(sizes.values()) - sum(there.get(key, 0) for key in sizes) + max(sizes.values(), default=0) * bool(there)
     rooms = [Room(job.out, max(left, 0) + _PAGE_BYTES)]
     if searches:
@@ -141,6 +150,7 @@ def check_evaluate(files: Sequence[Path], images: str, devices: Sequence[str]) -
     """The same for `edgenet evaluate`, which always runs the files here too."""
     inside = [Need("onnx", "reading an .onnx file")] if any(f.suffix == ".onnx" for f in files) else []
     inside += [Need("ai-edge-litert", "reading a .tflite file")] if any(f.suffix == ".tflite" for f in files) else []
+    inside += [Need("tflite-micro", f"answers of {d}") for d in devices if parse(d)[0] == "ethos-u"]
     _check_packages([*_files_run_here(files), *inside, *_pictures(images), *_estimates(devices)])
     check_devices(devices)
 
@@ -226,7 +236,8 @@ def _pictures(images: str | None) -> list[Need]:
 
 
 def _estimates(devices: Iterable[str]) -> list[Need]:
-    return [Need("ethos-u-vela", f"--device {d}") for d in devices if parse(d)[0] == "ethos-u"]
+    needed = {"ethos-u": "ethos-u-vela", "micro": "tflite-micro", "qnn": "onnxruntime-qnn"}
+    return [Need(needed[kind], f"--device {d}") for d in devices if (kind := parse(d)[0]) in needed]
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -254,15 +265,28 @@ def check_devices(devices: Iterable[str]) -> None:
         raise DeviceError("; ".join([*absent, "nothing was begun"]))
 
 
+def _check_run_devices(devices: Sequence[str]) -> None:
+    """Ask computers and phones whether they are there; a chip that is not is a failure of the run beside the others."""
+    machines = [d for d in devices if target_of(d) is None]
+    check_devices(machines)
+    chips = [d for d in devices if d not in machines]
+    if chips and not machines:
+        errors = []
+        for chip in chips:
+            try:
+                check_present(chip)
+            except EdgenetError as e:
+                errors.append(e)
+        if len(errors) == len(chips):
+            raise errors[0]
+
+
 def _unmeasured(job: Job) -> tuple[str, ...]:
     """Return the devices that are still to be measured on: a phone that did its part need not be plugged in again."""
     results = _results(job.out)
-    wanted = {(f, p) for f in job.formats for p in job.precisions if (f, p) in _possible(job)}
-    if not wanted <= {(a.format, a.precision) for a in results.artifacts}:
-        return job.devices
-    done = {(m.device, m.artifact, m.artifact_sha256) for m in results.measurements if m.threads == job.threads}
-    done |= {(e.device, e.artifact, e.artifact_sha256) for e in results.estimates}
-    return tuple(d for d in job.devices if not all((d, a.id, a.sha256) in done for a in results.artifacts))
+    there = {(a.format, a.precision, a.io_dtype if a.made_for else "") for a in results.artifacts}
+    wanted = {(f, p, "") for f, p in _possible(job)} | {(f, "int8", form.io) for f, form in forms(job)}
+    return tuple(unmeasured(job, results.artifacts, results)) if wanted <= there else job.devices
 
 
 def _possible(job: Job) -> set[tuple[str, str]]:

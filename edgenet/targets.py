@@ -98,6 +98,7 @@ class Target:
     io_dtype: str = "float32"
     accelerator: bool = False
     operators: Mapping[str, str] | None = field(default=None, repr=False)
+    precisions: tuple[str, ...] = ()  # of the files that are for it; all where it is empty
     note: str = ""
 
     @property
@@ -121,16 +122,30 @@ TARGETS = _table(
     Target("raspberry-pi-5", "BCM2712: Cortex-A76, Armv8.2", DOT_PRODUCT, io_dtype="uint8"),
     Target(
         "coral", "Edge TPU", EXACT, ("tflite",), ("int8",), dense_per_channel=False, io_dtype="uint8", accelerator=True,
-        operators=EDGE_TPU_OPERATORS,
+        operators=EDGE_TPU_OPERATORS, precisions=("int8",),
         note="edgetpu_compiler has to compile the file; what it does not map runs on the CPU",
     ),
     Target(
         "ethos-u55", "Arm microNPU beside a Cortex-M", EXACT, ("tflite",), io_dtype="int8", accelerator=True,
-        operators=ETHOS_U_OPERATORS, note="vela has to compile the file; what it does not map runs on the Cortex-M",
+        operators=ETHOS_U_OPERATORS, precisions=("int8", "int16x8"),
+        note="vela has to compile the file; what it does not map runs on the Cortex-M",
+    ),
+    Target(
+        "phone-npu", "NPUs of MediaTek, Google, Samsung and Intel, by LiteRT's plugins", EXACT, ("tflite",), ("int8",),
+        io_dtype="uint8", precisions=("int8",), note="the vendor's SDK has to compile the file",
+    ),
+    Target(
+        "rockchip", "Rockchip's NPU: RK3588, RK3576, RK3566, RV1103, ...", EXACT, ("onnx",), ("int8",),
+        io_dtype="uint8", precisions=("int8",),
+    ),
+    Target(
+        "microcontroller", "Cortex-M, RISC-V, Xtensa: TensorFlow Lite for Microcontrollers", EXACT, ("tflite",),
+        io_dtype="int8", precisions=("float32", "int8", "int16x8"),
+        note="memory decides: the arena in RAM, the file in flash",
     ),
     Target(
         "hexagon", "NPU of Snapdragons: Hexagon v68 and later", EXACT, _PHONE, ("int8",), io_dtype="uint8",
-        accelerator=True, operators=HEXAGON_OPERATORS,
+        accelerator=True, operators=HEXAGON_OPERATORS, precisions=("int8",),
         note="Qualcomm's compiler has to compile the file; what it does not map runs on the phone's CPU",
     ),
     Target(
@@ -141,6 +156,29 @@ TARGETS = _table(
     # A file that may run anywhere runs on x86 without VNNI too.
     Target("generic", "any CPU", SATURATING, note="not known to be exact, so treated as x86 without VNNI"),
 )  # fmt: skip
+
+
+# The target of a device that is a chip and not a computer, by its kind: the part of its name before the colon.
+OF_KIND = {
+    "ethos-u": "ethos-u55", "edgetpu": "coral", "qnn": "hexagon", "litert-npu": "phone-npu", "rknn": "rockchip",
+    "micro": "microcontroller",
+}  # fmt: skip
+
+
+def target_of(device: str) -> Target | None:
+    """Return the target of a device that is one chip, ethos-u:CONFIG say; None of computers and phones."""
+    name = OF_KIND.get(device.partition(":")[0])
+    return TARGETS[name] if name else None
+
+
+def not_for(device: str, format: str, precision: str) -> str:
+    """Return why a file is not for a device, as its target's facts have it; "" where it is."""
+    t = target_of(device)
+    if t is None:
+        return ""
+    if format not in t.formats:
+        return f"it takes {' and '.join(t.formats)} files"
+    return f"it takes {' and '.join(t.precisions)} files" if t.precisions and precision not in t.precisions else ""
 
 
 def target(name: str) -> Target:

@@ -51,6 +51,7 @@ def export_graph(
     *,
     format: str,
     precision: str,
+    tag: str = "",
     io: str = "float32",
     batch: int | None = 1,
     logits: bool = False,
@@ -58,7 +59,7 @@ def export_graph(
     pictures: PictureHistory | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """Write `graph`, a quantized form of `network`, to OUT/MODEL_PRECISION.<suffix> and return what it is.
+    """Write `graph`, a quantized form of `network`, to OUT/MODEL_PRECISION<tag>.<suffix>; return what it is.
 
     The file appears whole or not at all. Size and hash are of all that belongs to it: an OpenVINO IR is two files.
 
@@ -93,15 +94,14 @@ def export_graph(
         "calibration": calibration.fingerprint if calibration else None,
         "pictures": write(pictures or network.pictures),
     }
-    path = out / f"{network.name}_{precision}{kind.suffix}"
+    path = out / f"{network.name}_{precision}{tag}{kind.suffix}"
     whole = with_io(graph, io, network.preprocessing)
     if whole.outputs[0] != OUTPUT:  # what is called so is an integer that is dequantized last
         whole = canonical_names(whole)
     if logits and not kind.fixed:
         whole = with_logits(whole)
     own = {"batch": batch} if not kind.fixed else {}
-    inputs = [_info(whole, n, kind.layout, **own) for n in whole.inputs]
-    outputs = [_info(whole, n, kind.layout, **own) for n in whole.outputs]
+    inputs, outputs = ([_info(whole, n, kind.layout, **own) for n in names] for names in (whole.inputs, whole.outputs))
     # onnxruntime and OpenVINO do not tell what the integers of an output mean; the file does.
     about["output_scales"] = {t.name: [t.scale, t.zero_point] for t in outputs if t.scale is not None}
     with atomic_write(path) as tmp, _beside(tmp, path):

@@ -306,7 +306,8 @@ class _OnnxRuntime:
         self.input, said = _onnx_tensor(session.get_inputs()[0]), session.get_modelmeta().custom_metadata_map
         self.outputs = [_with_scale(_onnx_tensor(o), said.get("edgenet", "")) for o in session.get_outputs()]
         self._names = [o.name for o in self.outputs]
-        self._feed, self._results = dict[str, np.ndarray](), list[np.ndarray]()
+        self._feed: dict[str, np.ndarray] = {}
+        self._results: Any = None
 
     def _open(self, path: str, threads: int) -> Any:
         ort = _import_onnxruntime()
@@ -412,8 +413,8 @@ def _import_openvino() -> Any:
 
 
 _IMPORTS: dict[str, Callable[[], Any]] = {
-    "litert": _import_litert, "edgetpu": _import_litert,
-    "onnxruntime": _import_onnxruntime, "openvino": _import_openvino,
+    "litert": _import_litert, "edgetpu": _import_litert, "onnxruntime": _import_onnxruntime,
+    "openvino": _import_openvino,
 }  # fmt: skip
 _BACKENDS: dict[str, Callable[[str, int], Any]] = {
     "litert": _LiteRT, "onnxruntime": _OnnxRuntime, "openvino": _OpenVINO, "edgetpu": _EdgeTpu,

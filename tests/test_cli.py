@@ -131,7 +131,9 @@ def test_wrong_usage_is_status_2_on_stderr(args: list[str]) -> None:
     done = invoke(*args)
     assert done.exit_code == 2
     assert done.stdout == ""
-    assert "Error:" in done.stderr
+    assert done.stderr.startswith("edgenet: ")
+    assert done.stderr.count("\n") == 1
+    assert "--help` shows what is valid" in done.stderr
 
 
 def test_a_failure_in_a_run_is_status_3_and_is_named(

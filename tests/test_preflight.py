@@ -272,7 +272,7 @@ def test_trainings_and_searches_count_what_they_keep(
     with pytest.raises(InputError, match="about 9"):  # a float file and a mixture beside those that stay
         check_run(search)
     with pytest.raises(InputError, match="MB free"):
-        preflight.check_scale(ScaleJob("local", "30ms", tmp_path))
+        preflight.check_scale(ScaleJob("local", tmp_path, "30ms"))
     with pytest.raises(InputError, match="MB free"):
         preflight.check_paper(PaperJob(tmp_path, quick=True), None)
 

@@ -222,7 +222,7 @@ def test_a_damaged_field_is_named_in_a_line(place: tuple[Any, ...], value: Any, 
 
 def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results.json").mkdir()
-    assert "cannot read" in refusal(tmp_path)
+    assert "results.json is a folder, not a file" in refusal(tmp_path)
 
 
 def refusal(out: Path) -> str:

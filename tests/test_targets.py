@@ -14,8 +14,8 @@ X86 = ["sse4_2", "fma", "avx2"]
 
 def test_every_target_of_the_command_line_has_a_row() -> None:
     assert set(TARGETS) == {
-        "pixel-4", "pixel-8", "raspberry-pi-4", "raspberry-pi-5", "coral", "ethos-u55", "hexagon", "x86-avx2",
-        "x86-vnni", "generic",
+        "pixel-4", "pixel-8", "raspberry-pi-4", "raspberry-pi-5", "coral", "ethos-u55", "x86-avx2", "x86-vnni",
+        "generic", "microcontroller", "hexagon", "phone-npu", "rockchip",
     }  # fmt: skip
 
 

@@ -41,7 +41,17 @@ def measure(path: Path, threads: int, runtime: str | None, cores: Sequence[int] 
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "profile.json"
-        command = [sys.executable, "-m", __name__, str(path.resolve()), "--out", str(out), "--threads", str(threads)]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            __name__,
+            str(path.resolve()),
+            "--out",
+            str(out),
+            "--threads",
+            str(threads),
+        ]
         command += ["--runtime", runtime_for(str(path), runtime)]
         if cores:
             command += ["--cores", ",".join(map(str, cores))]

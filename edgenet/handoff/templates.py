@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgenet import templating
 from edgenet.handoff.deployed import Deployed
+from edgenet.handoff.npu import NpuFile
 from edgenet.images import Preprocessing
 from edgenet.report.formatting import interval, megabytes, milliseconds, percent
 from edgenet.results import Evaluation, Measurement, TensorInfo
@@ -63,6 +64,7 @@ class Code:
     output_scale: str
     output_zero_point: int | None
     with_mediapipe: bool
+    with_npu: bool
     embeds: bool
     compile_sdk: int
     min_sdk: int
@@ -102,6 +104,8 @@ class Readme:
     tolerance: str
     why_tolerance: str
     dependencies: tuple[Dependency, ...]
+    npu: tuple[NpuFile, ...]
+    npu_tolerance: str
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def _words(model: Deployed) -> _Words:
     )
 
 
-def code(model: Deployed, n_cases: int) -> dict[str, str]:
+def code(model: Deployed, n_cases: int, with_npu: bool = False) -> dict[str, str]:
     """Return the files of code, name -> text. Without MediaPipe's where it cannot run the model."""
     p, out = model.preprocessing, model.output
     with_mediapipe, words = not model.not_for_mediapipe, _words(model)
@@ -173,13 +177,14 @@ def code(model: Deployed, n_cases: int) -> dict[str, str]:
         output_scale=_float(out.scale or 1.0),
         output_zero_point=out.zero_point,
         with_mediapipe=with_mediapipe,
+        with_npu=with_npu,
         embeds=model.task.kind == "embedding",
         compile_sdk=COMPILE_SDK,
         min_sdk=MIN_SDK,
         dependencies=dependencies(with_mediapipe),
     )
     names = ["build.gradle.kts", "Preprocessing.kt", "Bitmaps.kt", "LiteRtClassifier.kt", "GoldenTest.kt"]
-    names += [f"{_mediapipe_class(model)}.kt"] * with_mediapipe
+    names += [f"{_mediapipe_class(model)}.kt"] * with_mediapipe + ["NpuClassifier.kt", "NpuGoldenTest.kt"] * with_npu
     return {name: templating.text(name, view, _FILES) for name in names}
 
 
@@ -187,7 +192,9 @@ def _mediapipe_class(model: Deployed) -> str:
     return "MediaPipeEmbedder" if model.task.kind == "embedding" else "MediaPipeClassifier"
 
 
-def readme(model: Deployed, n_cases: int, accuracy: Sequence[str], latency: Sequence[str]) -> str:
+def readme(
+    model: Deployed, n_cases: int, accuracy: Sequence[str], latency: Sequence[str], npu: Sequence[NpuFile] = ()
+) -> str:
     """Return README.md; `accuracy` and `latency` are sentences, none where nothing was measured."""
     p, words = model.preprocessing, _words(model)
     view = Readme(
@@ -220,6 +227,8 @@ def readme(model: Deployed, n_cases: int, accuracy: Sequence[str], latency: Sequ
         tolerance=f"{model.tolerance:g}" + (" of their span" if model.task.kind == "embedding" else ""),
         why_tolerance="sum in another order" if model.tolerance < 0.01 else "round integers in other places",
         dependencies=dependencies(not model.not_for_mediapipe),
+        npu=tuple(npu),
+        npu_tolerance=f"{npu[0].tolerance:g}" if npu else "",
     )
     return templating.text("README.md", view, _FILES)
 
@@ -242,7 +251,8 @@ def accuracy_sentence(e: Evaluation) -> str:
     said += [f"{name} {figure(f)}" for name, f in figures_of(e.measures)]
     if e.agreement is not None:
         said.append(f"{percent(e.agreement)} of {e.n_images} pictures have the {WORDS[e.task].answer} of {e.reference}")
-    return f"{', '.join(said) or f'{e.n_images} pictures without labels'} by {e.runtime}"
+    by = f"on {e.device}, emulated by {e.emulated}" if e.emulated else f"by {e.runtime}"
+    return f"{', '.join(said) or f'{e.n_images} pictures without labels'} {by}"
 
 
 def latency_sentence(m: Measurement, context: Context) -> str:

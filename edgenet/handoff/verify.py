@@ -1,7 +1,6 @@
 """Replay the golden test of a hand-over on this machine, as its instrumented test does on a phone."""
 
 import importlib.util
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -13,10 +12,11 @@ import numpy as np
 
 from edgenet.device_bench.tool import run_tool
 from edgenet.device_bench.worker import Worker
+from edgenet.door import PICTURE_BYTES, read_bytes, read_json, reading
 from edgenet.errors import EdgenetError, InputError, MissingDependency
 from edgenet.files import sha256_of
-from edgenet.handoff import Deployed, mediapipe_replay, read_deployed
-from edgenet.handoff.write import ASSETS, GOLDEN, GOLDEN_FILE, read_manifest
+from edgenet.handoff import Deployed, mediapipe_replay, npu, read_deployed
+from edgenet.handoff.write import ASSETS, GOLDEN, GOLDEN_FILE, MANIFEST, read_manifest
 from edgenet.images import decode
 
 _MEDIAPIPE_TIMEOUT_S = 600.0
@@ -42,10 +42,11 @@ class Golden:
     top1: tuple[int, ...]
     margins: tuple[float, ...]
     tolerance: float
+    npu: tuple[dict[str, Any], ...] = ()  # NpuFile's fields, of each compiled file
 
 
 def verify(folder: Path) -> list[Check]:
-    """Return what the golden test finds: the files, the inputs, LiteRT's scores, MediaPipe's scores.
+    """Return what the golden test finds: the files, the inputs, LiteRT's scores, MediaPipe's, the emulated NPUs'.
 
     The files that are held against their hashes are the model, the labels and the golden ones; code is the team's.
 
@@ -64,8 +65,6 @@ def verify(folder: Path) -> list[Check]:
         raise
     except EdgenetError as e:
         return [*checks, Check("model", False, str(e))]
-    except (OSError, KeyError, TypeError, ValueError) as e:
-        return [*checks, Check("golden", False, f"the golden files are damaged or not there ({e!r}): hand over again")]
     return [
         *checks,
         _check("inputs", lambda: _inputs(model, golden)),
@@ -73,30 +72,65 @@ def verify(folder: Path) -> list[Check]:
         Check("MediaPipe", None, f"not checked: {model.not_for_mediapipe}")
         if model.not_for_mediapipe
         else _check("MediaPipe", lambda: compare(_mediapipe(model, golden), golden)),
+        *_npu(folder, golden),
     ]
 
 
+def _npu(folder: Path, golden: Golden) -> list[Check]:
+    """Replay what was compiled for each chip in the emulator, byte for byte as it was handed over."""
+    checks = []
+    for f in golden.npu:
+        what = f"NPU of {f['soc']}"
+        if why := npu.not_installed(f["soc"]):
+            checks.append(Check(what, None, f"not checked: {why}"))
+            continue
+
+        def replay(f: dict[str, Any] = f) -> str:
+            scores = npu.emulated(folder / ASSETS / f["file"], f["soc"], golden.inputs)
+            files = [folder / GOLDEN / name for name in f["scores"]]
+            expected = np.stack([np.fromfile(path, "<f4") for path in files])
+            # Another top-1 than the CPU's is none of the emulator's faults: its own answers are the yardstick.
+            own = replace(golden, scores=expected, tolerance=f["tolerance"], margins=(0.0,) * len(expected))
+            return f"{compare(scores, own)}, emulated"
+
+        checks.append(_check(what, replay))
+    return checks
+
+
 def read_golden(folder: Path, model: Deployed) -> Golden:
-    """Read the golden files. Raises OSError, KeyError, TypeError or ValueError where they are not what was written."""
-    place = folder / GOLDEN
-    said = json.loads((place / GOLDEN_FILE).read_text(encoding="utf-8"))
+    """Read the golden files. Raises InputError where they are not what was written."""
+    with reading(folder / GOLDEN, "what was handed over, the golden files are damaged", "hand over again"):
+        return _read_golden(folder / GOLDEN, model)
+
+
+def _read_golden(place: Path, model: Deployed) -> Golden:
+    said = read_json(place / GOLDEN_FILE)
     cases = said["cases"]
     if not cases:
-        raise ValueError("no cases")
+        raise ValueError("there are no cases")
     shape, classes = model.input.shape[1:], model.n_outputs
     dtype = np.dtype(model.input.dtype).newbyteorder("<")
 
     def stacked(key: str, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-        return np.stack([np.frombuffer((place / Path(c[key]).name).read_bytes(), dtype).reshape(shape) for c in cases])
+        return np.stack(
+            [np.frombuffer(read_bytes(place / Path(c[key]).name, PICTURE_BYTES), dtype).reshape(shape) for c in cases]
+        )
 
-    return Golden(
+    golden = Golden(
         inputs=stacked("input", dtype, shape).astype(model.input.dtype),
         scores=stacked("output", "<f4", (classes,)).astype(np.float32),
         photographs=tuple(place / Path(c["photograph"]).name for c in cases),
         top1=tuple(int(c["top1"]) for c in cases),
         margins=tuple(float(c["margin"]) for c in cases),
         tolerance=float(said["tolerance"]),
+        npu=tuple(said.get("npu", ())),
     )
+    spread = float(golden.scores.max() - golden.scores.min())
+    if not 0 <= golden.tolerance <= model.tolerance * max(1.0, spread) * (1 + 1e-6):
+        raise ValueError(f"a tolerance of {golden.tolerance:g} lets anything pass")
+    if not np.isfinite(golden.scores).all():
+        raise ValueError("there are scores that are no numbers")
+    return golden
 
 
 def compare(scores: np.ndarray, golden: Golden) -> str:
@@ -135,6 +169,9 @@ def _check(what: str, run: Callable[[], str]) -> Check:
 
 def _files(folder: Path, manifest: dict[str, Any]) -> str:
     kept = [n for n in manifest["files"] if Path(n).is_relative_to(ASSETS) or Path(n).is_relative_to(GOLDEN)]
+    there = {p.relative_to(folder).as_posix() for place in (ASSETS, GOLDEN) for p in (folder / place).rglob("*")}
+    if unknown := sorted(there - set(kept)):
+        raise InputError(f"{unknown[0]} was not handed over, {MANIFEST} does not list it: hand the model over again")
     for name in kept:
         path = folder / name
         if not path.is_file():
@@ -166,7 +203,7 @@ def _mediapipe(model: Deployed, golden: Golden) -> np.ndarray:
     with tempfile.TemporaryDirectory(prefix="edgenet-mediapipe-") as temporary:
         given, scores = Path(temporary) / "pixels.npy", Path(temporary) / "scores.npy"
         np.save(given, pixels)
-        command = [sys.executable, mediapipe_replay.__file__, str(model.path.resolve()), str(given), str(scores)]
+        command = [sys.executable, "-P", mediapipe_replay.__file__, str(model.path.resolve()), str(given), str(scores)]
         command += ["embedding"] * (model.task.kind == "embedding")
         run_tool("MediaPipe", command, _MEDIAPIPE_TIMEOUT_S)
         return np.load(scores)

@@ -4,6 +4,7 @@
     DIR/src/main/assets/            the model as it is, labels.txt
     DIR/src/main/kotlin/            Preprocessing.kt with this file's constants; classifiers by LiteRT and by MediaPipe
     DIR/src/androidTest/            GoldenTest.kt; ten photographs, and for each the model's input and scores
+    and what npu.py adds for the NPU of a Snapdragon
 
 All that is written is read from the model file, and from results.json beside it where there is one. The same file gives
 the same bytes. `verify.py` replays the golden test on this machine.
@@ -13,17 +14,19 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
+from edgenet.door import read_json
 from edgenet.errors import InputError
 from edgenet.files import sha256_of
+from edgenet.handoff import npu
 from edgenet.handoff.deployed import Deployed, read_deployed
 from edgenet.handoff.templates import accuracy_sentence, code, latency_sentence, readme
 from edgenet.images import decode, sample
@@ -39,24 +42,32 @@ GOLDEN_FILE = "golden.json"
 N_CASES = 10
 _CANDIDATES = 4  # every fourth sample crop: three windows of each photograph
 _MOST_OF_ONE = 2
+_AGAIN = "hand the model over again"
 
 
-def hand_over(path: Path, out: Path) -> Deployed:
+def hand_over(path: Path, out: Path, devices: Sequence[str] = ()) -> Deployed:
     """Write the hand-over of a .tflite classifier to the folder `out`, whole or not at all.
+
+    Args:
+        devices: Snapdragons, qnn:SOC each, for whose NPU the file is compiled too.
 
     Raises:
         InputError: the file is not one that can be handed over, or `out` holds something else than a hand-over.
-        MissingDependency: the sample photographs or LiteRT are not installed.
-        DeviceError: the file crashes when it is run.
+        MissingDependency: the sample photographs, LiteRT or the compiler are not installed.
+        DeviceError: the file crashes when it is run; the compiler or the emulator failed.
     """
     model = read_deployed(path)
+    npu.check(model, devices)
     out = Path(os.path.realpath(out))
-    _check_replaceable(out)
-    pixels, scores, files = _golden_pictures(model)
-    with _replaced_folder(out) as folder:
+    check_replaceable(out)
+    pixels, scores, files = golden_pictures(model)
+    with replaced_folder(out) as folder:
         known = Known.beside(model)
-        _write_module(model, folder, known)
-        _write_golden(model, folder / GOLDEN, pixels, scores, files)
+        (folder / ASSETS).mkdir(parents=True)
+        (folder / GOLDEN).mkdir(parents=True)
+        compiled = npu.write_npu(model, devices, pixels, folder / ASSETS, folder / GOLDEN) if devices else ()
+        _write_module(model, folder, known, compiled)
+        _write_golden(model, folder / GOLDEN, pixels, scores, files, compiled)
         listed = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         manifest = {
             MARK: LAYOUT,
@@ -69,10 +80,11 @@ def hand_over(path: Path, out: Path) -> Deployed:
                 "preprocessing": model.preprocessing.to_json(),
                 "task": model.task.to_json((model.negative,)),
             },
+            **({"npu": {f.soc: f"{ASSETS.as_posix()}/{f.file}" for f in compiled}} if compiled else {}),
             "measured_on": sorted({e.images for e in known.evaluations}),  # fingerprints, as in results.json
             "files": {name: sha256_of(folder / name) for name in listed},
         }
-        _write_json(folder / MANIFEST, manifest)
+        write_json(folder / MANIFEST, manifest)
     return model
 
 
@@ -104,27 +116,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the folder is no hand-over.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(
-            f"{folder} is no hand-over, {MANIFEST} is missing: give the --out of `edgenet handoff`"
-        ) from None
-    except ValueError:
-        raise InputError(f"{folder / MANIFEST} is damaged: hand the model over again") from None
+    if not os.path.lexists(folder / MANIFEST):
+        raise InputError(f"{folder} is no hand-over, {MANIFEST} is missing: give the --out of `edgenet handoff`")
+    manifest = read_json(folder / MANIFEST, what="the list of a hand-over, it is damaged", remedy=_AGAIN)
     if not isinstance(manifest, dict) or manifest.get(MARK) != LAYOUT or not isinstance(manifest.get("files"), dict):
-        raise InputError(
-            f"{folder / MANIFEST} is not one that this version of edgenet wrote: hand the model over again"
-        )
+        raise InputError(f"{folder / MANIFEST} is not one that this version of edgenet wrote: {_AGAIN}")
+    files, model = manifest["files"], manifest.get("model")
+    if not all(isinstance(sha256, str) and is_within(name) for name, sha256 in files.items()):
+        raise InputError(f"{folder / MANIFEST} lists what is no file of the hand-over: {_AGAIN}")
+    if not isinstance(model, dict) or not isinstance(model.get("file"), str) or model["file"] not in files:
+        raise InputError(f"{folder / MANIFEST} does not list the file of the model: {_AGAIN}")
     return manifest
 
 
-def _check_replaceable(out: Path) -> None:
+def is_within(name: str) -> bool:
+    """Whether a name is that of a file within a folder."""
+    place = PurePath(name)
+    return bool(name) and "\0" not in name and not place.is_absolute() and ".." not in place.parts
+
+
+def check_replaceable(out: Path) -> None:
     if not out.exists():
         return
     if not out.is_dir():
         raise InputError(f"--out {out} is a file: give a folder")
-    there = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
+    there = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_symlink() or not p.is_dir()}
     if not there:
         return
     if MANIFEST not in there:
@@ -144,7 +160,7 @@ def _check_replaceable(out: Path) -> None:
 
 
 @contextmanager
-def _replaced_folder(out: Path) -> Iterator[Path]:
+def replaced_folder(out: Path) -> Iterator[Path]:
     """Yield a new folder beside `out`, which takes its place when the block ends well."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +171,7 @@ def _replaced_folder(out: Path) -> Iterator[Path]:
     try:
         new.chmod(0o755)
         yield new
+        check_replaceable(out)  # again: somebody may have edited it since
         if out.exists():
             os.rename(out, old)
         os.rename(new, out)
@@ -167,7 +184,7 @@ def _replaced_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _golden_pictures(model: Deployed) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def golden_pictures(model: Deployed) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return pixels (10, H, W, 3), scores (10, classes) and names of the sample crops that the model is surest of.
 
     A sure answer does not flip by what kernels differ in. At most two crops are of one photograph.
@@ -210,23 +227,29 @@ def _answer(model: Deployed, scores: np.ndarray) -> str:
     return "|".join(there) or model.negative
 
 
-def _write_module(model: Deployed, folder: Path, known: Known) -> None:
+def _write_module(model: Deployed, folder: Path, known: Known, compiled: Sequence[npu.NpuFile]) -> None:
     assets, kotlin = folder / ASSETS, folder / "src/main/kotlin/edgenet/classifier"
     tests = folder / "src/androidTest/kotlin/edgenet/classifier"
-    for place in (assets, kotlin, tests):
+    for place in (kotlin, tests):
         place.mkdir(parents=True)
     shutil.copyfile(model.path, assets / model.asset)
     if model.labels:
         (assets / "labels.txt").write_text("\n".join(model.labels) + "\n", encoding="utf-8")
-    for name, text in code(model, N_CASES).items():
-        place = folder if name.endswith(".kts") else tests if name == "GoldenTest.kt" else kotlin
+    for name, text in code(model, N_CASES, bool(compiled)).items():
+        place = folder if name.endswith(".kts") else tests if name.endswith("GoldenTest.kt") else kotlin
         (place / name).write_text(text, encoding="utf-8")
-    text = readme(model, N_CASES, [accuracy_sentence(e) for e in known.evaluations], known.latency)
+    text = readme(model, N_CASES, [accuracy_sentence(e) for e in known.evaluations], known.latency, compiled)
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _write_golden(model: Deployed, folder: Path, pixels: np.ndarray, scores: np.ndarray, names: list[str]) -> None:
-    folder.mkdir(parents=True)
+def _write_golden(
+    model: Deployed,
+    folder: Path,
+    pixels: np.ndarray,
+    scores: np.ndarray,
+    names: list[str],
+    compiled: Sequence[npu.NpuFile],
+) -> None:
     cases = []
     inputs = model.input_of(pixels)
     for i, name in enumerate(names):
@@ -257,9 +280,10 @@ def _write_golden(model: Deployed, folder: Path, pixels: np.ndarray, scores: np.
         "output": {"shape": [1, scores.shape[1]], "dtype": "float32"},
         "tolerance": model.tolerance * (spread if model.task.kind == "embedding" else max(1.0, spread)),
         "cases": cases,
+        **({"npu": npu.as_json(compiled)} if compiled else {}),
     }
-    _write_json(folder / GOLDEN_FILE, golden)
+    write_json(folder / GOLDEN_FILE, golden)
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

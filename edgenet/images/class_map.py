@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgenet.door import read_text
 from edgenet.errors import InputError
 from edgenet.images.class_names import Classes, plain
 
@@ -48,7 +49,7 @@ def read_class_map(path: Path, classes: Classes, labels: Iterable[str]) -> Class
     """
     there = {plain(name): name for name in labels}
     lines: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         text = line.partition("#")[0].strip()
         if not text:
             continue
@@ -92,12 +93,3 @@ def _accepted(words: Sequence[str], classes: Classes, where: str) -> tuple[int, 
 def _some(names: Iterable[str]) -> str:
     names = sorted(names)
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text: save it as UTF-8") from None
-    except OSError as e:
-        raise InputError(f"cannot read {path}: {e.strerror}; give a file that you may read") from None

@@ -186,7 +186,7 @@ class Classes:
             return [self._by_id[text.lower()]]
         if found := self._by_name.get(plain(text)):
             return found
-        if text.isascii() and text.isdecimal() and (int(text) < self.count or not self.count):
+        if text.isascii() and text.isdecimal() and len(text) < 10 and (int(text) < self.count or not self.count):
             return [int(text)]
         prefix = _WNID_PREFIX.match(text)  # n02085620-Chihuahua, as Stanford Dogs has it
         if prefix and prefix[1].lower() in self._by_id:

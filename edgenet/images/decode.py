@@ -19,7 +19,9 @@ JPEG is decoded at full size: the decoder's scaled modes (`Image.draft`) are fas
 import collections
 import contextlib
 import functools
+import hashlib
 import io
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -32,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from edgenet.door import PICTURE_BYTES, open_regular
 from edgenet.errors import InputError
 from edgenet.images import sample
 from edgenet.results import ImageSet
@@ -40,6 +43,9 @@ Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 178_956_970  # 512 MiB as RGB; where PIL, too, refuses a file as a decompression bomb
 MAX_SKIPPED_PERCENT = 1
+MAX_SIDE_PX = 8192  # of a network's input: a picture is 200 MB then
+_CHUNK_BYTES = 1 << 30  # of decoded pictures that a stream hands out at once
+_LEAST, _MOST = 1e-12, 1e6  # of standard deviations and means, in 0..255: beyond them float32 makes infinity of pixels
 
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")  # by content, not by extension
 _RESAMPLING = {
@@ -73,16 +79,25 @@ class Preprocessing:
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         if self.width_px == self.resolution_px:
             object.__setattr__(self, "width_px", None)
-        if min(self.size_px) < 1 or self.crop_padding_px < 0:
+        sides = (self.resolution_px, self.crop_padding_px, *(() if self.width_px is None else (self.width_px,)))
+        if (
+            not all(isinstance(px, int) and not isinstance(px, bool) for px in sides)
+            or min(self.size_px) < 1
+            or self.crop_padding_px < 0
+        ):
             raise InputError(
                 f"preprocessing with resolution {min(self.size_px)} and crop padding {self.crop_padding_px}: "
                 "give a resolution of at least 1 px and a padding of at least 0 px"
             )
+        if max(sides) > MAX_SIDE_PX:
+            raise InputError(f"preprocessing with {max(sides)} px: a side, and a crop, is at most {MAX_SIDE_PX} px")
         if self.channel_order not in CHANNELS:
             raise InputError(f"unknown channel order '{self.channel_order}' (valid: {', '.join(CHANNELS)})")
-        if {len(self.mean), len(self.std)} != {self.channels} or not all(v > 0 for v in self.std):
+        if {len(self.mean), len(self.std)} != {self.channels} or not all(_LEAST < v < _MOST for v in self.std):
             n = "one number" if self.channels == 1 else "three numbers"
             raise InputError(f"preprocessing with mean {self.mean} and std {self.std}: give {n} each, std > 0")
+        if not all(abs(v) < _MOST for v in self.mean):
+            raise InputError(f"preprocessing with mean {self.mean}: give a mean of pixels, which are 0 to 255")
         if self.interpolation not in _RESAMPLING:
             raise InputError(f"unknown interpolation '{self.interpolation}' (valid: {', '.join(_RESAMPLING)})")
 
@@ -152,13 +167,21 @@ class Skipped:
     why: str
 
 
-def decode(file: str, preprocessing: Preprocessing) -> Pixels:
+class Replaced(InputError):
+    """A picture is not the one any more whose content decided what it is used for."""
+
+
+def decode(file: str, preprocessing: Preprocessing, digest: str = "") -> Pixels:
     """Return the picture as the network sees it before normalisation: (H, W, C) uint8, in its channel order.
+
+    Args:
+        digest: sha256 of the file's content, hex, where it must still be that.
 
     Raises:
         InputError: the file cannot be decoded; the message starts with its name.
+        Replaced: its content is another one.
     """
-    picture = _open_rgb(file)
+    picture = _open_rgb(file, digest)
     if preprocessing.channels == 1:
         picture = picture.convert("L")
     rows, columns = preprocessing.size_px
@@ -196,7 +219,7 @@ class Stream:
     with the set. A file that cannot be decoded is left out and listed in `skipped`. Every iteration starts anew.
 
     Args:
-        chunk: pictures in a Chunk; the last may have fewer.
+        chunk: pictures in a Chunk; the last may have fewer, and all where they are so large that they fill memory.
         workers: decoding threads; by default one for each core this process may use.
         skipped_before: what another part of the same split skipped, so that the 1 % is that of the whole set.
 
@@ -214,7 +237,8 @@ class Stream:
     ) -> None:
         if chunk < 1 or (workers is not None and workers < 1):
             raise InputError(f"a stream of chunks of {chunk} by {workers} workers: give at least 1 of each")
-        self.images, self.preprocessing, self.chunk = images, preprocessing, chunk
+        self.images, self.preprocessing = images, preprocessing
+        self.chunk = max(1, min(chunk, _CHUNK_BYTES // math.prod(preprocessing.shape)))
         self.workers = workers or cores()
         self.skipped: list[Skipped] = []
         self._skipped_before = tuple(skipped_before)
@@ -252,7 +276,7 @@ class Stream:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
         try:
             for n, file in enumerate(self.images.files):
-                waiting.append(pool.submit(_decode_or_skip, file, self.preprocessing))
+                waiting.append(pool.submit(_decode_or_skip, file, self.preprocessing, self.images.digests[n]))
                 if len(waiting) > ahead:
                     yield n - ahead, waiting.popleft().result()
             n = len(self.images) - len(waiting)
@@ -267,8 +291,14 @@ def load_pixels(images: ImageSet, preprocessing: Preprocessing, workers: int | N
     """Return all pictures of a small set: (N, H, W, C) uint8, without those that could not be decoded.
 
     Raises:
-        InputError: more than 1 % of them could not be decoded.
+        InputError: more than 1 % of them could not be decoded, or they take more memory than there is.
     """
+    needed, there = len(images) * math.prod(preprocessing.shape), memory_left_bytes()
+    if there is not None and needed > there:
+        raise InputError(
+            f"{len(images)} pictures of {preprocessing.size_px[1]} x {preprocessing.size_px[0]} px take "
+            f"{needed / 1e9:.1f} GB, and {there / 1e9:.1f} GB are free: use fewer pictures, or a smaller input"
+        )
     chunks = [c.pixels for c in stream(images, preprocessing, workers=workers)]
     return np.concatenate(chunks) if chunks else np.zeros((0, *preprocessing.shape), np.uint8)
 
@@ -293,9 +323,11 @@ def _take(indices: list[int], pixels: list[Pixels]) -> Chunk:
     return out
 
 
-def _decode_or_skip(file: str, preprocessing: Preprocessing) -> Pixels | Skipped:
+def _decode_or_skip(file: str, preprocessing: Preprocessing, digest: str) -> Pixels | Skipped:
     try:
-        return decode(file, preprocessing)
+        return decode(file, preprocessing, digest)
+    except Replaced:
+        raise
     except InputError as e:
         return Skipped(file, str(e).removeprefix(f"{file}: "))
 
@@ -312,12 +344,17 @@ def _unreadable(skipped: Sequence[Skipped], n_set: int) -> str:
     return f"{len(skipped)} or more of {n_set} images cannot be read, {allowed}: {shown}; repair or remove them"
 
 
-def _open_rgb(file: str) -> Image.Image:
+def _open_rgb(file: str, digest: str = "") -> Image.Image:
     # An upright 8-bit RGB picture that is loaded and holds no open file.
     if sample.is_sample(file):
         return sample.crop(file)
     try:
-        with Image.open(file, formats=_prepare_pil()) as picture:
+        with open_regular(file, PICTURE_BYTES) as f:
+            data = f.read(PICTURE_BYTES)
+        # What is hashed here is what is decoded; a look at the file's date would miss a swap in between.
+        if digest and hashlib.sha256(data).hexdigest() != digest:
+            raise Replaced(f"{file} was replaced while this command ran: let pictures be until it ends, run it again")
+        with Image.open(io.BytesIO(data), formats=_prepare_pil()) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             picture.load()
@@ -327,8 +364,12 @@ def _open_rgb(file: str) -> Image.Image:
     except UnidentifiedImageError:
         heif = Path(file).suffix.lower() in (".heic", ".heif")
         why = "HEIC cannot be read; convert it to JPEG" if heif else "not an image, or cut off in its header"
+    except InputError as e:
+        if isinstance(e, Replaced):
+            raise
+        why = str(e).removeprefix(f"{file} ")
     except Exception as e:  # PIL's parsers let whatever a broken file provokes through: struct.error, KeyError, ...
-        why = (isinstance(e, OSError) and e.strerror) or str(e) or type(e).__name__
+        why = (isinstance(e, OSError) and e.strerror) or str(e) or "it is damaged"
         if "truncated" in why.lower() or "create decoder object" in why:  # the latter is WebP's way to say it
             why = "the file is truncated"
     raise InputError(f"{file}: {why}")
@@ -379,3 +420,12 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_left_bytes() -> int | None:
+    """Return the memory that a program can still have, None where the system does not tell."""
+    try:
+        with open("/proc/meminfo") as f:
+            return next((int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable:")), None)
+    except OSError:
+        return None

@@ -8,12 +8,12 @@ In the first two class-map.txt can say what a folder or a label stands for (clas
 labels a picture, labels.csv separates them by |; a line without a label says that the picture has none of them.
 """
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from edgenet.door import read_rows
 from edgenet.errors import InputError
 from edgenet.images.class_map import CLASS_MAP_FILE, ClassMap, read_class_map
 from edgenet.images.class_names import Classes
@@ -206,19 +206,14 @@ def _several(text: str, classes: ClassMap) -> tuple[int, ...]:
 
 def _read_table(path: Path) -> list[tuple[int, str, str]]:
     # (line number, file, label), without the header.
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text: save it as 'CSV UTF-8'") from None
-    except OSError as e:
-        raise InputError(f"cannot read {path}: {e.strerror}; give a file that you may read") from None
-    first = text.partition("\n")[0]
-    delimiter = next((d for d in ",;\t" if d in first), ",")  # spreadsheets write ; where the comma is decimal
-    reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
-    rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
+    rows = read_rows(path, ",;\t")  # spreadsheets write ; where the comma is decimal
     file_column, label_column, n_columns = 0, 1, 2
     if rows and not _is_image(rows[0][1][0]) and _find(path.parent, rows[0][1][0]) is None:
         header = [cell.lower() for cell in rows.pop(0)[1]]
+        if not rows:
+            raise InputError(
+                f"{path} has no line but '{','.join(header)[:80]}': write a line file,label for each picture"
+            )
         n_columns = len(header)
         if "file" in header and "label" in header:
             file_column, label_column = header.index("file"), header.index("label")
@@ -238,6 +233,10 @@ def _read_table(path: Path) -> list[tuple[int, str, str]]:
 def _find(root: Path, file: str) -> str | None:
     for name in (file, file.replace("\\", "/")):
         name = os.path.normpath(name)
+        if os.path.isabs(name):
+            name = os.path.relpath(name, os.path.abspath(root))
+        if name.split(os.sep)[0] == os.pardir:  # a table says what is in its own folder
+            continue
         if file and "\0" not in name and (root / name).is_file():
             return name
     return None

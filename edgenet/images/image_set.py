@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgenet.door import PICTURE_BYTES, open_regular
 from edgenet.errors import InputError
 from edgenet.images import sample, tfds
 from edgenet.images.class_names import Classes
@@ -174,13 +175,14 @@ def _scan(file: str) -> tuple[str, str]:
     # The content's sha256, and why it cannot be an image ("" where it may be one).
     digest = hashlib.sha256()
     try:
-        with open(file, "rb") as f:
+        with open_regular(file, PICTURE_BYTES) as f:
             head = block = f.read(1 << 20)
             while block:
                 digest.update(block)
                 block = f.read(1 << 20)
-    except OSError as e:
-        return hashlib.sha256(f"unreadable {file}".encode(errors="surrogateescape")).hexdigest(), str(e.strerror)
+    except (OSError, InputError) as e:
+        why = str(e.strerror) if isinstance(e, OSError) else str(e).removeprefix(f"{file} ")
+        return hashlib.sha256(f"unreadable {file}".encode(errors="surrogateescape")).hexdigest(), why
     if not head:
         return digest.hexdigest(), "the file is empty"
     looks_right = head.startswith(_MAGIC) or head[4:8] == b"ftyp"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from edgenet.door import PICTURE_BYTES, open_regular
 from edgenet.images import sample
 from edgenet.images.decode import _prepare_pil, cores
 
@@ -72,7 +73,7 @@ def _looked_at(file: str, _mtime_ns: int, _size: int) -> Glance | None:
         if sample.is_sample(file):
             picture = sample.crop(file)
             return Glance(*picture.size, _look(picture))
-        with Image.open(file, formats=_prepare_pil()) as opened:
+        with open_regular(file, PICTURE_BYTES) as f, Image.open(f, formats=_prepare_pil()) as opened:
             size = opened.size
             opened.draft("L", (4 * SIDE_PX, 4 * SIDE_PX))  # JPEG only: decoded at an eighth where it is large
             return Glance(*size, _look(ImageOps.exif_transpose(opened)))

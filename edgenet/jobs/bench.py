@@ -5,6 +5,7 @@ alone, run at the same time. A device that fails is a Failure, and the others go
 """
 
 import platform
+import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,11 @@ from edgenet.device_bench import Device, Plan, Request, open_device
 from edgenet.device_bench.registry import parse
 from edgenet.device_bench.steadiness import seconds_of
 from edgenet.device_bench.timing import PUBLISHED
+from edgenet.door import open_regular
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export.runtime import READS
-from edgenet.files import sha256_of
+from edgenet.files import files_of, sha256_of
 from edgenet.images import Preprocessing
 from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, Results
 from edgenet.tasks import CLASSES, Task
@@ -33,7 +35,7 @@ BENCH_PLAN = Plan()
 SUFFIXES = (".tflite", ".onnx", ".xml")
 _AT_ONCE = ("adb",)
 _ROUNDING = 4e-6  # float32 probabilities that differ by so much differ by the order of additions
-_REMEDY = "`edgenet devices` lists those that are there; the same command goes on with what is missing"
+REMEDY = "`edgenet devices` lists those that are there; the same command goes on with what is missing"
 
 Progress = Callable[[int, int], None]  # (done, in all)
 Measured = Measurement | Estimate  # an accelerator that is not here is estimated; that is never called a measurement
@@ -45,8 +47,6 @@ def request_of(job: options.BenchJob) -> Request:
     Raises:
         InputError: an option makes no sense, or two exclude each other.
     """
-    if job.threads < 1:
-        raise InputError(f"--threads must be at least 1, was {job.threads}")
     if job.runtime is not None and job.runtime not in READS:
         raise InputError(f"unknown runtime '{job.runtime}' (valid: {', '.join(READS)})")
     if job.sustained and job.publish:
@@ -61,9 +61,15 @@ def _cores(text: str | None) -> tuple[int, ...]:
     if text is None:
         return ()
     parts = text.split(",")
-    if not all(p.strip().isdecimal() for p in parts):
+    if len(parts) > options.MAX_THREADS or not all(re.fullmatch("[0-9]{1,5}", p.strip()) for p in parts):
         raise InputError(f"--cores takes core numbers with commas, such as 2,3; it was '{text}'")
     return tuple(dict.fromkeys(int(p) for p in parts))
+
+
+def models_among(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the model files, without those that stand beside one with its weights: OUT/* names both."""
+    beside = {weights for path in paths for weights in files_of(path)[1:]}
+    return tuple(path for path in paths if path not in beside)
 
 
 def check_files(paths: Sequence[Path]) -> None:
@@ -71,6 +77,8 @@ def check_files(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.exists():
             raise InputError(f"no file {path}: give model files, .tflite, .onnx or .xml")
+        if not path.is_dir():
+            open_regular(path).close()  # of a FIFO the runtime would wait for ever
         if path.suffix not in SUFFIXES:
             raise InputError(f"{path} is not a model file by its name: give model files, .tflite, .onnx or .xml")
 
@@ -140,9 +148,9 @@ def bench_on(
         except InputError as e:
             if len(devices) == 1:
                 raise
-            return [], [Failure("bench", device=device, why=str(e), remedy=_REMEDY)]
+            return [], [Failure("bench", device=device, why=str(e), remedy=REMEDY)]
         except EdgenetError as e:
-            return [], [Failure("bench", device=device, why=str(e), remedy=_REMEDY)]
+            return [], [Failure("bench", device=device, why=str(e), remedy=REMEDY)]
         return list(measurements), list(failures)
 
     found: dict[str, tuple[list[Measured], list[Failure]]] = {}
@@ -163,18 +171,23 @@ def evaluate_on(
     preprocessing: Preprocessing,
     progress: Progress | None = None,
     task: Task = CLASSES,
+    reference: Path | None = None,
 ) -> tuple[list[Evaluation], list[Failure]]:
     """Run the pictures through each file on each device, and compare with what this machine answers, bit by bit.
 
+    Args:
+        reference: the file whose answers here are the yardstick of agreement; by default the same file's.
+
     Returns:
         evaluations, each with `device`, `outputs_differing`, `largest_difference`, `difference` in words, and the
-        agreement of top-1 with this machine; and failures.
+        agreement of top-1 with the reference and with this machine; and failures.
 
     Raises:
         InputError: a device is written wrongly, or too many pictures cannot be read.
     """
     for name in devices:
         parse(name)
+    base = reference and Candidate(str(reference), reference, sha256_of(reference))
     evaluations: list[Evaluation] = []
     failures: list[Failure] = []
     done = 0
@@ -188,36 +201,50 @@ def evaluate_on(
             with open_device(name) as device:
                 info = device.info()
                 for path in files:
-                    found, failed = _evaluate_one(device, info, path, images, preprocessing, step, task)
+                    file = Candidate(str(path), path, sha256_of(path))
+                    found, failed = answers_on(device, info, file, images, preprocessing, step, task, base)
                     evaluations += found
                     failures += failed
                     done += 1
         except InputError:
             raise
         except EdgenetError as e:
-            failures.append(Failure("evaluate", device=name, why=str(e), remedy=_REMEDY))
+            failures.append(Failure("evaluate", device=name, why=str(e), remedy=REMEDY))
     return evaluations, failures
 
 
-def _evaluate_one(
+def answers_on(
     device: Device,
     info: dict[str, Any],
-    path: Path,
+    file: Candidate,
     images: ImageSet,
     preprocessing: Preprocessing,
     progress: Progress,
     task: Task,
+    reference: Candidate | None = None,
 ) -> tuple[list[Evaluation], list[Failure]]:
-    here, there, sha256 = str(path), f"{path} on {device.id}", sha256_of(path)
-    candidates = [Candidate(here, path, sha256), Candidate(there, path, sha256, device)]
-    found, failures = evaluate(candidates, images, preprocessing, reference=here, progress=progress, task=task)
+    """Run the pictures through one file on an opened device, here, and through what it is compared with.
+
+    Args:
+        info: what the device tells of itself.
+        reference: the file whose answers are the yardstick, the float32 one say; the same file here where it is None.
+
+    Raises:
+        InputError: the device does not take this file, or too many pictures cannot be read.
+    """
+    there = f"{file.id} on {device.id}"
+    base = reference or file
+    candidates = [*([reference] if reference and reference != file else []), file]
+    candidates.append(Candidate(there, file.path, file.sha256, device, file.id))
+    found, failures = evaluate(candidates, images, preprocessing, reference=base.id, progress=progress, task=task)
     remote = [e for e in found if e.artifact == there]
     emulator = str(info.get("emulator") or "")
     said = [
-        replace(e, artifact=here, device=device.id, difference=difference(e, path, info), emulated=emulator)
+        replace(e, artifact=file.id, device=device.id, difference=difference(e, file.path, info), emulated=emulator)
         for e in remote
     ]
-    return said, [replace(f, artifact=here) for f in failures if f.device == device.id or not remote]
+    # What fails here too is no news of the device, unless nothing came about because of it.
+    return said, [replace(f, artifact=file.id) for f in failures if f.device == device.id or not remote]
 
 
 def difference(e: Evaluation, path: Path, info: dict[str, Any]) -> str:

@@ -39,6 +39,20 @@ class Interface:
     logits: bool = False
 
 
+@dataclass(frozen=True)
+class Form:
+    """The form of the integers that devices ask for: a file beside the job's own, which they take whole."""
+
+    io: str
+    target: Target  # the devices'
+    devices: tuple[str, ...] = ()  # as the user named them
+
+    @property
+    def tag(self) -> str:
+        """What tells the file's name from that of the job's own file."""
+        return f"_io-{self.io}" + ("" if self.target.dense_per_channel else "-one-scale")
+
+
 class FileFactory:
     """Writes the files of a job, and tells what decides their bytes.
 
@@ -63,9 +77,9 @@ class FileFactory:
         self.interface, self.set_aside, self.keep = interface, set_aside, tuple(keep)
         self._shared: dict[Recipe, SharedCalibration] = {}
 
-    def id(self, format: str, precision: str) -> str:
+    def id(self, format: str, precision: str, form: Form | None = None) -> str:
         """Return the id of a file, which is its name."""
-        return f"{self.source.name}_{precision}{FORMATS[format].suffix}"
+        return f"{self.source.name}_{precision}{form.tag if form else ''}{FORMATS[format].suffix}"
 
     @cached_property
     def network(self) -> Network:
@@ -97,16 +111,19 @@ class FileFactory:
         measured = (s for s in self._shared.values() if "calibration" in vars(s))
         return next((s for s in measured if s.calibration.fingerprint == artifact.calibration), None)
 
-    def options(self, format: str, precision: str, search: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def options(
+        self, format: str, precision: str, search: Mapping[str, str] | None = None, form: Form | None = None
+    ) -> dict[str, Any]:
         """Return everything that decides the bytes of a file. A file is written again where one of these changed.
 
         Args:
             search: what decides beside these which int8 file a search for a budget ends with.
+            form: what devices ask for; the job's own where it is None.
         """
         names = self.source.task.output_names(self.source.class_names)
         options: dict[str, Any] = {
             "weights": self.source.sha256,
-            "io": self.interface.io,
+            "io": form.io if form else self.interface.io,
             "edgenet_version": __version__,
             "preprocessing": self.source.preprocessing.to_json(),
             "task": self.source.task.to_json(self.source.class_names),
@@ -118,8 +135,8 @@ class FileFactory:
             options["calibration_images"] = self.images.fingerprint
         if self.images is not None and precision in USES_IMAGES:
             options["calibration_method"], options["corrections"] = self.recipe.method, list(self.recipe.corrections)
-            options["weight_bits"] = self.bits(format, precision)
-            options["dense_per_channel"] = self.target.dense_per_channel
+            options["weight_bits"] = self.bits(format, precision, form)
+            options["dense_per_channel"] = (form or self).target.dense_per_channel
         if self.keep and precision in NEEDS_CALIBRATION:
             options["keep"] = [k.text for k in self.keep]
         if search and precision == "int8":
@@ -131,9 +148,9 @@ class FileFactory:
         calibrated = self.images if precision in USES_IMAGES else None
         return merged(self.network.pictures, history_of(calibrated=calibrated, measured=self.set_aside))
 
-    def bits(self, format: str, precision: str) -> int:
+    def bits(self, format: str, precision: str, form: Form | None = None) -> int:
         """Return how many bits the weights may have: fewer where the target's sums would saturate."""
-        return weight_bits(self.target, format) if precision == "int8" else 8
+        return weight_bits((form or self).target, format) if precision == "int8" else 8
 
     def export(
         self,
@@ -142,27 +159,31 @@ class FileFactory:
         precision: str,
         variant: Variant | None = None,
         search: Mapping[str, str] | None = None,
+        form: Form | None = None,
     ) -> Artifact:
-        """Write one file into `out` and return what it is. `search` as in `options`."""
+        """Write one file into `out` and return what it is. `search` and `form` as in `options`."""
         variant = variant or Variant(self.recipe, {})
         shared = self.shared(variant.recipe)
         exceptions = {**variant.exceptions, **(self.kept if precision in NEEDS_CALIBRATION else {})}
-        graph = shared.quantized(precision, self.bits(format, precision), exceptions, self.target.dense_per_channel)
+        per_channel = (form or self).target.dense_per_channel
+        graph = shared.quantized(precision, self.bits(format, precision, form), exceptions, per_channel)
         artifact = export_graph(
             self.network,
             graph,
             out,
             format=format,
             precision=precision,
-            io=self.interface.io,
+            tag=form.tag if form else "",
+            io=form.io if form else self.interface.io,
             batch=self.interface.batch,
             logits=self.interface.logits,
             calibration=shared.calibration if precision in NEEDS_CALIBRATION else None,
             pictures=self.pictures(precision),
-            options=self.options(format, precision, search),
+            options=self.options(format, precision, search, form),
         )
         mixture = _mixture(graph, exceptions, precision)
-        return replace(artifact, mixture=mixture, keep=as_options(mixture, self.network.graph, self.target))
+        keep = as_options(mixture, self.network.graph, self.target)
+        return replace(artifact, mixture=mixture, keep=keep, made_for=form.devices if form else ())
 
 
 def _mixture(graph: Graph, exceptions: Mapping[str, str], precision: str) -> dict[str, str]:

@@ -108,9 +108,6 @@ def _prepare(job: FinetuneJob) -> _Task:
     check_training(job.augment, job.strategy, job.mixed_precision)
     check_strategy(job.strategy)
     spec = zoo.spec(job.model)
-    px = job.resolution_px or spec.resolution_px
-    if not 32 <= px <= 1024:
-        raise InputError(f"--resolution must be from 32 to 1024, was {px}")
     check_finetune(job)
     classes = classes_of_folder(job.images)
     images = labelled(open_images(job.images, (), classes))

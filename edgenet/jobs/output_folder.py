@@ -1,9 +1,11 @@
 """The skeleton of every job that writes results: lock the folder, load, refuse, work, save, write the page."""
 
 import datetime
+import errno
 import fcntl
 import os
 import platform
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,12 +15,10 @@ from typing import IO
 from edgenet import __version__
 from edgenet.errors import InputError
 from edgenet.export import versions
-from edgenet.files import delete_parts
+from edgenet.files import LOCK_FILE, delete_parts, hold
 from edgenet.results import RESULTS_FILE, ImageSet, Results
 from edgenet.results.records import NOTHING_SEEN, Context, ImagesRecord, ImagesUsed, PictureHistory
 from edgenet.targets import target
-
-LOCK_FILE = ".edgenet.lock"
 
 
 @contextmanager
@@ -65,6 +65,8 @@ def exclusive(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         handle = _lock(out / LOCK_FILE)
+    except ValueError:
+        raise InputError(f"--out {out} is no name of a folder: it holds NUL") from None
     except BlockingIOError:
         raise InputError(f"--out {out} is in use by another run: wait for it or choose another folder") from None
     except OSError as e:
@@ -72,17 +74,30 @@ def exclusive(out: Path) -> Iterator[None]:
     with handle:
         delete_parts(out)
         try:
-            yield
+            with hold(out):
+                yield
         finally:
-            (out / LOCK_FILE).unlink(missing_ok=True)
-            if made and not any(out.iterdir()):
-                out.rmdir()
+            with suppress(OSError):  # somebody removed the folder, or another run holds a new one of this name
+                if os.path.samestat(os.fstat(handle.fileno()), os.lstat(out / LOCK_FILE)):
+                    (out / LOCK_FILE).unlink()
+                if made and not any(out.iterdir()):
+                    out.rmdir()
 
 
-def _lock(path: Path) -> IO[str]:
-    """Return the file, locked. Raises BlockingIOError while another process holds it."""
+def _lock(path: Path) -> IO[bytes]:
+    """Return the file, locked. Raises BlockingIOError while another process holds it, InputError where it is none."""
     while True:
-        handle = open(path, "a")  # noqa: SIM115
+        # Neither does a FIFO of this name hold us up, nor does a link to a file of the user's lose it.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            handle = os.fdopen(os.open(path, flags, 0o644), "rb", buffering=0)
+        except OSError as e:
+            if e.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) or path.is_dir():
+                raise InputError(f"{path} is no file: it marks the folder as in use; remove it") from None
+            raise
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            handle.close()
+            raise InputError(f"{path} is no file: it marks the folder as in use; remove it")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(FileNotFoundError):

@@ -84,8 +84,6 @@ def qat(job: QatJob, progress: Progress = lambda *_: None, note: Callable[[str],
     check_strategy(job.distill.strategy)
     if job.weight_bits is not None and job.weight_bits not in WEIGHT_BITS:
         raise InputError(f"--weight-bits must be one of {', '.join(map(str, WEIGHT_BITS))}, was {job.weight_bits}")
-    if job.train_images is not None and job.train_images < 1:
-        raise InputError(f"--train-images must be at least 1, was {job.train_images}")
     check_qat(job)
     source = find_source(job.model, job.weights, preprocess=job.preprocess, labels=job.labels)
     if source.task.kind != "classes" or not source.preprocessing.is_plain:

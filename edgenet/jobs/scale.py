@@ -19,6 +19,7 @@ import numpy as np
 
 from edgenet.errors import DeviceError, GateFailed, InputError
 from edgenet.files import atomic_write
+from edgenet.jobs import scale_memory
 from edgenet.jobs.output_folder import machine_context, results_in
 from edgenet.models.graph_drawing import Blueprint
 from edgenet.models.scaling import EFFICIENTNET, Family, Scale, compound, family, scaled_px
@@ -36,9 +37,11 @@ _PHI_END = 0.25  # networks so near to an end of phi are the smallest or the lar
 _TILTS = np.linspace(0.8, 1.25, 16)  # factors on the width alone
 _TILT_REACH = 1.7  # a tilt makes a network at most so many times as fast or as slow
 _PHIS_TILTED = 6  # those nearest to the budget
+_LONGEST_MS = 60_000.0
 _ATTEMPTS = 3  # at a network that is still within the budget when it is timed again
 _ENOUGH = 4  # networks, after which a search that promises nothing better ends
 _TILT_PRICE = 0.2  # how much nearer a network off the compound scale has to be
+MICRO = scale_memory.MICRO
 _UNITS_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -51,12 +54,12 @@ def parse_budget_ms(text: str) -> float:
     Raises:
         InputError: it is not a time, or not above 0.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zµ]+)\s*", text)
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-zµ]+)\s*", text)
     if found is None or found[2] not in _UNITS_MS:
         raise InputError(f"--budget '{text}' is not a time: give a number and ms, s or us, e.g. --budget 30ms")
     budget_ms = float(found[1]) * _UNITS_MS[found[2]]
-    if not budget_ms > 0:
-        raise InputError(f"--budget '{text}' is not above 0: give e.g. --budget 30ms")
+    if not 0 < budget_ms <= _LONGEST_MS:
+        raise InputError(f"--budget '{text[:40]}' is not above 0 and at most 60 s: give e.g. --budget 30ms")
     return budget_ms
 
 
@@ -64,11 +67,18 @@ def check(job: ScaleJob) -> None:
     """Raise InputError for an argument that makes no sense."""
     from edgenet.device_bench.registry import parse
 
-    parse_budget_ms(job.budget)
-    family(job.family)
     parse(job.device)
-    if job.threads < 1:
-        raise InputError(f"--threads must be at least 1, was {job.threads}")
+    if job.device == MICRO:
+        scale_memory.check(job)
+        return
+    if job.arena or job.flash:
+        raise InputError(f"--arena and --flash are a microcontroller's: give --device {MICRO}")
+    if job.classes != ScaleJob.classes:
+        raise InputError(f"--classes is for --device {MICRO}: a time hardly depends on it")
+    if job.budget is None:
+        raise InputError("--budget is missing: give --budget 30ms, say")
+    parse_budget_ms(job.budget)
+    family(_family(job))
 
 
 def propose(
@@ -155,7 +165,7 @@ def _distinct(points: Any) -> list[ScaledNetwork]:
 
 
 def scale(job: ScaleJob, progress: Progress = lambda *_: None) -> Results:
-    """Find the network, export it to OUT, time the file that was written, and write OUT/results.json.
+    """Find the network, export it to OUT, measure the file that was written, and write OUT/results.json.
 
     The file's weights are random: it proves the latency; its accuracy comes with training. context.scale holds
     the proposal and what was measured on the way.
@@ -167,6 +177,8 @@ def scale(job: ScaleJob, progress: Progress = lambda *_: None) -> Results:
     """
     check(job)
     check_scale(job)
+    if job.device == MICRO:
+        return scale_memory.scale(job, progress)
     with results_in(job.out, command="scale", resume=False) as results, _timer(job) as timed:
         best, measured, artifact, final = _fill_budget(job, timed, progress)
         met = _is_within(final, job)
@@ -175,7 +187,7 @@ def scale(job: ScaleJob, progress: Progress = lambda *_: None) -> Results:
         results.put(final)
     if not met:
         raise GateFailed(
-            f"no {job.family} within 5 % of {parse_budget_ms(job.budget):g} ms on {job.device}: the nearest of "
+            f"no {_family(job)} within 5 % of {_budget_ms(job):g} ms on {job.device}: the nearest of "
             f"{len(measured)}, {artifact.model}, takes {final.median_ms:.2f} ms and was exported; a quieter machine or "
             "a longer --budget may help"
         )
@@ -189,7 +201,7 @@ def _fill_budget(
 
     A network that misses the budget when its file is timed is not taken: the search begins anew there.
     """
-    of, budget_ms = family(job.family), parse_budget_ms(job.budget)
+    of, budget_ms = family(_family(job)), _budget_ms(job)
     measured: list[ScaledNetwork] = []
     best = _point(of, 0.0, 1.0)
 
@@ -216,22 +228,23 @@ def _fill_budget(
 
 
 def _is_within(m: Measurement, job: ScaleJob) -> bool:
-    return abs(m.median_ms / parse_budget_ms(job.budget) - 1) <= TOLERANCE
+    return abs(m.median_ms / _budget_ms(job) - 1) <= TOLERANCE
 
 
 def _export(net: Blueprint, folder: Path) -> Artifact:
     """Write a network with random weights as a float file."""
     from edgenet.export import export_graph
-    from edgenet.export.graph import fingerprint
-    from edgenet.export.network import Network, canonical_names, classes_of
-    from edgenet.images import Preprocessing
-    from edgenet.models.zoo import LITE_MEAN, LITE_STD
 
-    graph = canonical_names(net.graph())
-    ids, names = classes_of(1000)
-    preprocessing = Preprocessing(net.resolution_px, LITE_MEAN, LITE_STD)
-    network = Network(net.name, graph, preprocessing, ids, names, "random", fingerprint(graph))
-    return export_graph(network, graph, folder, format="tflite", precision="float32")
+    network = scale_memory.network_of(net)
+    return export_graph(network, network.graph, folder, format="tflite", precision="float32")
+
+
+def _family(job: ScaleJob) -> str:
+    return job.family or "efficientnet-lite"
+
+
+def _budget_ms(job: ScaleJob) -> float:
+    return parse_budget_ms(job.budget or "")
 
 
 def _context(
@@ -239,9 +252,9 @@ def _context(
 ) -> Context:
     record = ScaleRecord(
         **{**vars(best), "latency_ms": final.median_ms},
-        family=job.family,
+        family=_family(job),
         device=job.device,
-        budget_ms=parse_budget_ms(job.budget),
+        budget_ms=_budget_ms(job),
         met=met,
         measured=tuple(measured),
     )
@@ -274,8 +287,11 @@ def lines(results: Results) -> list[tuple[str, str]]:
     """Return the proposal as (label, text) rows."""
     from edgenet.report.formatting import counted
 
-    found, m = results.context.scale, results.measurements[0]
+    found = results.context.scale
     assert found is not None  # `scale` noted it
+    if found.device == MICRO:
+        return scale_memory.lines(results)
+    m = results.measurements[0]
     place = f"{m.device}, {counted(m.threads, 'thread')}, {m.runtime}"
     return [
         ("network", f"{found.family}, width {found.width:.2f}, depth {found.depth:.2f}, "

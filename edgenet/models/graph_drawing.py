@@ -60,6 +60,14 @@ class Blueprint:
         """The input: (1, H, W, 3), normalised."""
         return Feature("image", (self.resolution_px,) * 2, 3)
 
+    @property
+    def widest(self) -> int:
+        """The most numbers that one operator reads and writes beside its weights: no network runs in less memory."""
+        return max(
+            sum(math.prod(self._tensors[n].shape) for n in {*op.inputs, *op.outputs} if n and n not in self._draws)
+            for op in self._ops
+        )
+
     # ------------------------------------------------------------------------------------------------ with weights
 
     def conv(

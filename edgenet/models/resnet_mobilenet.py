@@ -38,6 +38,7 @@ def resnet(
     *,
     late_stride: bool = True,
     name: str = "resnet",
+    classes: int = 1000,
 ) -> Blueprint:
     """Draw a bottleneck ResNet.
 
@@ -60,12 +61,16 @@ def resnet(
             y = net.conv(y, wide)
             shortcut = x if block else net.conv(x, wide, 1, stride)
             x = net.add(y, shortcut, RELU)
-    net.classifier(x)
+    net.classifier(x, classes)
     return net
 
 
 def mobilenet_v1(
-    width: float = 1.0, depth: float = 1.0, resolution_px: int = 224, name: str = "mobilenet-v1"
+    width: float = 1.0,
+    depth: float = 1.0,
+    resolution_px: int = 224,
+    name: str = "mobilenet-v1",
+    classes: int = 1000,
 ) -> Blueprint:
     """Draw MobileNetV1: depthwise and pointwise convolutions in turns."""
     net = Blueprint(name, resolution_px)
@@ -74,12 +79,16 @@ def mobilenet_v1(
         for i in range(round_repeats(repeats, depth)):
             x = net.depthwise(x, 3, 1 if i else first_stride, RELU6)
             x = net.conv(x, round_filters(filters, width), activation=RELU6)
-    net.classifier(x)
+    net.classifier(x, classes)
     return net
 
 
 def mobilenet_v2(
-    width: float = 1.0, depth: float = 1.0, resolution_px: int = 224, name: str = "mobilenet-v2"
+    width: float = 1.0,
+    depth: float = 1.0,
+    resolution_px: int = 224,
+    name: str = "mobilenet-v2",
+    classes: int = 1000,
 ) -> Blueprint:
     """Draw MobileNetV2: inverted residuals with linear bottlenecks. The head is not made narrower than published."""
     net = Blueprint(name, resolution_px)
@@ -88,7 +97,7 @@ def mobilenet_v2(
         for i in range(round_repeats(repeats, depth)):
             x = _inverted_residual(net, x, expand_ratio, round_filters(filters, width), 1 if i else first_stride)
     x = net.conv(x, round_filters(_MOBILENET_V2_HEAD, max(1.0, width)), activation=RELU6)
-    net.classifier(x)
+    net.classifier(x, classes)
     return net
 
 

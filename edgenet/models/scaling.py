@@ -61,21 +61,22 @@ def scaled_px(resolution_px: int, factor: float) -> int:
 
 @dataclass(frozen=True)
 class Family:
-    """A baseline that is scaled. `draw` takes (name, width, depth, resolution_px)."""
+    """A baseline that is scaled. `draw` takes (name, width, depth, resolution_px, classes)."""
 
     name: str
     resolution_px: int
-    draw: Callable[[str, float, float, int], Blueprint]
+    draw: Callable[[str, float, float, int, int], Blueprint]
 
-    def scaled(self, scale: Scale, name: str = "") -> Blueprint:
+    def scaled(self, scale: Scale, name: str = "", classes: int = 1000) -> Blueprint:
         """Draw the network; `parameters` and `multiply_adds` are the blueprint's."""
         px = scaled_px(self.resolution_px, scale.resolution)
-        return self.draw(name or self.name, scale.width, scale.depth, px)
+        return self.draw(name or self.name, scale.width, scale.depth, px, classes)
 
 
-def _efficientnet(baseline: str) -> Callable[[str, float, float, int], Blueprint]:
-    def draw(name: str, width: float, depth: float, px: int) -> Blueprint:
-        row = dataclasses.replace(MODELS[baseline], name=name, width=width, depth=depth, resolution_px=px)
+def _efficientnet(baseline: str) -> Callable[[str, float, float, int, int], Blueprint]:
+    def draw(name: str, width: float, depth: float, px: int, classes: int) -> Blueprint:
+        row = MODELS[baseline]
+        row = dataclasses.replace(row, name=name, width=width, depth=depth, resolution_px=px, classes=classes)
         return efficientnet(row)
 
     return draw
@@ -84,9 +85,9 @@ def _efficientnet(baseline: str) -> Callable[[str, float, float, int], Blueprint
 FAMILIES: dict[str, Family] = {f.name: f for f in (
     Family("efficientnet-lite", 224, _efficientnet("efficientnet-lite0")),
     Family("efficientnet", 224, _efficientnet("efficientnet-b0")),
-    Family("mobilenet-v1", 224, lambda name, width, depth, px: mobilenet_v1(width, depth, px, name)),
-    Family("mobilenet-v2", 224, lambda name, width, depth, px: mobilenet_v2(width, depth, px, name)),
-    Family("resnet-50", 224, lambda name, width, depth, px: resnet(50, width, depth, px, name=name)),
+    Family("mobilenet-v1", 224, lambda name, width, depth, px, n: mobilenet_v1(width, depth, px, name, n)),
+    Family("mobilenet-v2", 224, lambda name, width, depth, px, n: mobilenet_v2(width, depth, px, name, n)),
+    Family("resnet-50", 224, lambda name, width, depth, px, n: resnet(50, width, depth, px, name=name, classes=n)),
 )}  # fmt: skip
 
 

@@ -37,6 +37,7 @@ def rows(measured: Sequence[Measurement], request: Request) -> list[tuple[str, .
     return out
 
 
+_RUN = "micro"  # the device on which an estimate is what a run took, in a simulator
 ESTIMATE_TITLES = ("file", "device", "on the accelerator", "SRAM", "cycles", "estimated", "by")
 
 
@@ -52,8 +53,16 @@ def estimate_rows(estimates: Sequence[Estimate]) -> list[tuple[str, ...]]:
 
 def estimate_notes(estimates: Sequence[Estimate]) -> list[str]:
     """Return what a reader of the estimates has to know."""
-    left = [f"{e.artifact} on {e.device} leaves {o.n} {o.kind} to the CPU: {o.why}" for e in estimates for o in e.left]
-    return ["these are estimates of a compiler, not measurements", *left]
+    compiled = any(e.device != _RUN for e in estimates)
+    found = ["these are estimates of a compiler, not measurements"] if compiled else []
+    found += dict.fromkeys(e.basis for e in estimates if e.device == _RUN)
+    for e in estimates:
+        if e.memory_bytes:
+            parts = ", ".join(f"{purpose} {n:,}" for purpose, n in e.memory_bytes.items())
+            found.append(f"{e.artifact} on {e.device} takes {sum(e.memory_bytes.values()):,} bytes of memory: {parts}")
+        verb = "does not run the {} {}" if e.device == _RUN else "leaves {} {} to the CPU"
+        found += [f"{e.artifact}: {e.device} {verb.format(o.n, o.kind)}: {o.why}" for o in e.left]
+    return found
 
 
 def notes(measured: Sequence[Measurement], request: Request) -> list[str]:
@@ -85,6 +94,13 @@ def notes(measured: Sequence[Measurement], request: Request) -> list[str]:
             found.append(f"the first file against itself on {device}: {number(first.self_ratio, 3)}{around}")
     if note := latency_note([(m.artifact, m) for m in measured]):
         found.append(note)
+    found += dict.fromkeys(
+        f"the busiest other programs were {', '.join(names)}"
+        for m in measured
+        if any(w.code == "busy" for w in m.warnings)
+        and isinstance(names := m.device_info.get("busiest"), list)
+        and names
+    )
     found += dict.fromkeys(w.text for m in measured for w in m.warnings if w.code == "cannot-tell")
     return found
 

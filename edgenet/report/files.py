@@ -110,15 +110,20 @@ def estimates(view: View) -> Estimates | None:
         if left:
             facts.append(Fact(f"{file}, {e.device}", left))
     facts += [Fact(tool, (basis,)) for tool, basis in dict.fromkeys((e.tool, e.basis) for e in found)]
-    titles = ("File", "Device", "On the accelerator", "SRAM", "DRAM", "Flash", "Cycles", "Estimated time", "By")
+    titles = (
+        "File", "Device", "On the accelerator", "Compiled", "SRAM", "DRAM", "Flash", "Cycles", "Estimated time", "By",
+    )  # fmt: skip
     caption = "Estimates: computed by a compiler or from a list, measured by nobody"
     return Estimates(table(caption, titles, lines), tuple(facts))
 
 
 def _estimate(file: str, e: Estimate) -> Line:
-    memory = (_NOTHING if b is None else Cell(megabytes(b)) for b in (e.sram_bytes, e.dram_bytes, e.flash_bytes))
+    sizes = (e.compiled_bytes, e.sram_bytes, e.dram_bytes, e.flash_bytes)
+    memory = (_NOTHING if b is None else Cell(megabytes(b)) for b in sizes)
     cycles = MISSING if e.cycles is None else f"{e.cycles:,}"
-    time = _NOTHING if e.inference_ms is None else Cell(milliseconds(e.inference_ms), "an estimate")
+    between = e.inference_bounds_ms and " to ".join(map(milliseconds, e.inference_bounds_ms))
+    about = f"an estimate, {between}" if between else "an estimate"
+    time = _NOTHING if e.inference_ms is None else Cell(milliseconds(e.inference_ms), about)
     taken = Cell(f"{e.n_accelerated} of {e.n_operators}", "operators")
     return Line((Cell(file), Cell(e.device), taken, *memory, Cell(cycles), time, Cell(e.tool)))
 

@@ -9,6 +9,7 @@ from edgenet.report.refusals import NO_OWN_PICTURES, Terms
 from edgenet.report.rows import Row
 from edgenet.results import Measurement, Results, Warning
 from edgenet.results.records import CANNOT_TELL, MEANING_CODES, ROLE_CODES, verdict_of
+from edgenet.targets import FULL_BITS, detect, target
 
 FEW_LABELLED = 200  # below this a 95 % interval of top-1 is wider than some 10 points, and a warning is due
 
@@ -50,6 +51,8 @@ def notes(results: Results, table: Sequence[Row], terms: Terms) -> tuple[Note, .
     cpu = " ".join((*results.context.isa, results.context.cpu_model)).lower()
     if any(m.device == "local" for m in measured) and any(s in cpu for s in ("x86", "avx", "sse", "intel", "amd")):
         said.append(Note("Latency is this computer's, not a phone's. On a phone the order of the files can differ."))
+    if saturating := _saturating(results):
+        said.append(Note(saturating))
     models = sorted({a.model for a in results.artifacts} - {r.artifact.model for r in table})
     if models:
         said.append(
@@ -70,6 +73,21 @@ def notes(results: Results, table: Sequence[Row], terms: Terms) -> tuple[Note, .
     if text := latency_note([(r.name, r.measurement) for r in table if r.measurement]):
         said.append(Note(text))
     return tuple(said)
+
+
+def _saturating(results: Results) -> str:
+    """Return which files for a chip lose accuracy on this computer alone; "" where none does."""
+    if not {"avx2", "sse4_2"} & set(results.context.isa):
+        return ""
+    here = target(detect(results.context.isa, "x86_64"))
+    exact = (a for a in results.artifacts if a.made_for and a.options.get("weight_bits") == FULL_BITS)
+    names = [a.path for a in exact if a.format in here.saturating_formats]
+    if not names:
+        return ""
+    return (
+        f"{' and '.join(names)}: made for a chip that multiplies exactly. This computer adds INT8 products in 16 bits, "
+        "which saturate: accuracy here is below the chip's."
+    )
 
 
 def _undecided(r: Row, terms: Terms) -> str:
@@ -134,6 +152,8 @@ def _drifted(change: float) -> str:
 
 _PER_CENT: Callable[[float], str] = "{:.0%}".format
 _NUMBER: Callable[[float], str] = "{:.0f}".format
+# What a machine could do better: `edgenet doctor` says it, and it is nothing for a page.
+_FOR_ENGINEERS = ("governor",)
 _OF_FILES = {
     "noisy": _OfFiles("is noisy", "are noisy", _PER_CENT, "the middle half of the runs spreads over {} of the median"),
     "disturbed": _OfFiles(
@@ -158,6 +178,8 @@ def latency_note(measured: Sequence[tuple[str, Measurement]]) -> str:
     alike: dict[tuple[str, str], list[tuple[str, Warning]]] = {}
     for name, m in measured:
         for w in m.cautions:  # the table's "≈" says what cannot be told apart
+            if w.code in _FOR_ENGINEERS:
+                continue
             mergeable = w.value is not None or w.code in _OF_FILES
             alike.setdefault((w.code, "" if mergeable else w.text), []).append((name, w))
     parts = [_merged(found, len(measured)) for found in alike.values()]

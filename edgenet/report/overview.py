@@ -16,6 +16,7 @@ from edgenet.files import atomic_write
 from edgenet.report import training
 from edgenet.report.charts import latency, over_time, tradeoff
 from edgenet.report.classes import classes
+from edgenet.report.devices.section import Choice, choices, devices
 from edgenet.report.files import estimates, files
 from edgenet.report.formatting import MISSING, counted, failed, megabytes, milliseconds, percent, points
 from edgenet.report.glossary import Word, new_words
@@ -83,6 +84,7 @@ class Answer:
     why_nothing: tuple[str, ...]  # is to be shipped
     verdict: str
     tiles: tuple[Tile, ...]
+    devices: tuple[Choice, ...]
     why_not: WhyNot | None
     notes: tuple[str, ...]
     failed: str  # how many steps
@@ -141,7 +143,7 @@ def _headline(view: View) -> str:
 
 
 def answer(view: View) -> Answer:
-    """The headline, three figures, why this file and why not each other."""
+    """The headline, three figures, which file for which device, why this file and why not each other."""
     a, failures = view.answer, view.results.failures
     models = " · ".join(dict.fromkeys(r.artifact.model for r in view.rows))
     opening = training.opening(view) or _opening(view)
@@ -152,6 +154,7 @@ def answer(view: View) -> Answer:
         why_nothing=() if opening else a.why,
         verdict=opening.verdict if opening else "",
         tiles=opening.tiles if opening else (),
+        devices=choices(view),
         why_not=None if training.headline(view) else _why_not(view),
         notes=tuple(n.text for n in a.notes if not n.loud),
         failed=f"{counted(len(failures), 'step')} failed" if failures else "",
@@ -251,6 +254,7 @@ def _joined(value: Any) -> str:
 # The page from top to bottom. A new section is a function, a template of its name and a line here.
 SECTIONS: Mapping[str, Callable[[View], Any]] = {
     "answer": answer,
+    "devices": devices,
     "tradeoff": tradeoff,
     "search": search,
     "training": training.training,

@@ -25,12 +25,13 @@ class Chip:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: its text, a second line in small print, and chips after either."""
+    """A cell of a table: its text, a second line in small print, and chips after either; `more` are lines below."""
 
     text: str
     small: str = ""
     chip: Chip | None = None
     small_chips: tuple[Chip, ...] = ()
+    more: tuple[str, ...] = ()
     kind: str = ""  # where a figure of the paper's page comes from: measured | computed | quoted
 
 

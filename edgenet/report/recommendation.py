@@ -4,7 +4,7 @@ Everything here is a pure function of a `Results`, and of which of its files are
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgenet.report.formatting import NBSP, counted, interval, megabytes, milliseconds, number, percent, points, times
 from edgenet.report.notes import Note, no_label, notes
@@ -37,6 +37,7 @@ class Recommendation:
     rule: str  # the rule that chose, in one sentence
     limit: float  # largest drop of top-1, or disagreement, that was let through; a fraction
     by_labels: bool  # whether the limit is on top-1 (else on agreement)
+    refused: Mapping[str, Refusal] = field(default_factory=dict)  # id -> why it may not be shipped
 
 
 def recommend(
@@ -71,13 +72,16 @@ def recommend(
     # A budget in points takes the place of the usual limit for files that no search is for, too.
     limit = next((s.max_drop for s in search.values() if s.max_drop is not None), limit)
     terms = Terms(base, None if random else limit, by_labels, search, taught)
+    against_all = {r.artifact.id: no for r in table if (no := refusal(r, terms))} | dict(lost or {})
+    # What a chip asked for is chosen for that chip (report/devices), and not among the files for computers.
+    table = [r for r in table if not r.artifact.made_for] or table
     refused = {r.artifact.id: no for r in table if (no := refusal(r, terms))}
-    winner = _best([r for r in table if r.artifact.id not in refused])
+    winner = best_of([r for r in table if r.artifact.id not in refused])
     refused |= {r.artifact.id: lost[r.artifact.id] for r in table if lost and r.artifact.id in lost}
     fit = [r for r in table if r.artifact.id not in refused]
-    best = _best(fit)
+    best = best_of(fit)
     said = notes(results, table, terms)
-    about = (_rule(terms), limit, by_labels)
+    about = (_rule(terms), limit, by_labels, against_all)
     stop = _stop(table, refused, terms, winner)
     if stop or best is None:
         code, headline, why = stop or _not_yet(results, table)
@@ -94,7 +98,7 @@ def recommend(
     return Recommendation("ship", id, id, f"Ship {best.name}", why, why_not, said, *about)
 
 
-def _best(fit: Sequence[Row]) -> Row | None:
+def best_of(fit: Sequence[Row]) -> Row | None:
     """Return the smallest of the files that cannot be told from the fastest."""
     return min(_tied(fit), key=lambda r: (r.artifact.size_bytes, median_ms(r)), default=None)
 
@@ -130,7 +134,7 @@ def _stop(table: Sequence[Row], refused: Mapping[str, Refusal], terms: Terms, wi
         return _budget_missed(table, refused, terms)
     if winner and (against := refused.get(winner.artifact.id)):
         headline = f"The file to ship {'is gone' if against.code == 'gone' else 'was altered'}: {winner.name}"
-        left = _best([r for r in table if r.artifact.id not in refused])
+        left = best_of([r for r in table if r.artifact.id not in refused])
         rest = f"Of the files that are left, the rule would choose {left.name}." if left else "No other file may ship."
         return against.code, headline, (against.why, rest)
     codes = {why.code for why in refused.values()}
@@ -169,7 +173,7 @@ def _budget_missed(table: Sequence[Row], refused: Mapping[str, Refusal], terms: 
         lacks = what_it_lacks(nearest, terms)[1]
         lost = what_it_lost(nearest, terms.by_labels)
         why.append(f"The nearest is {nearest.name}: {lost}{f'; {lacks}' if lacks else ''}.")
-    if left := _best([r for r in table if r.artifact.id not in refused]):
+    if left := best_of([r for r in table if r.artifact.id not in refused]):
         why.append(f"Of the float files the rule would choose {left.name}.")
     why.append("What can help: more calibration pictures, training (edgenet qat), or a wider budget.")
     return "budget-missed", "No file meets the budget", tuple(why)

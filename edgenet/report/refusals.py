@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgenet.errors import InputError
 from edgenet.files import WEIGHTS_BESIDE, sha256_of, size_of
 from edgenet.report.formatting import NBSP, counted, decibels, interval, percent, points, times
 from edgenet.report.rows import Row
@@ -78,6 +79,8 @@ def _lost(a: Artifact, out: Path) -> Refusal | None:
         lacks = beside != path and not beside.is_file() and size_of(path) < a.size_bytes
     except OSError as e:
         return Refusal("gone", f"It cannot be read ({e.strerror}): {again}.")
+    except InputError as e:
+        return Refusal("altered", f"{e}: {again}.")
     or_lacks = f", or {beside.name} beside it is gone" if lacks else ""
     return Refusal("altered", f"It was altered since it was measured{or_lacks}: {again}.")
 

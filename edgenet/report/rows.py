@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 from edgenet.device_bench.comparison import compare
 from edgenet.errors import InputError
 from edgenet.report.formatting import MISSING, NBSP, times
-from edgenet.results import Artifact, Evaluation, Failure, Measurement, Results
+from edgenet.results import Artifact, Estimate, Evaluation, Failure, Measurement, Results
+from edgenet.targets import target_of
 from edgenet.tasks.words import WORDS, Words
 
 
@@ -102,9 +103,9 @@ def rows(results: Results) -> list[Row]:
     def of(a: Artifact | None) -> tuple[Evaluation | None, Measurement | None]:
         if a is None:
             return None, None
-        fits = [m for m in results.measurements if _is_of(m, a) and m.samples_ns and (m.device, m.threads) == condition]
+        fits = [m for m in results.measurements if is_of(m, a) and m.samples_ns and (m.device, m.threads) == condition]
         m = fits[0] if fits else None
-        evaluations = [e for e in results.evaluations if _is_of(e, a) and e.device == "local"]
+        evaluations = [e for e in results.evaluations if is_of(e, a) and e.device == "local"]
         same_runtime = [e for e in evaluations if m and e.runtime == m.runtime]
         return next(iter(same_runtime or evaluations), None), m
 
@@ -124,12 +125,14 @@ def by_format(table: Sequence[Row]) -> list[Row]:
     return sorted(table, key=lambda r: order.index(r.artifact.format))
 
 
-def _is_of(item: Evaluation | Measurement, a: Artifact) -> bool:
+def is_of(item: Evaluation | Measurement | Estimate, a: Artifact) -> bool:
+    """Tell whether something is of a file as it is, and not of an earlier one of its name."""
     return item.artifact == a.id and (not item.artifact_sha256 or not a.sha256 or item.artifact_sha256 == a.sha256)
 
 
 def _concerns(f: Failure, a: Artifact) -> bool:
-    return f.artifact in (a.id, a.path, PurePosixPath(a.path).name)
+    """What a chip's compiler or emulator did not do says nothing of the file on a computer or phone."""
+    return target_of(f.device) is None and f.artifact in (a.id, a.path, PurePosixPath(a.path).name)
 
 
 def median_ms(r: Row) -> float:

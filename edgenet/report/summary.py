@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from edgenet.errors import printable
+from edgenet.report.devices import picks
 from edgenet.report.formatting import MISSING, failed, megabytes, milliseconds, percent, points
 from edgenet.report.recommendation import SHOWN_REASONS, Recommendation, recommend
 from edgenet.report.refusals import Refusal
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
 
 
 def summary_lines(results: Results, recommendation: Recommendation | None = None) -> list[str]:
-    """Return the answer as lines of plain text: the headline, why, why not the others, notes, failures."""
+    """Return the answer as plain text: headline, why, which file for which device, why not others, notes, failures."""
     r = recommendation or recommend(results)
     lines = [r.headline, *(f"  {s}" for s in r.why)]
+    if found := picks(results, r, rows(results)):
+        lines.append("Which file for which device")
+        lines += [f"  {p.device}: {' '.join(filter(None, (p.name, *p.why)))}" for p in found]
     if r.why_not:
         shown = len(r.why_not) if len(r.why_not) <= SHOWN_REASONS + 1 else SHOWN_REASONS
         lines.append("Why not the others" if r.leader else "File by file")
@@ -59,7 +64,7 @@ def summary_table(results: Results, answer: Recommendation) -> "Table":
             milliseconds(m.median_ms if m else None),
             "1×" if r.is_baseline and m else speedup_text(r.speedup),
         ]
-        out.add_row(*map(Text, cells), style="bold" if chosen else None)
+        out.add_row(*(Text(printable(cell)) for cell in cells), style="bold" if chosen else None)
     return out
 
 
@@ -78,5 +83,5 @@ def summary_renderable(results: Results, lost: Mapping[str, Refusal] | None = No
 
     answer = recommend(results, lost=lost)
     first, *rest = summary_lines(results, answer)
-    text = (Text(first, style="bold"), *(Text(line) for line in rest))
+    text = (Text(printable(first), style="bold"), *(Text(printable(line)) for line in rest))
     return Group(summary_table(results, answer), Text(""), *text) if results.artifacts else Group(*text)

@@ -42,11 +42,15 @@ class View:
 
     def label(self, r: Row) -> str:
         """Return the shortest name that tells `r` from the other rows."""
+
+        def named(x: Row, parts: tuple[str, ...]) -> str:
+            a = x.artifact
+            return " ".join([getattr(a, p) for p in parts] + [f"io {a.io_dtype}"] * bool(a.made_for))
+
         for parts in (("precision",), ("precision", "format")):
-            names = [" ".join(getattr(x.artifact, p) for p in parts) for x in self.rows]
-            name = " ".join(getattr(r.artifact, p) for p in parts)
-            if names.count(name) == 1:
-                return name
+            names = [named(x, parts) for x in self.rows]
+            if names.count(named(r, parts)) == 1:
+                return named(r, parts)
         return r.name
 
     def class_name(self, index: int | None) -> str:

@@ -5,12 +5,14 @@ schema 2.
 """
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgenet.door import RESULTS_BYTES, read_json
 from edgenet.errors import InputError
 from edgenet.files import atomic_write
 from edgenet.results import schema1
@@ -99,14 +101,9 @@ class Results:
             InputError: there is none, it is not JSON, or it has another schema.
         """
         path = out / RESULTS_FILE
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"no {RESULTS_FILE} in {out}: give the --out folder of an earlier run") from None
-        except OSError as e:
-            raise InputError(f"cannot read {path}: {e.strerror}") from None
-        except (ValueError, RecursionError) as e:  # no JSON, no UTF-8, a number of 5,000 digits, 100,000 brackets
-            raise InputError(f"{path} is not a results file ({e}): delete it and run again") from None
+        if not os.path.lexists(path):
+            raise InputError(f"no {RESULTS_FILE} in {out}: give the --out folder of an earlier run")
+        data = read_json(path, RESULTS_BYTES, "a results file", "delete it and run again", finite=False)
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
         if found not in (1, SCHEMA):
             raise InputError(f"{path} has schema {found!r:.40}, this version reads 1 and 2: use another --out folder")

@@ -9,11 +9,13 @@ import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from edgenet.results.plain import absent, read, write
 from edgenet.results.records import Measures
 
+_MOST_MS = 1e12  # of a time
 NO_ANSWER = -1  # in the place of a class: the file gave NaN or infinity
 
 
@@ -101,8 +103,14 @@ class Artifact:
     options: dict[str, Any] = field(default_factory=dict)  # what was asked of the exporter; decides a resume
     mixture: dict[str, str] = field(default_factory=dict)  # operator's output -> precision, where it is another one
     keep: tuple[str, ...] = absent(())  # values of --keep that ask for this mixture
+    made_for: tuple[str, ...] = absent(())  # devices of the run that ask for this form of the integers
     export_s: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        place = PurePath(self.path)
+        if not self.path or "\0" in self.path or place.is_absolute() or ".." in place.parts:
+            raise ValueError(f".path must be relative to the folder and within it, was {self.path[:80]!r}")
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,8 @@ class Evaluation:
     outputs_differing: int | None = None  # those that are not the same bit for bit
     largest_difference: float | None = None
     difference: str = ""  # why they differ, in words
+    agreement_here: float | None = absent(None)  # with the same file on this machine, where that is not the reference
+    agreement_here_ci95: tuple[float, float] | None = absent(None)
     emulated: str = absent("")  # what computed the answers in the device's place, with its version; "" for the device
     task: str = absent("classes")  # what the output means: edgenet.tasks.KINDS
     measures: Measures | None = absent(None)  # what else the task is measured by
@@ -216,6 +226,11 @@ class Measurement:
     delegate: str = ""
     device_info: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Warning, ...] = ()
+
+    def __post_init__(self) -> None:
+        for kept, aside in ((self.rounds, self.disturbed_rounds), (self.pace_ns, self.disturbed_pace_ns)):
+            if (kept or aside) and (len(kept), len(aside)) != (len(self.samples_ns), len(self.disturbed_ns)):
+                raise ValueError(f" of {self.artifact}: each run has its round and its pace, or none has")
 
     def quantile_ms(self, q: float) -> float:
         """Return the `q` quantile (0..1) of the samples in milliseconds, linearly interpolated."""
@@ -294,6 +309,12 @@ class _Times:
     load_ms: float
     disturbed_ms: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.samples_ms:
+            raise ValueError(".samples_ms is empty: a measurement has one run at least")
+        if not all(0 <= t <= _MOST_MS for t in (*self.samples_ms, *self.disturbed_ms, self.load_ms)):
+            raise ValueError(f".samples_ms, .disturbed_ms and .load_ms must be from 0 to {_MOST_MS:g}")
+
 
 @dataclass(frozen=True)
 class LeftOperators:
@@ -302,6 +323,18 @@ class LeftOperators:
     kind: str  # TFLite's name
     n: int
     why: str
+
+
+@dataclass(frozen=True)
+class CompiledLayer:
+    """A layer as an accelerator's compiler made it; `cycles` is 0 where the compiler gives none."""
+
+    name: str
+    kind: str  # as the compiler calls it
+    on: str  # NPU | CPU
+    arithmetic: str  # as the compiler calls it: INT8, FLOAT16
+    cycles: int
+    moved_bytes: int
 
 
 @dataclass(frozen=True)
@@ -315,6 +348,7 @@ class Estimate:
         inference_bounds_ms: lower and upper bound of the time, where the tool gives them.
         compiled_bytes: size of the file that the tool made of the artifact for this chip.
         memory_bytes: memory of one inference by its purpose, where the tool tells more than the three above.
+        layers: in the order in which they run, where the tool lists them.
     """
 
     artifact: str
@@ -336,6 +370,7 @@ class Estimate:
     inference_bounds_ms: tuple[float, float] | None = absent(None)
     compiled_bytes: int | None = absent(None)
     memory_bytes: Mapping[str, int] = absent({})
+    layers: tuple[CompiledLayer, ...] = absent(())
 
     def __post_init__(self) -> None:
         if self.n_accelerated + sum(o.n for o in self.left) != self.n_operators:

@@ -15,6 +15,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 _Reader = Callable[[Any], Any]
 _NAMES: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+# Fields by their names: those that are between 0 and 1, and those that are not below 0, as counts, sizes and times are.
+FRACTIONS = {"top1", "top5", "agreement", "agreement_here", "mcnemar_p", "held_back_agreement", "held_back_accuracy"}
+_COUNTS = ("_bytes", "_ns", "_ms", "_us", "_s", "_px", "_hz", "threads", "epochs", "cores", "cycles", "multiply_adds")
+_MOST = 2.0**63  # of a whole number, and of a time in nanoseconds
 
 
 def absent(default: Any) -> Any:
@@ -69,7 +73,7 @@ def _reader(kind: Any) -> _Reader:
 
 def _record_reader(kind: Any) -> _Reader:
     hints = typing.get_type_hints(kind)
-    readers = {f.name: _reader(hints[f.name]) for f in dataclasses.fields(kind)}
+    readers = {f.name: _within(f.name, _reader(hints[f.name])) for f in dataclasses.fields(kind)}
 
     def record(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -82,6 +86,25 @@ def _record_reader(kind: Any) -> _Reader:
             raise ValueError(f".{lacking} is missing") from None
 
     return record
+
+
+def _within(name: str, each: _Reader) -> _Reader:
+    """Return a reader that holds the number, or the numbers of a list, to the range that the field's name has."""
+    if name in FRACTIONS:
+        low, high, wanted = 0.0, 1.0, "a fraction of 1"
+    elif name.startswith("n_") or name.endswith(_COUNTS):
+        low, high, wanted = 0.0, _MOST, "0 or more"
+    else:
+        return each
+
+    def limited(value: Any) -> Any:
+        found = each(value)
+        for number in found if isinstance(found, tuple) else (found,):
+            if isinstance(number, int | float) and not low <= number <= high:
+                raise _wrong(wanted, number)
+        return found
+
+    return limited
 
 
 def _is_required(f: dataclasses.Field[Any]) -> bool:
@@ -131,14 +154,22 @@ def at(place: str, each: Callable[[Any], Any], value: Any) -> Any:
 
 def _plain(kind: type, value: Any) -> Any:
     fits = isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
-    if not fits or (kind is float and not math.isfinite(value)):
+    if not fits or (kind is float and not _is_finite(value)) or (kind is int and not -_MOST <= value < _MOST):
         raise _wrong(_NAMES[kind], value)
     return value
 
 
+def _is_finite(value: int | float) -> bool:
+    """Whether a number is one as float64 too; JSON has whole ones of any length."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _finite(value: Any) -> Any:
     """Any JSON value; NaN and infinity are none."""
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, int | float) and not _is_finite(value):
         raise _wrong("a number", value)
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _finite(inner)
@@ -146,5 +177,5 @@ def _finite(value: Any) -> Any:
 
 
 def _wrong(wanted: str, value: Any) -> ValueError:
-    text = repr(value)
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**40 else "a number of more than 40 digits"
     return ValueError(f" must be {wanted}, was {text if len(text) <= 40 else text[:37] + '...'}")

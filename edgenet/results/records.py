@@ -342,7 +342,10 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class ScaledNetwork:
-    """A network that could be proposed. `tilt` is a factor on the compound scale's width; 1 is on the scale."""
+    """A network that could be proposed. `tilt` is a factor on the compound scale's width; 1 is on the scale.
+
+    For a microcontroller it is a factor on the resolution, and the INT8 file is measured by its memory.
+    """
 
     phi: float
     tilt: float
@@ -352,17 +355,25 @@ class ScaledNetwork:
     multiply_adds: int
     parameters: int
     latency_ms: float | None = None  # once it is measured
+    arena_bytes: int | None = absent(None)  # RAM that tflite-micro takes
+    flash_bytes: int | None = absent(None)  # the file's
 
 
 @dataclass(frozen=True)
 class ScaleRecord(ScaledNetwork):
-    """The network that fills a latency budget, and those that were measured on the way, in that order."""
+    """The network that fills a budget, and those that were measured on the way, in that order.
+
+    The budget is `budget_ms`, or for a microcontroller one of the other two or both.
+    """
 
     family: str = ""
     device: str = ""
     budget_ms: float = 0.0
     met: bool = False
     measured: tuple[ScaledNetwork, ...] = ()
+    budget_arena_bytes: int | None = absent(None)
+    budget_flash_bytes: int | None = absent(None)
+    classes: int = absent(1000)
 
 
 @dataclass(frozen=True)

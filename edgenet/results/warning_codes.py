@@ -22,7 +22,7 @@ WARNINGS = {
     # of the machine
     "noise-floor": "the first file differs from itself; by what fraction",
     "too-many-threads": "more threads than cores; threads",
-    "busy": "other processes used cores; how many",
+    "busy": "other programs used cores; how many",
     "stolen": "the hypervisor took cores away; how many",
     "loaded": "the load average at the start; it",
     "governor": "the CPU governor lets the clock change",
@@ -40,6 +40,7 @@ WARNINGS = {
     "other-abi": "a binary for another ABI than the phone's first was timed",
     # of an estimate
     "nothing-accelerated": "no operator runs on the accelerator",
+    "missing-operators": "operators do not run there, and so the file does not; how many",
     "left-to-cpu": "operators run on the CPU, whose time is not in the estimate; how many",
     # of an older results file, where none of these fits
     "note": "a sentence",

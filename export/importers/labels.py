@@ -1,15 +1,16 @@
 """Names of a model's classes: from the user's file, from the model file itself, or the default."""
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgenet.door import read_rows, read_text
 from edgenet.errors import EdgenetError, InputError
 from edgenet.export import metadata
 from edgenet.export.network import classes_of
+from edgenet.sandbox.apart import printable, read_apart
 from edgenet.tasks import CLASSES, Task
 
 NO_YES = ("no", "yes")  # the classes of one sigmoid that nobody named
@@ -33,18 +34,13 @@ def class_labels(
 
 def read_labels(file: Path, n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return ids and names of `n` classes from a text file, a name a line, or CSV index,wnid,name."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as e:
-        raise InputError(f"cannot read --labels {file}: {e.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"--labels {file} is no text file: give one name a line, or CSV index,wnid,name") from None
-    lines = [line.strip() for line in text.strip("\r\n").splitlines()]
+    text = read_text(file, option="--labels", remedy="give one name a line, or CSV index,wnid,name")
+    lines = [line.strip() for line in text.strip("\n").split("\n")] if text.strip("\n") else []
     if lines and [c.strip() for c in lines[0].lower().split(",")] == ["index", "wnid", "name"]:
-        rows = [r for r in csv.reader(lines[1:]) if r]
-        bad = next((r for r in rows if len(r) != 3 or not r[0].strip().isdigit()), None)
+        rows = [cells for _, cells in read_rows(file)[1:]]
+        bad = next((r for r in rows if len(r) != 3 or not re.fullmatch("[0-9]{1,9}", r[0])), None)
         if bad is not None or [int(r[0]) for r in rows] != list(range(len(rows))):
-            wrong = f"the row '{','.join(bad)}'" if bad else "rows out of order"
+            wrong = f"the row '{','.join(bad)[:80]}'" if bad else "rows out of order"
             raise InputError(f"--labels {file} has {wrong}: give index,wnid,name with the indices 0, 1, 2, ...")
         ids, names = tuple(r[1].strip() for r in rows), tuple(r[2].strip() for r in rows)
     else:
@@ -75,21 +71,31 @@ def _ids_and_names(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, 
 
 def labels_in(path: Path) -> tuple[str, ...] | None:
     """Return the outputs' names that a .tflite, .onnx or OpenVINO .xml file carries, None where there are none."""
-    suffix, text = path.suffix.lower(), None
     try:
-        if suffix == ".tflite":
-            stored = metadata.read_files(path.read_bytes()).get(metadata.LABELS_FILE)
+        found = read_apart("edgenet.export.importers.labels:labels_here", path, {"path": str(path)})
+    except EdgenetError:  # names are not worth an error
+        return None
+    whole = isinstance(found, list) and all(isinstance(name, str) for name in found)
+    return tuple(map(printable, found)) if whole and found else None
+
+
+def labels_here(path: str) -> list[str]:
+    """Return the same, as a list; read in this process."""
+    file, text = Path(path), None
+    try:
+        if file.suffix.lower() == ".tflite":
+            stored = metadata.read_files(file.read_bytes()).get(metadata.LABELS_FILE)
             text = stored.decode("utf-8", "replace") if stored else None
-        elif suffix == ".onnx":
+        elif file.suffix.lower() == ".onnx":
             import onnx
 
-            properties = onnx.load(str(path), load_external_data=False).metadata_props
+            properties = onnx.load(path, load_external_data=False).metadata_props
             text = next((p.value for p in properties if p.key == "labels"), None)
-        elif suffix == ".xml":
+        elif file.suffix.lower() == ".xml":
             from xml.etree import ElementTree
 
-            found = ElementTree.parse(path).find("./rt_info/labels")
-            text = "\n".join(json.loads(found.get("value", "[]"))) if found is not None else None
-    except (EdgenetError, ImportError, OSError, ValueError, SyntaxError):  # names are not worth an error
-        return None
-    return tuple(text.splitlines()) if text else None
+            element = ElementTree.parse(file).find("./rt_info/labels")
+            text = "\n".join(json.loads(element.get("value", "[]"))) if element is not None else None
+    except (ImportError, OSError, ValueError, SyntaxError):
+        return []
+    return text.splitlines() if text else []

@@ -2,21 +2,26 @@
 
 import dataclasses
 import importlib.util
+from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.device_bench import ethos_u
 from edgenet.device_bench.device import Request
 from edgenet.device_bench.ethos_u import CONFIGS, EthosU, make_estimate, open_device, reasons
+from edgenet.device_bench.micro import device as tflite_micro
 from edgenet.errors import DeviceError, InputError, MissingDependency
 from edgenet.export import Network, export_graph, find_source
 from edgenet.export.inspect.tflite import operator_outputs
 from edgenet.images import limit, load_pixels, open_images
 from edgenet.models.zoo import MODELS
 from edgenet.results import Calibration, Estimate, Failure, LeftOperators, Results
+from helpers.reference_kernels import by_reference_kernels, taken
 
+needs_micro = pytest.mark.skipif(importlib.util.find_spec("tflite_micro") is None, reason="needs edgenet[micro]")
 needs_vela = pytest.mark.skipif(importlib.util.find_spec("ethosu") is None, reason="needs edgenet[ethos-u]")
 LOG = """\
 Warning: No system configuration specified. Using a default of Ethos_U55_High_End_Embedded. Compilation may be invalid.
@@ -202,13 +207,31 @@ def test_a_vela_that_does_not_end_is_ended(tiny_npu: Path) -> None:
     assert "ended after 0.02 s" in failure.why
 
 
-def test_what_only_a_machine_can_do_is_refused(tiny_files: dict[str, Path]) -> None:
+def test_what_only_a_machine_can_do_is_refused() -> None:
     device = EthosU("ethos-u55-256")
     for request in (Request(runtime="litert"), Request(delegate="gpu"), Request(cores=(0,))):
         with pytest.raises(InputError, match="only compiles"):
             device.bench([], request)
-    with pytest.raises(InputError, match="only estimates"):
-        device.predict(tiny_files["int8"], None)
+
+
+@needs_vela
+@needs_micro
+def test_answers_are_those_of_the_reference_kernels_and_say_what_computed_them(tiny_npu: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (4, 20, 20, 3), np.uint8)
+    with open_device("ethos-u55-128") as device:
+        answers = device.predict(tiny_npu, pixels)
+        assert device.info()["emulator"] == f"tflite-micro {metadata.version('tflite-micro')}, not the NPU"
+    assert np.array_equal(answers, by_reference_kernels(tiny_npu, taken(pixels, "int8")))
+
+
+def test_without_tflite_micro_there_are_estimates_and_for_answers_the_extra_is_named(
+    tiny_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tflite_micro, "version", lambda: None)
+    with EthosU("ethos-u55-256") as device:
+        assert "emulator" not in device.info()
+        with pytest.raises(MissingDependency, match=r"answers of ethos-u:ethos-u55-256 needs .*edgenet\[micro\]"):
+            device.predict(tiny_files["int8"], np.zeros((1, 20, 20, 3), np.float32))
 
 
 def test_estimates_come_back_from_disk_and_replace_each_other(tmp_path: Path) -> None:

@@ -126,13 +126,32 @@ def test_it_does_not_wait_for_ever_nor_where_nothing_tells_the_temperature():
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400), ("2m5s", 125)]
+    ("text", "seconds"), [("90s", 90), ("24h", 86_400), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400), ("2m5s", 125)]
 )
 def test_durations_are_read(text, seconds):
     assert seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "0m", "ten minutes", "10 m", "-5s", "5m10m", "m", "1e3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "0s",
+        "90",
+        "0.5s",
+        "25h",
+        "٩٠s",
+        "9" * 400 + "s",
+        "0m",
+        "ten minutes",
+        "10 m",
+        "-5s",
+        "5m10m",
+        "m",
+        "1e3",
+    ],
+)
 def test_what_is_no_duration_is_refused_with_an_example(text):
     with pytest.raises(InputError, match="write 90s, 10m or 1h30m"):
         seconds_of(text)

@@ -36,8 +36,8 @@ def test_a_run_with_a_batch_and_logits(edgenet: Edgenet, tiny_folder: Path, tmp_
     [
         (("--batch", "4"), "--batch is not for tflite"),
         (("--logits",), "--logits is not for tflite"),
-        (("--batch", "0", "--format", "onnx"), "--batch must be a whole number from 1, or dynamic"),
-        (("--batch", "many", "--format", "onnx"), "--batch must be a whole number from 1, or dynamic"),
+        (("--batch", "0", "--format", "onnx"), "--batch must be at least 1 and at most 4096, was 0"),
+        (("--batch", "many", "--format", "onnx"), "--batch must be a whole number, or dynamic, was 'many'"),
     ],
 )
 def test_what_cannot_be_is_refused(edgenet: Edgenet, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:

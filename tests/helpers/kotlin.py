@@ -3,6 +3,7 @@
 A stub has the names and types that the API's documentation and sources give, and does nothing. Sources:
     https://developer.android.com/reference    https://ai.google.dev/edge/litert/inference (org.tensorflow.lite)
     https://github.com/google-ai-edge/mediapipe, mediapipe/tasks/java    https://junit.org/junit4/javadoc
+    https://github.com/google-ai-edge/LiteRT, litert/kotlin (com.google.ai.edge.litert)
 """
 
 import os
@@ -43,14 +44,53 @@ STUBS = {
         }
         object BitmapFactory { fun decodeByteArray(data: ByteArray, offset: Int, length: Int): Bitmap = TODO() }
     """,
+    "android.os": """
+        object Build { object VERSION { val SDK_INT: Int get() = TODO() }; val SOC_MODEL: String get() = TODO() }
+    """,
+    "com.google.ai.edge.litert": """
+        enum class Accelerator { NONE, CPU, GPU, NPU }
+        class LiteRtException(message: String) : Exception(message)
+        interface NpuCompatibilityChecker { fun isDeviceSupported(): Boolean }
+        interface NpuAcceleratorProvider
+        class BuiltinNpuAcceleratorProvider(
+            context: android.content.Context, npuCompatibilityChecker: NpuCompatibilityChecker
+        ) : NpuAcceleratorProvider
+        class Environment : AutoCloseable {
+            override fun close() {}
+            companion object { fun create(npuAcceleratorProvider: NpuAcceleratorProvider): Environment = TODO() }
+        }
+        class TensorBuffer : AutoCloseable {
+            fun writeInt8(data: ByteArray) {}
+            fun readInt8(): ByteArray = TODO()
+            override fun close() {}
+        }
+        class CompiledModel : AutoCloseable {
+            class Options(vararg accelerators: Accelerator)
+            fun createInputBuffers(): List<TensorBuffer> = TODO()
+            fun createOutputBuffers(): List<TensorBuffer> = TODO()
+            fun run(inputs: List<TensorBuffer>, outputs: List<TensorBuffer>) {}
+            override fun close() {}
+            companion object {
+                fun create(
+                    assetManager: android.content.res.AssetManager, assetName: String, options: Options,
+                    optionalEnv: Environment?
+                ): CompiledModel = TODO()
+            }
+        }
+    """,
     "org.json": """
         class JSONObject(json: String) {
+            fun has(name: String): Boolean = TODO()
             fun getDouble(name: String): Double = TODO()
             fun getInt(name: String): Int = TODO()
             fun getString(name: String): String = TODO()
             fun getJSONArray(name: String): JSONArray = TODO()
         }
-        class JSONArray { fun length(): Int = TODO(); fun getJSONObject(index: Int): JSONObject = TODO() }
+        class JSONArray {
+            fun length(): Int = TODO()
+            fun getJSONObject(index: Int): JSONObject = TODO()
+            fun getString(index: Int): String = TODO()
+        }
     """,
     "org.tensorflow.lite": """
         class Interpreter(byteBuffer: java.nio.ByteBuffer, options: Options) : AutoCloseable {
@@ -134,6 +174,7 @@ STUBS = {
     "androidx.test.ext.junit.runners": "class AndroidJUnit4",
     "org.junit": """
         annotation class Test
+        object Assume { fun assumeTrue(message: String, condition: Boolean) {} }
         object Assert {
             fun assertArrayEquals(message: String, expecteds: ByteArray, actuals: ByteArray) {}
             fun assertEquals(message: String, expected: Any?, actual: Any?) {}

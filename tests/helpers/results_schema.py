@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgenet.results import SCHEMA, Artifact, Estimate, Evaluation, Explanation, Failure, Measurement
+from edgenet.results.plain import FRACTIONS
 from edgenet.results.records import Context
 from edgenet.results.warning_codes import WARNINGS
 
 SECTIONS = {"artifacts": Artifact, "evaluations": Evaluation, "measurements": Measurement, "estimates": Estimate,
             "explanations": Explanation, "failures": Failure}  # fmt: skip
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
-FRACTIONS = {"top1", "top5", "agreement", "mcnemar_p", "held_back_agreement", "held_back_accuracy"}
 # What Measurement.to_json writes in the place of nanoseconds, and what it derives.
 IN_MS = {"samples_ns": "samples_ms", "disturbed_ns": "disturbed_ms", "load_ns": "load_ms"}
 DERIVED = {"median_ms": "number", "every_run_median_ms": "number", "p90_ms": "number", "p95_ms": "number",

@@ -115,8 +115,9 @@ def _install_kill(where: str) -> None:
 
     when, _, what = where.partition(" ")
     if when == "stage":
-        assert hasattr(pipeline, f"_{what}")
-        setattr(pipeline, f"_{what}", lambda *args, **options: _die())
+        stage = {"bench": "bench_devices", "emulate": "emulate_devices"}.get(what, f"_{what}")
+        assert hasattr(pipeline, stage)
+        setattr(pipeline, stage, lambda *args, **options: _die())
         return
     replace, count = os.replace, 0
 

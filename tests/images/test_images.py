@@ -1,6 +1,7 @@
 """edgenet.images: pixels of every kind of file, the stream, splits and fingerprints."""
 
 import dataclasses
+import hashlib
 import io
 import sys
 import threading
@@ -316,6 +317,7 @@ def test_the_one_percent_is_of_the_whole_set_on_both_sides_of_a_split(tmp_path):
     calibration, evaluation = split(open_images(root, [], []), 40)
     for file in (*calibration.files[5:7], *evaluation.files[5:7]):
         truncate(Path(file))
+    calibration, evaluation = rehashed(calibration), rehashed(evaluation)
     first, second = stream(calibration, PRE), stream(evaluation, PRE)
     assert sum(len(c.indices) for c in first) == 38  # 2 of these 40, but of 300 in all
     assert sum(len(c.indices) for c in second) == 258
@@ -329,7 +331,20 @@ def test_a_part_of_which_nothing_is_left_is_an_error(tmp_path):
     calibration, _ = split(open_images(root, [], []), 1)
     truncate(Path(calibration.files[0]))
     with pytest.raises(InputError, match="cannot be read"):
-        list(stream(calibration, PRE))
+        list(stream(rehashed(calibration), PRE))
+
+
+def rehashed(images):
+    """The set as it would have been opened from what its files are now."""
+    digests = tuple(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in images.files)
+    return dataclasses.replace(images, digests=digests)
+
+
+def test_a_picture_that_was_replaced_after_it_was_hashed_ends_the_command(tmp_path):
+    images = open_images(folder(tmp_path, 300), [], [])
+    Path(images.files[7]).write_bytes(Path(images.files[8]).read_bytes())
+    with pytest.raises(InputError, match=r"007\.jpg was replaced while this command ran"):
+        list(stream(images, PRE))
 
 
 @pytest.mark.parametrize("n", [100, 3000])
@@ -342,7 +357,7 @@ def test_memory_stays_flat_however_many_images(monkeypatch, n):
         with lock:
             live -= 1
 
-    def fake(file: str, preprocessing: Preprocessing) -> np.ndarray:
+    def fake(file: str, preprocessing: Preprocessing, digest: str) -> np.ndarray:
         nonlocal live, peak
         pixels = np.zeros((2, 2, 3), np.uint8)
         weakref.finalize(pixels, gone)
@@ -362,7 +377,7 @@ def test_memory_stays_flat_however_many_images(monkeypatch, n):
 def test_decoding_runs_ahead_of_the_reader_and_on_several_threads(monkeypatch):
     started, both = [], threading.Barrier(2, timeout=20)
 
-    def fake(file: str, preprocessing: Preprocessing) -> np.ndarray:
+    def fake(file: str, preprocessing: Preprocessing, digest: str) -> np.ndarray:
         if len(started) < 2:
             started.append(threading.get_ident())
             both.wait()  # passes only when two threads decode at a time

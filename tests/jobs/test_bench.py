@@ -267,10 +267,18 @@ def test_evaluate_on_this_machine_from_the_command_line(edgenet, tiny_files, tin
     table = edgenet("evaluate", tiny_files["int8"], "--device", "local", "--images", tiny_folder)
     assert "0 of 200" in table.stdout
     assert "bit for bit the same" in table.stdout
-    wrong = edgenet("evaluate", tiny_files["int8"], "--device", "local", "--images", tiny_folder,
-                    "--reference", tiny_files["float32"])  # fmt: skip
-    assert wrong.returncode == 2
-    assert "leave --reference out" in wrong.stderr
+
+
+def test_a_device_is_compared_with_another_file_too(edgenet, tiny_files, tiny_folder):
+    asked = ("evaluate", tiny_files["int8"], "--device", "local", "--images", tiny_folder,
+             "--reference", tiny_files["float32"])  # fmt: skip
+    (e,) = json.loads(edgenet(*asked, "--json").stdout)["evaluations"]
+    assert (e["artifact"], e["reference"]) == (str(tiny_files["int8"]), str(tiny_files["float32"]))
+    assert (e["agreement_here"], e["outputs_differing"], e["outputs_compared"]) == (1.0, 0, 200)
+    assert e["sqnr_db"] is not None  # against float32: an int8 file is not noiseless
+    assert 0.9 < e["agreement"] <= 1
+    table = edgenet(*asked)
+    assert "as the reference" in table.stdout
 
 
 # what is printed
@@ -345,6 +353,16 @@ def test_what_a_compiler_leaves_is_a_failure_where_full_delegation_is_required()
     results = Results(estimates=[Estimate("a", "d", "t", "b", 3, 2, left), Estimate("b", "d", "t", "b", 3, 3)])
     require_full_delegation(results)
     assert [(f.artifact, "1 of 3 operators run on the CPU" in f.why) for f in results.failures] == [("a", True)]
+
+
+def test_the_busiest_programs_are_named_where_others_were_at_work():
+    busy = Warning("busy", "other programs used 0.50 cores while it was measured", 0.5)
+    about = {"busiest": ["chromium", "gcc"]}
+    said = notes(
+        [measured("a", 10, warnings=(busy,), device_info=about), measured("b", 10, device_info=about)], Request()
+    )
+    assert [s for s in said if "gcc" in s] == ["the busiest other programs were chromium, gcc"]
+    assert not any("gcc" in s for s in notes([measured("a", 10, device_info=about)], Request()))
 
 
 def test_local_keeps_a_file_loaded_until_it_is_closed(tiny_files, tiny_images, tiny_network):

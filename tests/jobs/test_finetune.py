@@ -57,7 +57,7 @@ def test_a_new_head_separates_what_can_be_separated() -> None:
     ("changes", "says"),
     [
         ({"model": "mine.keras"}, "'mine.keras' is none"),
-        ({"resolution_px": 8}, "--resolution must be from 32 to 1024"),
+        ({"resolution_px": 8}, "--resolution must be at least 32 and at most 1024, was 8"),
         ({"augment": ("blur",)}, "unknown augmentation 'blur'"),
         ({"strategy": "cloud"}, "unknown --strategy 'cloud'"),
     ],
@@ -65,9 +65,9 @@ def test_a_new_head_separates_what_can_be_separated() -> None:
 def test_wrong_arguments_are_told_before_anything_is_read(
     tmp_path: Path, changes: dict[str, object], says: str
 ) -> None:
-    job = replace(FinetuneJob("efficientnet-lite0", tmp_path / "out", str(tmp_path / "none")), **changes)  # type: ignore[arg-type]
+    job = FinetuneJob("efficientnet-lite0", tmp_path / "out", str(tmp_path / "none"))
     with pytest.raises(InputError, match=says):
-        finetune(job)
+        finetune(replace(job, **changes))  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 

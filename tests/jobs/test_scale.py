@@ -211,7 +211,7 @@ def test_a_device_that_changes_its_mind_fails_the_gate_and_the_nearest_is_there(
     monkeypatch.setattr("edgenet.jobs.scale._ATTEMPTS", 1)
     stopwatch(lambda turn: 1.0 + turn)
     with pytest.raises(GateFailed, match="within 5 %"):
-        scale(ScaleJob("local", "4ms", tmp_path, "mobilenet-v1"))
+        scale(ScaleJob("local", tmp_path, "4ms", "mobilenet-v1"))
     results = Results.load(tmp_path)
     assert results.context.scale is not None
     assert not results.context.scale.met

@@ -128,10 +128,10 @@ def test_estimates_have_what_the_compiler_gave_and_dashes_where_it_gave_nothing(
         return [f"{c.text} {c.small}".replace(NBSP, " ").strip() for c in line.cells]
 
     assert texts(full) == [
-        first.path, "ethos-u:ethos-u55-256", "61 of 64 operators", "1.5 MB", "0.00 MB", "4.5 MB", "7,190,859",
+        first.path, "ethos-u:ethos-u55-256", "61 of 64 operators", "—", "1.5 MB", "0.00 MB", "4.5 MB", "7,190,859",
         "14.4 ms an estimate", "vela 5.2.0",
     ]  # fmt: skip
-    assert texts(bare)[2:8] == ["63 of 63 operators", "—", "—", "—", "—", "—"]
+    assert texts(bare)[2:9] == ["63 of 63 operators", "—", "—", "—", "—", "—", "—"]
     assert found.facts == (
         Fact(f"{first.path}, {e.device}",
              ("1 FULLY_CONNECTED, 2 SOFTMAX: works on <float32>", "2 operators run on the CPU")),

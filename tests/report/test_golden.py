@@ -9,7 +9,15 @@ from edgenet.report import write_report
 from edgenet.report.overview import SECTIONS
 from edgenet.results import Confusion, Estimate, Explanation, Failure, Layer, LeftOperators, Results, Warning
 from helpers.golden import assert_golden
-from helpers.hand_built import NAMES, a_measurement, changed, in_three_formats, partial_results, some_results
+from helpers.hand_built import (
+    NAMES,
+    a_measurement,
+    an_evaluation,
+    changed,
+    in_three_formats,
+    partial_results,
+    some_results,
+)
 from helpers.hand_built_runs import a_calibration, a_finetuning, a_search, a_training, measured, over_time
 from helpers.html_page import Page
 
@@ -32,6 +40,14 @@ def a_whole_run() -> Results:
         Estimate(first.id, "ethos-u:ethos-u55-256", "vela 5.2.0", "compiled by Vela", 64, 61, left, 7_190_859, 5e8,
                  14.38, 1_509_600, 0, 4_510_096, warnings=(Warning("left-to-cpu", "2 operators run on the CPU"),))
     )  # fmt: skip
+    int8 = results.artifacts[3]
+    results.put(
+        Estimate(int8.id, "ethos-u:ethos-u85-256", "vela 5.2.0", "compiled by Vela", 61, 61, (), 700_000, 1e9, 0.7,
+                 1_509_600, 0, 4_510_096, inference_bounds_ms=(0.6, 0.9), compiled_bytes=5_000_000)
+    )  # fmt: skip
+    emulated = an_evaluation(int8, 0.86, 0.01, 0.98, device="ethos-u:ethos-u85-256", emulated="tflite-micro 1")
+    results.put(replace(emulated, n_images=100, outputs_compared=10**5, outputs_differing=7, agreement_here=0.99))
+    results.put(Failure("bench", device="ethos-u:gone", why="unknown Ethos-U", remedy="choose another --device"))
     results.put(a_measurement(results.artifacts[3], 3.0, device="adb:PIXEL", threads=4))
     of_float32 = {"3": (20, 12), "7": (20, 18), "9": (20, 19), "11": (2, 1)}
     changed(results, "float32", "evaluations", classes=of_float32, confusions=(Confusion(3, 5, 4),))
@@ -89,7 +105,8 @@ def test_the_golden_pages_have_every_section() -> None:
     lines = [line for path in GOLDEN.iterdir() for line in path.read_text(encoding="utf-8").splitlines()]
     titles = {"Accuracy, latency, size", "The accuracy budget", "Training", "Every file, every number",
               "Accelerators, estimated", "Latency, run by run", "Latency over time", "Why", "Pictures that flipped",
-              "Calibration", "Class by class", "What failed", "How the numbers were made"}  # fmt: skip
+              "Calibration", "Class by class", "What failed", "Each file on each device",
+              "How the numbers were made"}  # fmt: skip
     assert titles <= set(lines)
     assert len(titles) == len(SECTIONS) - 1  # the answer's headline is its own
 

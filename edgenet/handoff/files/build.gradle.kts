@@ -11,6 +11,11 @@ android {
         minSdk = {{ min_sdk }}
         testInstrumentationRunner = "androidx.test.runner.AndroidJUnitRunner"
     }
+{% if with_npu %}
+    packaging {
+        jniLibs.useLegacyPackaging = true // Qualcomm's libraries are loaded from files: the app needs this line too
+    }
+{% endif %}
     androidResources {
         noCompress += "tflite" // so that the model can be mapped
     }

@@ -1,0 +1,1 @@
+"""Microcontrollers: TensorFlow Lite for Microcontrollers runs a file here as it would there."""
