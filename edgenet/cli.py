@@ -78,7 +78,7 @@ def run(as_json: bool, **asked: Any) -> None:
     from edgenet.pipeline import run as run_job
 
     job = job_or_recipe(asked)
-    with Progress() as progress:
+    with Progress(job.out) as progress:
         results = run_job(job, progress)
     print_run(results, job.out, as_json)
 
@@ -96,7 +96,7 @@ def export(as_json: bool, **asked: Any) -> None:
     from edgenet.pipeline import run as run_job
 
     job = job_or_recipe(asked)
-    with Progress() as progress:
+    with Progress(job.out) as progress:
         results = run_job(job, progress, only_export=True)
     if as_json:
         print_json(results.to_json())
@@ -247,7 +247,7 @@ def scale_(as_json: bool, **asked: Any) -> None:
     from edgenet.jobs.scale import lines, scale
 
     job = job_of(ScaleJob, asked)
-    with Progress() as progress:
+    with Progress(job.out) as progress:
         results = scale(job, progress)
     if as_json:
         print_json(results.to_json())
@@ -363,7 +363,7 @@ def paper(as_json: bool, **asked: Any) -> None:
     from edgenet.report.formatting import failed
 
     job = job_of(PaperJob, asked)
-    with Progress() as progress:
+    with Progress(job.out) as progress:
         results = run_job(job, progress, lambda line: echo(line, err=True))
     if as_json:
         print_json(results.to_json())

@@ -374,6 +374,8 @@ def test_whatever_else_is_in_the_output_folder_stays(
     assert done.exit_code == 0, done.output
     assert {name: (out / name).read_text() for name in FOREIGN} == {name: name for name in FOREIGN}
     assert (out / "deep/.edgenet-parts/half").read_text() == "half"
+    assert done.stderr == "Note: OUT held .x.part and 5 more, not of edgenet's making: left as it was\n"
+    assert CliRunner().invoke(cli.main, list(EXPORT)).stderr == ""  # said once
 
 
 @pytest.mark.parametrize("instead", ["nothing", "another folder", "a file"])
