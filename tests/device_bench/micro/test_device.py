@@ -10,7 +10,8 @@ from edgenet.calibration import quantize
 from edgenet.device_bench import open_device
 from edgenet.device_bench.device import Request
 from edgenet.device_bench.micro import device as micro
-from edgenet.device_bench.micro.interpreter import interpreter_class
+from edgenet.device_bench.micro import interpreter
+from edgenet.device_bench.micro.interpreter import LoadError, allocated, interpreter_class
 from edgenet.errors import InputError, MissingDependency
 from edgenet.export import Network, export_graph
 from edgenet.results import Calibration
@@ -82,6 +83,18 @@ def test_the_memory_told_is_the_least_that_suffices(tiny_micro: dict[str, Path])
     run(e.sram_bytes)
     with pytest.raises(RuntimeError):
         run(e.sram_bytes - 64)
+
+
+@needs_micro
+def test_an_arena_that_does_not_suffice_is_grown_up_to_a_limit(
+    tiny_micro: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_micro["int8"].read_bytes()
+    monkeypatch.setattr(interpreter, "ARENAS_BYTES", (1 << 10, 1 << 20))
+    assert allocated(model).get_input_details(0)["shape"].tolist() == [1, 20, 20, 3]
+    monkeypatch.setattr(interpreter, "ARENAS_BYTES", (1 << 10,))
+    with pytest.raises(LoadError, match="needs an arena of more than"):
+        allocated(model)
 
 
 @needs_micro
