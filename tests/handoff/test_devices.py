@@ -14,7 +14,7 @@ from edgenet.handoff.devices import hand_over_for
     [
         (
             ("adb:X",),
-            r"no hand-over for 'adb:X' \(valid: micro, rknn:CHIP, qnn:SOC; Android's where --device is left out\)",
+            r"no hand-over for 'adb:X' \(valid: micro, rknn:CHIP, qnn:SOC; Android",
         ),
         (("micro", "qnn:SM8750"), "a hand-over for micro stands alone"),
         (("qnn:SM8750", "rknn:RK3588"), "a hand-over for rknn:RK3588 stands alone"),
