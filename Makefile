@@ -1,6 +1,7 @@
 # make demo     sets up .venv and takes EfficientNet-Lite0 from weights to a report
 # make test     sets up the same and runs the tests; make test-all those too that take minutes each
 # make check    what CI runs: lint, format, types, tests
+# make audit    asks PyPI which installed packages have known weaknesses; make sbom writes build/sbom.json
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Files of tests side by side: most tests wait for one core, or for a process.
 WORKERS ?= --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-all test-fast check lint types setup clean
+.PHONY: demo test test-all test-fast check lint types audit sbom setup clean
 
 setup: $(VENV)/.installed
 
@@ -42,10 +43,26 @@ lint: setup
 
 # Type checkers cannot follow the mapping of the source folders in an editable install: check an installed copy.
 types: setup
-	rm -rf build && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target build/types .
+	rm -rf build/types && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgenet
 
 check: lint types test
+
+# Tools that look at the environment stand in one of their own, so that they are no part of what they look at.
+AUDIT := build/audit/bin
+$(AUDIT)/.installed: Makefile
+	$(PYTHON) -m venv build/audit
+	$(AUDIT)/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch $@
+
+# --strict: a package that PyPI does not answer for is a failure, not a package without a weakness.
+audit: setup $(AUDIT)/.installed
+	$(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable > build/installed.txt
+	$(AUDIT)/pip-audit --strict --disable-pip --no-deps --requirement build/installed.txt
+
+sbom: setup $(AUDIT)/.installed
+	$(AUDIT)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --no-validate \
+		--output-reproducible --output-format JSON --output-file build/sbom.json
 
 clean:
 	rm -rf build $(OUT) .pytest_cache .ruff_cache .mypy_cache

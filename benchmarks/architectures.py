@@ -22,6 +22,7 @@ import networks
 import numpy as np
 import vendors
 from networks import (
+    MIN_DB,
     N_CALIBRATION,
     Made,
     VendorFile,
@@ -32,6 +33,7 @@ from networks import (
     source_answers,
     timed,
     vendors_files,
+    without_softmax,
 )
 from train_networks import N_CLASSES, RECIPES
 
@@ -112,10 +114,8 @@ def one_line(e: BaseException) -> str:
     return f"{type(e).__name__}: {' '.join(str(e).split())}"[:200]
 
 
-def of(case: Case, n: int) -> dict[str, Any]:
-    """Measure a network; return what its file in results/ holds."""
-    import onnx
-
+def of(case: Case, n: int, known: dict[str, Any], again: tuple[str, ...]) -> dict[str, Any]:
+    """Measure a network; return what its file in results/ holds. `known`: what it holds, if only `again` are wanted."""
     task = "classes" if case.model.endswith(".onnx") else "auto"  # SqueezeNet of 20 classes looks like an embedding
     source = find_source(case.model, preprocess=case.preprocess, task=task)
     calibration, evaluation = opened(case, source, n)
@@ -123,41 +123,50 @@ def of(case: Case, n: int) -> dict[str, Any]:
     labels = np.array(evaluation.labels)
     with vendors.silence():
         network: Network = source.network()
-    shared = SharedCalibration(network, calibrating, calibration.fingerprint)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        floating = {
-            format: out / export_graph(network, network.graph, out, format=format, precision="float32").path
-            for format in ("tflite", "onnx")
-        }
-        logits = out / "logits.onnx"
-        onnx.utils.extract_model(str(floating["onnx"]), str(logits), ["image"], ["logits"])
-        reference = answer(floating["tflite"], pixels, network)
+        floating = out / export_graph(network, network.graph, out, format="tflite", precision="float32").path
+        reference = answer(floating, pixels, network)
         against_file = None
         if case.model.endswith(".onnx"):
             against_file = float(np.median(picture_db(reference, source_answers(Path(case.model), pixels, network))))
         x = normalise(calibrating, source.preprocessing)
-        theirs, failures = written(vendors_files({**floating, "onnx": logits}, x, out))
-        rows = []
-        for made in [*make_ours(shared, network, out), *theirs]:
-            slow = made.format == "tflite" and made.precision == "int16x8"
-            try:
-                y = answer(made.path, pixels[: networks.SLOW_PICTURES] if slow else pixels, network)
-            except Exception as e:  # a runtime that refuses a vendor's file is a result; one that refuses ours a fault
-                if made.ours:
-                    raise
-                failures[made.tool] = one_line(e)
-                continue
-            m = measure(made, y, reference, labels)
-            rows.append(
-                {"tool": made.tool, "format": made.format, "precision": made.precision, "n": m.n,
-                 "median_db": m.median_db, "whole_db": m.whole_db, "agreement": m.agreement, "drop": m.drop}
-            )  # fmt: skip
+        wanted = [v for v in vendors_files(without_softmax(network, out), x, out) if not again or v[0] in again]
+        made, failures = written(wanted)
+        if not again or "edgenet" in again:
+            made += make_ours(
+                SharedCalibration(network, calibrating, calibration.fingerprint), network, out, tuple(MIN_DB)
+            )
+        rows, refused = measured(made, pixels, network, reference, labels)
+    kept = [row for row in known.get("rows", ()) if row["tool"] not in again]
+    failed = {t: e for t, e in known.get("failures", {}).items() if t not in again}
     return {
         "size_px": list(source.preprocessing.size_px), "classes": reference.shape[1], "n": len(labels),
-        "top1": float((reference.argmax(1) == labels).mean()), "source_db": against_file, "rows": rows,
-        "failures": failures,
+        "top1": float((reference.argmax(1) == labels).mean()), "source_db": against_file, "rows": [*rows, *kept],
+        "failures": {**failures, **refused, **failed},
     }  # fmt: skip
+
+
+def measured(
+    files: list[Made], pixels: np.ndarray, network: Network, reference: np.ndarray, labels: np.ndarray
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return a row a file, and of each vendor's tool whose file no runtime takes what was said."""
+    rows, refused = [], {}
+    for made in files:
+        slow = made.format == "tflite" and made.precision == "int16x8"
+        try:
+            y = answer(made.path, pixels[: networks.SLOW_PICTURES] if slow else pixels, network)
+        except EdgenetError as e:
+            if made.ours:
+                raise
+            refused[made.tool] = one_line(e)
+            continue
+        m = measure(made, y, reference, labels)
+        rows.append(
+            {"tool": made.tool, "format": made.format, "precision": made.precision, "n": m.n, "median_db": m.median_db,
+             "whole_db": m.whole_db, "agreement": m.agreement, "drop": m.drop}
+        )  # fmt: skip
+    return rows, refused
 
 
 def best_of(result: dict[str, Any], precision: str, tools: tuple[str, ...]) -> dict[str, float]:
@@ -196,17 +205,20 @@ def main() -> int:
     parser.add_argument("--networks", help="some of them, with commas between")
     parser.add_argument("--limit", type=int, default=N_PICTURES, help="pictures to measure on")
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--again", default="", help="tools to measure again, with semicolons between")
     parser.add_argument("--show", action="store_true", help="measure nothing, print what is there")
     args = parser.parse_args()
     results = args.nets / "results"
     results.mkdir(exist_ok=True)
     wanted = args.networks.split(",") if args.networks else None
+    again = tuple(tool for tool in args.again.split(";") if tool)
     for case in cases(args.nets, args.shared):
         path = results / f"{case.name}.json"
-        if args.show or path.exists() or (wanted is not None and case.name not in wanted):
+        if args.show or (path.exists() and not again) or (wanted is not None and case.name not in wanted):
             continue
+        known = json.loads(path.read_text()) if path.exists() else {}
         try:
-            result = of(case, args.limit)
+            result = of(case, args.limit, known, again if known else ())
         except EdgenetError as e:
             result = {"refused": one_line(e)}
         with atomic_write(path) as part:

@@ -1,10 +1,12 @@
 """What INT8 and int16x8 cost on networks with real weights, beside the vendors' own quantizers, in one run.
 
     .venv/bin/python benchmarks/networks.py [--networks b0-flowers,lite0] [--limit 400] [--shared ../shared]
+        [--calibration-images 100] [--draw SEED] [--only-edgenet]
 
 A row of NETWORKS is a trained network, pictures to calibrate with, and others to measure on. Every tool gets the same
-100 calibration pictures and starts from the same float network without its softmax; every file runs in its own runtime
-on the same pixels, against float32 in TFLite. "float against source" compares that with the file as the user has it.
+100 calibration pictures (or as many as asked for; --draw draws others of the same folder) and starts from the same
+float network without its softmax; every file runs in its own runtime on the same pixels, against float32 in TFLite.
+"float against source" compares that with the file as the user has it.
 
     edgenet              as `edgenet export` writes for this machine: 7-bit weights where its sums saturate
     nncf                 nncf.quantize, with its defaults, and for accuracy (MIXED, fast_bias_correction=False)
@@ -20,12 +22,13 @@ of the best vendor's INT8 file) / (noise of edgenet's) over the INT8 files, as a
 """
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +39,10 @@ from rich.table import Table
 
 from edgenet.calibration import SharedCalibration
 from edgenet.device_bench import Worker
-from edgenet.evaluate import centred_logits
+from edgenet.evaluate import centred_logits, wilson
 from edgenet.export import FORMATS, Network, export_graph, find_source
-from edgenet.images import Pixels, limit, load_pixels, normalise, open_images, split
+from edgenet.export.importers.fuse import drop_unused
+from edgenet.images import Pixels, limit, load_pixels, normalise, open_images, split, subset
 from edgenet.results import ImageSet
 from edgenet.targets import target, weight_bits
 
@@ -110,10 +114,10 @@ def timed(what: Callable[[], Path]) -> tuple[Path, float]:
     return path, time.perf_counter() - start
 
 
-def make_ours(shared: SharedCalibration, network: Network, out: Path) -> Iterator[Made]:
-    """Write edgenet's INT8 and int16x8 files for this machine."""
+def make_ours(shared: SharedCalibration, network: Network, out: Path, precisions: Sequence[str]) -> Iterator[Made]:
+    """Write edgenet's files for this machine."""
     here = target("auto")
-    for precision in MIN_DB:
+    for precision in precisions:
         for format in FORMATS:
             bits = weight_bits(here, format) if precision == "int8" else 8
 
@@ -126,12 +130,24 @@ def make_ours(shared: SharedCalibration, network: Network, out: Path) -> Iterato
             yield Made("edgenet", format, precision, *timed(write))
 
 
+def without_softmax(network: Network, out: Path) -> dict[str, Path]:
+    """Write the float network as it is before its softmax; return the files by format."""
+    graph = drop_unused(replace(network.graph, outputs=(network.graph.logits(),)))
+    folder = out / "logits"
+    folder.mkdir()
+    return {
+        format: folder / export_graph(network, graph, folder, format=format, precision="float32").path
+        for format in ("tflite", "onnx")
+    }
+
+
 def vendors_files(
     floating: dict[str, Path], x: np.ndarray, out: Path
 ) -> list[tuple[str, str, str, Callable[[], Path]]]:
     """Return what each vendor's tool is called, its format and precision, and the call that writes its file.
 
-    floating: float32 files by format, the .onnx without its softmax; x: (N, H, W, 3) float32, normalised.
+    floating: float32 files by format, without the softmax, whose 8 bits would round most probabilities to zero;
+    x: (N, H, W, 3) float32, normalised.
     """
     import nncf
     import openvino
@@ -185,15 +201,21 @@ def measure(made: Made, y: np.ndarray, reference: np.ndarray, labels: np.ndarray
     return Measured(made, len(y), median, float(whole), float((top1 == wanted).mean()), right, was_right - right)
 
 
-def pictures_of(row: Row, shared: Path, source: Any, n: int) -> tuple[ImageSet, ImageSet]:
+def pictures_of(row: Row, shared: Path, source: Any, args: argparse.Namespace) -> tuple[ImageSet, ImageSet]:
     """Return the pictures that calibrate, and those that measure."""
+    wanted = args.calibration_images
     calibration = open_images(shared / row.calibration, source.class_ids, source.class_names)
     if row.evaluation is None:
         calibration, evaluation = split(calibration, N_CALIBRATION)
+        calibration = limit(calibration, min(wanted, N_CALIBRATION))
+    elif args.draw is not None:
+        drawn = np.random.default_rng(args.draw).choice(len(calibration), wanted, replace=False)
+        calibration = subset(calibration, np.sort(drawn).tolist())
     else:
-        calibration = limit(calibration, N_CALIBRATION)
+        calibration = limit(calibration, wanted)
+    if row.evaluation is not None:
         evaluation = open_images(shared / row.evaluation, source.class_ids, source.class_names)
-    return calibration, limit(evaluation, min(n, len(evaluation)))
+    return calibration, limit(evaluation, min(args.limit, len(evaluation)))
 
 
 def source_answers(model: Path, pixels: Pixels, network: Network) -> np.ndarray:
@@ -206,15 +228,13 @@ def source_answers(model: Path, pixels: Pixels, network: Network) -> np.ndarray:
     return np.concatenate([session.run(None, {name: np.ascontiguousarray(a[None])})[0] for a in x])
 
 
-def run(name: str, shared_folder: Path, n: int) -> tuple[float, list[str]]:
+def run(name: str, args: argparse.Namespace) -> tuple[float, list[str]]:
     """Measure one network; return its smallest ratio and what does not hold the bars."""
-    import onnx
-
-    row = NETWORKS[name]
+    row, shared_folder = NETWORKS[name], args.shared
     is_file = row.model.endswith(".onnx")
     model = shared_folder / row.model
     source = find_source(str(model) if is_file else row.model, preprocess=row.preprocess)
-    calibration, evaluation = pictures_of(row, shared_folder, source, n)
+    calibration, evaluation = pictures_of(row, shared_folder, source, args)
     calibrating, pixels = (load_pixels(images, source.preprocessing) for images in (calibration, evaluation))
     labels = np.array(evaluation.labels)
     with vendors.silence():
@@ -223,24 +243,23 @@ def run(name: str, shared_folder: Path, n: int) -> tuple[float, list[str]]:
     rows: list[Measured] = []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        floating = {
-            format: out / export_graph(network, network.graph, out, format=format, precision="float32").path
-            for format in ("tflite", "onnx")
-        }
-        logits = out / "logits.onnx"
-        onnx.utils.extract_model(str(floating["onnx"]), str(logits), ["image"], ["logits"])
-        reference = answer(floating["tflite"], pixels, network)
+        floating = out / export_graph(network, network.graph, out, format="tflite", precision="float32").path
+        reference = answer(floating, pixels, network)
         if is_file:
             own = picture_db(reference, source_answers(model, pixels, network))
             print(f"{name}: float32 in TFLite against the file as it is: {np.median(own):.0f} dB")
         x = normalise(calibrating, source.preprocessing)
-        files = [*make_ours(shared, network, out), *make_theirs({**floating, "onnx": logits}, x, out)]
-        for made in files:
+        files = make_ours(shared, network, out, args.precision)
+        theirs = () if args.only_edgenet else make_theirs(without_softmax(network, out), x, out)
+        for made in itertools.chain(files, theirs):
             slow = made.format == "tflite" and made.precision == "int16x8"
             y = answer(made.path, pixels[:SLOW_PICTURES] if slow else pixels, network)
             rows.append(measure(made, y, reference, labels))
     right = float((reference.argmax(1) == labels).mean())
     show(f"{name}: {len(calibration)} pictures calibrate, {len(labels)} measure; float32 {100 * right:.2f} %", rows)
+    more = len(shared.graph.ops) - len(network.graph.ops)
+    scaled = sum(n.endswith("_unscaled") for n in shared.graph.activations())
+    print(f"{name}: {more} multiplications more in int8, {scaled} of them of a SiLU")
     return judge(name, rows, row.hard)
 
 
@@ -249,15 +268,24 @@ def show(title: str, rows: list[Measured]) -> None:
     table = Table("format", "precision", "tool", "median dB", "whole dB", "agrees", "top-1", "lost, points", "n", "s")
     table.title = title
     for m in sorted(rows, key=lambda m: (list(FORMATS).index(m.made.format), m.made.precision, not m.made.ours)):
-        numbers = [f"{m.median_db:.1f}", f"{m.whole_db:.1f}", f"{100 * m.agreement:.2f} %", f"{100 * m.top1:.2f} %"]
+        numbers = [f"{m.median_db:.1f}", f"{m.whole_db:.1f}", agreement(m), f"{100 * m.top1:.2f} %"]
         counts = [f"{100 * m.drop:+.2f}", str(m.n), f"{m.made.seconds:.0f}"]
         table.add_row(m.made.format, m.made.precision, m.made.tool, *numbers, *counts)
     Console(width=140).print(table)
 
 
+def agreement(m: Measured) -> str:
+    """Return the agreement with its 95 % interval."""
+    low, high = wilson(round(m.agreement * m.n), m.n)
+    return f"{100 * m.agreement:.2f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
 def judge(name: str, rows: list[Measured], hard: bool) -> tuple[float, list[str]]:
     """Return the smallest ratio of noise over the INT8 files, and what does not hold the bars."""
-    best = {p: max(m.median_db for m in rows if m.made.precision == p and not m.made.ours) for p in MIN_DB}
+    best = {
+        p: max((m.median_db for m in rows if m.made.precision == p and not m.made.ours), default=-np.inf)
+        for p in MIN_DB
+    }
     ours = [m for m in rows if m.made.ours]
     eight = {m.made.format: m.median_db for m in ours if m.made.precision == "int8"}
     faults = []
@@ -272,20 +300,27 @@ def judge(name: str, rows: list[Measured], hard: bool) -> tuple[float, list[str]
         lead = (MIN_LEAD_DB if hard else -MAX_BEHIND_DB) if precision == "int8" else 0.0
         if m.median_db < best[precision] + lead:
             faults.append(f"{what}: {m.median_db:.1f} dB, the best vendor's has {best[precision]:.1f}")
-        if precision == "int16x8" and m.median_db < eight[m.made.format] + BETTER_DB:
+        if precision == "int16x8" and eight and m.median_db < eight[m.made.format] + BETTER_DB:
             faults.append(f"{what}: only {m.median_db - eight[m.made.format]:.1f} dB better than int8")
-    return float(10 ** ((min(eight.values()) - best["int8"]) / 20)), faults
+    return float(10 ** ((min(eight.values(), default=np.inf) - best["int8"]) / 20)), faults
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", default="b0-flowers,lite0", help=f"of {', '.join(NETWORKS)}")
     parser.add_argument("--limit", type=int, default=400, help="pictures to measure on")
+    parser.add_argument("--calibration-images", type=int, default=N_CALIBRATION, help="pictures to calibrate with")
+    parser.add_argument("--draw", type=int, metavar="SEED", help="calibrate with pictures drawn from the folder")
+    parser.add_argument(
+        "--precision", action="append", choices=list(MIN_DB), help="of edgenet's files: both by default"
+    )
+    parser.add_argument("--only-edgenet", action="store_true", help="make no vendor's files")
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     args = parser.parse_args()
+    args.precision = args.precision or list(MIN_DB)
     smallest, faults = float("inf"), list[str]()
     for name in args.networks.split(","):
-        r, found = run(name, args.shared, args.limit)
+        r, found = run(name, args)
         smallest, faults = min(smallest, r), faults + found
     for fault in faults:
         print(f"  below the bar: {fault}")

@@ -32,6 +32,8 @@ SAMPLES = 8192  # numbers of an activation that are kept of one picture; extreme
 BINS, CUTS = 256, 4  # of a channel's histogram, and bins from one possible cut to the next
 DEEPEST = BINS // 2  # no more is cut from one side
 
+ChannelRanges = dict[str, tuple[np.ndarray, np.ndarray]]  # (low, high), (C,) each, by name
+
 
 @dataclass(frozen=True)
 class _Change:
@@ -57,7 +59,7 @@ def equalize(graph: Graph, inputs: Iterable[np.ndarray], threads: int | None = N
     names = [n for group in groups for n in group]
     if not names:
         return graph
-    seen = _channel_ranges(graph, names, inputs, threads or os.cpu_count() or 1)
+    seen, _ = channel_ranges(graph, names, inputs, threads or os.cpu_count() or 1)
     changes: dict[str, _Change] = {}
     for group in groups:
         changes.update(_changes(graph, group, seen))
@@ -108,10 +110,10 @@ def equalizable(graph: Graph) -> list[list[str]]:
 # ---------------------------------------------------------------------------------- the numbers
 
 
-def _channel_ranges(
+def channel_ranges(
     graph: Graph, names: Sequence[str], inputs: Iterable[np.ndarray], threads: int
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return (low, high), each (C,), of the channels of each activation: the cheapest range for these pictures."""
+) -> tuple[ChannelRanges, ChannelRanges]:
+    """Return (low, high), each (C,), of the channels of each activation: the cheapest for these pictures, and all."""
     run = Executor(graph, names, threads)
     kept: dict[str, list[np.ndarray]] = {n: [] for n in names}
     ends: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {n: [] for n in names}
@@ -122,11 +124,12 @@ def _channel_ranges(
             kept[name].append(rows[i % every :: every])
             ends[name].append((rows.min(0), rows.max(0)))
     check_finite({n: (float(np.min(e)), float(np.max(e))) for n, e in ends.items() if e}, len(kept[names[0]]))
-    found = {}
+    found, every_value = {}, {}
     for name in names:
         lows, highs = zip(*ends[name], strict=True)
-        found[name] = cheapest_ranges(np.concatenate(kept[name]), np.min(lows, axis=0), np.max(highs, axis=0))
-    return found
+        every_value[name] = np.min(lows, axis=0), np.max(highs, axis=0)
+        found[name] = cheapest_ranges(np.concatenate(kept[name]), *every_value[name])
+    return found, every_value
 
 
 def cheapest_ranges(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

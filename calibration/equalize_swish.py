@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgenet.calibration.execute import Executor
-from edgenet.calibration.quantize import constant_weights
+from edgenet.calibration.quantize import constant_weights, held_exactly
 from edgenet.calibration.ranges import check_finite
 from edgenet.export.graph import WEIGHT_AXIS, Graph, Op, Tensor, along_axis, fused
 
@@ -38,7 +38,7 @@ MOST = 63  # times the smallest scale, the largest one: an int8 constant holds b
 FEW = 4  # positions, or fewer, give no distribution of a channel's numbers
 SAMPLES = 128  # positions of one picture, or fewer:
 MAX_BYTES = 2**30  # for what is kept of all pictures
-PICTURES = 48  # comparing channels takes fewer pictures than ranges do
+PICTURES = 200  # at most: many channels fire on few pictures
 TAILS, MIDDLE = 64, 128  # of a channel's numbers each end is kept, and what is between as so many means
 HEADROOM = 1.1  # pictures that were not seen go further than those that were
 WORTH_DB = 2.0  # less noise than this is not worth an operator
@@ -159,7 +159,7 @@ def _takers(graph: Graph, y: str) -> tuple[tuple[str, ...], tuple[Op, ...]]:
         if name in graph.outputs:
             return nothing
         for op in (graph.ops[i] for i in consumers[name]):
-            if _takes(graph, op, name):
+            if takes(graph, op, name):
                 takers.append(op)
             elif _carries(graph, op, name) and op.outputs[0] not in carried:
                 carried.append(op.outputs[0])
@@ -169,7 +169,7 @@ def _takers(graph: Graph, y: str) -> tuple[tuple[str, ...], tuple[Op, ...]]:
     return tuple(carried), tuple(takers)
 
 
-def _takes(graph: Graph, op: Op, name: str) -> bool:
+def takes(graph: Graph, op: Op, name: str) -> bool:
     """Whether the weights of `op` can take a scale of any channel of its input: no groups, no depth multiplier."""
     w = constant_weights(graph, op)
     channels = graph.tensors[name].shape[-1]
@@ -186,13 +186,14 @@ def _carries(graph: Graph, op: Op, name: str) -> bool:
         return axes is not None and len(shape) - 1 not in [int(a) % len(shape) for a in axes.ravel()]
     if op.kind == "MUL":  # by a gate, one number a channel that is computed from somewhere else
         other = [n for n in op.inputs if n != name]
-        return len(other) == 1 and graph.constant(other[0]) is None and _is_gate(graph, str(other[0]), shape)
+        return len(other) == 1 and graph.constant(other[0]) is None and is_gate(graph, str(other[0]), shape)
     if op.kind in ("RESHAPE", "SQUEEZE"):
         return out[-1] == shape[-1] == int(np.prod(shape))
     return op.kind in ("PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D")
 
 
-def _is_gate(graph: Graph, name: str, shape: Sequence[int]) -> bool:
+def is_gate(graph: Graph, name: str, shape: Sequence[int]) -> bool:
+    """Whether an activation is one number a channel, for a picture of `shape`."""
     gate = graph.tensors[name].shape
     return len(gate) == len(shape) == 4 and gate[1:3] == (1, 1) != tuple(shape[1:3]) and gate[3] == shape[3]
 
@@ -204,7 +205,7 @@ def _gates(graph: Graph, swishes: Sequence[Swish]) -> dict[str, str]:
     for op in graph.ops:
         if op.kind == "MUL" and op.outputs[0] in carried and len(set(op.inputs)) == 2:
             for name in map(str, op.inputs):
-                if graph.constant(name) is None and _is_gate(graph, name, graph.tensors[op.outputs[0]].shape):
+                if graph.constant(name) is None and is_gate(graph, name, graph.tensors[op.outputs[0]].shape):
                     found[op.outputs[0]] = name
     return found
 
@@ -331,8 +332,7 @@ def _choose(numbers: _Numbers, importance: np.ndarray, may_scale: bool) -> Choic
         return Choice(np.ones(len(scale)), (-a * reach, reach), (max(-b * reach, LOWEST), reach))
     _, scale, a, b = best[True]
     scale = np.minimum(HEADROOM * scale, np.maximum(numbers.high, scale))
-    largest = float(scale.max())
-    scale = np.maximum(np.rint(scale * (127 / largest)), 2) * (largest / 127)  # what an int8 constant holds exactly
+    scale = held_exactly(scale)
     return Choice(scale, (-a, 1.0), (max(-b, LOWEST / float(scale.min())), 1.0))
 
 
@@ -364,7 +364,7 @@ def _rewritten(graph: Graph, swishes: Sequence[Swish], choices: Mapping[str, Cho
     for op in graph.ops:
         out = op.outputs[0]
         if out in made or out in taken:
-            op = _scaled_layer(graph, tensors, op, made.get(out), taken.get(out))
+            op = scaled_layer(graph, tensors, op, made.get(out), taken.get(out))
         if out in sigmoids:
             x = sigmoids[out].x
             name, constant = f"{x}_unscaled", f"{x}_scales"
@@ -377,7 +377,7 @@ def _rewritten(graph: Graph, swishes: Sequence[Swish], choices: Mapping[str, Cho
     return replace(graph, tensors=tensors, ops=tuple(ops))
 
 
-def _scaled_layer(
+def scaled_layer(
     graph: Graph, tensors: dict[str, Tensor], op: Op, made: np.ndarray | None, taken: np.ndarray | None
 ) -> Op:
     """Return the layer whose output channels are divided by `made` and whose input channels come divided by `taken`."""

@@ -84,6 +84,13 @@ def quantize_array(x: np.ndarray, q: Quantization, dtype: str) -> np.ndarray:
     return np.clip(np.rint(x / scale.astype(np.float64)) + zero, qmin, qmax).astype(dtype)
 
 
+def held_exactly(x: np.ndarray) -> np.ndarray:
+    """Return the numbers nearest to `x`, positive ones, that an int8 constant of all of them holds exactly."""
+    step = float(x.max()) / 255
+    held: np.ndarray = np.maximum(np.rint(x / step), 4) * step
+    return held
+
+
 def weight_scale(w: np.ndarray, axis: int, bits: int = 8, per_channel: bool = True) -> np.ndarray:
     """Return the symmetric scale(s) of weights, (C,) or (1,) float32: the largest number meets the largest integer."""
     peak = np.abs(w).max(axis=tuple(i for i in range(w.ndim) if i != axis)) if per_channel else np.abs(w).max()[None]

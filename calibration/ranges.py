@@ -25,6 +25,8 @@ LEVELS = 255  # steps of an int8 activation
 PERCENTILE = 99.99
 MOMENTUM = 0.9  # of the moving average, as tf.quantization's observers have it for short calibrations
 WORTH = 0.9  # "auto" cuts a range only where this part of the error, or less, is left
+# Below this the operator gives zero: exactly, or (GELU) nearer than half a step of any output that reaches 2.
+FLAT_BELOW = {"HARD_SWISH": -3.0, "GELU": -3.0}
 HEADROOM = 1.1  # and leaves so much more, since pictures that were not seen go further than those that were
 
 
@@ -154,6 +156,20 @@ def choose_ranges(observations: Mapping[str, Observation], method: str = "min-ma
     """
     choose = _known(method)
     return {name: choose(o) for name, o in observations.items()}
+
+
+def without_flat_tails(graph: Graph, ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Return narrower ranges of what is read only where everything below a bound becomes zero (FLAT_BELOW).
+
+    The convolution before a hard-swish may reach -50, of which no level tells anything behind it.
+    """
+    consumers = graph.consumers()
+    found = {}
+    for name, (low, high) in ranges.items():
+        readers = {graph.ops[i].kind for i in consumers.get(name, ())}
+        if readers and readers <= set(FLAT_BELOW) and name not in graph.outputs:
+            found[name] = max(low, min(FLAT_BELOW[kind] for kind in readers)), max(high, 0.0)
+    return found
 
 
 def _known(method: str) -> Callable[[Observation], tuple[float, float]]:

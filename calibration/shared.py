@@ -9,10 +9,12 @@ import numpy as np
 
 from edgenet.calibration.dead_channels import use_dead_channels
 from edgenet.calibration.equalize import equalize
+from edgenet.calibration.equalize_gates import equalize_gates
 from edgenet.calibration.equalize_swish import equalize_swishes, sigmoid_ranges
 from edgenet.calibration.gptq import Rounding, gptq_weights
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
-from edgenet.calibration.ranges import Observation, choose_ranges, observe
+from edgenet.calibration.ranges import Observation, choose_ranges, observe, without_flat_tails
+from edgenet.calibration.views import more_views
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 from edgenet.export.interface import pixel_quantization
@@ -25,6 +27,7 @@ from edgenet.targets import SAFE_BITS
 GOLDEN = (5**0.5 - 1) / 2
 CHANGES_GRAPH = {"equalization", "spare-channels"}  # the others change integers
 EQUALIZATION_PICTURES = 48  # comparing channels takes fewer pictures than ranges do
+VIEWS = 200  # pictures, and views of them, that show how far the channels around a SiLU reach
 SPARE_PICTURES = 8  # to see which channels of the first layer suffer; each has thousands of positions
 
 
@@ -69,6 +72,15 @@ class SharedCalibration:
         for i in spread(len(self.pixels)):
             yield normalise(self.pixels[i][None], self.network.preprocessing)
 
+    def views(self) -> Iterator[np.ndarray]:
+        """Yield `inputs`, and then views of the same pictures until there are VIEWS: how far activations may reach."""
+        yield from self.inputs()
+        assert self.pixels is not None
+        if len(self.pixels) < VIEWS:
+            order = spread(len(self.pixels))
+            for picture in more_views([self.pixels[i] for i in order], VIEWS - len(order)):
+                yield normalise(picture[None], self.network.preprocessing)
+
     @cached_property
     def graph(self) -> Graph:
         """The float graph whose activations are quantized: the network's, of the same function, as the recipe says."""
@@ -79,7 +91,8 @@ class SharedCalibration:
         """The graph with the channels of its SiLUs alike, and the ranges that go with them."""
         if self.pixels is None or "equalization" not in self.recipe.corrections:
             return self.plain_graph, {}
-        return equalize_swishes(self.plain_graph, self.inputs())
+        graph, ranges = equalize_swishes(self.plain_graph, self.views())
+        return (equalize_gates(graph, self.views()) if ranges else graph), ranges
 
     @cached_property
     def plain_graph(self) -> Graph:
@@ -101,7 +114,7 @@ class SharedCalibration:
     @cached_property
     def observations(self) -> dict[str, Observation]:
         """The observed values of every activation of `graph`."""
-        return observe(self.graph, self.inputs())
+        return observe(self.graph, self.views() if self._swishes[1] else self.inputs())
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -122,7 +135,7 @@ class SharedCalibration:
         if self.recipe.method != "auto":
             return ranges
         ranges = {**ranges, **self._swishes[1]}
-        return {**ranges, **sigmoid_ranges(self.graph, ranges)}
+        return {**ranges, **sigmoid_ranges(self.graph, ranges), **without_flat_tails(self.graph, ranges)}
 
     def graph_for(self, precision: str) -> Graph:
         """Return the float graph that is quantized to this precision."""

@@ -182,7 +182,7 @@ def make_estimate(
         seconds = float(summary["inference_time"])
         settings = {ours: _number(summary[key]) for key, ours in _SETTINGS.items() if key in summary}
     except (KeyError, ValueError, OverflowError) as e:
-        raise DeviceError(f"Vela's tables are not those of a version that edgenet knows ({e!r})") from None
+        raise DeviceError(f"Vela's tables are not those of a version that edgenet knows ({e})") from None
     if not all(math.isfinite(v) for v in (*kib.values(), clock_hz, seconds)):
         raise DeviceError("Vela's summary has numbers that are none")
     if n_accelerated == 0:

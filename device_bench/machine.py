@@ -15,6 +15,7 @@ _THERMAL, _HWMON = Path("/sys/class/thermal"), Path("/sys/class/hwmon")
 _SOC, _DEVICE_TREE = Path("/sys/devices/soc0"), Path("/proc/device-tree")
 # How the sensors of processors are called: x86, Raspberry Pi and other boards, Android.
 _CPU_SENSORS = ("x86_pkg", "coretemp", "k10temp", "zenpower", "cpu", "soc", "tsens")
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD of include/linux/sched.h, in the flags of proc(5)
 _HOT_C = 80.0  # boards throttle from here on
 _OTHERS_AT_WORK = 0.10  # cores that other processes may use before it is worth a warning
 
@@ -73,8 +74,7 @@ def machine_warnings(info: Mapping[str, Any], threads: int, pinned_to: Sequence[
         found.append(Warning("too-many-threads", text, threads))
     others, steal = info["other_processes_cores"], info["stolen_cores"]
     if others is not None and others > _OTHERS_AT_WORK:
-        names = f" ({', '.join(info['busiest'])})" if info.get("busiest") else ""
-        found.append(Warning("busy", f"other processes used {others:.2f} cores while it was measured{names}", others))
+        found.append(Warning("busy", f"other programs used {others:.2f} cores while it was measured", others))
     if steal is not None and steal > _OTHERS_AT_WORK / 2:
         found.append(Warning("stolen", f"the hypervisor took away {steal:.2f} cores while it was measured", steal))
     load = info["load_average"][0] if info["load_average"] else 0.0
@@ -137,13 +137,14 @@ class Busy:
 
 
 def _jiffies_of_all() -> dict[int, tuple[str, int]]:
-    """Return pid -> (name, jiffies used) of all processes that can be seen."""
+    """Return pid -> (name, jiffies used) of all programs that can be seen; threads of the kernel nobody can close."""
     found = {}
     for path in _PROC.glob("[0-9]*/stat"):
         text = read(path)
         if text and ")" in text:
-            name = text[text.index("(") + 1 : text.rindex(")")]
-            found[int(path.parent.name)] = (name, sum(int(v) for v in text.rpartition(")")[2].split()[11:13]))
+            name, fields = text[text.index("(") + 1 : text.rindex(")")], text.rpartition(")")[2].split()
+            if not int(fields[6]) & _KERNEL_THREAD:
+                found[int(path.parent.name)] = (name, sum(int(v) for v in fields[11:13]))
     return found
 
 

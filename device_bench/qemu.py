@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.device_bench import runner
+from edgenet.device_bench import child, runner
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.worker import Launch, Worker
 from edgenet.errors import DeviceError, InputError
@@ -22,6 +22,7 @@ from edgenet.results import Failure, Measurement
 
 CPU = "cortex-a72"  # of a Raspberry Pi 4: Arm's base instruction set, which every 64-bit phone has
 _QEMU = ("qemu-aarch64-static", "qemu-aarch64")  # Debian's two packages
+_TIMEOUT_S = 120.0
 _RECIPE = f"make one with {Path(__file__).with_name('make_arm_root.sh')} DIR"
 
 
@@ -132,10 +133,13 @@ class Emulated:
 
     def _run(self, command: Sequence[str]) -> str:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120)
-        except (OSError, subprocess.TimeoutExpired) as e:
-            raise DeviceError(f"{self.id}: {command[0]} does not work: {e}") from e
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            done = child.run(command, _TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise DeviceError(f"{self.id}: {command[0]} did not answer in {_TIMEOUT_S:g} s") from None
+        except OSError as e:
+            raise DeviceError(f"{self.id}: {command[0]} does not work: {e.strerror}") from e
+        if done.status:
+            err = done.err.decode(errors="replace")
+            said = (err.strip().splitlines() or [f"exit status {done.status}"])[-1]
             raise DeviceError(f"{self.id}: Python in it does not start: {said[:200]}; {_RECIPE}")
-        return done.stdout
+        return done.out.decode(errors="replace")

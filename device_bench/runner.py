@@ -19,6 +19,7 @@ if __name__ == "__main__":  # a file beside this one must not stand in for a mod
     sys.path[:] = [p for p in sys.path if os.path.abspath(p or ".") != _here]
 
 import argparse
+import contextlib
 import gc
 import json
 import signal
@@ -30,6 +31,9 @@ from typing import Any, BinaryIO
 
 MAGIC = b"edgenet1"
 HEAD = struct.Struct(">8sIQ")
+
+_CLEAR_REFS = "/proc/self/clear_refs"
+_peak: int | None = None  # it, opened before this process gave up writing
 
 _WORK = bytes(range(256)) * 64
 _PACES = 3  # the first of them brings its data and code back into the caches, which inference has emptied
@@ -205,12 +209,16 @@ def main() -> None:
     parser.add_argument("--runtime", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "runtime.py"))
     parser.add_argument("--cores", help="run on these cores only, such as 2,3")
     parser.add_argument("--parent", type=int, help="end when this process, the parent, ends")
+    parser.add_argument("--confine", help="edgenet's policy.py: give up writing, the network and other programs by it")
+    parser.add_argument("--devices", action="store_true", help="with --confine: leave devices open, for a delegate")
     args = parser.parse_args()
     if args.cores:
         _pin([int(core) for core in args.cores.split(",")])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     if args.parent:
         _die_with(args.parent)
+    if args.confine:
+        _confine(args.confine, args.devices)
     serve(sys.stdin.buffer, answers, _module(args.runtime))
 
 
@@ -227,10 +235,10 @@ def _read(stream: BinaryIO) -> tuple[Header, bytes] | None:
     return json.loads(header), payload
 
 
-def _module(path: str) -> Any:
+def _module(path: str, name: str = "edgenet_runtime") -> Any:
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("edgenet_runtime", path)
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not os.path.exists(path):
         raise SystemExit(f"no runtime.py at {path}: copy it beside runner.py, or name it with --runtime")
     module = importlib.util.module_from_spec(spec)
@@ -241,11 +249,20 @@ def _module(path: str) -> Any:
 
 def _forget_peak() -> None:
     """Start the peak memory anew, so that importing the runtime does not count; Linux only."""
-    try:
-        with open("/proc/self/clear_refs", "w") as f:
-            f.write("5")
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        os.write(_peak if _peak is not None else os.open(_CLEAR_REFS, os.O_WRONLY), b"5")
+
+
+def _confine(policy: str, devices: bool) -> None:
+    """Give up what a model file that takes over its runtime could do harm with; before there are threads."""
+    import tempfile
+
+    global _peak
+    with contextlib.suppress(OSError):
+        _peak = os.open(_CLEAR_REFS, os.O_WRONLY)  # while that may still be opened
+    module = _module(policy, "edgenet_policy")
+    module.confine(module.Policy(devices=devices, file_bytes=None, open_files=4096))
+    tempfile.tempdir = "/nowhere"  # TensorFlow asks for it when it is imported; Python would look for one to write in
 
 
 def _pin(cores: list[int]) -> None:

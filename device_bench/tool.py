@@ -1,13 +1,11 @@
 """Run somebody else's program, a compiler say: whatever it does, crash or hang, is an error here and not the end."""
 
-import os
 import re
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
+from edgenet.device_bench import child
 from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError
 
@@ -31,33 +29,19 @@ def run_tool(
     Raises:
         DeviceError: it cannot be started, took too long (it and its children are ended), crashed or failed.
     """
-    with ExitStack() as files:
-        apart = files.enter_context(open(stdout, "wb")) if stdout is not None else None
-        try:
-            process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=apart or subprocess.PIPE,
-                stderr=subprocess.PIPE if apart else subprocess.STDOUT,
-                start_new_session=True,  # it may be a shell script around the real one: both have to end
-                env={**os.environ, **environment} if environment else None,
-            )
-        except OSError as e:
-            raise DeviceError(f"cannot start {command[0]}: {e.strerror}; give the path of a program that runs") from e
-    with process:
-        try:
-            said_out, said_err = process.communicate(timeout=timeout_s)
-        except BaseException as e:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            if isinstance(e, subprocess.TimeoutExpired):
-                raise DeviceError(f"{name} was ended after {timeout_s:g} s: it hangs on this file") from None
-            raise
-    text = (said_err if apart else said_out).decode(errors="replace")
-    if process.returncode and not (may_fail and process.returncode > 0 and text.strip()):
+    try:
+        ended = child.run(command, timeout_s, merged=stdout is None, own_session=True, environment=environment)
+    except OSError as e:
+        raise DeviceError(f"cannot start {command[0]}: {e.strerror}; give the path of a program that runs") from e
+    except subprocess.TimeoutExpired:
+        raise DeviceError(f"{name} was ended after {timeout_s:g} s: it hangs on this file") from None
+    if stdout is not None:
+        stdout.write_bytes(ended.out)
+    text = (ended.out if stdout is None else ended.err).decode(errors="replace")
+    if ended.status and not (may_fail and ended.status > 0 and text.strip()):
         said = [line.strip() for line in text.splitlines() if line.strip()]
         last = f"; it said last: {said[-1][:200]}" if said else ""
         if telling is not None and (found := re.search(telling, text, re.MULTILINE)):
             last = f"; it said: {found[1].strip()[:200]}"
-        raise DeviceError(f"{name} {describe_exit(process.returncode)}{last}")
+        raise DeviceError(f"{name} {describe_exit(ended.status)}{last}")
     return text

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,9 +25,13 @@ import numpy as np
 from edgenet.device_bench import runner
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime as runtime_module
+from edgenet.sandbox import policy
 
 _MAX_NOISE_BYTES = 1 << 16  # what a login shell may say before the first answer
+_MAX_HEADER_BYTES, _MAX_PAYLOAD_BYTES = 1 << 22, 1 << 32  # of an answer: a board may say anything
+_END_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 180.0  # for starting the child and loading the model
+_FIRST_TIMEOUT_S = 45.0  # for the first inference on this machine; of a batch, for each picture so much again / 10
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,12 @@ class Worker:
         if threads < 1:
             raise InputError(f"threads must be at least 1, was {threads}")
         self.path, self._timeout_s, self._first = path, timeout_s, True
+        self._first_s = timeout_s  # for the first inference, which tells whether the model ends
         # A file, not a pipe: it never fills, however much is said.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         if launch is None:
-            launch = Launch(_child(runtime, cores), str(path))
-            path = Path(path).resolve()
+            launch = Launch(_child(runtime, cores, delegate), str(path))
+            path, self._first_s = Path(path).resolve(), _FIRST_TIMEOUT_S
         self.name, self._explain = launch.name or str(path), launch.explain
         try:
             self._process = subprocess.Popen(
@@ -142,6 +148,8 @@ class Worker:
         except BaseException:
             self.close()
             raise
+        if not WorkerInfo.__dataclass_fields__.keys() <= info.keys():
+            self._garbled(bytearray(str(info).encode(errors="replace")))
         fields: dict[str, Any] = {name: info[name] for name in WorkerInfo.__dataclass_fields__}
         fields.update({name: tuple(value) for name, value in fields.items() if isinstance(value, list)})
         self.info = WorkerInfo(**fields)
@@ -157,7 +165,9 @@ class Worker:
             InputError: the batch does not fit the file.
             DeviceError: the child crashed or hung.
         """
-        header, payload = self._ask(_array_header("predict", batch), _bytes(batch))
+        first_s = min(self._timeout_s, self._first_s * (1 + len(batch) / 10))
+        header, payload = self._ask(_array_header("predict", batch), _bytes(batch), first_s)
+        self._first_s = self._timeout_s
         return np.frombuffer(payload, "<f4").reshape(header["shape"]).astype(np.float32, copy=False)
 
     def set_input(self, batch: np.ndarray) -> None:
@@ -189,6 +199,10 @@ class Worker:
         limit_ns = limit_ns if limit_ns is not None else 1 << 62
         request = {"do": "run", "runs": runs, "time_ns": time_ns, "lead_ns": lead_ns, "limit_ns": limit_ns}
         request |= {"pace_limit_ns": pace_limit_ns, "patience_ns": patience_ns}
+        if self._first_s < self._timeout_s:
+            alone = {"runs": 1, "time_ns": 0, "lead_ns": 0, "pace_limit_ns": None, "patience_ns": 0}
+            self._ask(request | alone, timeout_s=self._first_s)
+            self._first_s = self._timeout_s
         timeout_s = self._timeout_s + (time_ns + lead_ns + patience_ns) / 1e9
         header, payload = self._ask(request, timeout_s=timeout_s)
         values, n = np.frombuffer(payload, "<i8").tolist(), header["n"]
@@ -216,7 +230,8 @@ class Worker:
         process = self._process
         if process.poll() is None:
             process.kill()  # it holds nothing that a gentle end would save
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):  # a driver may hold it; it is nothing that anybody waits for
+            process.wait(timeout=_END_TIMEOUT_S)
         for stream in (process.stdin, process.stdout, self._stderr):
             if stream is not None:
                 stream.close()
@@ -273,9 +288,13 @@ class Worker:
             noise += 1
         self._first = False
         _, header_bytes, payload_bytes = runner.HEAD.unpack(head)
+        if header_bytes > _MAX_HEADER_BYTES or payload_bytes > _MAX_PAYLOAD_BYTES:
+            self._garbled(head)
         try:
             header = json.loads(self._read(header_bytes, deadline))
-        except ValueError:
+        except (ValueError, RecursionError):
+            self._garbled(head)
+        if not isinstance(header, dict):
             self._garbled(head)
         return header, self._read(payload_bytes, deadline)
 
@@ -305,7 +324,9 @@ class Worker:
             how, why = "closed its output", None
         else:
             how, why = describe_exit(status), self._explain(status, self.stderr())
-        said = [line.strip() for line in self.stderr().splitlines() if line.strip()]
+        # onnxruntime complains that it may not keep an identifier of this machine on the disk
+        lines = [line.strip() for line in self.stderr().splitlines()]
+        said = [line for line in lines if line and "telemetry" not in line]
         last = f"; it said last: {said[-1][:200]}" if said else ""
         self.close()
         raise DeviceError(why or f"{self.name}: its process {how} at '{do}'{last}")
@@ -336,10 +357,12 @@ def _bytes(batch: np.ndarray) -> memoryview:
     return little.reshape(-1).view(np.uint8).data
 
 
-def _child(runtime: str | None, cores: Sequence[int]) -> list[str]:
-    """Return the command that starts runner.py here."""
+def _child(runtime: str | None, cores: Sequence[int], delegate: str | None) -> list[str]:
+    """Return the command that starts runner.py here, where a model file may do nothing but compute."""
     module = "tensorflow_runtime.py" if runtime == "tensorflow" else "runtime.py"
     command = child_command(Path(runtime_module.__file__).parent / module)
+    if runtime != "edgetpu":  # to find the stick on the USB, its driver opens a socket
+        command += ["--confine", policy.__file__, *(["--devices"] if delegate not in (None, "cpu") else [])]
     return command + (["--cores", ",".join(map(str, cores))] if cores else [])
 
 

@@ -91,14 +91,15 @@ def _unforeseen(e: Exception) -> str:
 
 def prepare_process() -> None:
     """Make the streams, signals and warnings of this process those of a command; before anything heavy is imported."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
+    streams = ("stdin", "stdout", "stderr")
+    for number in range(len(streams)):
         try:
             os.fstat(number)
         except OSError:  # it was closed: the next file to be opened would have its number, and get what is printed
-            with suppress(OSError):
-                os.open(os.devnull, os.O_RDWR)
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+    for number, name in enumerate(streams):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
     with suppress(ValueError):  # not the main thread
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _interrupt)

@@ -18,6 +18,8 @@ from edgenet.tasks import CLASSES, Task
 
 INPUT, OUTPUT = "image", "probabilities"
 
+MAX_CLASSES = 1_000_000  # ImageNet-21k has 21,843; a million names take 0.1 GB
+
 
 @dataclass(frozen=True)
 class Network:
@@ -98,7 +100,13 @@ def _refuse_nonfinite(name: str, graph: Graph) -> None:
 
 
 def classes_of(n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return ids and names of `n` classes: ImageNet's where there are 1000, numbers where nobody named them."""
+    """Return ids and names of `n` classes: ImageNet's where there are 1000, numbers where nobody named them.
+
+    Raises:
+        InputError: there are more than any classifier has: a name would be made for each.
+    """
+    if not 0 <= n <= MAX_CLASSES:
+        raise InputError(f"{n:,} classes are declared, and at most {MAX_CLASSES:,} are read: this is no classifier")
     if n == 1000:
         return imagenet_classes()
     names = tuple(f"class {i}" for i in range(n))
@@ -144,4 +152,6 @@ def from_function(concrete: Any) -> Graph:
 
     frozen = convert_variables_to_constants_v2(concrete)
     with quiet():
-        return read_tflite(tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+        converter.experimental_lower_to_saved_model = False  # for that it would make a folder, and leave it empty
+        return read_tflite(converter.convert())

@@ -38,13 +38,14 @@ ROWS = (
         "edgenet.device_bench.describe",
         "edgenet.results.warning_codes",
     ),
-    ("edgenet.errors", "edgenet.frameworks", "edgenet.templating", "edgenet"),
+    ("edgenet.errors", "edgenet.frameworks", "edgenet.sandbox", "edgenet.templating", "edgenet"),
 )
 PRINTERS = (
     "edgenet/__main__.py",
     "edgenet/cli.py",
     "edgenet/cli_errors.py",
     "edgenet/cli_output.py",
+    "edgenet/sandbox/child.py",
     "device_bench/runner.py",
     "device_bench/describe.py",
 )
@@ -137,7 +138,7 @@ def test_every_package_is_installed() -> None:
 
 
 def test_nothing_but_the_command_line_prints_or_exits() -> None:
-    """Runner and describe are programs of their own, on the other side of a pipe."""
+    """Runner, describe and the sandbox's child are programs of their own, on the other side of a pipe."""
     for name, path in MODULES.items():
         if str(path.relative_to(ROOT)) in PRINTERS:
             continue

@@ -46,7 +46,6 @@ OWN = {
     "edgenet/images/image_set.py": "a table and pictures of installed packages",
     "edgenet/images/wordnet.py": "a table of this package",
     "edgenet/paper/published.py": "a table of this package",
-    "edgenet/jobs/paper.py": "/proc/meminfo",
     "edgenet/handoff/mediapipe_replay.py": "a program: the array that verify.py wrote",
     "edgenet/handoff/verify.py": "the array that its child wrote",
     "calibration/training/strategy.py": "an environment variable",

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from edgenet.door import open_regular, parse_json, reading
 from edgenet.errors import InputError
 from edgenet.files import atomic_write
 from edgenet.frameworks import keras, tensorflow
@@ -279,11 +280,12 @@ class Training:
             return
         check_resumable(self.place.folder, self.identity)
         about = _about(path)
-        with np.load(path) as stored:
-            self.best = [stored[f"b{i}"] for i in range(len(self.best))]
-            for i, v in enumerate(self._everything()):
-                v.assign(stored[f"v{i}"])
-        self.state = State(**about["state"])
+        with reading(path, "a whole checkpoint", "delete it to start anew"):
+            with open_regular(path) as f, np.load(f, allow_pickle=False) as stored:
+                self.best = [stored[f"b{i}"] for i in range(len(self.best))]
+                for i, v in enumerate(self._everything()):
+                    v.assign(stored[f"v{i}"])
+            self.state = State(**about["state"])
 
     def _assign(self, arrays: Sequence[np.ndarray]) -> None:
         for v, a in zip((*self.trained, *self.other), arrays, strict=True):
@@ -304,12 +306,10 @@ def check_resumable(folder: Path, identity: str) -> None:
 
 def _about(path: Path) -> dict[str, Any]:
     """Return what a checkpoint says of itself. Raises InputError where it is damaged."""
-    try:
-        with open(path, "rb") as f, np.load(f) as stored:
-            about: dict[str, Any] = json.loads(str(stored["about"]))
+    with reading(path, "a whole checkpoint", "delete it to start anew"):
+        with open_regular(path) as f, np.load(f, allow_pickle=False) as stored:
+            about: dict[str, Any] = parse_json(str(stored["about"]))
         return about
-    except Exception as e:  # zipfile, zlib, NumPy and JSON each have their own
-        raise InputError(f"{path} is not a whole checkpoint ({type(e).__name__}): delete it to start anew") from None
 
 
 def _differs(path: Path, old: str, new: str) -> str:

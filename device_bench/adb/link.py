@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from edgenet.device_bench import child
 from edgenet.errors import DeviceError, EdgenetError, MissingDependency
 from edgenet.files import sha256_of
 
@@ -47,15 +48,13 @@ def run_adb(*arguments: str, timeout_s: float = TIMEOUT_S) -> Reply:
     """
     program = find_adb()
     try:
-        done = subprocess.run(
-            [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
-        )
+        done = child.run([program, *arguments], timeout_s)
     except subprocess.TimeoutExpired:
         raise DeviceError(f"no answer from adb in {timeout_s:g} s: the phone or its connection hangs") from None
     except OSError as e:
         raise DeviceError(f"cannot start {program}: {e.strerror}; install adb again") from None
-    out, err = (text.decode(errors="replace").replace("\r\n", "\n") for text in (done.stdout, done.stderr))
-    return Reply(done.returncode, out, err)
+    out, err = (text.decode(errors="replace").replace("\r\n", "\n") for text in (done.out, done.err))
+    return Reply(done.status, out, err)
 
 
 def find_adb() -> str:

@@ -30,7 +30,8 @@ from edgenet.device_bench.edgetpu.operator_check import check
 from edgenet.device_bench.tool import run_tool
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import DeviceError, EdgenetError, InputError
-from edgenet.export.inspect.tflite import tflite_facts
+from edgenet.export.foreign.ask import read_tflite_apart
+from edgenet.export.inspect import inspect
 from edgenet.export.runtime import EDGE_TPU_LIBRARY, EDGE_TPU_OPERATOR
 from edgenet.files import sha256_of
 from edgenet.results import Estimate, Failure, LeftOperators, Measurement
@@ -169,13 +170,12 @@ class EdgeTpu:
             raise InputError(f"{path} is no .tflite file, and the Edge TPU runs only those")
         if not path.is_file():
             raise InputError(f"no file {path}: give model files")
-        model = path.read_bytes()
-        if EDGE_TPU_OPERATOR.encode() in model:
+        if EDGE_TPU_OPERATOR.encode() in path.read_bytes():
             if not self._stick:
                 raise DeviceError(f"{path} is compiled for the Edge TPU already, and none is plugged in to run it")
             return None, path
-        checked = check(model)  # refuses a damaged file
-        if any(d < 0 for t in tflite_facts(path).inputs for d in t.shape):
+        checked = check(read_tflite_apart(path))  # refuses a damaged file
+        if any(d < 0 for t in inspect(path).inputs for d in t.shape):
             raise InputError(f"{path} leaves a dimension of its input open, and the Edge TPU takes only fixed shapes")
         if self._compiler is None:
             left = Counter((o.kind, o.why) for o in checked if o.why)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from edgenet.export.graph import Graph, Op, Tensor
-from edgenet.export.tflite_file import read_tflite
 from edgenet.targets import EDGE_TPU_OPERATORS
 
 _EIGHT_BITS = {"int8", "uint8"}
@@ -27,13 +26,8 @@ class Checked:
     why: str
 
 
-def check(model: bytes) -> list[Checked]:
-    """Return what would become of each operator, in the file's order.
-
-    Raises:
-        InputError: this is no .tflite file, or it has several graphs, or operators that are not TFLite's own.
-    """
-    graph = read_tflite(model)
+def check(graph: Graph) -> list[Checked]:
+    """Return what would become of each operator, in the file's order."""
     out = []
     mapped_before: dict[str, bool] = {}  # tensor -> whether something that it depends on is mapped
     cut: set[str] = set()  # tensors that depend on an operator that is left, and that one on a mapped one

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from edgenet.device_bench import child
 from edgenet.errors import DeviceError, InputError
 
 CONFIG_VARIABLE = "EDGENET_SSH_CONFIG"
@@ -152,18 +153,15 @@ class Connection:
         """
         command = self.command(script, *words)
         try:
-            if isinstance(stdin, bytes):
-                done = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout_s)
-            else:
-                done = subprocess.run(command, stdin=stdin, capture_output=True, timeout=timeout_s)
+            done = child.run(command, timeout_s, stdin=stdin)
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{self.id}: {doing} did not end in {timeout_s:g} s; is the board overloaded?") from None
         except OSError as e:
             raise DeviceError(f"{self.id}: cannot start ssh: {e.strerror}") from e
-        out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        if done.returncode == _SSH_FAILED:
+        out, err = done.out.decode(errors="replace"), done.err.decode(errors="replace")
+        if done.status == _SSH_FAILED:
             raise DeviceError(self.reason(_SSH_FAILED, err))
-        return Done(done.returncode, out, err)
+        return Done(done.status, out, err)
 
     def reason(self, status: int, said: str) -> str | None:
         """Return in one line why ssh ended with `status` after printing `said`; None where the command there failed."""

@@ -291,8 +291,14 @@ def load_pixels(images: ImageSet, preprocessing: Preprocessing, workers: int | N
     """Return all pictures of a small set: (N, H, W, C) uint8, without those that could not be decoded.
 
     Raises:
-        InputError: more than 1 % of them could not be decoded.
+        InputError: more than 1 % of them could not be decoded, or they take more memory than there is.
     """
+    needed, there = len(images) * math.prod(preprocessing.shape), memory_left_bytes()
+    if there is not None and needed > there:
+        raise InputError(
+            f"{len(images)} pictures of {preprocessing.size_px[1]} x {preprocessing.size_px[0]} px take "
+            f"{needed / 1e9:.1f} GB, and {there / 1e9:.1f} GB are free: use fewer pictures, or a smaller input"
+        )
     chunks = [c.pixels for c in stream(images, preprocessing, workers=workers)]
     return np.concatenate(chunks) if chunks else np.zeros((0, *preprocessing.shape), np.uint8)
 
@@ -414,3 +420,12 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_left_bytes() -> int | None:
+    """Return the memory that a program can still have, None where the system does not tell."""
+    try:
+        with open("/proc/meminfo") as f:
+            return next((int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable:")), None)
+    except OSError:
+        return None

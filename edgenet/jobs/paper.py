@@ -18,8 +18,9 @@ from edgenet.device_bench.registry import open_device, parse
 from edgenet.device_bench.timing import Plan
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
-from edgenet.files import delete_parts, files_of
+from edgenet.files import delete_parts, files_of, sha256_of, size_of
 from edgenet.images import Preprocessing, imagenet_classes, open_images, stream
+from edgenet.images.decode import memory_left_bytes
 from edgenet.images.roles import divide_by_role
 from edgenet.jobs.output_folder import machine_context, results_in
 from edgenet.jobs.paper_files import count_all, write
@@ -52,7 +53,7 @@ def run(job: PaperJob, progress: Progress = lambda *_: None, say: Callable[[str]
         InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
     """
     _check(job)
-    check_paper(job, _available_bytes())
+    check_paper(job, memory_left_bytes())
     pictures = _open(job.images)
     with results_in(job.out, command="paper", page=write_pages) as results:
         _context(job, pictures, results)
@@ -125,7 +126,7 @@ def _count(job: PaperJob, results: Results) -> None:
 
 def _ids(step: Step, bench: Bench) -> list[str]:
     """Return the ids of the files that fit on this machine, of those that are timed together."""
-    free = _available_bytes()
+    free = memory_left_bytes()
     names = [n for n in step.networks if not too_large(n, bench.format, free)]
     return [step.id(n, bench.format, p) for n in names for p in step.precisions]
 
@@ -154,7 +155,7 @@ def _left(step: Step, results: Results, pictures: _Pictures) -> bool:
     """Whether a step has work left. A file that cannot fit is a failure already here: no work is needed to know it."""
     for name in step.networks:
         for format in dict.fromkeys(b.format for b in step.benches):
-            if why := too_large(name, format, _available_bytes()):
+            if why := too_large(name, format, memory_left_bytes()):
                 for precision in step.precisions:
                     remedy = "the other runtimes hold it, or a machine with more memory"
                     results.put(Failure("fit", step.id(name, format, precision), why=why, remedy=remedy))
@@ -239,20 +240,12 @@ def _last_core() -> tuple[int, ...]:
     return (max(os.sched_getaffinity(0)),) if hasattr(os, "sched_getaffinity") else ()
 
 
-def _available_bytes() -> int | None:
-    """Return the memory that programs can still get; None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
-
-
 def _tidy(out: Path, results: Results) -> None:
     """Delete files with random weights, which are gigabytes of no use, and what a killed child left half written."""
     for a in results.artifacts:
         path = out / a.path
-        if a.weights == "random" and path.resolve().is_relative_to(out.resolve()):
+        own = path.resolve().is_relative_to(out.resolve()) and path.exists() and size_of(path) == a.size_bytes
+        if a.weights == "random" and own and sha256_of(path) == a.sha256:  # results.json may be anybody's
             _remove(path)
     delete_parts(out)
 

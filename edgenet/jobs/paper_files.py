@@ -7,6 +7,7 @@ enough of it, the system kills the child, not the run.
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from edgenet.targets import target
 
 T = TypeVar("T")
 
+CHILD_TIMEOUT_S = 6 * 3600.0  # for all files of a network: the largest took an hour on two cores
 _FEW_PICTURES = 8  # to calibrate random weights
 
 
@@ -67,12 +69,21 @@ def write(
     return in_child(_write, name, tuple(files), out, calibration)
 
 
-def in_child(work: Callable[..., T], *args: Any) -> T:
-    """Return work(*args), computed in a process of its own. Raises what it raises, or DeviceError if it was killed."""
+def in_child(work: Callable[..., T], *args: Any, timeout_s: float = CHILD_TIMEOUT_S) -> T:
+    """Return work(*args), computed in a process of its own.
+
+    Raises:
+        DeviceError: it was killed, or took longer than `timeout_s`; else what the work raises.
+    """
     # A fork: this process has not loaded TensorFlow, whose threads would not survive it.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
         try:
-            return pool.submit(work, *args).result()
+            return pool.submit(work, *args).result(timeout_s)
+        except FutureTimeoutError:
+            for child in list(pool._processes.values()):  # no public name; the pool itself would wait for it
+                child.kill()
+            what = " ".join(str(a) for a in args[:1])
+            raise DeviceError(f"writing {what} was ended after {timeout_s:g} s: this machine is too slow") from None
         except BrokenProcessPool:
             raise DeviceError(
                 "its process was killed, most likely for lack of memory: close other programs, or use a larger machine"

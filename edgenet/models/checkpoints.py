@@ -1,5 +1,7 @@
 """Read the arrays of a weights file, under the names that the file gives them. No file that is read can run code.
 
+`read_checkpoint` has a child process do it, which can do no harm; `read_here` is what runs there.
+
 Formats: PyTorch (zip, and the older plain pickle) without PyTorch; .npz; safetensors,
 https://github.com/huggingface/safetensors#format; HDF5 of Keras 2 and 3; TensorFlow checkpoints, also as .tar.gz.
 What the names mean is for weights.py to say.
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import EdgenetError, InputError, MissingDependency
+from edgenet.sandbox.apart import BUILDING, PARSING, UNPACKING, printable, read_apart
 
 Arrays = dict[str, np.ndarray]
 
@@ -48,9 +51,36 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Return what `path` holds: a file with a suffix of `READERS`, or a TensorFlow checkpoint's prefix, part or folder.
 
     Raises:
-        InputError: there is no such file, no reader for it, it is damaged, or it asks for code to be run.
+        InputError: there is no such file, no reader for it, it is damaged, or it asks for code to be run; or the child
+            process that reads it did not end well.
         MissingDependency: h5py or tensorflow is needed and not installed.
     """
+    effort = {read_tar: UNPACKING, read_tensorflow: BUILDING}.get(_reader(path), PARSING)
+    answer = read_apart("edgenet.models.checkpoints:as_plain", path, {"path": str(path)}, effort)
+    try:
+        arrays, files, notes = (answer[k] for k in ("arrays", "files", "notes"))
+        whole = all(isinstance(a, np.ndarray) for a in arrays.values())
+        read = tuple(map(Path, files))
+    except (TypeError, KeyError, AttributeError):
+        whole = False
+    # The child names what it read; only what the user named may be looked at for it.
+    folder = path if path.is_dir() else path.parent
+    if not whole or not read or not all(p.is_file() and p.is_relative_to(folder) for p in read):
+        raise InputError(f"{path} {_DAMAGED}: fetch it again, or give another --weights FILE")
+    return Checkpoint(arrays, read, tuple(printable(str(n)) for n in notes))
+
+
+def as_plain(path: str) -> dict[str, Any]:
+    """Return the Checkpoint of a file as plain values."""
+    found = read_here(Path(path))
+    # What is no number is no weight: its kind is enough to say so.
+    arrays = {n: np.asarray(a) for n, a in found.arrays.items()}
+    arrays = {n: a if a.dtype.kind in "biufc" else np.zeros(0, "S1") for n, a in arrays.items()}
+    return {"arrays": arrays, "files": [str(p) for p in found.files], "notes": list(found.notes)}
+
+
+def read_here(path: Path) -> Checkpoint:
+    """Return what `path` holds, read in this process. Raises as `read_checkpoint`."""
     reader = _reader(path)
     try:
         return reader(path)

@@ -248,7 +248,8 @@ def load(spec: ModelSpec, source: Path | None = None, classes: int | None = 1000
         source, provenance = _packaged(spec)
     else:
         provenance = ""
-    found = checkpoints.read_checkpoint(source)
+    # The bytes of a package are known by their hash; a file of the user's may be anybody's.
+    found = (checkpoints.read_here if provenance else checkpoints.read_checkpoint)(source)
     arrays, style, averaged = _named(spec, found.arrays, classes, source)
     digests = [sha256_of(p) for p in found.files]
     whose = port_of(spec, style.name, source, digests[0])

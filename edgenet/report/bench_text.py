@@ -94,6 +94,13 @@ def notes(measured: Sequence[Measurement], request: Request) -> list[str]:
             found.append(f"the first file against itself on {device}: {number(first.self_ratio, 3)}{around}")
     if note := latency_note([(m.artifact, m) for m in measured]):
         found.append(note)
+    found += dict.fromkeys(
+        f"the busiest other programs were {', '.join(names)}"
+        for m in measured
+        if any(w.code == "busy" for w in m.warnings)
+        and isinstance(names := m.device_info.get("busiest"), list)
+        and names
+    )
     found += dict.fromkeys(w.text for m in measured for w in m.warnings if w.code == "cannot-tell")
     return found
 

@@ -152,6 +152,8 @@ def _drifted(change: float) -> str:
 
 _PER_CENT: Callable[[float], str] = "{:.0%}".format
 _NUMBER: Callable[[float], str] = "{:.0f}".format
+# What a machine could do better: `edgenet doctor` says it, and it is nothing for a page.
+_FOR_ENGINEERS = ("governor",)
 _OF_FILES = {
     "noisy": _OfFiles("is noisy", "are noisy", _PER_CENT, "the middle half of the runs spreads over {} of the median"),
     "disturbed": _OfFiles(
@@ -176,6 +178,8 @@ def latency_note(measured: Sequence[tuple[str, Measurement]]) -> str:
     alike: dict[tuple[str, str], list[tuple[str, Warning]]] = {}
     for name, m in measured:
         for w in m.cautions:  # the table's "≈" says what cannot be told apart
+            if w.code in _FOR_ENGINEERS:
+                continue
             mergeable = w.value is not None or w.code in _OF_FILES
             alike.setdefault((w.code, "" if mergeable else w.text), []).append((name, w))
     parts = [_merged(found, len(measured)) for found in alike.values()]

@@ -22,7 +22,7 @@ WARNINGS = {
     # of the machine
     "noise-floor": "the first file differs from itself; by what fraction",
     "too-many-threads": "more threads than cores; threads",
-    "busy": "other processes used cores; how many",
+    "busy": "other programs used cores; how many",
     "stolen": "the hypervisor took cores away; how many",
     "loaded": "the load average at the start; it",
     "governor": "the CPU governor lets the clock change",

@@ -1,34 +1,28 @@
 """From a name of the zoo or a model file to a `Source`: verified at once, built later.
 
 A model may be a .keras or .h5 file of Keras 2 or 3, a SavedModel folder, an ONNX file or a float .tflite. The content
-of a file decides what it is, not its name. Checking reads no more than it has to and never loads TensorFlow. Nothing in
-a file is run: pickles, Lambda layers and custom code are refused.
+of a file decides what it is, not its name. It is read, and later built, in a child process that can do no harm
+(edgenet/sandbox); checking reads no more than it has to and never loads TensorFlow.
 """
 
 import functools
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgenet.errors import InputError
-from edgenet.export import metadata
+from edgenet.export.foreign.ask import read_file
 from edgenet.export.graph import Graph
-from edgenet.export.importers.classifier import checked, chosen_output, ending_of, float_constants
-from edgenet.export.importers.fuse import drop_unused
-from edgenet.export.importers.labels import class_labels, own_names
-from edgenet.export.importers.model_file import ModelFile, sha256_of_all
+from edgenet.export.importers.classifier import ending_of
+from edgenet.export.importers.labels import class_labels
+from edgenet.export.importers.model_file import ModelFacts
 from edgenet.export.inspect import first_bytes, looks_like
 from edgenet.export.network import Source
-from edgenet.export.tflite_file import PARSE_ERRORS, read_tflite
-from edgenet.files import sha256_of
-from edgenet.images import Pixels, Preprocessing, normalise
+from edgenet.images import Pixels, normalise
 from edgenet.images.preprocess_option import EXAMPLES, PRESETS, parse_preprocess, preprocessing_of
-from edgenet.images.roles import read_history
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
 from edgenet.results.records import PictureHistory
@@ -154,7 +148,7 @@ def find_file(
         MissingDependency: the package that reads this kind of file is not installed.
     """
     path = Path(model)
-    found = KINDS[kind_of(path)](path, output)
+    found, building = read_file(kind_of(path), path, output)
     size, channels = input_size(path, found.shape)
     if preprocess is not None:
         preprocessing = parse_preprocess(preprocess, size, channels)
@@ -166,7 +160,7 @@ def find_file(
             f"{path} does not say how its input is made from a picture{hint}: give --preprocess, a preset "
             f"({', '.join(PRESETS)}) or settings, {EXAMPLES}" + ("" if size else " with size=PIXELS")
         )
-    build = functools.cache(lambda: found.build(preprocessing.shape))
+    build = functools.cache(lambda: building(preprocessing.shape))
     kind, n = _task(path, found, build, task, labels is not None)
     if kind.kind == "embedding" and labels is not None:
         raise InputError(f"--labels names classes, and {path} gives an embedding: leave it out, or give --task classes")
@@ -177,7 +171,7 @@ def find_file(
     )  # fmt: skip
 
 
-def _task(path: Path, found: ModelFile, build: Callable[[], Graph], asked: str, named: bool) -> tuple[Task, int]:
+def _task(path: Path, found: ModelFacts, build: Callable[[], Graph], asked: str, named: bool) -> tuple[Task, int]:
     """Return what a model's outputs mean, and how many there are; the graph is built where only it tells."""
     n, ending = found.classes, found.ending
     if n is None or not ending:
@@ -198,7 +192,7 @@ def artifact_name(path: Path) -> str:
 
 
 def kind_of(path: Path) -> str:
-    """Return the key of KINDS for a file or folder, by its content.
+    """Return the kind of a file or folder, a key of readers.KINDS, by its content.
 
     Raises:
         InputError: there is none, or it is something else; the message says what.
@@ -240,124 +234,3 @@ def input_size(path: Path, shape: Sequence[int | None]) -> tuple[tuple[int, int]
     if (height is None) != (width is None):
         raise InputError(f"{path} takes pictures of {height or '?'} x {width or '?'}: save it with a fixed size")
     return (None if height is None or width is None else (height, width)), shape[3] or 3
-
-
-def _find_onnx(path: Path, output: str | None) -> ModelFile:
-    from edgenet.export.importers import onnx_importer as importer
-    from edgenet.export.importers.onnx_graph import NHWC
-
-    model = importer.with_output(importer.load_onnx(path), output, str(path))
-    shape = importer.input_shape(model, str(path))
-    if len(shape) != 4 or not {1, 3} & {shape[1], shape[3]}:
-        shown = "x".join("?" if n is None else str(n) for n in shape)
-        raise InputError(
-            f"{path} takes an input of {shown}; edgenet feeds colour pictures, N x 3 x H x W or N x H x W x 3, or grey "
-            "ones with 1 in the place of 3"
-        )
-    nchw = shape[1] == 3 or (shape[1] == 1 and shape[3] != 3)
-    files = [path, *(path.parent / f for f in importer.external_files_of(path))]
-    props = {p.key: p.value for p in model.metadata_props}
-    dims = model.graph.output[0].type.tensor_type.shape.dim
-    sizes = [int(d.dim_value) for d in dims[1:] if d.HasField("dim_value")]
-    classes = int(np.prod(sizes)) if len(dims) > 1 and len(sizes) == len(dims) - 1 and min(sizes) > 0 else None
-
-    def build(shape: tuple[int, int, int]) -> Graph:
-        height, width, channels = shape
-        full = (1, channels, height, width) if nchw else (1, height, width, channels)
-        return checked(path, importer.from_onnx(model, full))
-
-    own = _own(props.get("edgenet"))
-    return ModelFile(
-        tuple(shape[i] for i in NHWC) if nchw else shape,
-        sha256_of_all(files),
-        build,
-        classes,
-        _own_preprocessing(own),
-        own_names(own, props["labels"].splitlines()) if props.get("labels") else None,
-        read_history(own),
-        task=Task.from_json(own.get("task")),
-    )
-
-
-def _find_tflite(path: Path, output: str | None) -> ModelFile:
-    data = path.read_bytes()
-    try:
-        graph = read_tflite(data)
-        buffers, files = metadata.read_buffers(data), metadata.read_files(data)
-    except InputError as e:
-        raise InputError(f"{path}: {e}") from None
-    except PARSE_ERRORS:
-        raise InputError(f"{path} is not a whole .tflite file: convert or copy it again") from None
-    if output is not None or len(graph.outputs) > 1:
-        graph = drop_unused(graph.with_outputs([chosen_output(path, graph.outputs, output)]))
-    graph = checked(path, float_constants(path, graph))
-    shape = graph.tensors[graph.inputs[0]].shape
-    about = buffers.get("edgenet")
-    own = _own(about.decode("utf-8", "replace") if about else None)
-    labels = files.get(metadata.LABELS_FILE)
-    return ModelFile(
-        shape,
-        sha256_of(path),
-        lambda shape: graph,
-        int(np.prod(graph.tensors[graph.outputs[0]].shape)),
-        _own_preprocessing(own),
-        own_names(own, labels.decode("utf-8", "replace").splitlines()) if labels else None,
-        read_history(own),
-        _normalization(data),
-        ending_of(graph),
-        Task.from_json(own.get("task")),
-    )
-
-
-def _normalization(data: bytes) -> str:
-    """Return mean and std of a file's TFLite metadata as `--preprocess` takes them; it says nothing of the crop."""
-    try:
-        image = (metadata.read_metadata(data).get("inputs") or [{}])[0]
-    except InputError:
-        return ""
-    mean, std = image.get("mean"), image.get("std")
-    return f"mean={','.join(f'{m:g}' for m in mean)} std={','.join(f'{s:g}' for s in std)}" if mean and std else ""
-
-
-def _find_h5(path: Path, output: str | None) -> ModelFile:
-    from edgenet.export.importers.keras_file import find_h5
-
-    return find_h5(path, output)
-
-
-def _find_keras(path: Path, output: str | None) -> ModelFile:
-    from edgenet.export.importers.keras_file import find_keras
-
-    return find_keras(path, output)
-
-
-def _find_saved_model(path: Path, output: str | None) -> ModelFile:
-    from edgenet.export.importers.saved_model import find_saved_model
-
-    return find_saved_model(path, output)
-
-
-KINDS: dict[str, Callable[[Path, str | None], ModelFile]] = {
-    "onnx": _find_onnx,
-    "tflite": _find_tflite,
-    "h5": _find_h5,
-    "keras": _find_keras,
-    "savedmodel": _find_saved_model,
-}
-
-
-def _own(about: str | None) -> dict[str, Any]:
-    """Return what edgenet wrote of a file into it, nothing where that is not there or damaged."""
-    try:
-        own = json.loads(about) if about else {}
-    except ValueError:
-        return {}
-    return own if isinstance(own, dict) else {}
-
-
-def _own_preprocessing(own: Mapping[str, Any]) -> Preprocessing | None:
-    """Return the preprocessing that a file of edgenet's carries."""
-    try:
-        return Preprocessing.from_json(own["preprocessing"])
-    except (ValueError, KeyError, TypeError, InputError):
-        return None

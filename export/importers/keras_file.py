@@ -14,19 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from edgenet.errors import EdgenetError, InputError, MissingDependency
+from edgenet.export.foreign import allowed
+from edgenet.export.foreign.containers import check_hdf5, check_keras_zip, check_outside
 from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import checked, chosen_output
-from edgenet.export.importers.model_file import ModelFile
+from edgenet.export.importers.model_file import ModelFacts, ModelFile
 from edgenet.files import sha256_of
 from edgenet.frameworks import keras as tf_keras
 from edgenet.frameworks import quiet, tensorflow
 
-# Modules of Keras whose classes and functions only compute. keras.utils and others can open files and load code.
-_TRUSTED = re.compile(
-    r"^(keras|tf_keras)(\.src)?(\.(layers|models|engine|initializers|regularizers|constraints|activations|ops|"
-    r"dtype_policies|mixed_precision|backend\.common)(\..+)?)?$"
-    r"|^tensorflow\.python\.ops\.init_ops(_v2)?$"  # initializers that tf-keras borrows
-)
 _PASSES = {
     "Activation", "Softmax", "ReLU", "Dropout", "Flatten", "Reshape", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
     "BatchNormalization", "AveragePooling2D",
@@ -37,6 +33,7 @@ MAX_CONFIG_BYTES = 2**28
 
 def find_keras(path: Path, output: str | None = None) -> ModelFile:
     """Look at a .keras file. Raises InputError."""
+    check_outside(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -48,6 +45,7 @@ def find_keras(path: Path, output: str | None = None) -> ModelFile:
                     else "a zip archive, but no .keras model (no config.json)"
                 )
                 raise InputError(f"{path} is {what}; edgenet never runs what is in it")
+            check_keras_zip(path, archive)
             if max(archive.getinfo(n).file_size for n in names if n.endswith(".json")) > MAX_CONFIG_BYTES:
                 raise InputError(f"{path} has a configuration of more than {MAX_CONFIG_BYTES} bytes: it is damaged")
             config = json.loads(archive.read("config.json"))
@@ -59,12 +57,14 @@ def find_keras(path: Path, output: str | None = None) -> ModelFile:
 
 def find_h5(path: Path, output: str | None = None) -> ModelFile:
     """Look at a .h5 file. Raises InputError, MissingDependency."""
+    check_outside(path)
     try:
         import h5py
     except ImportError:
         raise MissingDependency("h5py", "export", "reading a .h5 file") from None
     try:
         with h5py.File(path, "r") as f:
+            check_hdf5(path, f)
             stored = f.attrs.get("model_config")
             version = f.attrs.get("keras_version", "2")
             text = stored.decode() if isinstance(stored, bytes) else stored
@@ -100,18 +100,18 @@ def _found(path: Path, config: Any, version: str, output: str | None) -> ModelFi
         return _build(path, version, shape, names.index(output) if output else 0)
 
     classes, ending = _last_layers(config, output)
-    return ModelFile(shape, sha256_of(path), build, classes, ending=ending)
+    return ModelFile(ModelFacts(shape, sha256_of(path), classes, ending=ending), build)
 
 
 def refuse_code(path: Path, config: Any) -> None:
-    """Raise InputError where a configuration asks for code that is not Keras' own."""
+    """Raise InputError where a configuration names what only Keras itself may be asked for; see allowed.py."""
     for item in _dicts(config):
         kind = item.get("class_name")
-        if not isinstance(kind, str):
+        if "class_name" not in item:
             continue
         inner = item.get("config")
         name = inner.get("name") if isinstance(inner, dict) else None
-        named = f"{kind} '{name}'" if name else kind
+        named = f"{kind} '{name}'" if name else str(kind)
         if kind in ("Lambda", "__lambda__"):
             raise InputError(f"{path} has the layer {named}, Python code in a file, which edgenet never runs")
         if kind in ("DTypePolicy", "Policy") and isinstance(name, str) and "float16" in name:
@@ -120,13 +120,32 @@ def refuse_code(path: Path, config: Any) -> None:
                 "into it and save that"
             )
         module, registered = item.get("module"), item.get("registered_name")
-        if kind == "LayerScale" and re.match(r"^(tf_)?keras(\.src)?\.applications\.\w+$", str(module)):
-            continue  # ConvNeXt's own layer
-        foreign = "module" in item and not (isinstance(module, str) and _TRUSTED.match(module))
-        if foreign or (isinstance(registered, str) and ">" in registered):
+        if not _is_allowed(kind, module, inner) or (isinstance(registered, str) and ">" in registered):
             where = f" of {module}" if isinstance(module, str) and module != "builtins" else ""
             shown = inner if module == "builtins" and isinstance(inner, str) else named
-            raise InputError(_custom(path, f"class or function {shown}{where}"))
+            function = inner.get("function") if isinstance(inner, dict) and kind in _CALLS_FUNCTION else None
+            raise InputError(_custom(path, f"class or function {function or shown}{where}"))
+
+
+_CALLS_FUNCTION = ("TFOpLambda", "SlicingOpLambda")  # layers of Keras 2 for a function of TensorFlow
+
+
+def _is_allowed(kind: Any, module: Any, config: Any) -> bool:
+    """Whether an object of a configuration is of a class, and a module, that is known to compute and no more."""
+    if not isinstance(kind, str) or not (module is None or isinstance(module, str)):
+        return False
+    if kind in _CALLS_FUNCTION:
+        function = config.get("function") if isinstance(config, dict) else None
+        return isinstance(function, str) and allowed.is_function(function)
+    if kind == "function":
+        names = isinstance(config, str) and config in allowed.ACTIVATIONS
+        return names and (module is None or allowed.ACTIVATION_MODULES.match(module) is not None)
+    if kind == "LayerScale" and re.match(r"^(tf_)?keras(\.src)?\.applications\.\w+$", str(module)):
+        return True  # ConvNeXt's own layer
+    if module is not None and allowed.is_operation(module, kind):
+        return True
+    known = module in (None, "builtins") if kind.startswith("__") else module is None
+    return kind in allowed.CLASSES and (known or allowed.MODULES.match(str(module)) is not None)
 
 
 def refuse_loops(path: Path, config: Any) -> None:
@@ -263,6 +282,13 @@ def _load(path: Path, version: str) -> Any:
 
 
 def _load_with(module: Any, path: Path) -> Any:
+    if zipfile.is_zipfile(path):
+        import h5py
+
+        with zipfile.ZipFile(path) as archive:
+            for name in (n for n in archive.namelist() if n.endswith(".h5")):
+                with archive.open(name) as stream, h5py.File(stream, "r") as weights:
+                    check_hdf5(path, weights)
     return module.models.load_model(str(path), compile=False, safe_mode=True)
 
 

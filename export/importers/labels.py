@@ -10,6 +10,7 @@ from edgenet.door import read_rows, read_text
 from edgenet.errors import EdgenetError, InputError
 from edgenet.export import metadata
 from edgenet.export.network import classes_of
+from edgenet.sandbox.apart import printable, read_apart
 from edgenet.tasks import CLASSES, Task
 
 NO_YES = ("no", "yes")  # the classes of one sigmoid that nobody named
@@ -70,21 +71,31 @@ def _ids_and_names(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, 
 
 def labels_in(path: Path) -> tuple[str, ...] | None:
     """Return the outputs' names that a .tflite, .onnx or OpenVINO .xml file carries, None where there are none."""
-    suffix, text = path.suffix.lower(), None
     try:
-        if suffix == ".tflite":
-            stored = metadata.read_files(path.read_bytes()).get(metadata.LABELS_FILE)
+        found = read_apart("edgenet.export.importers.labels:labels_here", path, {"path": str(path)})
+    except EdgenetError:  # names are not worth an error
+        return None
+    whole = isinstance(found, list) and all(isinstance(name, str) for name in found)
+    return tuple(map(printable, found)) if whole and found else None
+
+
+def labels_here(path: str) -> list[str]:
+    """Return the same, as a list; read in this process."""
+    file, text = Path(path), None
+    try:
+        if file.suffix.lower() == ".tflite":
+            stored = metadata.read_files(file.read_bytes()).get(metadata.LABELS_FILE)
             text = stored.decode("utf-8", "replace") if stored else None
-        elif suffix == ".onnx":
+        elif file.suffix.lower() == ".onnx":
             import onnx
 
-            properties = onnx.load(str(path), load_external_data=False).metadata_props
+            properties = onnx.load(path, load_external_data=False).metadata_props
             text = next((p.value for p in properties if p.key == "labels"), None)
-        elif suffix == ".xml":
+        elif file.suffix.lower() == ".xml":
             from xml.etree import ElementTree
 
-            found = ElementTree.parse(path).find("./rt_info/labels")
-            text = "\n".join(json.loads(found.get("value", "[]"))) if found is not None else None
-    except (EdgenetError, ImportError, OSError, ValueError, SyntaxError):  # names are not worth an error
-        return None
-    return tuple(text.splitlines()) if text else None
+            element = ElementTree.parse(file).find("./rt_info/labels")
+            text = "\n".join(json.loads(element.get("value", "[]"))) if element is not None else None
+    except (ImportError, OSError, ValueError, SyntaxError):
+        return []
+    return text.splitlines() if text else []

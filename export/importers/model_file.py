@@ -13,18 +13,16 @@ from edgenet.tasks import Task
 
 
 @dataclass(frozen=True)
-class ModelFile:
+class ModelFacts:
     """What a model file says of itself, read without building it.
 
     `shape` is the input's (N, H, W, C), None where it is open. `classes`, `preprocessing` and `labels` are None where
     the file does not say. `pictures` are those that taught it, where it says so.
     `ending` is how it ends (see classifier.py), "" where only the built graph tells; `task` what edgenet noted in it.
-    `build((H, W, C))` gives the float graph for an input of that size.
     """
 
     shape: tuple[int | None, ...]
     sha256: str
-    build: Callable[[tuple[int, int, int]], Graph]
     classes: int | None = None
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
@@ -32,6 +30,14 @@ class ModelFile:
     hint: str = ""  # what it says of its preprocessing, where that is not all
     ending: str = ""
     task: Task | None = None
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file, looked at; `build((H, W, C))` gives the float graph for an input of that size."""
+
+    facts: ModelFacts
+    build: Callable[[tuple[int, int, int]], Graph]
 
 
 def sha256_of_all(files: Sequence[Path]) -> str:

@@ -1,19 +1,20 @@
 """TensorFlow SavedModel folders: the signature is read from saved_model.pb without TensorFlow, the graph built later.
 
 Only the few fields that are needed are read, by their numbers in saved_model.proto and meta_graph.proto of
-tensorflow/core/protobuf; the wire format is https://protobuf.dev/programming-guides/encoding/.
+tensorflow/core/protobuf.
 """
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgenet.errors import InputError
+from edgenet.export.foreign.protobuf import all_of, fields_of
+from edgenet.export.foreign.saved_operators import refuse_operators
 from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import checked, chosen_output
 from edgenet.export.importers.keras_file import converted
-from edgenet.export.importers.model_file import ModelFile, sha256_of_all
+from edgenet.export.importers.model_file import ModelFacts, ModelFile, sha256_of_all
 from edgenet.frameworks import quiet, tensorflow
 
 SERVING = "serving_default"
@@ -55,6 +56,7 @@ def find_saved_model(path: Path, output: str | None = None) -> ModelFile:
     if key is None:
         has = f"it has {', '.join(sorted(named))}" if named else "it has none"
         raise InputError(f"{path} has no signature {SERVING} ({has}): save it with one, e.g. model.export(folder)")
+    refuse_operators(path, data, key)
     inputs, outputs = named[key]
     if len(inputs) != 1:
         names = ", ".join(t.name for t in inputs)
@@ -75,7 +77,8 @@ def find_saved_model(path: Path, output: str | None = None) -> ModelFile:
         return _build(path, key, image.name, out.name, shape)
 
     n = classes if sizes and classes else None
-    return ModelFile(image.shape, sha256_of_all(files), build, n, ending=_ending(data, out.made_by))
+    facts = ModelFacts(image.shape, sha256_of_all(files), n, ending=_ending(data, out.made_by))
+    return ModelFile(facts, build)
 
 
 def _build(path: Path, key: str, name: str, out: str, shape: tuple[int, int, int]) -> Graph:
@@ -100,12 +103,12 @@ def _build(path: Path, key: str, name: str, out: str, shape: tuple[int, int, int
 
 def _signatures(data: bytes) -> dict[str, tuple[list[_Tensor], list[_Tensor]]]:
     found = {}
-    for meta_graph in _all(data, _META_GRAPHS):
-        for entry in _all(meta_graph, _SIGNATURES):
-            fields = dict(_fields(entry))
+    for meta_graph in all_of(data, _META_GRAPHS):
+        for entry in all_of(meta_graph, _SIGNATURES):
+            fields = dict(fields_of(entry))
             definition = bytes(fields[_VALUE])
             tensors = tuple(
-                sorted((_tensor(e) for e in _all(definition, side)), key=lambda t: t.name)
+                sorted((_tensor(e) for e in all_of(definition, side)), key=lambda t: t.name)
                 for side in (_INPUTS, _OUTPUTS)
             )
             found[bytes(fields[_KEY]).decode()] = (tensors[0], tensors[1])
@@ -113,10 +116,10 @@ def _signatures(data: bytes) -> dict[str, tuple[list[_Tensor], list[_Tensor]]]:
 
 
 def _tensor(entry: bytes) -> _Tensor:
-    fields = dict(_fields(entry))
-    info = dict(_fields(bytes(fields[_VALUE])))
+    fields = dict(fields_of(entry))
+    info = dict(fields_of(bytes(fields[_VALUE])))
     shape = bytes(info.get(_SHAPE, b""))
-    dims = [dict(_fields(d)).get(_SIZE, 0) for d in _all(shape, _DIM)]
+    dims = [dict(fields_of(d)).get(_SIZE, 0) for d in all_of(shape, _DIM)]
     sizes = tuple(None if not isinstance(n, int) or n >= 1 << 63 else n for n in dims)  # -1 is open
     return _Tensor(bytes(fields[_KEY]).decode(), int(info.get(_DTYPE, 0)), sizes, bytes(info.get(_KEY, b"")).decode())
 
@@ -137,9 +140,9 @@ class _Function:
 def _ending(data: bytes, output: str) -> str:
     """Return how the network ends that makes this tensor, "" where its last operator does not tell, or is not found."""
     try:
-        graph = next(g for meta in _all(data, _META_GRAPHS) for g in _all(meta, _GRAPH))
-        functions = dict(_function(f) for lib in _all(graph, _LIBRARY) for f in _all(lib, _FUNCTIONS))
-        nodes = dict(_node(n) for n in _all(graph, _NODES))
+        graph = next(g for meta in all_of(data, _META_GRAPHS) for g in all_of(meta, _GRAPH))
+        functions = dict(_function(f) for lib in all_of(graph, _LIBRARY) for f in all_of(lib, _FUNCTIONS))
+        nodes = dict(_node(n) for n in all_of(graph, _NODES))
         for _ in range(100):
             name, *which = output.split(":")
             node = nodes[name]
@@ -156,58 +159,19 @@ def _ending(data: bytes, output: str) -> str:
 
 
 def _node(data: bytes) -> tuple[str, _Node]:
-    fields = list(_fields(data))
+    fields = list(fields_of(data))
     text = {number: bytes(v).decode() for number, v in fields if number in (_NODE_NAME, _NODE_OP)}
-    inputs = tuple(v.decode() for v in _all(data, _NODE_INPUT))
-    attributes = (dict(_fields(entry)) for entry in _all(data, _NODE_ATTRIBUTES))
+    inputs = tuple(v.decode() for v in all_of(data, _NODE_INPUT))
+    attributes = (dict(fields_of(entry)) for entry in all_of(data, _NODE_ATTRIBUTES))
     values = (bytes(a[_VALUE]) for a in attributes if bytes(a[_KEY]) == b"f")
-    called = next((bytes(dict(_fields(f))[_KEY]).decode() for v in values for f in _all(v, _CALLED)), "")
+    called = next((bytes(dict(fields_of(f))[_KEY]).decode() for v in values for f in all_of(v, _CALLED)), "")
     return text[_NODE_NAME], _Node(text[_NODE_OP], inputs, called)
 
 
 def _function(data: bytes) -> tuple[str, _Function]:
-    signature = next(_all(data, _SIGNATURE))
-    arguments = [bytes(dict(_fields(a))[_KEY]).decode() for a in _all(signature, _OUTPUT_ARGUMENTS)]
-    entries = [dict(_fields(entry)) for entry in _all(data, _RETURNED)]
+    signature = next(all_of(data, _SIGNATURE))
+    arguments = [bytes(dict(fields_of(a))[_KEY]).decode() for a in all_of(signature, _OUTPUT_ARGUMENTS)]
+    entries = [dict(fields_of(entry)) for entry in all_of(data, _RETURNED)]
     returned = {bytes(e[_KEY]).decode(): bytes(e[_VALUE]).decode() for e in entries}
-    nodes = dict(_node(n) for n in _all(data, _FUNCTION_NODES))
-    return bytes(next(_all(signature, _KEY))).decode(), _Function(nodes, tuple(returned[a] for a in arguments))
-
-
-def _all(data: bytes, number: int) -> Iterator[bytes]:
-    return (v for n, v in _fields(data) if n == number and isinstance(v, bytes))
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield (number, value) of a message's fields."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, kind = tag >> 3, tag & 7
-        if kind == 0:
-            value, at = _varint(data, at)
-            yield number, value
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-            yield number, data[at : at + size]
-            at += size
-        elif kind == 2:
-            size, at = _varint(data, at)
-            if at + size > len(data):
-                raise ValueError("cut off")
-            yield number, data[at : at + size]
-            at += size
-        else:
-            raise ValueError(f"wire type {kind}")
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-        if shift > 63:
-            raise ValueError("not a number")
+    nodes = dict(_node(n) for n in all_of(data, _FUNCTION_NODES))
+    return bytes(next(all_of(signature, _KEY))).decode(), _Function(nodes, tuple(returned[a] for a in arguments))

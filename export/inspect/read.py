@@ -9,6 +9,7 @@ A file's name and its documentation may promise anything; operators, tensor type
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from edgenet.errors import InputError
 from edgenet.export.inspect.facts import Facts, Inspection, WeightQuantization, conclude
@@ -16,7 +17,8 @@ from edgenet.export.inspect.onnx import onnx_facts
 from edgenet.export.inspect.openvino import openvino_facts
 from edgenet.export.inspect.tflite import tflite_facts
 from edgenet.files import size_of
-from edgenet.results import TensorInfo
+from edgenet.results import TensorInfo, plain
+from edgenet.sandbox.apart import read_apart
 
 __all__ = ["Inspection", "inspect", "lines", "looks_like", "multiply_adds"]
 
@@ -51,7 +53,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Read a model file and say what it is.
+    """Read a model file, in a child process that can do no harm, and say what it is.
 
     Args:
         path: a .tflite, .onnx or OpenVINO .xml file (its .bin beside it).
@@ -61,8 +63,22 @@ def inspect(path: str | Path) -> Inspection:
         MissingDependency: the library that reads this format is not installed.
     """
     path = Path(path)
-    facts = _read(path)
-    return conclude(str(path), size_of(path), facts)
+    _check(path)
+    answer = read_apart("edgenet.export.inspect.read:inspected", path, {"path": str(path)})
+    try:
+        return plain.read(Inspection, answer)
+    except ValueError as e:
+        raise InputError(f"{path} holds what no model does ({e}): convert or copy it again") from None
+
+
+def inspected(path: str) -> Any:
+    """Return the Inspection of a file as plain values. It runs in the child."""
+    file = Path(path)
+    try:
+        facts = _READERS[file.suffix.lower()](file)
+    except OSError as e:
+        raise InputError(f"cannot read {path}: {e.strerror or e}") from None
+    return plain.write(conclude(path, size_of(file), facts))
 
 
 def multiply_adds(path: str | Path) -> int:
@@ -70,7 +86,7 @@ def multiply_adds(path: str | Path) -> int:
 
     The EfficientNet paper calls this number FLOPS. A dynamic dimension counts as 1. Raises as `inspect` does.
     """
-    return sum(o.multiply_adds for o in _read(Path(path)).operators)
+    return inspect(path).multiply_adds
 
 
 def first_bytes(path: Path, advice: str) -> bytes:
@@ -90,7 +106,8 @@ def first_bytes(path: Path, advice: str) -> bytes:
         raise InputError(f"cannot read {path}: {e.strerror}") from None
 
 
-def _read(path: Path) -> Facts:
+def _check(path: Path) -> None:
+    """Raise InputError where a file is no model by its first bytes, or another than its name says."""
     reads = f"edgenet inspects {', '.join(_READERS)} files"
     if path.is_dir():
         saved = " with a TensorFlow SavedModel" if (path / "saved_model.pb").exists() else ""
@@ -106,10 +123,6 @@ def _read(path: Path) -> Facts:
         raise InputError(f"{path} is {what} by its content, whatever its name says: {advice}")
     if found is None and (suffix != ".onnx" or looks_like(head) != _UNKNOWN):
         raise InputError(f"{path} is not {_NAMES[suffix]}: it looks like {looks_like(head)}")
-    try:
-        return _READERS[suffix](path)
-    except OSError as e:
-        raise InputError(f"cannot read {path}: {e.strerror or e}") from None
 
 
 _UNKNOWN = "a binary file of an unknown kind"

@@ -1,9 +1,21 @@
 """ranges.py: each method on numbers whose answer is known."""
 
+import math
+
 import numpy as np
 import pytest
 
-from edgenet.calibration.ranges import BINS, METHODS, Observation, choose_ranges, measure_ranges, observe, squared_error
+from edgenet.calibration.ranges import (
+    BINS,
+    FLAT_BELOW,
+    METHODS,
+    Observation,
+    choose_ranges,
+    measure_ranges,
+    observe,
+    squared_error,
+    without_flat_tails,
+)
 from edgenet.calibration.shared import spread
 from edgenet.errors import InputError
 from helpers.graph_builder import Builder
@@ -115,6 +127,26 @@ def test_auto_keeps_the_range_unless_cutting_it_pays() -> None:
     assert chosen(wild, "auto") == (wild.range[0], pytest.approx(1.1 * high))  # a tenth more, as far as it was seen
     assert 1.1 * low < wild.range[0]
     assert 1.1 * high < 20
+
+
+def test_what_only_a_hard_swish_or_a_gelu_reads_needs_no_level_below_what_they_make_zero() -> None:
+    b = Builder(1, 8)
+    b.op("HARD_SWISH", ["image"], (1, 8), out="swished")
+    b.op("GELU", ["swished"], (1, 8), out="bent")
+    b.op("ADD", ["bent", "swished"], (1, 8), out="sum")
+    graph = b.graph("sum")
+    ranges = {"image": (-50.0, 20.0), "swished": (-0.375, 20.0), "bent": (-9.0, 20.0), "sum": (-9.0, 20.0)}
+    assert without_flat_tails(graph, ranges) == {"image": (-3.0, 20.0)}  # the sum reads the second as it is
+    assert without_flat_tails(graph, {"image": (-2.0, -1.0)}) == {"image": (-2.0, 0.0)}
+
+
+def test_what_is_cut_below_a_hard_swish_or_a_gelu_is_less_than_half_a_level() -> None:
+    x = np.linspace(-60, -3, 1000)
+    gelu = x * np.array([math.erfc(-v / math.sqrt(2)) / 2 for v in x])
+    swish = x * np.clip(x + 3, 0, 6) / 6
+    assert set(FLAT_BELOW) == {"HARD_SWISH", "GELU"}
+    assert not swish.any()
+    assert np.abs(gelu - gelu[-1]).max() < (2 + 0.17) / 255 / 2
 
 
 def test_the_histogram_for_a_figure_counts_everything_within_the_range() -> None:

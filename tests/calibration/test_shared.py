@@ -7,6 +7,7 @@ import pytest
 
 from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.calibration.quantize import INT16_HEADROOM
+from edgenet.calibration.views import VIEWS
 from edgenet.export import Network
 from edgenet.export.interface import pixel_quantization
 from edgenet.images import load_pixels
@@ -87,3 +88,17 @@ def test_the_pixels_are_what_the_integers_of_the_input_are(shared: SharedCalibra
     exact = pixel_quantization(shared.network.preprocessing, "int8")
     assert exact is not None
     assert set(shared.calibration.fixed) == {shared.graph.inputs[0]}
+
+
+def test_few_pictures_of_a_network_with_silu_are_seen_mirrored_and_closer_too(with_silu: SharedCalibration) -> None:
+    assert len(list(with_silu.inputs())) == 12
+    assert len(list(with_silu.views())) == 12 * (1 + len(VIEWS))
+    few, some = (SharedCalibration(with_silu.network, with_silu.pixels[:n]) for n in (2, 12))
+    seen = few.observations["expand_unscaled"]
+    assert len(seen.picture_low) == 2 * (1 + len(VIEWS))
+    assert some.calibration.n_images == 12
+
+
+def test_a_network_without_silu_is_seen_on_the_pictures_as_they_are(shared: SharedCalibration) -> None:
+    assert shared.pixels is not None
+    assert {len(o.picture_low) for o in shared.observations.values()} == {len(shared.pixels)}

@@ -160,7 +160,7 @@ def test_what_changed_while_it_was_measured_is_told():
     before |= {"governor": "performance", "load_average": None, "mhz": 3000.0, "runtimes": {"litert": "1"}}
     after = {"governor": "powersave", "mhz": 2000.0, "runtimes": {"litert": "1"}}
     said = [w.text for w in machine.machine_warnings({**before, "after": after}, threads=1)]
-    assert "other processes used 0.50 cores while it was measured (chromium, gcc)" in said
+    assert "other programs used 0.50 cores while it was measured" in said
     assert "governor changed while it was measured: measure again" in said
     assert "the clock fell from 3000 to 2000 MHz while it was measured" in said
     assert machine.machine_warnings({**before, "other_processes_cores": 0}, 2, pinned_to=[1])[0].text.startswith(
@@ -204,3 +204,11 @@ def test_the_package_names_all_that_it_exports():
     assert sorted(device_bench.__all__) == device_bench.__all__
     assert all(hasattr(device_bench, name) for name in device_bench.__all__)
     assert all(getattr(device_bench, name).__doc__ for name in device_bench.__all__)
+
+
+def test_a_thread_of_the_kernel_is_no_program_to_close(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    for pid, name, flags in ((5, "kworker/0:1", 0x04208060), (6, "gcc", 0x00400000)):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} ({name}) R 1 1 1 0 -1 {flags} 0 0 0 0 7 0 0 0 20 0\n")
+    assert machine._jiffies_of_all() == {6: ("gcc", 7)}

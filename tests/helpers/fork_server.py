@@ -152,7 +152,7 @@ def _target(args: Any) -> Callable[[], None] | None:
 
 def _without_flags(args: Any) -> list[Any]:
     """Return a command without the flag that says where Python looks for modules: a fork has them already."""
-    return [args[0], *(args[2:] if args[1] == "-P" else args[1:])]
+    return [args[0], *(args[2:] if args[1] in ("-P", "-I") else args[1:])]
 
 
 def _send(to: socket.socket, message: bytes, fds: list[int]) -> None:
@@ -187,11 +187,20 @@ def _runner() -> None:
     from edgenet.device_bench import runner
 
     loaded, load = sys.modules["edgenet_runtime"], runner._module
-    runner._module = lambda path: loaded if path == loaded.__file__ else load(path)
+    runner._module = lambda path, *name: loaded if path == loaded.__file__ else load(path, *name)
     if "--parent" in sys.argv:  # the kernel would watch the server; the child ends when its standard input does
         at = sys.argv.index("--parent")
         del sys.argv[at : at + 2]
     runner.main()
+
+
+def _reader() -> None:
+    """Read a stranger's file; what holds this process holds it as ever: it has one thread."""
+    from edgenet.sandbox import child
+
+    if "--parent" in sys.argv:  # the kernel would watch the server
+        del sys.argv[sys.argv.index("--parent") :]
+    child.main()
 
 
 def _profiler() -> None:
@@ -208,6 +217,7 @@ COMMANDS = {
     "/helpers/tiny.py": _cli,
     "/helpers/paper_tiny.py": _paper,
     "/device_bench/runner.py": _runner,
+    "/sandbox/child.py": _reader,
     "edgenet.device_bench.roofline.operator_times": _profiler,
 }
 
@@ -330,6 +340,7 @@ def _prepare() -> None:
     from edgenet import pipeline, templating  # noqa: F401
     from edgenet.calibration import image_checks, sensitivity, summary  # noqa: F401
     from edgenet.device_bench.roofline import operator_times  # noqa: F401
+    from edgenet.export.foreign import readers  # noqa: F401
     from edgenet.jobs import bench, qat  # noqa: F401
     from edgenet.paper import page
     from edgenet.report.pieces import TEMPLATES

@@ -159,3 +159,21 @@ def test_a_text_that_is_none_is_refused_wherever_a_job_is_made(job: type, value:
     given = {f.name: needed[f.name] for f in dataclasses.fields(job) if f.name in needed}  # type: ignore[arg-type]
     with pytest.raises(InputError, match="--images"):
         job(**{**given, "images": value})
+
+
+@pytest.mark.parametrize("n", [-1, 1_000_001, 10**12, 2**63])
+def test_more_classes_than_any_classifier_has_are_refused_before_a_name_is_made_for_each(n: int) -> None:
+    from edgenet.export.network import classes_of
+
+    with pytest.raises(InputError, match="classes are declared"):
+        classes_of(n)
+
+
+def test_pictures_that_do_not_fit_into_memory_are_refused_before_they_are_decoded() -> None:
+    from edgenet.images import load_pixels
+    from edgenet.results import ImageSet
+
+    n = 1_000_000
+    many = ImageSet("x", ("/x/0.jpg",) * n, (None,) * n, ("0" * 64,) * n, "")
+    with pytest.raises(InputError, match=r"pictures of 8192 x 8192 px take .* GB are free"):
+        load_pixels(many, Preprocessing(8192, (0.0,) * 3, (1.0,) * 3))

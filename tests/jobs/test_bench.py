@@ -355,6 +355,16 @@ def test_what_a_compiler_leaves_is_a_failure_where_full_delegation_is_required()
     assert [(f.artifact, "1 of 3 operators run on the CPU" in f.why) for f in results.failures] == [("a", True)]
 
 
+def test_the_busiest_programs_are_named_where_others_were_at_work():
+    busy = Warning("busy", "other programs used 0.50 cores while it was measured", 0.5)
+    about = {"busiest": ["chromium", "gcc"]}
+    said = notes(
+        [measured("a", 10, warnings=(busy,), device_info=about), measured("b", 10, device_info=about)], Request()
+    )
+    assert [s for s in said if "gcc" in s] == ["the busiest other programs were chromium, gcc"]
+    assert not any("gcc" in s for s in notes([measured("a", 10, device_info=about)], Request()))
+
+
 def test_local_keeps_a_file_loaded_until_it_is_closed(tiny_files, tiny_images, tiny_network):
     with Local() as device:
         x = np.zeros((2, 20, 20, 3), np.float32)

@@ -143,7 +143,7 @@ def test_a_network_of_two_gigabytes_is_no_flatbuffer() -> None:
 def test_what_cannot_fit_is_noted_without_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgenet.results import Results
 
-    monkeypatch.setattr(paper, "_available_bytes", lambda: 10**9)
+    monkeypatch.setattr(paper, "memory_left_bytes", lambda: 10**9)
     results = Results()
     step = next(s for s in steps(PaperJob(Path("x"), tables=("4",))) if "amoebanet-b" in s.networks)
     paper._left(step, results, None)  # type: ignore[arg-type]

@@ -162,7 +162,7 @@ def coral(tiny_network: Network, tiny_calibration: Calibration) -> Graph:
 
 
 def left(graph: Graph) -> list[tuple[str, str]]:
-    return [(c.kind, c.why) for c in check(write_tflite(graph)) if c.why]
+    return [(c.kind, c.why) for c in check(graph) if c.why]
 
 
 def changed(graph: Graph, kind: str, change: Callable[[Op], Op]) -> Graph:
