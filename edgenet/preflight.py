@@ -102,7 +102,9 @@ def check_run(job: Job, only_export: bool = False) -> None:
     ])  # fmt: skip
     _check_run_devices(devices)
     weights_of = _weights_of(job.model)
-    sizes = {(f, p, ()): _file_bytes(weights_of, p) for f in job.formats for p in job.precisions}
+    sizes: dict[tuple[str, str, tuple[str, ...]], float] = {
+        (f, p, ()): _file_bytes(weights_of, p) for f in job.formats for p in job.precisions
+    }
     if measured:
         sizes |= {(f, "int8", form.devices): _file_bytes(weights_of, "int8") for f, form in forms(job)}
     artifacts = [a for a in _results(job.out).artifacts if (job.out / a.path).exists()]

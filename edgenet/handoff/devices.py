@@ -16,6 +16,7 @@ ALONE: dict[str, Callable[[Path, Path, str], Deployed]] = {
     micro.DEVICE: lambda path, out, device: micro.hand_over(path, out),
     rknn.KIND: rknn.hand_over,
 }
+_FORMS = "micro, rknn:CHIP, qnn:SOC"
 VERIFY: dict[str, Callable[[Path, dict[str, Any]], list[Check]]] = {micro.DEVICE: micro.verify, rknn.KIND: rknn.verify}
 
 
@@ -25,13 +26,13 @@ def hand_over_for(devices: Sequence[str], path: Path, out: Path) -> Deployed:
     Raises:
         InputError: nothing can be handed over for a device, or not together; or as the device's `hand_over` does.
     """
-    kinds = [parse(device)[0] for device in devices]
+    kinds = [device.partition(":")[0] for device in devices]
     for device, kind in zip(devices, kinds, strict=True):
         if kind not in (*ALONE, npu.KIND):
-            valid = ", ".join((f"{npu.KIND}:SOC", *ALONE))
-            raise InputError(f"no hand-over for '{device}' (valid: {valid}; Android's where --device is left out)")
+            raise InputError(f"no hand-over for '{device}' (valid: {_FORMS}; Android's where --device is left out)")
         if kind in ALONE and len(devices) > 1:
             raise InputError(f"a hand-over for {device} stands alone: leave the other --device out")
+        parse(device)
     if kinds and kinds[0] in ALONE:
         return ALONE[kinds[0]](path, out, devices[0])
     return hand_over(path, out, devices)

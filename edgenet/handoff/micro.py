@@ -111,6 +111,7 @@ def hand_over(path: Path, out: Path) -> Deployed:
             "emulator": view.emulator,
             "model": {
                 "name": model.name,
+                "file": "model_data.cc",
                 "sha256": model.sha256,
                 "precision": model.precision,
                 "preprocessing": model.preprocessing.to_json(),

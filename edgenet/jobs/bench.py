@@ -187,7 +187,7 @@ def evaluate_on(
     """
     for name in devices:
         parse(name)
-    base = reference and Candidate(str(reference), reference, sha256_of(reference))
+    base = Candidate(str(reference), reference, sha256_of(reference)) if reference else None
     evaluations: list[Evaluation] = []
     failures: list[Failure] = []
     done = 0

@@ -5,6 +5,7 @@ what it lacks: the same integers with integer input and output, say.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,10 +136,8 @@ def emulate_devices(job: Job, task: Task, images: ImageSet, results: Results, pr
         files = [a for a in ranked_on(results, device) if a in artifacts]
         if target_of(device) is None or not files or _is_emulated(device, files, pictures, results):
             continue
-        what = f"emulate {parse(device)[0]}"
-        found, failures = _emulate(
-            device, files, job.out, floating, pictures, task, lambda done, total, what=what: progress(what, done, total)
-        )
+        step = partial(progress, f"emulate {parse(device)[0]}")
+        found, failures = _emulate(device, files, job.out, floating, pictures, task, step)
         if found or failures:
             put(job, results, found, failures)
 
@@ -162,7 +161,7 @@ def _emulate(
     step: bench.Progress,
 ) -> tuple[list[Evaluation], list[Failure]]:
     """Evaluate the first of the files that the emulator takes; nothing where the device has none."""
-    reference = floating and Candidate(floating.id, out / floating.path, floating.sha256)
+    reference = Candidate(floating.id, out / floating.path, floating.sha256) if floating else None
     refused = ""
     try:
         with open_device(device) as opened:

@@ -37,7 +37,7 @@ def handed(
             out = tmp_path_factory.mktemp("micro")
             int8 = quantize(tiny_network.graph, "int8", tiny_calibration)
             a = export_graph(tiny_network, int8, out, format="tflite", precision="int8", io=io)
-            hand_over_for("micro", out / a.path, out / "over")
+            hand_over_for(("micro",), out / a.path, out / "over")
             made[io] = out / a.path, out / "over"
         return made[io]
 
@@ -122,13 +122,13 @@ def test_an_array_that_was_changed_fails_the_test(
 
 def test_a_file_that_does_not_run_there_is_refused_with_the_reason(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"does not run on a microcontroller: \d+ DEQUANTIZE"):
-        hand_over_for("micro", tiny_files["float16"], tmp_path / "over")
+        hand_over_for(("micro",), tiny_files["float16"], tmp_path / "over")
     assert not (tmp_path / "over").exists()
 
 
 def test_a_device_without_a_hand_over_lists_the_valid_ones(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no hand-over for 'abacus' \(valid: micro"):
-        hand_over_for("abacus", tiny_files["int8"], tmp_path / "over")
+        hand_over_for(("abacus",), tiny_files["int8"], tmp_path / "over")
 
 
 def test_without_tflite_micro_the_extra_is_named(
@@ -136,7 +136,7 @@ def test_without_tflite_micro_the_extra_is_named(
 ) -> None:
     monkeypatch.setattr(micro.tflite_micro, "version", lambda: None)
     with pytest.raises(MissingDependency, match=r"edgenet\[micro\]"):
-        hand_over_for("micro", tiny_files["int8"], tmp_path / "over")
+        hand_over_for(("micro",), tiny_files["int8"], tmp_path / "over")
 
 
 @pytest.mark.parametrize("value", [0.1, 1e-8, 3.0, -2.5, 1 / 3, 1e20, 0.0])

@@ -57,7 +57,7 @@ def known_of(results: Results, a: Artifact, device: str) -> Known:
     ms.sort(key=lambda m: (m.device, m.threads) != condition)
     estimates = [e for e in results.estimates if e.device == device and is_of(e, a)]
     emulated = [e for e in results.evaluations if e.device == device and e.emulated and is_of(e, a)]
-    return Known(*(next(iter(found), None) for found in (ms, estimates, emulated)))
+    return Known(next(iter(ms), None), next(iter(estimates), None), next(iter(emulated), None))
 
 
 def ranked_on(results: Results, device: str) -> list[Artifact]:
