@@ -406,7 +406,8 @@ def test_wrong_input_is_told_before_anything_is_written(
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"temperature": 0.0}, "--temperature must be above 0"), ({"labels_weight": 2.0}, "from 0 to 1"),
+    [({"temperature": 0.0}, "--temperature must be above 0"),
+     ({"labels_weight": 2.0}, "--labels-weight must be at least 0 and at most 1"),
      ({"augment": ("blur",)}, "valid: flip, crop, colour, mixup"), ({"mixed_precision": "int4"}, "valid: off")],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_named(wrong: dict[str, Any], says: str) -> None:
