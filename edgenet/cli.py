@@ -81,7 +81,7 @@ def run(as_json: bool, **asked: Any) -> None:
 
     job = job_or_recipe(asked)
     arena_budget.check(job.max_arena, job.devices)
-    with Progress() as progress:
+    with Progress(job.out) as progress:
         results = run_job(job, progress)
     print_run(results, job.out, as_json, job.max_arena)
 
@@ -99,7 +99,7 @@ def export(as_json: bool, **asked: Any) -> None:
     from edgenet.pipeline import run as run_job
 
     job = job_or_recipe(asked)
-    with Progress() as progress:
+    with Progress(job.out) as progress:
         results = run_job(job, progress, only_export=True)
     if as_json:
         print_json(results.to_json())
@@ -256,7 +256,7 @@ def scale_(as_json: bool, **asked: Any) -> None:
     from edgenet.jobs.scale import lines, scale
 
     job = job_of(ScaleJob, asked)
-    with Progress() as progress:
+    with Progress(job.out) as progress:
         results = scale(job, progress)
     if as_json:
         print_json(results.to_json())
@@ -369,7 +369,7 @@ def paper(as_json: bool, **asked: Any) -> None:
     from edgenet.report.formatting import failed
 
     job = job_of(PaperJob, asked)
-    with Progress() as progress:
+    with Progress(job.out) as progress:
         results = run_job(job, progress, lambda line: echo(line, err=True))
     if as_json:
         print_json(results.to_json())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def print_run(results: "Results", out: Path, as_json: bool, max_arena: str | Non
 
 def train_and_print(run_job: Callable[..., "Results"], job: Any, as_json: bool) -> None:
     """Run a training job under a progress bar and print its result."""
-    with Progress() as progress:
+    with Progress(job.out) as progress:
         results = run_job(job, progress, lambda line: echo(line, err=True))
     print_trained(results, job.out, as_json)
 
@@ -332,10 +333,25 @@ def console() -> Any:
     return console if console.is_terminal else Console(highlight=False, width=160)
 
 
+def foreign_in(out: Path) -> list[str]:
+    """Return the names in a folder that is to be an output folder for the first time: nothing of edgenet's."""
+    if not out.is_dir() or os.path.lexists(out / "results.json"):
+        return []
+    return sorted(p.name for p in out.iterdir() if not p.name.startswith(".edgenet"))
+
+
 class Progress:
-    """A progress bar on stderr while it is a terminal; called with (what, done, total)."""
+    """A progress bar on stderr while it is a terminal; called with (what, done, total).
+
+    Args:
+        out: the folder that is filled: where it holds something of the user's, it is said once that this stays.
+    """
+
+    def __init__(self, out: Path | None = None) -> None:
+        self.out = out
 
     def __enter__(self) -> Callable[[str, int, int], None]:
+        self.foreign = foreign_in(self.out) if self.out is not None else []
         self.bar: Any = None
         if sys.stderr.isatty():
             from rich.console import Console
@@ -359,9 +375,12 @@ class Progress:
                 self.tasks[what] = self.bar.add_task(what, total=total)
             self.bar.update(self.tasks[what], completed=done, total=total)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
+        if self.foreign and kind is None:
+            more = f" and {len(self.foreign) - 1} more" if len(self.foreign) > 1 else ""
+            echo(f"Note: {self.out} held {self.foreign[0]}{more}, not of edgenet's making: left as it was", err=True)
 
 
 def megabytes(size_bytes: int) -> str:

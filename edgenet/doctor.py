@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenet.errors import InputError
+from edgenet.sandbox.policy import NETS, available
 from edgenet.targets import DOT_PRODUCT, EXACT, I8MM, SAFE_BITS, Target, target, weight_bits
 
 LITTLE_DISK_BYTES = 2_000_000_000  # TensorFlow alone takes as much when it is installed
@@ -99,6 +100,7 @@ class Diagnosis:
     tools: tuple[Tool, ...]
     folder: str
     disk_free_bytes: int
+    sandbox: tuple[str, ...]  # what holds the child that reads strangers' files: landlock, seccomp, limits
     problems: tuple[Problem, ...]
 
 
@@ -126,7 +128,8 @@ def examine(folder: Path | None = None) -> Diagnosis:
         tools=tools,
         folder=str(folder),
         disk_free_bytes=free,
-        problems=tuple(problems(machine, found, free, os.access(folder, os.W_OK))),
+        sandbox=available(),
+        problems=tuple(problems(machine, found, free, os.access(folder, os.W_OK), available())),
     )
 
 
@@ -157,13 +160,24 @@ def packages() -> tuple[Package, ...]:
     return tuple(found.values())
 
 
-def problems(machine: Mapping[str, Any], found: tuple[Package, ...], free: int, writable: bool = True) -> list[Problem]:
+def problems(
+    machine: Mapping[str, Any],
+    found: tuple[Package, ...],
+    free: int,
+    writable: bool = True,
+    sandbox: tuple[str, ...] = NETS,
+) -> list[Problem]:
     """Return what will stand in the way on a machine, the gravest first."""
     out = []
     if not writable:
         out.append(Problem("this folder cannot be written to", "give --out a folder elsewhere"))
     if free < LITTLE_DISK_BYTES:
         out.append(Problem(f"only {free / 1e9:.1f} GB of disk are free", "make room, or give --out another disk"))
+    if not {"landlock", "seccomp"} & set(sandbox):
+        out.append(Problem(
+            "this kernel has neither Landlock nor seccomp: a process that reads a model file could write and connect",
+            "give it files of people whom you trust, or use Linux 5.13 or newer",
+        ))  # fmt: skip
     memory = machine.get("memory_bytes")
     if memory is not None and memory < LITTLE_MEMORY_BYTES:
         out.append(Problem(
@@ -210,6 +224,7 @@ def lines(d: Diagnosis) -> list[tuple[str, str]]:
         ("instructions", ", ".join(m["isa"]) or "none that matter"),
         ("machine", f"{cores}{memory}, governor {m['governor'] or 'not known'}"),
         ("system", f"{m['os']}, {m['machine']}, Python {m['python']}"),
+        ("sandbox", f"{', '.join(d.sandbox) or 'none'}, around the process that reads a model file"),
         ("disk", f"{d.disk_free_bytes / 1e9:.1f} GB free in {d.folder}"),
     ]
     for extra in dict.fromkeys(p.extra for p in d.packages):

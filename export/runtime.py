@@ -306,8 +306,7 @@ class _OnnxRuntime:
         self.input, said = _onnx_tensor(session.get_inputs()[0]), session.get_modelmeta().custom_metadata_map
         self.outputs = [_with_scale(_onnx_tensor(o), said.get("edgenet", "")) for o in session.get_outputs()]
         self._names = [o.name for o in self.outputs]
-        self._feed: dict[str, np.ndarray] = {}
-        self._results: Any = None
+        self._feed, self._results = dict[str, np.ndarray](), list[np.ndarray]()
 
     def _open(self, path: str, threads: int) -> Any:
         ort = _import_onnxruntime()

@@ -51,6 +51,13 @@ def test_each_problem_comes_with_its_remedy(
     assert remedy in problem.remedy
 
 
+def test_a_kernel_that_cannot_hold_a_reader_is_a_problem() -> None:
+    (problem,) = problems(GOOD, (), PLENTY, sandbox=("limits",))
+    assert "neither Landlock nor seccomp" in problem.what
+    assert "people whom you trust" in problem.remedy
+    assert problems(GOOD, (), PLENTY, sandbox=("seccomp",)) == []
+
+
 def test_a_version_that_is_not_pinned_is_never_untested() -> None:
     assert Package("flatbuffers", "export", ">=24.3", "25.1").is_tested
     assert not Package("openvino", "openvino", "==2026.4.1", "2026.4.0").is_tested

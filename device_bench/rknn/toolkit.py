@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -98,7 +98,7 @@ def build(path: str, chip: str, verbose: bool) -> Any:
     try:
         with _heard(said):
             rknn = RKNN(verbose=verbose)
-            steps = (
+            steps: tuple[tuple[str, Callable[[], int]], ...] = (
                 ("configure", lambda: rknn.config(target_platform=chip, optimization_level=_OPTIMIZATION_LEVEL)),
                 ("read", lambda: rknn.load_onnx(model=path)),
                 ("compile", lambda: rknn.build(do_quantization=False)),

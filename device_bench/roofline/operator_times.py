@@ -25,6 +25,7 @@ from edgenet.errors import EdgenetError
 from edgenet.export.graph import Graph, Op
 from edgenet.export.runtime import LoadError, load, runtime_for
 from edgenet.export.tflite_file import read_tflite, write_tflite
+from edgenet.sandbox.policy import Policy, confine
 
 BUILT_IN = "built-in"  # a kernel of LiteRT's own, which the delegate did not take
 _MIN_ROUNDS, _MAX_ROUNDS, _MIN_S, _WARM_UP = 20, 500, 1.0, 3
@@ -379,6 +380,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.cores:
         os.sched_setaffinity(0, [int(c) for c in args.cores.split(",")])
+    tempfile.tempdir = os.path.dirname(args.out)
+    confine(Policy(writes_in=tempfile.tempdir, file_bytes=None, open_files=4096))  # whatever the file holds
     try:
         load(args.file, args.threads, args.runtime).close()  # what cannot be loaded is said as everywhere
         found = _PROFILERS[args.runtime](args.file, args.threads)

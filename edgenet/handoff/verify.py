@@ -60,11 +60,14 @@ def verify(folder: Path) -> list[Check]:
     checks = [_check("files", lambda: _files(folder, manifest))]
     try:
         model = read_deployed(folder / str(manifest["model"]["file"]))
-        golden = read_golden(folder, model)
     except MissingDependency:
         raise
-    except EdgenetError as e:
+    except (EdgenetError, OSError) as e:
         return [*checks, Check("model", False, str(e))]
+    try:
+        golden = read_golden(folder, model)
+    except InputError as e:
+        return [*checks, Check("golden", False, str(e))]
     return [
         *checks,
         _check("inputs", lambda: _inputs(model, golden)),
@@ -104,7 +107,7 @@ def read_golden(folder: Path, model: Deployed) -> Golden:
 
 
 def _read_golden(place: Path, model: Deployed) -> Golden:
-    said = read_json(place / GOLDEN_FILE)
+    said = read_json(place / GOLDEN_FILE, what="a golden test", remedy="hand over again")
     cases = said["cases"]
     if not cases:
         raise ValueError("there are no cases")

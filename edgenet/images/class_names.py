@@ -19,6 +19,7 @@ _WNID_PREFIX = re.compile(r"(n\d{8})[-_ ]", re.IGNORECASE)
 _WNID = re.compile(r"n\d{8}")
 _SHOWN = 5  # classes that an error names
 _NEAR, _NEAR_SPELLING = 3, 0.8  # words, and how alike they are: difflib's ratio
+_LONGEST_NAME = 200  # characters of a word that is looked for; the longest of wordnet.csv has 40
 _LEAST_MISTYPED = 4  # letters: every word of three is near many
 _MOST_OF_A_NEAR_WORD = 12  # classes: "dog" is near "dock", and 118 breeds are no help
 
@@ -86,6 +87,8 @@ class Classes:
     def matches(self, word: str) -> list[Match]:
         """Return the classes that a word may mean, the likeliest first; none where nothing is near."""
         word = word.strip()
+        if len(word) > _LONGEST_NAME:  # comparing it with each word that there is would take minutes
+            return []
         found = dict.fromkeys(self._named(word), "name")
         for meaning in self._meanings(word):
             for index, why in self._of(meaning):

@@ -24,7 +24,7 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -181,7 +181,7 @@ def decode(file: str, preprocessing: Preprocessing, digest: str = "") -> Pixels:
         InputError: the file cannot be decoded; the message starts with its name.
         Replaced: its content is another one.
     """
-    picture = _open_rgb(file, digest)
+    picture = _open_rgb(file, (digest,) if digest else None)
     if preprocessing.channels == 1:
         picture = picture.convert("L")
     rows, columns = preprocessing.size_px
@@ -303,13 +303,16 @@ def load_pixels(images: ImageSet, preprocessing: Preprocessing, workers: int | N
     return np.concatenate(chunks) if chunks else np.zeros((0, *preprocessing.shape), np.uint8)
 
 
-def thumbnail(file: str, side_px: int = 96) -> bytes:
+def thumbnail(file: str, side_px: int = 96, known: Collection[str] | None = None) -> bytes:
     """Return the centre square of a picture, upright, as a JPEG of side_px x side_px.
 
+    Args:
+        known: sha256 of contents, hex: the file must have one of them, as a results.json may name any file.
+
     Raises:
-        InputError: the file cannot be decoded.
+        InputError: the file cannot be decoded, or is none of those.
     """
-    picture = _open_rgb(file)
+    picture = _open_rgb(file, known)
     square = _centre(picture, *(min(picture.size),) * 2).resize((side_px, side_px), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     square.save(out, "JPEG", quality=85)
@@ -344,7 +347,7 @@ def _unreadable(skipped: Sequence[Skipped], n_set: int) -> str:
     return f"{len(skipped)} or more of {n_set} images cannot be read, {allowed}: {shown}; repair or remove them"
 
 
-def _open_rgb(file: str, digest: str = "") -> Image.Image:
+def _open_rgb(file: str, known: Collection[str] | None = None) -> Image.Image:
     # An upright 8-bit RGB picture that is loaded and holds no open file.
     if sample.is_sample(file):
         return sample.crop(file)
@@ -352,7 +355,7 @@ def _open_rgb(file: str, digest: str = "") -> Image.Image:
         with open_regular(file, PICTURE_BYTES) as f:
             data = f.read(PICTURE_BYTES)
         # What is hashed here is what is decoded; a look at the file's date would miss a swap in between.
-        if digest and hashlib.sha256(data).hexdigest() != digest:
+        if known is not None and hashlib.sha256(data).hexdigest() not in known:
             raise Replaced(f"{file} was replaced while this command ran: let pictures be until it ends, run it again")
         with Image.open(io.BytesIO(data), formats=_prepare_pil()) as picture:
             if picture.width * picture.height > MAX_PIXELS:

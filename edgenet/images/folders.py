@@ -11,6 +11,7 @@ labels a picture, labels.csv separates them by |; a line without a label says th
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from edgenet.door import read_rows
@@ -237,8 +238,9 @@ def _find(root: Path, file: str) -> str | None:
             name = os.path.relpath(name, os.path.abspath(root))
         if name.split(os.sep)[0] == os.pardir:  # a table says what is in its own folder
             continue
-        if file and "\0" not in name and (root / name).is_file():
-            return name
+        with suppress(OSError):  # a name that is too long for any file
+            if file and "\0" not in name and (root / name).is_file():
+                return name
     return None
 
 

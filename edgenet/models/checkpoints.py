@@ -55,7 +55,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             process that reads it did not end well.
         MissingDependency: h5py or tensorflow is needed and not installed.
     """
-    effort = {read_tar: UNPACKING, read_tensorflow: BUILDING}.get(_reader(path), PARSING)
+    reader = _reader(path)
+    effort = UNPACKING if reader is read_tar else BUILDING if reader is read_tensorflow else PARSING
     answer = read_apart("edgenet.models.checkpoints:as_plain", path, {"path": str(path)}, effort)
     try:
         arrays, files, notes = (answer[k] for k in ("arrays", "files", "notes"))

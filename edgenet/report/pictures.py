@@ -2,7 +2,7 @@
 
 import base64
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -57,7 +57,9 @@ class Pictures:
 def pictures(view: View) -> Pictures | None:
     """The pictures whose top-1 changed, the recommended file's first, broken ones before the rest."""
     left, files = _MOST, []
-    thumbnail = functools.cache(_thumbnail)  # a picture may flip in several files
+    images = view.results.context.images
+    measured = frozenset(images.evaluation.sha256 if images and images.evaluation else ())
+    thumbnail = functools.cache(lambda file: _thumbnail(file, measured))  # a picture may flip in several files
     order = sorted((r for r in view.rows if r.evaluation and r.evaluation.flips), key=lambda r: r is not view.chosen)
     for r in order:
         flips = sorted(r.evaluation.flips if r.evaluation else (), key=_badness)
@@ -97,11 +99,11 @@ def _picture(view: View, r: Row, f: Flip, thumbnail: Callable[[str], str]) -> Pi
     )
 
 
-def _thumbnail(file: str) -> str:
+def _thumbnail(file: str, measured: Collection[str]) -> str:
     from edgenet.images import thumbnail
 
     try:
-        jpeg: bytes = thumbnail(file, side_px=96)
+        jpeg: bytes = thumbnail(file, side_px=96, known=measured)
     except Exception:  # whatever a decoder dies of: a page without one picture is better than none
         return ""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

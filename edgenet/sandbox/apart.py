@@ -27,8 +27,10 @@ from edgenet.sandbox.policy import Policy
 _MIB = 1 << 20
 _MAX_TEXT = 1000  # characters of a message
 _MAX_FILES = 10_000  # of a folder that are counted
-_STALLED_S = 30  # without computing a bit, nor waiting for a core or a disk
+_IDLE_S = 30  # that a child may spend, all together, neither computing nor waiting for a core or a disk
+_TICK_S = 1.0
 _OTHERS = 20  # how many other programs may slow it down
+_LONGEST_S = 7200
 _SAID_BYTES = 4096
 _ADVICE = "it is damaged, or made to do harm: save or copy it again, or give another"
 
@@ -45,11 +47,11 @@ class Effort:
 
     def policy(self, size_bytes: int, folder: str | None) -> Policy:
         mib = size_bytes / _MIB
-        cores = os.cpu_count() or 1
+        wanted = int(self.mib + self.mib_per_mib * mib + 32 * (os.cpu_count() or 1)) * _MIB  # each thread has a stack
         return Policy(
             writes_in=folder,
-            cpu_s=int(self.cpu_s + self.cpu_s_per_mib * mib),
-            data_bytes=int(self.mib + self.mib_per_mib * mib + 32 * cores) * _MIB,  # each thread has a stack
+            cpu_s=min(int(self.cpu_s + self.cpu_s_per_mib * mib), _LONGEST_S),
+            data_bytes=min(wanted, _memory_bytes() or wanted),
             file_bytes=4 << 30 if folder else 0,
         )
 
@@ -113,6 +115,14 @@ def _given(answer: Any, path: Path, policy: Policy) -> Any:
         raise InputError(f"reading {path} takes more than {(policy.data_bytes or 0) >> 20} MiB of memory: {_ADVICE}")
     reason = said.split(". ")[0][:200] or clean(str(answer.get("failed")))
     raise InputError(f"{path} cannot be read ({reason}): {_ADVICE}")
+
+
+def _memory_bytes() -> int | None:
+    """Return the memory of this machine, None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _size_of(path: Path) -> int:
@@ -185,7 +195,7 @@ class _Answer:
         for fd in (self._to, self._from, self._err):
             os.set_blocking(fd, False)
         self._said = bytearray()
-        self._cpu, self._moved = 0.0, time.monotonic()
+        self._idle_s, self._looked = 0.0, time.monotonic()
         self._deadline = time.monotonic() + _OTHERS * (policy.cpu_s or 60)
 
     def send(self, data: bytes) -> None:
@@ -221,21 +231,24 @@ class _Answer:
     def _wait(self, writing: bool = False) -> bool:
         """Return whether the wanted pipe is ready; keep what is said, and both deadlines."""
         reading = [fd for fd in (None if writing else self._from, self._err) if fd is not None and fd >= 0]
-        ready, able, _ = select.select(reading, [self._to] if writing else [], [], 1.0)
+        ready, able, _ = select.select(reading, [self._to] if writing else [], [], _TICK_S)
         if self._err in ready:
             chunk = os.read(self._err, 1 << 16)
             self._said = (self._said + chunk)[-_SAID_BYTES:]
             if not chunk:
                 self._err = -1
-        if not ready and not able:
-            self._check_time()
+        self._check_time()
         return bool(able) if writing else self._from in ready
 
     def _check_time(self) -> None:
-        now, (cpu, waits) = time.monotonic(), _progress(self._process.pid)
-        if cpu > self._cpu or waits:
-            self._cpu, self._moved = max(cpu, self._cpu), now
-        if now - self._moved > _STALLED_S or now > self._deadline:
+        """Raise InputError where the child has been idle for too long, or does not end."""
+        now = time.monotonic()
+        if now - self._looked < _TICK_S:
+            return
+        if not _works(self._process.pid):
+            self._idle_s += now - self._looked
+        self._looked = now
+        if self._idle_s > _IDLE_S or now > self._deadline:
             self._process.kill()
             what = "does not go on" if now <= self._deadline else "does not end"
             raise InputError(f"reading {self._path} {what}: {_ADVICE}")
@@ -256,14 +269,17 @@ class _Answer:
         raise InputError(f"reading {path} ended its process{f', which said: {lines}' if lines else ''}: {_ADVICE}")
 
 
-def _progress(pid: int) -> tuple[float, bool]:
-    """Return the seconds that a process has computed, and whether it waits for a core or a disk now.
-
-    Where the system does not tell, it counts as waiting: the longer deadline is left.
-    """
+def _works(pid: int) -> bool:
+    """Return whether a thread of a process computes, or waits for a core or a disk; True where nobody tells."""
     try:
-        with open(f"/proc/{pid}/stat") as f:
-            fields = f.read().rpartition(")")[2].split()
+        threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
-        return 0.0, True
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] in "RD"
+        return True
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/stat") as f:
+                if f.read().rpartition(")")[2].split()[0] in "RD":
+                    return True
+        except (OSError, IndexError):  # it has just ended
+            continue
+    return False

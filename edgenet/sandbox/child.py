@@ -54,7 +54,7 @@ def _answer(call: str, arguments: dict[str, Any]) -> Iterator[bytes | memoryview
     try:
         return wire.pack({"given": work(**arguments)})
     except MissingDependency as e:
-        error = {"missing": [e.package, e.extra], "said": str(e)}
+        error: dict[str, Any] = {"missing": [e.package, e.extra], "said": str(e)}
     except EdgenetError as e:
         error = {"refused": type(e).__name__, "said": str(e)}
     except MemoryError:

@@ -95,9 +95,9 @@ def _outputs(meta_graph: bytes, keys: tuple[str, ...]) -> list[str]:
     for entry in all_of(meta_graph, _SIGNATURES):
         fields = dict(fields_of(entry))
         if _text(fields[_KEY]) in keys:
-            for output in all_of(bytes(fields[_VALUE]), _OUTPUTS):  # type: ignore[arg-type]
+            for output in all_of(bytes(fields[_VALUE]), _OUTPUTS):
                 info = dict(fields_of(output)).get(_VALUE, b"")
-                found.append(_base(_text(dict(fields_of(bytes(info))).get(_TENSOR_NAME, b""))))  # type: ignore[arg-type]
+                found.append(_base(_text(dict(fields_of(bytes(info))).get(_TENSOR_NAME, b""))))
     return found
 
 
@@ -107,7 +107,7 @@ def _collected(meta_graph: bytes) -> list[str]:
     for entry in all_of(meta_graph, _COLLECTIONS):
         fields = dict(fields_of(entry))
         if _text(fields[_KEY]) in _INITIALISERS:
-            for listed in all_of(bytes(fields[_VALUE]), _NODE_LIST):  # type: ignore[arg-type]
+            for listed in all_of(bytes(fields[_VALUE]), _NODE_LIST):
                 found += [_base(v.decode()) for v in all_of(listed, _NODE_LIST_VALUES)]
     return found
 
@@ -121,7 +121,7 @@ def _node(data: bytes) -> tuple[str, _Node]:
     fields = list(fields_of(data))
     text = {number: _text(v) for number, v in fields if number in (_NODE_NAME, _NODE_OP)}
     inputs = tuple(_base(_text(v)) for number, v in fields if number == _NODE_INPUT)
-    calls = tuple(name for number, v in fields if number == _NODE_ATTRIBUTES for name in _called(bytes(v)))  # type: ignore[arg-type]
+    calls = tuple(name for number, v in fields if number == _NODE_ATTRIBUTES for name in _called(bytes(v)))
     return text.get(_NODE_NAME, ""), _Node(text.get(_NODE_OP, ""), inputs, calls)
 
 

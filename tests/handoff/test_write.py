@@ -529,3 +529,103 @@ def test_the_tolerance_is_wider_than_kernels_differ_and_narrower_than_a_wrong_in
     for wrong in (golden.inputs[..., ::-1], golden.inputs * 128 + 127, (golden.inputs + 1) / 2):  # BGR, 0..255, 0..1
         with pytest.raises(InputError, match="photographs differ"):
             compare(scores(np.ascontiguousarray(wrong), OpResolverType.BUILTIN), golden)
+
+
+# --------------------------------------------------------------------------------------------------- hostile hand-overs
+
+
+def no_files(manifest: dict[str, Any]) -> None:
+    manifest["files"] = {}
+
+
+def the_model_alone(manifest: dict[str, Any]) -> None:
+    manifest["files"] = {manifest["model"]["file"]: manifest["model"]["sha256"]}
+
+
+def a_file_outside(manifest: dict[str, Any]) -> None:
+    manifest["files"]["../../etc/passwd"] = "0" * 64
+
+
+def an_absolute_file(manifest: dict[str, Any]) -> None:
+    manifest["files"]["/etc/passwd"] = "0" * 64
+
+
+def a_hash_that_is_none(manifest: dict[str, Any]) -> None:
+    manifest["files"][manifest["model"]["file"]] = 5
+
+
+def a_model_outside(manifest: dict[str, Any]) -> None:
+    manifest["model"]["file"] = "../../m.tflite"
+
+
+def no_model(manifest: dict[str, Any]) -> None:
+    del manifest["model"]
+
+
+def a_model_that_is_a_list(manifest: dict[str, Any]) -> None:
+    manifest["model"] = [1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        no_files,
+        a_file_outside,
+        an_absolute_file,
+        a_hash_that_is_none,
+        a_model_outside,
+        no_model,
+        a_model_that_is_a_list,
+    ],
+)
+def test_a_list_that_does_not_list_the_files_of_the_hand_over_is_refused(
+    copy: Path, quick: None, change: Callable[[dict[str, Any]], None]
+) -> None:
+    manifest = json.loads(read(copy, MANIFEST))
+    change(manifest)
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="hand the model over again"):
+        verify(copy)
+
+
+def test_a_file_that_the_list_leaves_out_was_not_handed_over(copy: Path, quick: None) -> None:
+    manifest = json.loads(read(copy, MANIFEST))
+    the_model_alone(manifest)
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    assert outcome(copy)["files"] is False
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"tolerance": 0.06', '"tolerance": NaN'), ('"tolerance": 0.06', '"tolerance": 9'),
+     ('"tolerance": 0.06', '"tolerance": "x"'), ('"cases": [', '"cases": [5, '), ('"cases": [', '"cases": [{}, '),
+     ("{", "["), ('"margin": ', '"margin": -Infinity, "m": ')],
+)  # fmt: skip
+def test_a_golden_test_that_lets_anything_pass_is_none(copy: Path, quick: None, old: str, new: str) -> None:
+    path = copy / GOLDEN / "golden.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    manifest = json.loads(read(copy, MANIFEST))
+    manifest["files"] = {n: sha256_of(copy / n) for n in manifest["files"]}
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    checks = {c.what: c for c in verify(copy)}
+    assert checks["golden"].ok is False
+    assert "hand over again" in checks["golden"].said
+    assert "Error" not in checks["golden"].said
+
+
+def test_code_that_is_edited_while_a_second_hand_over_is_made_is_kept(
+    copy: Path, tiny_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = copy / KOTLIN / "Preprocessing.kt"
+    pictures = write._golden_pictures
+
+    def edit(*args: Any) -> Any:
+        edited.write_text("// mine")
+        return pictures(*args)
+
+    monkeypatch.setattr(write, "_golden_pictures", edit)
+    with pytest.raises(InputError, match=r"Preprocessing\.kt, which was edited"):
+        hand_over(tiny_files["int8"], copy)
+    assert edited.read_text() == "// mine"
+    assert [p.name for p in copy.parent.iterdir()] == [copy.name]

@@ -154,6 +154,7 @@ TABLES = {
     "a fraction": "0.jpg,1.5",
     "a quote that never ends": '0.jpg,"class_0\n' + "x\n" * 100,
     "one column": "0.jpg\n1.jpg",
+    "a name of 5,000 characters": "x" * 5000 + ".jpg,1",
     "three columns": "0.jpg,1,2",
     "a header alone of three": "a,b,c\n0.jpg,1,2",
     "two labels": "0.jpg,1\n0.jpg,2",
@@ -178,6 +179,12 @@ def test_a_table_of_labels_that_is_none_is_refused(text: str | bytes, flat: Path
 def test_a_table_of_labels_without_an_end_is_refused(make: Maker, flat: Path, refused: Any) -> None:
     make(flat / "labels.csv")
     assert "labels.csv has" in refused(*EXPORT)
+
+
+def test_a_long_word_is_not_compared_with_every_other(flat: Path) -> None:
+    from edgenet.images import Classes, imagenet_classes
+
+    assert Classes(*imagenet_classes()).matches("washing machine " * 10_000) == []
 
 
 MAPS = {
@@ -374,6 +381,8 @@ def test_whatever_else_is_in_the_output_folder_stays(
     assert done.exit_code == 0, done.output
     assert {name: (out / name).read_text() for name in FOREIGN} == {name: name for name in FOREIGN}
     assert (out / "deep/.edgenet-parts/half").read_text() == "half"
+    assert done.stderr == "Note: OUT held .x.part and 5 more, not of edgenet's making: left as it was\n"
+    assert CliRunner().invoke(cli.main, list(EXPORT)).stderr == ""  # said once
 
 
 @pytest.mark.parametrize("instead", ["nothing", "another folder", "a file"])

@@ -480,3 +480,12 @@ def test_imagenet_mini_opens_with_a_label_for_each_of_500_photographs():
     assert all(ids[label] == Path(f).parent.name for f, label in zip(opened.files, opened.labels, strict=True))
     assert [len(s) for s in split(opened, 100)] == [100, 400]
     assert load_pixels(limit(opened, 10), PRE).shape == (10, 32, 32, 3)
+
+
+def test_a_thumbnail_is_only_made_of_a_picture_that_was_measured(tmp_path):
+    picture = folder(tmp_path, 2) / "000.jpg"
+    digest = hashlib.sha256(picture.read_bytes()).hexdigest()
+    assert thumbnail(str(picture), 40, known={digest})[:2] == b"\xff\xd8"
+    for known in ((), {"0" * 64}):
+        with pytest.raises(InputError, match=r"000\.jpg"):
+            thumbnail(str(picture), 40, known=known)

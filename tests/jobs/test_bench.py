@@ -14,7 +14,15 @@ from edgenet.device_bench.local import Local
 from edgenet.device_bench.registry import KINDS, Kind
 from edgenet.errors import DeviceError, InputError
 from edgenet.jobs import bench
-from edgenet.jobs.bench import bench_on, difference, evaluate_on, request_of, require_full_delegation
+from edgenet.jobs.bench import (
+    bench_on,
+    check_files,
+    difference,
+    evaluate_on,
+    models_among,
+    request_of,
+    require_full_delegation,
+)
 from edgenet.options import BenchJob
 from edgenet.report.bench_text import notes, rows, titles
 from edgenet.results import Estimate, Evaluation, Failure, LeftOperators, Measurement, Results, Warning
@@ -374,3 +382,21 @@ def test_local_keeps_a_file_loaded_until_it_is_closed(tiny_files, tiny_images, t
         np.testing.assert_array_equal(first, device.predict(tiny_files["float32"], x))
         assert next(iter(device._workers.values())).pid == pid
     assert device._workers == {}
+
+
+def test_what_stands_beside_a_model_is_passed_over_and_what_stands_alone_is_refused(tmp_path):
+    for name in ("a.xml", "a.bin", "b.onnx", "b.onnx.data", "c.tflite", "alone.bin"):
+        (tmp_path / name).write_bytes(b"x")
+    every = sorted(tmp_path.iterdir())
+    assert [p.name for p in models_among(every)] == ["a.xml", "alone.bin", "b.onnx", "c.tflite"]
+    with pytest.raises(InputError, match=r"alone\.bin is not a model file by its name"):
+        check_files(models_among(every))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + bytes(60), bytes(4) + b"TFL3" + bytes(60)])
+def test_a_file_that_is_no_model_is_wrong_input_to_bench(content, edgenet, tmp_path):
+    (tmp_path / "net.tflite").write_bytes(content)
+    done = edgenet("bench", tmp_path / "net.tflite")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "net.tflite" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -58,7 +58,7 @@ def test_a_child_that_does_not_end_well_is_one_line_that_names_the_file(reader: 
 
 
 def test_a_child_that_waits_for_nothing_is_ended(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apart, "_STALLED_S", 3)
+    monkeypatch.setattr(apart, "_IDLE_S", 3)
     start = time.monotonic()
     with pytest.raises(InputError, match="does not go on"):
         read("sleep_for_ever", file)

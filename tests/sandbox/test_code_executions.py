@@ -1,4 +1,4 @@
-"""Files that run code when loaded: refused by name; and with the names allowed, harmless in the sandbox."""
+"""Files that run code when somebody loads them: refused by name; with all names allowed, harmless."""
 
 import json
 import os

@@ -13,6 +13,7 @@ from edgenet.device_bench.qnn import device as device_module
 from edgenet.device_bench.qnn import onnx_compiler, packages, tflite_compiler
 from edgenet.device_bench.qnn.chip import find_chip
 from edgenet.device_bench.qnn.device import Hexagon, find, open_device
+from edgenet.device_bench.qnn.emulator import Emulator
 from edgenet.device_bench.registry import parse
 from edgenet.errors import DeviceError, InputError, MissingDependency
 from edgenet.results import Failure
@@ -113,6 +114,26 @@ def test_an_emulator_that_is_killed_is_an_error_and_the_next_call_starts_another
         with pytest.raises(DeviceError, match="in the emulator: its process was killed by SIGKILL"):
             device.predict(path, pixels[:1])
         assert np.array_equal(device.predict(path, pixels[:1]), answers)
+
+
+@needs_qnn
+def test_an_emulator_that_does_not_answer_is_ended(
+    files: dict[str, Path], sm8750: Hexagon, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    compiled = sm8750.compile(files["onnx int8 uint8"], tmp_path).files[0]
+    with (
+        Emulator(compiled, sm8750.chip, processes=1, timeout_s=0.0) as emulator,
+        pytest.raises(DeviceError, match=r"in the emulator.*hangs on this file"),
+    ):
+        emulator.predict(pixels[:1])
+
+
+@needs_qnn
+def test_half_a_context_binary_does_not_load(files: dict[str, Path], sm8750: Hexagon, tmp_path: Path) -> None:
+    compiled, binary = sm8750.compile(files["onnx int8 uint8"], tmp_path).files
+    binary.write_bytes(binary.read_bytes()[: binary.stat().st_size // 2])
+    with pytest.raises((InputError, DeviceError), match="in the emulator"):
+        Emulator(compiled, sm8750.chip, processes=1)
 
 
 @needs_qnn

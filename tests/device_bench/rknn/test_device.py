@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgenet.calibration import quantize
+from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.device_bench import list_devices
 from edgenet.device_bench.device import Compiler, Request
 from edgenet.device_bench.rknn import environment
 from edgenet.device_bench.rknn.device import CHIPS, Rknn, open_device
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import DeviceError, InputError, MissingDependency
-from edgenet.export import Network, export_graph
+from edgenet.export import Network, export_graph, find_source
+from edgenet.images import limit, load_pixels, normalise, open_images, split
 from edgenet.results import Calibration, ImageSet, Results
+from edgenet.targets import target, weight_bits
 from helpers.command_line import Edgenet
+from helpers.places import IMAGENET_MINI
 from helpers.rknn_environment import make_environment
 
 pytest.importorskip("onnx")
@@ -181,8 +184,6 @@ def test_the_real_simulator_agrees_with_onnxruntime_and_a_spoiled_scale_changes_
     """Needs `edgenet devices prepare rknn`. Had the toolkit scales of its own, spoiling one would do nothing."""
     import onnx
 
-    from edgenet.images import load_pixels
-
     if environment.find() is None:
         pytest.skip("needs `edgenet devices prepare rknn`")
     pixels = load_pixels(tiny_images[1], tiny_network.preprocessing)
@@ -199,3 +200,35 @@ def test_the_real_simulator_agrees_with_onnxruntime_and_a_spoiled_scale_changes_
             assert np.abs(answers - runs.predict(pixels)).max() < 0.1
             assert (answers.argmax(1) == runs.predict(pixels).argmax(1)).mean() >= 0.95
         assert np.abs(there.predict(spoiled, pixels) - there.predict(tiny_onnx, pixels)).max() > 0.1
+
+
+@pytest.mark.device
+@pytest.mark.slow
+def test_the_real_simulator_answers_a_hundred_pictures_as_float32_and_as_the_file_here(tmp_path: Path) -> None:
+    """Needs `edgenet devices prepare rknn`, the weights of lite0 and ../shared/imagenet-mini."""
+    if environment.find() is None:
+        pytest.skip("needs `edgenet devices prepare rknn`")
+    if not IMAGENET_MINI.is_dir():
+        pytest.skip("needs ../shared/imagenet-mini")
+    try:
+        network = find_source("efficientnet-lite0").network()
+    except MissingDependency as e:
+        pytest.skip(str(e))
+    calibrating, measuring = split(open_images(IMAGENET_MINI, network.class_ids, network.class_names), 40)
+    bits = weight_bits(target("auto"), "onnx")  # onnxruntime here is one of the two that are compared
+    pixels = load_pixels(calibrating, network.preprocessing)
+    shared = SharedCalibration(network, pixels, calibrating.fingerprint, Recipe())
+    int8 = export_graph(network, shared.quantized("int8", bits), tmp_path, format="onnx", precision="int8", io="uint8")
+    exact = export_graph(network, network.graph, tmp_path, format="onnx", precision="float32", io="float32")
+    x = load_pixels(limit(measuring, 100), network.preprocessing)
+    with Worker(tmp_path / int8.path) as here, Worker(tmp_path / exact.path) as float32, open_device("RK3588") as there:
+        simulated = there.predict(tmp_path / int8.path, x).argmax(1)
+        assert len(simulated) == 100
+        assert (simulated == here.predict(x).argmax(1)).sum() >= 98
+        assert (simulated == float32.predict(normalise(x, network.preprocessing)).argmax(1)).sum() >= 98
+        (estimate,), failures = there.bench([("lite0", tmp_path / int8.path)], Request())
+    assert failures == []
+    assert len(estimate.layers) == estimate.n_operators > 50
+    assert estimate.n_accelerated >= estimate.n_operators - 2
+    assert estimate.cycles is not None
+    assert 1_000_000 < estimate.cycles < 3_000_000
