@@ -140,7 +140,7 @@ TARGETS = _table(
     ),
     Target(
         "microcontroller", "Cortex-M, RISC-V, Xtensa: TensorFlow Lite for Microcontrollers", EXACT, ("tflite",),
-        io_dtype="int8", precisions=("float32", "int8", "int16x8"),
+        io_dtype="int8", precisions=("float32", "weight-only", "int8", "int16x8"),
         note="memory decides: the arena in RAM, the file in flash",
     ),
     Target(
@@ -177,8 +177,12 @@ def not_for(device: str, format: str, precision: str) -> str:
     if t is None:
         return ""
     if format not in t.formats:
-        return f"it takes {' and '.join(t.formats)} files"
-    return f"it takes {' and '.join(t.precisions)} files" if t.precisions and precision not in t.precisions else ""
+        return f"it takes {_listed(t.formats)} files"
+    return f"it takes {_listed(t.precisions)} files" if t.precisions and precision not in t.precisions else ""
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def target(name: str) -> Target:

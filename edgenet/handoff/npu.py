@@ -21,6 +21,7 @@ import numpy as np
 from edgenet.device_bench import open_device
 from edgenet.device_bench.device import Compiler
 from edgenet.device_bench.registry import parse
+from edgenet.door import MODEL_BYTES, read_bytes
 from edgenet.errors import EdgenetError, InputError, MissingDependency
 from edgenet.files import sha256_of
 from edgenet.handoff.deployed import TOLERANCE, Deployed
@@ -121,7 +122,7 @@ def emulated(compiled: Path, soc: str, inputs: np.ndarray) -> np.ndarray:
     from edgenet.device_bench.qnn.tflite_compiler import as_onnx
 
     packages.check_installed(f"{KIND}:{soc}")
-    parts = read_dispatched(compiled.read_bytes())
+    parts = read_dispatched(read_bytes(compiled, MODEL_BYTES))
     if len(parts) != 1:
         raise InputError(
             f"{compiled.name} has {len(parts)} parts for the NPU, and one was handed over: hand over again"

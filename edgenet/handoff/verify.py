@@ -16,8 +16,11 @@ from edgenet.door import PICTURE_BYTES, read_bytes, read_json, reading
 from edgenet.errors import EdgenetError, InputError, MissingDependency
 from edgenet.files import sha256_of
 from edgenet.handoff import Deployed, mediapipe_replay, npu, read_deployed
-from edgenet.handoff.write import ASSETS, GOLDEN, GOLDEN_FILE, MANIFEST, read_manifest
+from edgenet.handoff.deployed import TOLERANCE
+from edgenet.handoff.npu import NpuFile
+from edgenet.handoff.write import ASSETS, GOLDEN, GOLDEN_FILE, MANIFEST, is_within, read_manifest
 from edgenet.images import decode
+from edgenet.results.plain import read
 
 _MEDIAPIPE_TIMEOUT_S = 600.0
 _LABELS = "labels.txt"
@@ -42,7 +45,7 @@ class Golden:
     top1: tuple[int, ...]
     margins: tuple[float, ...]
     tolerance: float
-    npu: tuple[dict[str, Any], ...] = ()  # NpuFile's fields, of each compiled file
+    npu: tuple[NpuFile, ...] = ()
 
 
 def verify(folder: Path) -> list[Check]:
@@ -83,17 +86,18 @@ def _npu(folder: Path, golden: Golden) -> list[Check]:
     """Replay what was compiled for each chip in the emulator, byte for byte as it was handed over."""
     checks = []
     for f in golden.npu:
-        what = f"NPU of {f['soc']}"
-        if why := npu.not_installed(f["soc"]):
+        what = f"NPU of {f.soc}"
+        if why := npu.not_installed(f.soc):
             checks.append(Check(what, None, f"not checked: {why}"))
             continue
 
-        def replay(f: dict[str, Any] = f) -> str:
-            scores = npu.emulated(folder / ASSETS / f["file"], f["soc"], golden.inputs)
-            files = [folder / GOLDEN / name for name in f["scores"]]
-            expected = np.stack([np.fromfile(path, "<f4") for path in files])
+        def replay(f: NpuFile = f) -> str:
+            scores = npu.emulated(folder / ASSETS / f.file, f.soc, golden.inputs)
+            files = [folder / GOLDEN / name for name in f.scores]
+            with reading(folder / GOLDEN, "what was handed over, the golden files are damaged", "hand over again"):
+                expected = np.stack([np.frombuffer(read_bytes(path, PICTURE_BYTES), "<f4") for path in files])
             # Another top-1 than the CPU's is none of the emulator's faults: its own answers are the yardstick.
-            own = replace(golden, scores=expected, tolerance=f["tolerance"], margins=(0.0,) * len(expected))
+            own = replace(golden, scores=expected, tolerance=f.tolerance, margins=(0.0,) * len(expected))
             return f"{compare(scores, own)}, emulated"
 
         checks.append(_check(what, replay))
@@ -126,8 +130,12 @@ def _read_golden(place: Path, model: Deployed) -> Golden:
         top1=tuple(int(c["top1"]) for c in cases),
         margins=tuple(float(c["margin"]) for c in cases),
         tolerance=float(said["tolerance"]),
-        npu=tuple(said.get("npu", ())),
+        npu=tuple(read(NpuFile, f) for f in said.get("npu", ())),
     )
+    if any(not is_within(n) for f in golden.npu for n in (f.file, *f.scores)):
+        raise ValueError("a file for the NPU is no file of the hand-over")
+    if any(not 0 <= f.tolerance <= TOLERANCE["integer"] or len(f.scores) != len(cases) for f in golden.npu):
+        raise ValueError("what is said of the NPU's files is not what was written")
     spread = float(golden.scores.max() - golden.scores.min())
     if not 0 <= golden.tolerance <= model.tolerance * max(1.0, spread) * (1 + 1e-6):
         raise ValueError(f"a tolerance of {golden.tolerance:g} lets anything pass")
@@ -173,7 +181,8 @@ def _check(what: str, run: Callable[[], str]) -> Check:
 def _files(folder: Path, manifest: dict[str, Any]) -> str:
     kept = [n for n in manifest["files"] if Path(n).is_relative_to(ASSETS) or Path(n).is_relative_to(GOLDEN)]
     there = {p.relative_to(folder).as_posix() for place in (ASSETS, GOLDEN) for p in (folder / place).rglob("*")}
-    if unknown := sorted(there - set(kept)):
+    folders = {parent.as_posix() for name in kept for parent in Path(name).parents}
+    if unknown := sorted(there - set(kept) - folders):
         raise InputError(f"{unknown[0]} was not handed over, {MANIFEST} does not list it: hand the model over again")
     for name in kept:
         path = folder / name

@@ -64,7 +64,7 @@ def test_a_chip_gets_the_file_that_it_takes_whole_and_the_computer_its_own() -> 
     assert (p.artifact, p.name) == (a.id, a.path)
     assert text(p) == (
         "All 63 operators run on it. Same answer as float32 on 98.0 % of 100 pictures (95 % interval 96.6 to 98.9), "
-        "and as the same file on this machine on 99.0 %: emulated by emulator 1. No time: the compiler estimates none, "
+        "and as the same file on this machine on 99.0 %: emulated by emulator 1. No time: nothing estimates one, "
         "and nothing was measured. 5.6 MB compiled."
     )
     here = pick(results, "local")

@@ -178,7 +178,7 @@ def _sentences(known: Known, timed: str) -> list[str]:
     if e.inference_ms is not None:
         said.append(f"{_time(e)}.")
     else:
-        said.append(timed or "No time: the compiler estimates none, and nothing was measured.")
+        said.append(timed or "No time: nothing estimates one, and nothing was measured.")
     memory = [f"{megabytes(b)} {what}" for what, b in _memory(e) if b]
     return [*said, f"{', '.join(memory)}."] if memory else said
 
