@@ -121,6 +121,8 @@ def refuse_code(path: Path, config: Any) -> None:
             )
         module, registered = item.get("module"), item.get("registered_name")
         if not _is_allowed(kind, module, inner) or (isinstance(registered, str) and ">" in registered):
+            if module is None and isinstance(kind, str) and name and kind not in _CALLS_FUNCTION:
+                raise InputError(_custom(path, f"layer {kind}"))  # of an .h5 file, which names no modules
             where = f" of {module}" if isinstance(module, str) and module != "builtins" else ""
             shown = inner if module == "builtins" and isinstance(inner, str) else named
             function = inner.get("function") if isinstance(inner, dict) and kind in _CALLS_FUNCTION else None

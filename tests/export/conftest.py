@@ -9,6 +9,7 @@ from edgenet.errors import MissingDependency
 from edgenet.export import Network, export_graph, find_source
 from edgenet.images import imagenet_classes, limit, load_pixels, open_images, split
 from edgenet.results import ImageSet
+from helpers.fork_server import WITH_TENSORFLOW
 from helpers.once import made_once
 from helpers.places import IMAGENET_MINI
 
@@ -49,3 +50,10 @@ def lite0_files(
 
     folder = made_once(tmp_path_factory, "lite0", make)
     return {name: next((folder / name).glob("*.tflite")) for name in LITE0}
+
+
+@pytest.fixture
+def forks_with_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The children that read models are forked with TensorFlow imported."""
+    for name, value in WITH_TENSORFLOW.items():
+        monkeypatch.setenv(name, value)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from edgenet.errors import MissingDependency
+
 
 def echo(value: Any) -> Any:
     return value
@@ -17,6 +19,10 @@ def echo(value: Any) -> Any:
 
 def array(n: int) -> dict[str, Any]:
     return {"numbers": np.arange(n, dtype=np.float32), "pair": (1, None), "text": b"\x00\xff", "odd": float("inf")}
+
+
+def lack(path: str) -> None:
+    raise MissingDependency("h5py", "export", "reading a Keras file")
 
 
 def abort(path: str) -> None:

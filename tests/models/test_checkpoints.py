@@ -389,4 +389,4 @@ def test_a_reader_without_its_library_names_it(
         (tmp_path / file).touch()
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependency, match=rf"needs {package}.*edgenet\[export\]"):
-        checkpoints.read_checkpoint(tmp_path / name)
+        checkpoints.read_here(tmp_path / name)  # as the child does, which has this process's packages

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgenet.errors import InputError
+from edgenet.errors import InputError, MissingDependency
 from edgenet.sandbox import apart, wire
 from edgenet.sandbox.apart import Effort, clean, read_apart
 from helpers.places import ROOT
@@ -55,6 +55,12 @@ def test_a_child_that_does_not_end_well_is_one_line_that_names_the_file(reader: 
     assert file.name in text
     assert text.isprintable()
     assert len(text) < 1200
+
+
+def test_a_package_that_the_child_lacks_is_named_with_its_extra(file: Path) -> None:
+    with pytest.raises(MissingDependency, match=r"reading a Keras file needs h5py.*edgenet\[export\]") as e:
+        read("lack", file)
+    assert (e.value.package, e.value.extra) == ("h5py", "export")
 
 
 def test_a_child_that_waits_for_nothing_is_ended(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from edgenet.errors import InputError
 from edgenet.export import find_source
 from edgenet.images import Preprocessing
 
+pytestmark = pytest.mark.usefixtures("forks_with_tensorflow")
 PX, CLASSES = 32, 5
 
 

@@ -20,6 +20,7 @@ from edgenet.export import find_source
 from edgenet.frameworks import tensorflow
 from helpers.places import ROOT
 
+pytestmark = pytest.mark.usefixtures("forks_with_tensorflow")
 PX, CLASSES = 8, 5
 Build = Callable[[Any, Any], Any]  # (keras.layers, a picture of (8, 8, 3)) -> what the layer makes of it
 
