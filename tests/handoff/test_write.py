@@ -618,13 +618,13 @@ def test_code_that_is_edited_while_a_second_hand_over_is_made_is_kept(
     copy: Path, tiny_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edited = copy / KOTLIN / "Preprocessing.kt"
-    pictures = write._golden_pictures
+    pictures = write.golden_pictures
 
     def edit(*args: Any) -> Any:
         edited.write_text("// mine")
         return pictures(*args)
 
-    monkeypatch.setattr(write, "_golden_pictures", edit)
+    monkeypatch.setattr(write, "golden_pictures", edit)
     with pytest.raises(InputError, match=r"Preprocessing\.kt, which was edited"):
         hand_over(tiny_files["int8"], copy)
     assert edited.read_text() == "// mine"
