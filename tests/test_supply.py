@@ -45,7 +45,14 @@ def stated(name: str) -> str | None:
             return SPDX[said.lower()]
     first = next((f for f in metadata.files(name) or [] if f.name.upper().startswith("LICENSE")), None)
     text = first.read_text().lstrip().partition("\n")[0].strip().lower() if first else ""
-    return SPDX.get(text)
+    return SPDX.get(text) or _in_headers(name)
+
+
+def _in_headers(name: str) -> str | None:
+    """Return the licence that the package's own files of Python name at their beginning."""
+    sources = [f for f in metadata.files(name) or [] if f.name.endswith(".py")]
+    apache = any("Licensed under the Apache License, Version 2.0" in f.read_text()[:1000] for f in sources)
+    return "Apache-2.0" if apache else None
 
 
 @pytest.mark.parametrize("name", requirements())
