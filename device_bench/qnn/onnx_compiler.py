@@ -13,7 +13,8 @@ from edgenet.device_bench.qnn import compile_onnx as child
 from edgenet.device_bench.qnn.built import FILLED, READ, SPILLED, WRITTEN, Built
 from edgenet.device_bench.qnn.chip import Chip
 from edgenet.device_bench.tool import run_tool
-from edgenet.errors import DeviceError, MissingDependency
+from edgenet.errors import DeviceError
+from edgenet.export.importers.onnx_importer import read_onnx
 from edgenet.results import LeftOperators
 
 NAME = "onnxruntime-qnn"
@@ -37,12 +38,12 @@ def compile_onnx(model: Path, name: str, chip: Chip, out: Path, timeout_s: float
         DeviceError: the compiler failed, was killed, or wrote half a file.
     """
     compiled = out / f"{name}.onnx"
-    command = [sys.executable, "-m", child.__name__, str(model), str(compiled), str(chip.qnn_id)]
+    command = [sys.executable, "-P", "-m", child.__name__, str(model), str(compiled), str(chip.qnn_id)]
     run_tool(NAME, command, timeout_s)
     files = _whole(out, compiled)
     trace = _json(out / child.TRACE)
-    after = _load(compiled)
-    n_operators, left = operators(_load(model), after, trace)
+    after = read_onnx(compiled)
+    n_operators, left = operators(read_onnx(model), after, trace)
     n_parts = sum(node.op_type == _CONTEXT for node in after.graph.node)
     return Built(files, n_operators, left, is_whole=not left, **estimate(_profile(out / child.PROFILE), n_parts))
 
@@ -146,11 +147,3 @@ def _profile(path: Path) -> list[dict[str, float]]:
     except (OSError, ValueError) as e:
         raise DeviceError(f"{NAME}'s profile cannot be read ({type(e).__name__})") from None
     return parts
-
-
-def _load(path: Path) -> Any:
-    try:
-        import onnx
-    except ImportError:
-        raise MissingDependency("onnx", "onnx", "compiling an .onnx file") from None
-    return onnx.load(str(path), load_external_data=False)

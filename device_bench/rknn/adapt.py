@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenet.errors import InputError, MissingDependency
+from edgenet.export.importers.onnx_importer import read_onnx
 
 OPSET = 19
 _IR_VERSION = 10
@@ -32,10 +33,7 @@ def adapt(path: Path, out: Path) -> Path:
         )
     if not path.is_file():
         raise InputError(f"no file {path}: give model files")
-    try:
-        model = onnx.load(path)  # with the weights beside it, where there are
-    except Exception as e:  # protobuf's own kinds, and onnx's
-        raise InputError(f"{path} is no ONNX model or is damaged: {_line(e)}; export it again") from None
+    model = read_onnx(path)
     _lower(path, model)
     _fix_batch(path, model)
     _add_zero_points(onnx, model)

@@ -23,6 +23,7 @@ from edgenet.device_bench import open_device
 from edgenet.device_bench.device import Request
 from edgenet.device_bench.micro import device as tflite_micro
 from edgenet.device_bench.micro.interpreter import NAME
+from edgenet.door import read_text
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.export.inspect.tflite import operator_outputs
 from edgenet.files import sha256_of
@@ -49,6 +50,7 @@ _TYPES = {"int8": "std::int8_t", "uint8": "std::uint8_t", "float32": "float"}
 # MicroMutableOpResolver spells an operator as its words: CONV_2D is AddConv2D. These it spells otherwise.
 _SPELT = {"PADV2": "PadV2", "CUMSUM": "CumSum", "BATCH_MATMUL": "BatchMatMul",
           "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM"}  # fmt: skip
+_SOURCE_BYTES = 1 << 30  # a model of 100 MB is five times as large as numbers of C
 _A_LINE = 12
 
 
@@ -287,10 +289,7 @@ def _literal(value: float) -> str:
 
 def _read_array(path: Path, name: str) -> np.ndarray:
     """Return the numbers of an array in a file that was written here, float64. Raises InputError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        raise InputError(f"{path} is not there: hand the model over again") from None
+    text = read_text(path, _SOURCE_BYTES)
     found = re.search(rf"\b{name}\[.*?= \{{(.*?)\}};", text, re.DOTALL)
     if found is None:
         raise InputError(f"{path} has no array {name}: hand the model over again")

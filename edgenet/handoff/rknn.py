@@ -9,7 +9,6 @@ The integers in and out are the pixel's and the network's own: every chip takes 
 the board.
 """
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -21,6 +20,7 @@ import numpy as np
 from edgenet import templating
 from edgenet.device_bench import open_device
 from edgenet.device_bench.device import Compiler
+from edgenet.door import PICTURE_BYTES, TEXT_BYTES, read_bytes, read_json
 from edgenet.errors import EdgenetError, InputError
 from edgenet.export.importers.labels import labels_in
 from edgenet.export.inspect import inspect
@@ -211,12 +211,13 @@ def verify(folder: Path, manifest: dict[str, Any]) -> list[Check]:
         return [Check("files", False, f"{changed[0]} is missing or is not the file that was handed over")]
     checks = [Check("files", True, f"{len(manifest['files'])} files as they were handed over")]
     try:
-        golden = json.loads((folder / _GOLDEN / _GOLDEN_FILE).read_text(encoding="utf-8"))
+        golden = read_json(folder / _GOLDEN / _GOLDEN_FILE, TEXT_BYTES)
         path = folder / str(manifest["model"]["file"])
         p = Preprocessing.from_json(manifest["model"]["preprocessing"])
-        read = [(folder / _GOLDEN / c["pixels"]).read_bytes() for c in golden["cases"]]
+        read = [read_bytes(folder / _GOLDEN / str(c["pixels"]), PICTURE_BYTES) for c in golden["cases"]]
         pixels = np.stack([np.frombuffer(b, np.uint8).reshape(p.shape) for b in read])
-        before = np.stack([np.fromfile(folder / _GOLDEN / c["scores"], "<f4") for c in golden["cases"]])
+        said = [read_bytes(folder / _GOLDEN / str(c["scores"]), TEXT_BYTES) for c in golden["cases"]]
+        before = np.stack([np.frombuffer(b, "<f4") for b in said])
         with open_device(str(manifest["device"])) as chip:
             apart = float(np.abs(chip.predict(path, pixels) - before).max())
     except (EdgenetError, KeyError, TypeError, ValueError) as e:

@@ -32,10 +32,20 @@ QUANTIZED = {
 
 
 def load_onnx(path: Path) -> Any:
-    """Return the ONNX model of a file, weights in files beside it included, functions inlined.
+    """Return the float ONNX model of a file, weights in files beside it included, functions inlined.
 
     Raises:
-        InputError: not ONNX, damaged, weights missing; an operator that has no form here, named with its node.
+        InputError: as `read_onnx`; an operator that has no form here, named with its node.
+        MissingDependency: the onnx package is not installed.
+    """
+    return prepared(read_onnx(path), str(path))
+
+
+def read_onnx(path: Path) -> Any:
+    """Return the ONNX model of a file as it is, weights in files beside it included.
+
+    Raises:
+        InputError: not ONNX, damaged, weights missing or outside of its folder.
         MissingDependency: the onnx package is not installed.
     """
     onnx = onnx_module()
@@ -58,7 +68,7 @@ def load_onnx(path: Path) -> Any:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as e:  # a length or a path that does not fit the file beside it
         raise InputError(f"the weights of {path} in {', '.join(external_files(model))} cannot be read ({e})") from None
-    return prepared(model, str(path))
+    return model
 
 
 def prepared(model: Any, path: str) -> Any:

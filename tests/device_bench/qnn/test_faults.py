@@ -41,7 +41,7 @@ def fake(folder: Path, fate: str, half: Path) -> Path:
     program = folder / "compiler"
     program.write_text(
         f'#!/bin/sh\nHALF="{half}"\nfor a in "$@"; do case "$a" in --o=*) OUT="${{a#--o=}}";; esac; done\n'
-        f': "${{OUT:=$4}}"\n{FATES[fate]}\n'
+        f': "${{OUT:=$5}}"\n{FATES[fate]}\n'
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return program
