@@ -140,8 +140,8 @@ def _others(view: View) -> Table | None:
         return None
     titles = ("Operators", "Compute in", "Multiply-adds", *["Time"] * timed, "Why")
     groups = {", ".join(names): [Line(row) for row in rows] for rows, names in files.items()}
-    one = f" of {next(iter(groups))}" if len(groups) == 1 else ""
-    return Table(f"What is not integer in the integer files{one}", titles, groups)
+    which = next(iter(groups)) if len(groups) == 1 else "the integer files"
+    return Table(f"What is not integer in {which}", titles, groups)
 
 
 def _other(view: View, artifact: str, o: OtherPrecision, timed: bool) -> tuple[Cell, ...]:
