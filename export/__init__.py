@@ -15,6 +15,7 @@ from edgenet.export.importers.find import find_source
 from edgenet.export.interface import IO_DTYPES, with_io, with_logits
 from edgenet.export.nchw import stored
 from edgenet.export.network import OUTPUT, Network, Source, canonical_names
+from edgenet.export.other_precisions import OTHERS, other_precisions
 from edgenet.files import WEIGHTS_BESIDE, atomic_write, sha256_of, size_of
 from edgenet.results import Artifact, Calibration, TensorInfo
 from edgenet.results.plain import write
@@ -58,6 +59,7 @@ def export_graph(
     calibration: Calibration | None = None,
     pictures: PictureHistory | None = None,
     options: Mapping[str, Any] | None = None,
+    reasons: Mapping[str, tuple[str, str]] | None = None,
 ) -> Artifact:
     """Write `graph`, a quantized form of `network`, to OUT/MODEL_PRECISION<tag>.<suffix>; return what it is.
 
@@ -67,21 +69,15 @@ def export_graph(
         batch: pictures that the file takes at once, None for as many as the caller likes. A format that is fixed
             always takes one.
         pictures: which pictures had a role in this file; those of `network` by default.
+        reasons: of an integer graph, why operators compute in something else: {output: (precision, why)}, as
+            other_precisions.py has it; None where the file is to say nothing of it.
         logits: what the softmax reads is a second output. A format that is fixed has none.
 
     Raises:
         InputError: unknown format or io type, or a precision that the format lacks; the disk is full or not writable.
         MissingDependency: the format's package is not installed.
     """
-    if format not in FORMATS:
-        raise InputError(f"unknown format '{format}' (valid: {', '.join(FORMATS)})")
-    kind = FORMATS[format]
-    if precision not in kind.precisions:
-        others = [name for name, f in FORMATS.items() if precision in f.precisions]
-        raise InputError(
-            f"{format} has no precision {precision} (valid: {', '.join(kind.precisions)})"
-            + (f"; {', '.join(others)} has" if others else "")
-        )
+    kind = _format(format, precision)
     start = time.perf_counter()
     about: dict[str, Any] = {
         "edgenet_version": version("edgenet"),
@@ -95,11 +91,13 @@ def export_graph(
         "pictures": write(pictures or network.pictures),
     }
     path = out / f"{network.name}_{precision}{tag}{kind.suffix}"
-    whole = with_io(graph, io, network.preprocessing)
+    whole = before = with_io(graph, io, network.preprocessing)
     if whole.outputs[0] != OUTPUT:  # what is called so is an integer that is dequantized last
         whole = canonical_names(whole)
     if logits and not kind.fixed:
         whole = with_logits(whole)
+    if others := other_precisions(before, whole, precision, reasons):
+        about[OTHERS] = [{**write(o), "operators": len(o.operators)} for o in others]
     own = {"batch": batch} if not kind.fixed else {}
     inputs, outputs = ([_info(whole, n, kind.layout, **own) for n in names] for names in (whole.inputs, whole.outputs))
     # onnxruntime and OpenVINO do not tell what the integers of an output mean; the file does.
@@ -121,9 +119,24 @@ def export_graph(
         outputs=tuple(outputs),
         preprocessing=network.preprocessing.to_json(),
         options=dict(options or {}),
+        other_precisions=others,
         export_s=round(time.perf_counter() - start, 3),
         versions=versions("edgenet", "tensorflow", *kind.packages),
     )
+
+
+def _format(format: str, precision: str) -> Format:
+    """Return the format of that name. Raises InputError where there is none, or it lacks the precision."""
+    if format not in FORMATS:
+        raise InputError(f"unknown format '{format}' (valid: {', '.join(FORMATS)})")
+    kind = FORMATS[format]
+    if precision not in kind.precisions:
+        others = [name for name, f in FORMATS.items() if precision in f.precisions]
+        raise InputError(
+            f"{format} has no precision {precision} (valid: {', '.join(kind.precisions)})"
+            + (f"; {', '.join(others)} has" if others else "")
+        )
+    return kind
 
 
 @contextmanager

@@ -7,6 +7,7 @@ convolution weights OHWI, depthwise weights (1, H, W, C), dense weights (out, in
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -244,3 +245,12 @@ def fingerprint(graph: Graph) -> str:
         if tensor.data is not None:
             digest.update(tensor.data.tobytes())
     return digest.hexdigest()
+
+
+def multiply_adds(graph: Graph, op: Op) -> int:
+    """Return the products of one inference: of convolutions and dense layers, 0 of all others."""
+    if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        return 0
+    weights = graph.tensors[str(op.inputs[1])].shape
+    each = weights[1] * weights[2] if op.kind == "DEPTHWISE_CONV_2D" else math.prod(weights[1:])
+    return math.prod(graph.tensors[op.outputs[0]].shape) * each

@@ -22,7 +22,7 @@ import numpy as np
 from edgenet.device_bench.roofline import limits
 from edgenet.device_bench.tool import run_tool
 from edgenet.errors import EdgenetError
-from edgenet.export.graph import Graph, Op
+from edgenet.export.graph import Graph, Op, multiply_adds
 from edgenet.export.runtime import LoadError, load, runtime_for
 from edgenet.export.tflite_file import read_tflite, write_tflite
 from edgenet.sandbox.policy import Policy, confine
@@ -139,15 +139,6 @@ def alone(graph: Graph) -> list[tuple[Op, tuple[Op, ...]]]:
         else:
             found.append((op, tuple(before)))
     return found
-
-
-def multiply_adds(graph: Graph, op: Op) -> int:
-    """Return the products of one inference: of convolutions and dense layers, 0 of all others."""
-    if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-        return 0
-    weights = graph.tensors[str(op.inputs[1])].shape
-    each = weights[1] * weights[2] if op.kind == "DEPTHWISE_CONV_2D" else _count(weights[1:])
-    return _count(graph.tensors[op.outputs[0]].shape) * each
 
 
 def moved_bytes(graph: Graph, op: Op) -> int:

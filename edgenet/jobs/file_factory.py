@@ -9,6 +9,7 @@ from typing import Any
 
 from edgenet import __version__
 from edgenet.calibration import NEEDS_CALIBRATION, SharedCalibration
+from edgenet.calibration.float_reasons import float_reasons
 from edgenet.export import FORMATS, Network, Source, export_graph
 from edgenet.export.graph import Graph
 from edgenet.images import Pixels, load_pixels
@@ -180,6 +181,7 @@ class FileFactory:
             calibration=shared.calibration if precision in NEEDS_CALIBRATION else None,
             pictures=self.pictures(precision),
             options=self.options(format, precision, search, form),
+            reasons=float_reasons(graph, precision, exceptions),
         )
         mixture = _mixture(graph, exceptions, precision)
         keep = as_options(mixture, self.network.graph, self.target)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgenet import pipeline
+from edgenet.calibration.float_reasons import float_reasons
 from edgenet.calibration.image_checks import lint, refuse
 from edgenet.calibration.training.loop import FOLDER, check_resumable, identity_of
 from edgenet.calibration.training.qat import WEIGHT_BITS
@@ -267,9 +268,10 @@ def _export(
 ) -> Artifact:
     """Write the int8 file of a format: "ptq" as it was before training, "qat" as it is after."""
     before = kind == "ptq"
+    graph = trained.before if before else trained.after
     return export_graph(
         factory.network,
-        trained.before if before else trained.after,
+        graph,
         out,
         format=format,
         precision="int8",
@@ -277,6 +279,7 @@ def _export(
         calibration=factory.shared(factory.recipe).calibration if before else trained.calibration,
         pictures=_history(factory, parts, kind),
         options={**factory.options(format, "int8"), "weight_bits": _bits(job)[0], "training": kind},
+        reasons=float_reasons(graph, "int8"),
     )
 
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from edgenet.export.other_precisions import WHY
 from edgenet.report import budget_text
 from edgenet.report.formatting import FORMAT_NAMES, counted, decibels, number, percent
 from edgenet.report.pieces import Cell, Chip, Figure, Line, Table, table
 from edgenet.report.plots import bars as bar_plots
 from edgenet.report.plots.axes import for_both
 from edgenet.report.view import View
+from edgenet.results import OtherPrecision
 from edgenet.results.records import (
     CANNOT_TELL,
     FAILED,
@@ -64,6 +66,7 @@ class CalibrationSection:
     shown: tuple[Histogram, ...] = ()
     folded: tuple[Histogram, ...] = ()
     caption: str = ""
+    others: Table | None = None  # what is not integer in the integer files
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,16 @@ class SearchSection:
 
 
 def calibration(view: View) -> CalibrationSection | None:
-    """What is wrong with the pictures, and the activations' histograms with the range that was chosen for each."""
+    """What is wrong with the pictures, the activations' histograms with the range that was chosen for each, and which
+    operators of the integer files compute in something else.
+    """
     findings = tuple(_finding(f) for f in view.results.context.calibration_findings)
+    others = _others(view)
     c = view.results.context.calibration
     used = {r.artifact.calibration for r in view.rows}
     if c is None or not c.tensors or c.fingerprint not in used:
-        lead = "What a look at the pictures told, before they were used."
-        return CalibrationSection(lead, findings) if findings else None
+        lead = "What a look at the pictures told, before they were used." if findings else ""
+        return CalibrationSection(lead, findings, others=others) if findings or others else None
     tensors = sorted(c.tensors, key=_interest)
     shown, rest = tensors[:_SHOWN_HISTOGRAMS], tensors[_SHOWN_HISTOGRAMS:]
     lead = (
@@ -117,7 +123,44 @@ def calibration(view: View) -> CalibrationSection | None:
         f"What the activations of the pictures were, in 64 bins, heights by logarithm; {what}. Tinted is the range "
         "that the 256 levels of int8 are laid over; what lies outside, in red, is clipped to its end."
     )
-    return CalibrationSection(lead, findings, tuple(map(_histogram, shown)), tuple(map(_histogram, rest)), caption)
+    return CalibrationSection(
+        lead, findings, tuple(map(_histogram, shown)), tuple(map(_histogram, rest)), caption, others
+    )
+
+
+def _others(view: View) -> Table | None:
+    """Return which operators of the integer files are not integer, why, and what they cost; like files share rows."""
+    files: dict[tuple[tuple[Cell, ...], ...], list[str]] = {}
+    timed = any(e.artifact == r.artifact.id for r in view.rows for e in view.results.explanations)
+    for r in view.rows:
+        rows = tuple(_other(view, r.artifact.id, o, timed) for o in r.artifact.other_precisions)
+        if rows:
+            files.setdefault(rows, []).append(r.name)
+    if not files:
+        return None
+    titles = ("Operators", "Compute in", "Multiply-adds", *["Time"] * timed, "Why")
+    groups = {", ".join(names): [Line(row) for row in rows] for rows, names in files.items()}
+    which = next(iter(groups)) if len(groups) == 1 else "the integer files"
+    return Table(f"What is not integer in {which}", titles, groups)
+
+
+def _other(view: View, artifact: str, o: OtherPrecision, timed: bool) -> tuple[Cell, ...]:
+    what = f"{len(o.operators)} {o.kind}" if len(o.operators) > 1 else o.kind
+    names = o.operators[0] if len(o.operators) == 1 else f"{o.operators[0]} to {o.operators[-1]}"
+    time = Cell(percent(_time_share(view, artifact, o)))
+    why = f"{WHY[o.why][:1].upper()}{WHY[o.why][1:]}" if o.why in WHY else o.why
+    share = Cell(percent(o.multiply_adds_share))
+    return Cell(what, names), Cell(o.precision), share, *[time] * timed, Cell(why)
+
+
+def _time_share(view: View, artifact: str, o: OtherPrecision) -> float | None:
+    """Return the part of a file's time that these operators take, None where it was not measured one by one."""
+    for e in view.results.explanations:
+        found = [x.time_us for x in e.layers if x.name in o.operators]
+        whole = sum(x.time_us for x in e.layers)
+        if e.artifact == artifact and len(found) == len(o.operators) and whole:
+            return sum(found) / whole
+    return None
 
 
 def _finding(f: Finding) -> ShownFinding:

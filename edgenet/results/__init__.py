@@ -20,6 +20,7 @@ from edgenet.results.nouns import (
     Layer,
     LeftOperators,
     Measurement,
+    OtherPrecision,
     TensorInfo,
     Warning,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Layer",
     "LeftOperators",
     "Measurement",
+    "OtherPrecision",
     "Results",
     "TensorInfo",
     "Warning",

@@ -84,6 +84,17 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class OtherPrecision:
+    """Operators of one kind that compute in another precision than their integer file, for one reason."""
+
+    kind: str  # as the graph calls it
+    precision: str  # float32 | float16 | weight-only | int16 | int8
+    why: str  # output | pixels | normalises | no-kernel | computed-weights | kept
+    operators: tuple[str, ...]  # their outputs
+    multiply_adds_share: float  # of the file's, a fraction of 1
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A model file that edgenet wrote. `path` is relative to the folder of its results.json."""
 
@@ -103,6 +114,7 @@ class Artifact:
     options: dict[str, Any] = field(default_factory=dict)  # what was asked of the exporter; decides a resume
     mixture: dict[str, str] = field(default_factory=dict)  # operator's output -> precision, where it is another one
     keep: tuple[str, ...] = absent(())  # values of --keep that ask for this mixture
+    other_precisions: tuple[OtherPrecision, ...] = absent(())  # all operators of an integer file that are not integer
     made_for: tuple[str, ...] = absent(())  # devices of the run that ask for this form of the integers
     export_s: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)

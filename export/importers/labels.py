@@ -47,7 +47,8 @@ def read_labels(file: Path, n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         ids, names = _ids_and_names(tuple(lines))
     if len(names) != n:
         raise InputError(
-            f"--labels {file} has {len(names)} names, the model {n} classes: give one name for each, in order"
+            f"--labels {file} has {len(names)} name{'s' * (len(names) != 1)}, the model {n} classes: give one name for "
+            "each, in order"
         )
     if "" in names:
         raise InputError(f"--labels {file}: the name of class {names.index('')} is empty: give one for each class")

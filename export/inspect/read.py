@@ -16,6 +16,7 @@ from edgenet.export.inspect.facts import Facts, Inspection, WeightQuantization, 
 from edgenet.export.inspect.onnx import onnx_facts
 from edgenet.export.inspect.openvino import openvino_facts
 from edgenet.export.inspect.tflite import tflite_facts
+from edgenet.export.other_precisions import OTHERS, WHY
 from edgenet.files import size_of
 from edgenet.results import TensorInfo, plain
 from edgenet.sandbox.apart import read_apart
@@ -183,7 +184,10 @@ def lines(inspection: Inspection) -> list[tuple[str, str]]:
     out.append(("signatures", ", ".join(i.signatures) or "none"))
     out += [(f"metadata, {k}", _value(v)) for k, v in i.metadata.items()] or [("metadata", "none")]
     for k, v in (i.edgenet or {}).items():
-        out.append((f"edgenet, {k}", _pictures(v) if k == "pictures" else _value(v)))
+        if k == OTHERS:
+            out += [("edgenet, not integer", line) for line in _others(v)]
+        else:
+            out.append((f"edgenet, {k}", _pictures(v) if k == "pictures" else _value(v)))
     return out + [("warning", w) for w in i.warnings]
 
 
@@ -212,6 +216,19 @@ def _pictures(value: object) -> str:
     roles = value if isinstance(value, dict) else {}
     said = [f"{table.get('n')} {role}" for role, table in roles.items() if isinstance(table, dict)]
     return ", ".join(said + ["others before them"] * (roles.get("complete") is False)) or "none"
+
+
+def _others(value: object) -> list[str]:
+    """Return which operators compute in another precision than the file, and why, a line each kind and reason."""
+    rows = [r for r in value if isinstance(r, dict)] if isinstance(value, list) else []
+    return [_other(r) for r in rows]
+
+
+def _other(row: dict[str, Any]) -> str:
+    share, why = row.get("multiply_adds_share"), str(row.get("why"))
+    work = f", {100 * share:.1f} % of the multiply-adds" if isinstance(share, float) and share else ""
+    n, kind, precision = (_value(row.get(k)) for k in ("operators", "kind", "precision"))
+    return f"{n} {kind} in {precision}{work}: {WHY.get(why, why)}"
 
 
 def _value(value: object) -> str:

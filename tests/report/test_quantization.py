@@ -1,6 +1,7 @@
 """The sections on the calibration and on the search for a budget: what they draw, and that neither needs the other."""
 
 import copy
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -18,7 +19,7 @@ from edgenet.report.overview import render, view_of
 from edgenet.report.pieces import Chip, Table, table
 from edgenet.report.plots import bars
 from edgenet.report.quantization import CalibrationSection, Mixed, SearchSection, ShownFinding, calibration, search
-from edgenet.results import ImageSet, Results
+from edgenet.results import Explanation, ImageSet, Layer, OtherPrecision, Results
 from edgenet.results.plain import write
 from helpers.command_line import Edgenet
 from helpers.hand_built import NAMES, some_results
@@ -55,6 +56,55 @@ def test_the_twelve_ranges_that_cut_most_are_shown_and_the_rest_is_folded() -> N
     assert "Method: mse; corrections: feedback, bias-correction." in found.lead
     assert found.shown[0].range == "−2.55 to 2.55, of −4 to 4 seen"
     assert "the ranges that cut off most come first" in found.caption
+
+
+def with_others(*formats: str, timed: bool = False) -> Results:
+    """Results whose int8 files keep a dense layer and the softmax in float."""
+    found = some_results()
+    others = (
+        OtherPrecision("FULLY_CONNECTED", "float32", "kept", ("dense", "classifier"), 0.033),
+        OtherPrecision("SOFTMAX", "float32", "output", ("probabilities",), 0.0),
+    )
+    int8 = next(a for a in found.artifacts if a.precision == "int8")
+    files = [a for a in found.artifacts if a is not int8]
+    layers = tuple(
+        Layer(name, "", "float32", "", us, 0, 0)
+        for name, us in (("stem", 60.0), ("dense", 20.0), ("classifier", 10.0), ("probabilities", 10.0))
+    )
+    times = Explanation(int8.id, "local", "litert", 1, "int8", 0.1, 0.1, "", layers, {}, (), ())
+    return dataclasses.replace(
+        found,
+        artifacts=[*files, dataclasses.replace(int8, other_precisions=others)],
+        explanations=[times] if timed else [],
+    )
+
+
+def others_of(results: Results) -> Table:
+    found = calibration(view_of(results))
+    assert found is not None
+    assert found.others is not None
+    return found.others
+
+
+def test_what_is_not_integer_stands_in_a_table_with_its_reason_and_its_work() -> None:
+    table = others_of(with_others())
+    assert table.titles == ("Operators", "Compute in", "Multiply-adds", "Why")
+    assert cells(table) == [
+        ["2 FULLY_CONNECTED", "float32", "3.3 %", "--keep or the search for a budget asked for it"],
+        ["SOFTMAX", "float32", "0.0 %", "The answer itself, which would have ties in 8 bits"],
+    ]
+
+
+def test_where_operators_were_timed_one_by_one_the_table_has_their_time() -> None:
+    table = others_of(with_others(timed=True))
+    assert table.titles[3] == "Time"
+    assert [row[3] for row in cells(table)] == ["30.0 %", "10.0 %"]
+
+
+def test_no_table_where_every_operator_is_integer() -> None:
+    found = calibration_of(calibration=a_calibration())
+    assert found is not None
+    assert found.others is None
 
 
 def test_where_nothing_is_cut_the_widest_come_first_and_it_is_said() -> None:
