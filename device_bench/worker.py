@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from edgenet.device_bench import runner
-from edgenet.errors import DeviceError, InputError
+from edgenet.errors import DeviceError, InputError, without_exceptions
 from edgenet.export import runtime as runtime_module
 from edgenet.sandbox import policy
 
@@ -125,6 +125,7 @@ class Worker:
         if launch is None:
             launch = Launch(_child(runtime, cores, delegate), str(path))
             path, self._first_s = Path(path).resolve(), _FIRST_TIMEOUT_S
+            _check_weights(path)
         self.name, self._explain = launch.name or str(path), launch.explain
         try:
             self._process = subprocess.Popen(
@@ -263,7 +264,8 @@ class Worker:
         except (EOFError, BrokenPipeError):
             self._died(do)
         if "error" in header:
-            message, kind = header["error"].replace(str(self.path), self.name), header.get("kind")
+            message, kind = str(header["error"]).replace(str(self.path), self.name), header.get("kind")
+            message = without_exceptions(message, self.name)
             if kind in ("load", "input"):
                 raise InputError(message)
             raise DeviceError(message if kind == "missing" else f"{self.name}: '{do}' failed: {message}")
@@ -327,7 +329,7 @@ class Worker:
         # onnxruntime complains that it may not keep an identifier of this machine on the disk
         lines = [line.strip() for line in self.stderr().splitlines()]
         said = [line for line in lines if line and "telemetry" not in line]
-        last = f"; it said last: {said[-1][:200]}" if said else ""
+        last = f"; it said last: {without_exceptions(said[-1][:200])}" if said else ""
         self.close()
         raise DeviceError(why or f"{self.name}: its process {how} at '{do}'{last}")
 
@@ -355,6 +357,13 @@ def _array_header(do: str, batch: np.ndarray) -> dict[str, Any]:
 def _bytes(batch: np.ndarray) -> memoryview:
     little = np.ascontiguousarray(batch, batch.dtype.newbyteorder("<"))
     return little.reshape(-1).view(np.uint8).data
+
+
+def _check_weights(path: Path) -> None:
+    """Raise InputError where the weights beside an .xml are a FIFO or the like, for which OpenVINO would wait."""
+    weights = path.with_suffix(".bin")
+    if path.suffix.lower() == ".xml" and weights.exists() and not weights.is_file():
+        raise InputError(f"{weights} is no regular file: put the weights of {path.name} there")
 
 
 def _child(runtime: str | None, cores: Sequence[int], delegate: str | None) -> list[str]:

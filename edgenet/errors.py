@@ -10,8 +10,11 @@ Each message is one line that says what is wrong, what is valid and what to do. 
 message and an exit status.
 """
 
+import re
 import unicodedata
 from collections.abc import Sequence
+
+_EXCEPTION = re.compile(r"\[?\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception)\b\]?(?:\s*:\s*)?")
 
 
 def printable(text: str) -> str:
@@ -22,6 +25,16 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if _shows(c) else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def without_exceptions(text: str, name: str = "") -> str:
+    """Return what a library said, without the names of exceptions, which mean nothing to a user.
+
+    Args:
+        name: of a file, which stays as it is.
+    """
+    parts = text.split(name) if name else [text]
+    return name.join(_EXCEPTION.sub("", part) for part in parts)
 
 
 def _shows(c: str) -> bool:

@@ -1,6 +1,7 @@
 """The float graph that everything is made from, and its conversion from Keras and TensorFlow."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from edgenet.tasks import CLASSES, Task
 
 INPUT, OUTPUT = "image", "probabilities"
 
+_FACTORS = ("MUL", "DIV", "PRELU", "SQUARED_DIFFERENCE")  # infinity in what they are given is in all that follows
 MAX_CLASSES = 1_000_000  # ImageNet-21k has 21,843; a million names take 0.1 GB
 
 
@@ -86,17 +88,32 @@ class Source:
 
 
 def _refuse_nonfinite(name: str, graph: Graph) -> None:
-    """Raise InputError where a constant holds NaN, or a weight or bias infinity; a mask may well hold infinity."""
-    weights = {n for op in graph.ops if op.kind in WEIGHT_AXIS for n in op.inputs[1:]}
+    """Raise InputError where a constant holds NaN, or infinity that is no limit and no mask; or an option does.
+
+    A minimum may be infinite, and so may parts of what is added, which is how attention masks. Weights, factors, and
+    all of what is added may not.
+    """
+    no_infinity = {n for op in graph.ops if op.kind in (*WEIGHT_AXIS, *_FACTORS) for n in op.inputs}
+    added = {n for op in graph.ops if op.kind in ("ADD", "SUB") for n in op.inputs}
     for t in graph.tensors.values():
         if t.data is None or t.data.dtype.kind != "f":
             continue
-        bad = int((~np.isfinite(t.data) if t.name in weights else np.isnan(t.data)).sum())
-        if bad:
+        infinite = np.isinf(t.data)
+        wrong = np.isnan(t.data)
+        if t.name in no_infinity or (t.name in added and infinite.all()):
+            wrong |= infinite
+        if bad := int(wrong.sum()):
             raise InputError(
                 f"{name} cannot answer: {bad} of the {t.data.size} numbers in its weights {t.name} are NaN or "
                 "infinity; give a checkpoint from before training diverged"
             )
+    for op in graph.ops:
+        for option, value in op.options.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(
+                    f"{name} cannot answer: {option} of {op.kind} {op.outputs[0]} is {value}, which is no number to "
+                    "compute with; save the network again"
+                )
 
 
 def classes_of(n: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

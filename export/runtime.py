@@ -497,4 +497,4 @@ def _reason(e: BaseException) -> str:
     """Return what an exception says as one line, without the source positions that OpenVINO puts in front."""
     lines = [line.strip() for line in str(e).splitlines()]
     lines = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
-    return " ".join(lines)[:300] or type(e).__name__
+    return " ".join(lines)[:300] or "no reason told"

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
+from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency, without_exceptions
 from edgenet.sandbox import child
 from edgenet.sandbox.policy import Policy
 
@@ -102,7 +102,7 @@ def _given(answer: Any, path: Path, policy: Policy) -> Any:
         raise InputError(f"{path} cannot be read: {_ADVICE}")
     if "given" in answer:
         return answer["given"]
-    said = clean(str(answer.get("said", "")))
+    said = without_exceptions(clean(str(answer.get("said", ""))), str(path))
     missing = answer.get("missing")
     if isinstance(missing, list) and len(missing) == 2:
         error = MissingDependency(clean(str(missing[0])), clean(str(missing[1])), "reading")
@@ -110,11 +110,13 @@ def _given(answer: Any, path: Path, policy: Policy) -> Any:
         raise error
     if "refused" in answer:
         kinds: dict[str, type[EdgenetError]] = {"DeviceError": DeviceError}
+        if path.name not in said:
+            said = f"{path}: {said}"
         raise kinds.get(str(answer["refused"]), InputError)(said)
     if "memory" in answer:
         raise InputError(f"reading {path} takes more than {(policy.data_bytes or 0) >> 20} MiB of memory: {_ADVICE}")
-    reason = said.split(". ")[0][:200] or clean(str(answer.get("failed")))
-    raise InputError(f"{path} cannot be read ({reason}): {_ADVICE}")
+    reason = said.split(". ")[0][:200]
+    raise InputError(f"{path} cannot be read{f' ({reason})' if ' ' in reason else ''}: {_ADVICE}")
 
 
 def _memory_bytes() -> int | None:

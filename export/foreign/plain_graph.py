@@ -40,8 +40,8 @@ def from_plain(value: Any) -> Graph:
         inputs, outputs = (tuple(_known(n, tensors) for n in value[side]) for side in ("inputs", "outputs"))
         ops = tuple(_op(tensors, *row) for row in value["ops"])
         graph = Graph(_name(value["name"]), tensors, ops, inputs, outputs)
-    except (KeyError, TypeError, IndexError, AttributeError) as e:
-        raise ValueError(f"not a graph ({type(e).__name__})") from None
+    except (KeyError, TypeError, IndexError, AttributeError):
+        raise ValueError("its graph is not whole") from None
     _check_order(graph)
     return graph
 

@@ -13,6 +13,7 @@ import numpy as np
 from edgenet.errors import InputError
 from edgenet.export import metadata
 from edgenet.export.foreign.plain_graph import to_plain
+from edgenet.export.foreign.tried import tried
 from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import checked, chosen_output, ending_of, float_constants
 from edgenet.export.importers.fuse import drop_unused
@@ -70,7 +71,7 @@ def _find_onnx(path: Path, output: str | None) -> ModelFile:
     def build(shape: tuple[int, int, int]) -> Graph:
         height, width, channels = shape
         full = (1, channels, height, width) if nchw else (1, height, width, channels)
-        return checked(path, importer.from_onnx(model, full))
+        return tried(path, checked(path, importer.from_onnx(model, full)))
 
     own = _own(props.get("edgenet"))
     facts = ModelFacts(
@@ -96,7 +97,7 @@ def _find_tflite(path: Path, output: str | None) -> ModelFile:
         raise InputError(f"{path} is not a whole .tflite file: convert or copy it again") from None
     if output is not None or len(graph.outputs) > 1:
         graph = drop_unused(graph.with_outputs([chosen_output(path, graph.outputs, output)]))
-    graph = checked(path, float_constants(path, graph))
+    graph = tried(path, checked(path, float_constants(path, graph)))
     shape = graph.tensors[graph.inputs[0]].shape
     about = buffers.get("edgenet")
     own = _own(about.decode("utf-8", "replace") if about else None)

@@ -143,6 +143,8 @@ def clip_node(b: Importer, node: Node) -> Value:
     for i, key, default in ((1, "min", -np.inf), (2, "max", np.inf)):
         given = b.required(node, i, key) if node.input(i) else node.attributes.get(key, default)
         limits.append(float(np.asarray(given).ravel()[0]) if np.size(given) else default)
+    if any(np.isnan(limits)):
+        raise InputError(f"{node} has a limit that is NaN: the file is damaged")
     return clip(b, node, b.value(node), *limits)
 
 

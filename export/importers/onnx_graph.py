@@ -360,11 +360,13 @@ def _numbers(onnx: Any, t: Any) -> np.ndarray:
 def one_line(e: BaseException) -> str:
     """Return what an exception says, shortened, without a line break or a full stop."""
     text = " ".join(str(e).split())[:200].rstrip(".")
-    return f"{type(e).__name__} {text}" if isinstance(e, KeyError | IndexError) or not text else text
+    return f"it has no {text}" if isinstance(e, KeyError) else text or "it is not whole"
 
 
 def _widened(data: np.ndarray) -> np.ndarray:
     """All real numbers are float32 here: a float16 model is computed as one of float32."""
+    if data.dtype.kind == "c":
+        raise InputError("a constant has complex numbers, which no classifier of pictures computes with")
     if data.dtype.name not in ("float16", "float64", "bfloat16"):
         return data
     with np.errstate(over="ignore"):

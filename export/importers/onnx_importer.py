@@ -7,6 +7,7 @@ onnx_graph.py explains the axes; onnx_handlers.py lists the operators.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def read_onnx(path: Path) -> Any:
         raise InputError(f"{path} is not a whole ONNX file: export or copy it again") from None
     if not model.graph.output or not model.graph.node:
         raise InputError(f"{path} is not a whole ONNX file (no operators or no output): export or copy it again")
+    _check_whole(model, str(path))
     folder = path.parent.resolve()
     for name in external_files(model):
         if not (folder / name).resolve().is_relative_to(folder):
@@ -69,6 +71,20 @@ def read_onnx(path: Path) -> Any:
     except Exception as e:  # a length or a path that does not fit the file beside it
         raise InputError(f"the weights of {path} in {', '.join(external_files(model))} cannot be read ({e})") from None
     return model
+
+
+def _check_whole(model: Any, path: str) -> None:
+    """Raise InputError where a model gives two things one name, or is of a version that there is not."""
+    newest = onnx_module().defs.onnx_opset_version()
+    version = opset_of(model)
+    if not 1 <= version <= newest:
+        raise InputError(
+            f"{path} is of ONNX's opset {version}; edgenet reads 1 to {newest}: export it with one"
+        )
+    made = [t.name for t in model.graph.initializer] + [n for node in model.graph.node for n in node.output if n]
+    if len(set(made)) < len(made):
+        twice, _ = Counter(made).most_common(1)[0]
+        raise InputError(f"{path} makes {twice} twice: it is damaged; export or copy it again")
 
 
 def prepared(model: Any, path: str) -> Any:

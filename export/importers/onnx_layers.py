@@ -13,6 +13,9 @@ from edgenet.export.importers.onnx_elementwise import aligned, binary, number
 from edgenet.export.importers.onnx_graph import Handler, Importer, Node, Value, axis_of, identity
 from edgenet.export.importers.onnx_shapes import cut, reduce, turned
 
+_LONGEST = 1 << 16  # pixels that a window reaches over
+_DAMAGED = "the file is damaged"
+
 
 def row_as_picture(handle: Callable[[Importer, Node], Value]) -> Handler:
     """Return the handler of an operator that slides over pictures, for rows of numbers too: pictures one pixel high."""
@@ -44,14 +47,35 @@ def row_as_picture(handle: Callable[[Importer, Node], Value]) -> Handler:
 def _spatial(b: Importer, node: Node, x: Value, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
     """Return strides, dilations and pads (top, left, bottom, right) of a sliding window."""
     a = node.attributes
-    strides, dilations = list(a.get("strides", (1, 1))), list(a.get("dilations", (1, 1)))
-    auto = a.get("auto_pad", "NOTSET")
+    strides, dilations = (
+        _two(node, "strides", a.get("strides", (1, 1))),
+        _two(node, "dilations", a.get("dilations", (1, 1))),
+    )
+    if _two(node, "kernel_shape", a.get("kernel_shape", kernel)) != list(kernel):
+        raise InputError(f"{node} has kernel_shape {a['kernel_shape']} and weights of {list(kernel)}: {_DAMAGED}")
+    auto, pads = a.get("auto_pad", "NOTSET"), list(a.get("pads", (0,) * 4))
+    if auto not in ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"):
+        raise InputError(f"{node} has auto_pad {auto!r}, which ONNX does not know: {_DAMAGED}")
+    if len(pads) != 4 or not all(-_LONGEST <= p <= _LONGEST for p in pads):
+        raise InputError(f"{node} has {_shown('pads', pads)}; edgenet takes four of up to {_LONGEST}: {_DAMAGED}")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         pairs = [same_pads(n, k, s, d) for n, k, s, d in zip(x.shape[2:], kernel, strides, dilations, strict=True)]
         if auto == "SAME_LOWER":
             pairs = [(after, before) for before, after in pairs]
         return strides, dilations, [p[0] for p in pairs] + [p[1] for p in pairs]
-    return strides, dilations, list(a.get("pads", (0,) * 4)) if auto == "NOTSET" else [0] * 4
+    return strides, dilations, pads if auto == "NOTSET" else [0] * 4
+
+
+def _two(node: Node, name: str, given: Any) -> list[int]:
+    """Return an attribute that has a number for the height and one for the width. Raises InputError."""
+    values = list(given)
+    if len(values) != 2 or not all(1 <= v <= _LONGEST for v in values):
+        raise InputError(f"{node} has {_shown(name, values)}; edgenet takes two from 1 to {_LONGEST}: {_DAMAGED}")
+    return [int(v) for v in values]
+
+
+def _shown(name: str, values: Sequence[int]) -> str:
+    return f"{name} {values}" if len(values) <= 6 else f"{len(values)} {name}"
 
 
 def _is_same(
@@ -131,7 +155,7 @@ def conv_transpose(b: Importer, node: Node) -> Value:
     x, groups, kernel = b.picture(node), int(a.get("group", 1)), w.shape[2:]
     if w.shape[0] != x.shape[1] or x.shape[1] % groups:
         raise InputError(f"{node} has weights {w.shape} for {x.shape[1]} channels: the file is damaged")
-    strides, dilations = list(a.get("strides", (1, 1))), list(a.get("dilations", (1, 1)))
+    strides, dilations, _ = _spatial(b, node, x, kernel)
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     full = [(n - 1) * s + r for n, s, r in zip(x.shape[2:], strides, reach, strict=True)]
     starts, sizes = _transposed_window(node, x, strides, full)

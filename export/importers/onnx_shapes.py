@@ -280,8 +280,9 @@ def scattered(b: Importer, node: Node) -> Value:
 def tile(b: Importer, node: Node) -> Value:
     """Import Tile: an axis joined to itself."""
     x, repeats = b.plain(b.value(node)), [int(n) for n in b.required(node, 1, "repeats")]
-    if max(repeats) > MAX_REPEATS:
-        raise InputError(f"{node} repeats {max(repeats)} times; edgenet handles up to {MAX_REPEATS}")
+    wrong = next((n for n in repeats if not 1 <= n <= MAX_REPEATS), None)
+    if wrong is not None:
+        raise InputError(f"{node} repeats {wrong} times; edgenet handles 1 to {MAX_REPEATS}")
     for axis, n in enumerate(repeats):
         x = _joined(b, node, [x] * n, axis) if n != 1 else x
     return x

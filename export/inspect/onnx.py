@@ -140,7 +140,7 @@ def onnx_facts(path: Path) -> Facts:
 
 
 def _first_line(e: BaseException) -> str:
-    return (str(e).strip().splitlines() or [type(e).__name__])[0]
+    return (str(e).strip().splitlines() or ["no reason told"])[0]
 
 
 def _facts(model: Any, onnx: Any, path: Path) -> Facts:
