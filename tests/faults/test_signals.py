@@ -1,8 +1,7 @@
 """Signals at any moment: a command ends with its children, and the same command finishes what it left.
 
-SIGKILL at each write of a run is in tests/test_pipeline.py, signals to a training in
-tests/jobs/test_training_commands.py, others
-to what runs models in tests/device_bench/test_worker.py.
+SIGKILL at each write of a run is in tests/test_pipeline.py, signals to a training in tests/jobs, others to what runs
+models in tests/device_bench/test_worker.py.
 """
 
 import os
