@@ -113,7 +113,7 @@ def _given(answer: Any, path: Path, policy: Policy) -> Any:
         raise kinds.get(str(answer["refused"]), InputError)(said)
     if "memory" in answer:
         raise InputError(f"reading {path} takes more than {(policy.data_bytes or 0) >> 20} MiB of memory: {_ADVICE}")
-    reason = said.split(". ")[0][:200] or clean(str(answer.get("failed")))
+    reason = said.split(". ")[0][:200] or "no reason told"
     raise InputError(f"{path} cannot be read ({reason}): {_ADVICE}")
 
 

@@ -338,5 +338,5 @@ def converted(path: Path, convert: Any) -> Graph:
 
 def _one_line(e: BaseException) -> str:
     lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-    text = " ".join(lines)[:300] if lines else type(e).__name__
+    text = " ".join(lines)[:300] if lines else "no reason told"
     return text.rstrip(".")

@@ -360,7 +360,9 @@ def _numbers(onnx: Any, t: Any) -> np.ndarray:
 def one_line(e: BaseException) -> str:
     """Return what an exception says, shortened, without a line break or a full stop."""
     text = " ".join(str(e).split())[:200].rstrip(".")
-    return f"{type(e).__name__} {text}" if isinstance(e, KeyError | IndexError) or not text else text
+    if isinstance(e, KeyError):
+        return f"there is no {text}"
+    return text or "no reason told"
 
 
 def _widened(data: np.ndarray) -> np.ndarray:

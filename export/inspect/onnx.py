@@ -140,7 +140,7 @@ def onnx_facts(path: Path) -> Facts:
 
 
 def _first_line(e: BaseException) -> str:
-    return (str(e).strip().splitlines() or [type(e).__name__])[0]
+    return (str(e).strip().splitlines() or ["no reason told"])[0]
 
 
 def _facts(model: Any, onnx: Any, path: Path) -> Facts:
@@ -164,7 +164,7 @@ def _facts(model: Any, onnx: Any, path: Path) -> Facts:
     elsewhere = [t for t in g.constants.values() if _external(t).get("location", own) != own]
     if elsewhere:
         warnings.append(f"{len(elsewhere)} constants stand in another file beside it, which is not in its size")
-    props = {p.key: p.value for p in model.metadata_props}
+    props = {p.key: p.value for p in model.metadata_props if isinstance(p.key, str) and isinstance(p.value, str)}
     edgenet = json.loads(props.pop("edgenet")) if "edgenet" in props else None
     if edgenet is not None and not isinstance(edgenet, dict):
         raise ValueError("its edgenet entry is no JSON object")
