@@ -1,6 +1,7 @@
 # make demo     sets up .venv and takes EfficientNet-Lite0 from weights to a report
 # make test     sets up the same and runs the tests; make test-all those too that take minutes each
 # make check    what CI runs: lint, format, types, tests
+# make fuzz     feeds damaged files to every reader for an hour: SECONDS=60 for each, CASES=10000 instead, SEED=another
 # make audit    asks PyPI which installed packages have known weaknesses; make sbom writes build/sbom.json
 PYTHON ?= python3.11
 VENV := .venv
@@ -11,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Files of tests side by side: most tests wait for one core, or for a process.
 WORKERS ?= --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-all test-fast check lint types audit sbom setup clean
+.PHONY: demo test test-all test-fast check lint types fuzz audit sbom setup clean
 
 setup: $(VENV)/.installed
 
@@ -47,6 +48,12 @@ types: setup
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgenet
 
 check: lint types test
+
+# 25 readers, 144 s each. What is found lies in build/fuzz; mended, it goes to tests/corpus.
+SECONDS ?= 144
+SEED ?= 0
+fuzz: setup
+	cd tests && ../$(BIN)/python -m fuzz.run --seed $(SEED) $(if $(CASES),--cases $(CASES),--seconds $(SECONDS)) $(READERS)
 
 # Tools that look at the environment stand in one of their own, so that they are no part of what they look at.
 AUDIT := build/audit/bin

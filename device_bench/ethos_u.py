@@ -181,7 +181,7 @@ def make_estimate(
         clock_hz, cycles = float(summary["core_clock"]), int(float(summary["cycles_total"]))
         seconds = float(summary["inference_time"])
         settings = {ours: _number(summary[key]) for key, ours in _SETTINGS.items() if key in summary}
-    except (KeyError, ValueError, OverflowError) as e:
+    except (KeyError, ValueError, TypeError, OverflowError) as e:  # TypeError: a row with too few cells
         raise DeviceError(f"Vela's tables are not those of a version that edgenet knows ({e})") from None
     if not all(math.isfinite(v) for v in (*kib.values(), clock_hz, seconds)):
         raise DeviceError("Vela's summary has numbers that are none")

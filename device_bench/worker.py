@@ -13,8 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ import numpy as np
 from edgenet.device_bench import runner
 from edgenet.errors import DeviceError, InputError, without_exceptions
 from edgenet.export import runtime as runtime_module
+from edgenet.results import plain
 from edgenet.sandbox import policy
 
 _MAX_NOISE_BYTES = 1 << 16  # what a login shell may say before the first answer
@@ -149,11 +150,8 @@ class Worker:
         except BaseException:
             self.close()
             raise
-        if not WorkerInfo.__dataclass_fields__.keys() <= info.keys():
-            self._garbled(bytearray(str(info).encode(errors="replace")))
-        fields: dict[str, Any] = {name: info[name] for name in WorkerInfo.__dataclass_fields__}
-        fields.update({name: tuple(value) for name, value in fields.items() if isinstance(value, list)})
-        self.info = WorkerInfo(**fields)
+        with self._sense(info):
+            self.info = plain.read(WorkerInfo, {name: info[name] for name in WorkerInfo.__dataclass_fields__})
 
     @property
     def pid(self) -> int:
@@ -169,7 +167,8 @@ class Worker:
         first_s = min(self._timeout_s, self._first_s * (1 + len(batch) / 10))
         header, payload = self._ask(_array_header("predict", batch), _bytes(batch), first_s)
         self._first_s = self._timeout_s
-        return np.frombuffer(payload, "<f4").reshape(header["shape"]).astype(np.float32, copy=False)
+        with self._sense(header):
+            return np.frombuffer(payload, "<f4").reshape(header["shape"]).astype(np.float32, copy=False)
 
     def set_input(self, batch: np.ndarray) -> None:
         """Set the images that `run` computes: (1, H, W, 3), or the batch that the file fixes. Raises as `predict`."""
@@ -206,18 +205,21 @@ class Worker:
             self._first_s = self._timeout_s
         timeout_s = self._timeout_s + (time_ns + lead_ns + patience_ns) / 1e9
         header, payload = self._ask(request, timeout_s=timeout_s)
-        values, n = np.frombuffer(payload, "<i8").tolist(), header["n"]
-        return Burst(tuple(values[:n]), header["lead_runs"], tuple(values[n:]))
+        with self._sense(header):
+            values, n = np.frombuffer(payload, "<i8").tolist(), int(header["n"])
+            return Burst(tuple(values[:n]), int(header["lead_runs"]), tuple(values[n:]))
 
     def memory(self) -> Memory:
         """Return the memory of the child; 0 where its system does not tell. Raises DeviceError."""
         header, _ = self._ask({"do": "memory"})
-        return Memory(header["peak_rss_bytes"], header["baseline_rss_bytes"])
+        with self._sense(header):
+            return plain.read(Memory, header)
 
     def cpu_ns(self) -> int:
         """Return the CPU time that the child has used so far, over all its threads. Raises DeviceError."""
-        cpu_ns: int = self._ask({"do": "cpu"})[0]["cpu_ns"]
-        return cpu_ns
+        header, _ = self._ask({"do": "cpu"})
+        with self._sense(header):
+            return int(header["cpu_ns"])
 
     def stderr(self) -> str:
         """Return what the child and its native libraries have printed so far."""
@@ -264,8 +266,8 @@ class Worker:
         except (EOFError, BrokenPipeError):
             self._died(do)
         if "error" in header:
-            message, kind = str(header["error"]).replace(str(self.path), self.name), header.get("kind")
-            message = without_exceptions(message, self.name)
+            said, kind = " ".join(str(header["error"]).split()), header.get("kind")
+            message = without_exceptions(said.replace(str(self.path), self.name), self.name)
             if kind in ("load", "input"):
                 raise InputError(message)
             raise DeviceError(message if kind == "missing" else f"{self.name}: '{do}' failed: {message}")
@@ -318,6 +320,14 @@ class Worker:
             f"{self.name}: its process answered {bytes(seen[:20])!r}, which is not edgenet's protocol; "
             "is runner.py there of another version, or does a login script print?"
         )
+
+    @contextmanager
+    def _sense(self, header: dict[str, Any]) -> Iterator[None]:
+        """Take an answer apart; one without a value that belongs to it, or with one of another kind, is garbled."""
+        try:
+            yield
+        except (KeyError, ValueError, TypeError, OverflowError):
+            self._garbled(bytearray(str(header).encode(errors="replace")))
 
     def _died(self, do: str) -> NoReturn:
         try:

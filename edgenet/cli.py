@@ -346,10 +346,12 @@ def _write_report(results: "Results", folder: Path) -> None:
 
     lost = lost_files(results, folder)
     whole = next((a for a in results.artifacts if a.id not in lost), None)
-    first = next(iter(results.artifacts), None)
+    shape = next((a.outputs[0].shape for a in results.artifacts if a.outputs and a.outputs[0].shape), ())
     names: tuple[str, ...] = ()
-    if first is not None:
-        names = classes_in(folder / whole.path)[1] if whole else class_labels(first.outputs[0].shape[-1], None)[1]
+    if whole is not None:
+        names = classes_in(folder / whole.path)[1]
+    elif shape:
+        names = class_labels(shape[-1], None)[1]
     write_report(results, folder, names, lost)
 
 

@@ -145,6 +145,8 @@ def _part_of(path: Path, make: Callable[..., str]) -> Iterator[Path]:
         parts.mkdir(parents=True, exist_ok=True)
         tmp = Path(make(prefix=f"{path.name}.", dir=parts))
     except OSError as e:
+        with suppress(OSError):
+            parts.rmdir()
         raise InputError(f"cannot write {path}: {e.strerror}; choose another --out folder") from None
     try:
         yield tmp

@@ -162,11 +162,12 @@ _FOOTPRINT_LITERT = re.compile(r"Overall footprint: +(\S+) MB")
 _PEAK = re.compile(r"(?:Overall peak memory footprint \(MB\) via periodic monitoring: |Peak memory: +)(\S+)")
 _EXPLICIT = re.compile(
     r"Explicitly applied (\S+) delegate, and the model graph will be (completely|partially) executed by the delegate"
-    r"(?: w/ (\d+) delegate kernels)?"
+    r"(?: w/ (\d{1,9}) delegate kernels)?"
 )
 _THOUGH = re.compile(r"Though (\S+) delegate is explicitly applied, the model graph will not be executed")
 _REPLACING = re.compile(
-    r"Replacing (\d+)(?: out of (\d+))? node\(s\) with delegate \(([^)]+)\) node, yielding (\d+) partitions(.*)"
+    r"Replacing (\d{1,9})(?: out of (\d{1,9}))? node\(s\) with delegate \(([^)]+)\) node, "
+    r"yielding (\d{1,9}) partitions(.*)"
 )
 _NO_KERNELS = re.compile(r"Created 0 (\S+) delegate kernels")
 _REFUSED = re.compile(r"Operator (\S+) .*?refused by (\S+) delegate: (.*)")
@@ -334,7 +335,7 @@ def _operators(lines: Sequence[str]) -> list[Operator]:
 def _operator(cells: Mapping[str, str], inside: bool) -> Operator | None:
     """Return a row, None of a line that was cut: times of a profile are shown, never compared."""
     kind, avg, calls = cells.get("node type", ""), cells.get("avg ms", ""), cells.get("times called", "")
-    if not kind or not _NUMBER.fullmatch(avg) or not calls.isdigit():
+    if not kind or not _NUMBER.fullmatch(avg) or not re.fullmatch("[0-9]{1,12}", calls):
         return None
     name = cells.get("name", "")
     delegated = inside or bool(_DELEGATED.search(kind) or _DELEGATED.search(name))

@@ -11,6 +11,7 @@ from edgenet.device_bench.describe import ISA
 from edgenet.results import Warning
 
 _MARK = "edgenet-section:"
+_WHOLE = re.compile("[0-9]{1,15}")
 _PER_CORE = 'for f in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/{}; do echo "$f $(cat "$f")"; done'
 
 ABOUT = {
@@ -57,9 +58,9 @@ def split(text: str) -> dict[str, str]:
 
 def about(said: Mapping[str, str]) -> dict[str, Any]:
     """Return what the phone is, from the sections of ABOUT."""
-    max_khz = {core: int(v) for core, v in _per_core(said.get("max_khz", "")).items() if v.isdigit()}
+    max_khz = _khz(said.get("max_khz", ""))
     governors = _per_core(said.get("governor", ""))
-    memory = re.search(r"MemTotal:\s+(\d+) kB", said.get("meminfo", ""))
+    memory = re.search(r"MemTotal:\s+(\d{1,15}) kB", said.get("meminfo", ""))
     abis = (said.get("abis") or said.get("abi") or "").split(",")
     cores = _range(said.get("online", "")) or sorted(map(int, max_khz))
     return {
@@ -75,7 +76,7 @@ def about(said: Mapping[str, str]) -> dict[str, Any]:
         "governor": ", ".join(sorted(set(governors.values()))) or None,
         "memory_bytes": int(memory[1]) * 1024 if memory else None,
         "os": f"Android {said['android']}" if said.get("android") else None,
-        "sdk": int(said["sdk"]) if said.get("sdk", "").isdigit() else None,
+        "sdk": int(said["sdk"]) if _WHOLE.fullmatch(said.get("sdk", "")) else None,
         "build": said.get("build") or None,
         "kernel": said.get("kernel") or None,
         "can_pin": bool(said.get("taskset")),
@@ -87,17 +88,17 @@ def state(said: Mapping[str, str]) -> dict[str, Any]:
     battery = dict(re.findall(r"^\s*([\w ]+): (\S+)\s*$", said.get("battery", ""), re.MULTILINE))
     level, tenths = battery.get("level", ""), battery.get("temperature", "")
     powered = [key.removesuffix(" powered") for key, v in battery.items() if key.endswith("powered") and v == "true"]
-    status = re.search(r"Thermal Status: (\d+)", said.get("thermal", ""))
-    load = re.findall(r"\d+\.\d+", said.get("load", ""))[:3]
+    status = re.search(r"Thermal Status: (\d{1,9})\b", said.get("thermal", ""))
+    load = re.findall(r"\b\d{1,6}\.\d{1,6}\b", said.get("load", ""))[:3]
     return {
-        "battery_percent": int(level) if level.isdigit() else None,
-        "battery_c": int(tenths) / 10 if re.fullmatch(r"-?\d+", tenths) else None,
+        "battery_percent": int(level) if _WHOLE.fullmatch(level) else None,
+        "battery_c": int(tenths) / 10 if re.fullmatch("-?[0-9]{1,15}", tenths) else None,
         "powered_by": powered if battery else None,
         "battery_saver": {"0": False, "1": True}.get(said.get("saver", "")),
         "thermal_status": int(status[1]) if status else None,
         "temperatures_c": {**_zones(said.get("zones", "")), **_sensors(said.get("thermal", ""))},
-        "cap_khz": {c: int(v) for c, v in _per_core(said.get("cap_khz", "")).items() if v.isdigit()},
-        "clock_khz": {c: int(v) for c, v in _per_core(said.get("clock_khz", "")).items() if v.isdigit()},
+        "cap_khz": _khz(said.get("cap_khz", "")),
+        "clock_khz": _khz(said.get("clock_khz", "")),
         "load_average": [float(v) for v in load] or None,
     }
 
@@ -145,13 +146,17 @@ def warnings(info: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[
 
 
 def _per_core(text: str) -> dict[str, str]:
-    return dict(re.findall(r"/cpu(\d+)/cpufreq/\S+ (\S+)", text))
+    return dict(re.findall(r"/cpu([0-9]{1,4})/cpufreq/\S+ (\S+)", text))
+
+
+def _khz(text: str) -> dict[str, int]:
+    return {core: int(v) for core, v in _per_core(text).items() if _WHOLE.fullmatch(v)}
 
 
 def _range(text: str) -> list[int]:
     """Parse "0-3,6" as Linux writes lists of cores."""
     out: list[int] = []
-    for low, _, high in re.findall(r"(\d+)(-(\d+))?", text):
+    for low, _, high in re.findall(r"\b([0-9]{1,4})(-([0-9]{1,4}))?\b", text):
         out += range(int(low), int(high or low) + 1)
     return out
 
@@ -166,7 +171,7 @@ def _zones(text: str) -> dict[str, float]:
     out = {}
     for line in text.splitlines():
         name, _, value = line.rpartition(" ")
-        if name and re.fullmatch(r"-?\d+", value):
+        if name and re.fullmatch("-?[0-9]{1,15}", value):
             n = int(value)
             if abs(n) >= 1000 or abs(n) < 200:
                 out[name.strip()] = round(n / 1000 if abs(n) >= 1000 else float(n), 1)
@@ -177,5 +182,5 @@ def _sensors(text: str) -> dict[str, float]:
     """Parse what thermalservice reads from the hardware now, not what it remembers; -99.9 is a sensor that is off."""
     _, _, now = text.partition("Current temperatures from HAL:")
     now = now.partition("cooling devices")[0]
-    pairs = re.findall(r"mValue=(-?[\d.]+),[^}]*?mName=([^,}]+)", now)
+    pairs = re.findall(r"mValue=(-?\d{1,9}(?:\.\d{1,9})?),[^}]*?mName=([^,}]+)", now)
     return {name: round(float(value), 1) for value, name in pairs if float(value) > -40}

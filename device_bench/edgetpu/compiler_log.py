@@ -44,14 +44,14 @@ def parse_log(text: str) -> Mapping:
             raise InputError(f"edgetpu_compiler {version[1]} refuses the file: {'; '.join([*errors[:1], lines[-1]])}")
         raise DeviceError(f"edgetpu_compiler {version[1]} failed: {said[0] if said else lines[-1]}")
     rows = _rows(text)
-    total = re.search(r"^Total number of operations: (\d+)", text, re.MULTILINE)
+    total = re.search(r"^Total number of operations: (\d{1,9})\b", text, re.MULTILINE)
     counted = sum(n for _, n, _ in rows)
     if total is None or counted != int(total[1]):
         raise DeviceError(
             f"the output of edgetpu_compiler is cut short: {counted} operators in its table, "
             f"{total[1] if total else 'no number'} in its summary"
         )
-    subgraphs = re.search(r"^Number of Edge TPU subgraphs: (\d+)", text, re.MULTILINE)
+    subgraphs = re.search(r"^Number of Edge TPU subgraphs: (\d{1,9})\b", text, re.MULTILINE)
     return Mapping(
         version=version[1],
         n_operators=counted,
@@ -67,10 +67,10 @@ def _rows(text: str) -> list[tuple[str, int, str]]:
     table = re.split(r"^Operator\s+Count\s+Status\s*$", text, maxsplit=1, flags=re.MULTILINE)
     if len(table) < 2:
         return []
-    found = re.findall(r"^([A-Za-z][\w-]*)[ \t]+(\d+)[ \t]+(\S.*?)\s*$", table[1], re.MULTILINE)
+    found = re.findall(r"^([A-Za-z][\w-]*)[ \t]+(\d{1,9})[ \t]+(\S.*?)\s*$", table[1], re.MULTILINE)
     return [(kind, int(n), status) for kind, n, status in found]
 
 
 def _bytes(text: str, label: str) -> int | None:
-    m = re.search(rf"^{label}: ([\d.]+)(\w+)\s*$", text, re.MULTILINE)
+    m = re.search(rf"^{label}: (\d{{1,12}}(?:\.\d{{1,9}})?)(\w+)\s*$", text, re.MULTILINE)
     return round(float(m[1]) * _UNITS[m[2]]) if m and m[2] in _UNITS else None

@@ -24,12 +24,12 @@ def arena_bytes(log: str) -> dict[str, int]:
     The sum is the smallest arena with which the file runs. "activations" are reused from layer to layer; the rest is
     kept: what kernels have worked out ("kernel data"), and a record a tensor and an operator.
     """
-    totals = re.findall(r"Arena allocation (total|head) (\d+) bytes", log)
+    totals = re.findall(r"Arena allocation (total|head) (\d{1,15}) bytes", log)
     last = {name: int(n) for name, n in totals}
     if set(last) != {"total", "head"}:
         return {}
     found = {ACTIVATIONS: last["head"]}
-    kinds = {name: int(n) for name, n in re.findall(r"'([^']+)' used (\d+) bytes", log)}  # the last of each
+    kinds = {name: int(n) for name, n in re.findall(r"'([^']+)' used (\d{1,15}) bytes", log)}  # the last of each
     for name, n in kinds.items():
         part = _PARTS.get(name, REST)
         found[part] = found.get(part, 0) + n

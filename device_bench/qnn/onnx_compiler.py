@@ -67,7 +67,10 @@ def operators(model: Any, compiled: Any, trace: Mapping[str, Any]) -> tuple[int,
         return node.op_type != _DEQUANTIZE or node.output[0] in results
 
     # onnxruntime renames nodes, and adds some to change a layout; what is left is in the compiled file, by its outputs.
-    whys = {n["node_name"]: str(n["reason"]).rstrip(".") for n in trace.get("unsupported_nodes", ())}
+    try:
+        whys = {str(n["node_name"]): str(n["reason"]).rstrip(".") for n in trace.get("unsupported_nodes", ())}
+    except (KeyError, TypeError, AttributeError):
+        raise DeviceError(f"{NAME}'s list of what it refuses is not that of a version that edgenet knows") from None
     ours = {node.output[0]: node for node in model.graph.node}
     left: Counter[tuple[str, str]] = Counter()
     added = 0
@@ -131,7 +134,11 @@ def _json(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
     except (OSError, ValueError) as e:
-        raise DeviceError(f"{NAME} ended well and wrote no {path.name} that can be read ({type(e).__name__})") from None
+        raise DeviceError(f"{NAME} ended well and wrote no {path.name} that can be read ({_why(e)})") from None
+
+
+def _why(e: Exception) -> str:
+    return (e.strerror or "no reason told") if isinstance(e, OSError) else " ".join(str(e).split())[:200]
 
 
 def _profile(path: Path) -> list[dict[str, float]]:
@@ -145,5 +152,5 @@ def _profile(path: Path) -> list[dict[str, float]]:
                 if parts:
                     parts[-1][str(row.get("Event Identifier"))] = float(row.get("Time") or "nan")
     except (OSError, ValueError) as e:
-        raise DeviceError(f"{NAME}'s profile cannot be read ({type(e).__name__})") from None
+        raise DeviceError(f"{NAME}'s profile cannot be read ({_why(e)})") from None
     return parts

@@ -57,7 +57,7 @@ def moved_bytes(log: str) -> dict[str, int]:
     """Return the bytes between the NPU and DRAM in one inference, by why, from what QNN printed; over all its parts."""
     found = {}
     for theirs, ours in _MOVED.items():
-        if numbers := re.findall(rf"\b{theirs}=(\d+)", log):
+        if numbers := re.findall(rf"\b{theirs}=(\d{{1,18}})\b", log):
             found[ours] = sum(map(int, numbers))
     return found
 

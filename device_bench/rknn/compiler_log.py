@@ -13,11 +13,11 @@ _ANY_TITLE = re.compile(_STAMP + r"\S.* Information Table\s*$|^.*<<<<<<<< end: "
 # of zero weights, KB read and written, full name
 _ROW = re.compile(
     _STAMP + r"\d+\s+(?P<kind>\S+)\s+(?P<dtype>\S+)\s+(?P<target>[A-Z]+)\s+\S+\s+\S+\s+"
-    r"(?P<ddr>\d+)/(?P<npu>\d+)/(?P<total>\d+)\s+(?:[\d.]+%\s+)?(?P<kb>[\d.]+)\s+(?P<name>\S.*?)\s*$",
+    r"(?P<ddr>\d{1,15})/(?P<npu>\d{1,15})/(?P<total>\d{1,15})\s+(?:[\d.]+%\s+)?(?P<kb>\d{1,12}(?:\.\d{1,9})?)\s+(?P<name>\S.*?)\s*$",
     re.MULTILINE,
 )
 _ANY_ROW = re.compile(_STAMP + r"\d+\s+\S+\s", re.MULTILINE)
-_MEMORY = re.compile(r"Total (Internal|Weight) Memory Size:\s*([\d.]+)\s*KB")
+_MEMORY = re.compile(r"Total (Internal|Weight) Memory Size:\s*(\d{1,12}(?:\.\d{1,9})?)\s*KB")
 _REASON = re.compile(_STAMP + r"(.*(?:fall ?back|turn to Target:\s*CPU).*)$", re.MULTILINE | re.IGNORECASE)
 _ENDS = ("InputOperator", "OutputOperator")  # the file's input and output, which compute nothing
 

@@ -212,14 +212,14 @@ def _read_table(path: Path) -> list[tuple[int, str, str]]:
     if rows and not _is_image(rows[0][1][0]) and _find(path.parent, rows[0][1][0]) is None:
         header = [cell.lower() for cell in rows.pop(0)[1]]
         if not rows:
-            raise InputError(
-                f"{path} has no line but '{','.join(header)[:80]}': write a line file,label for each picture"
-            )
+            shown = " ".join(",".join(header).split())[:80]
+            raise InputError(f"{path} has no line but '{shown}': write a line file,label for each picture")
         n_columns = len(header)
         if "file" in header and "label" in header:
             file_column, label_column = header.index("file"), header.index("label")
         elif n_columns != 2:
-            raise InputError(f"{path} has columns {', '.join(header)}: name two of them file and label")
+            shown = " ".join(", ".join(header).split())[:200]
+            raise InputError(f"{path} has columns {shown}: name two of them file and label")
     out = []
     for line, row in rows:
         if len(row) != n_columns or n_columns < 2:

@@ -88,7 +88,7 @@ def bench_devices(job: Job, images: ImageSet, results: Results, progress: Progre
     """Time the files on the computers and phones of the job, and estimate them for its chips."""
     artifacts = present(job, results)
     devices = unmeasured(job, artifacts, results)
-    if not devices:
+    if not artifacts or not devices:  # somebody removed the files: the end of the run says so
         return
     picture = first_picture(images, Preprocessing.from_json(artifacts[0].preprocessing))
     request = Request(job.threads, plan=bench.RUN_PLAN, pixels=picture)

@@ -94,7 +94,7 @@ def read_here(path: Path) -> Checkpoint:
     except (
         Exception
     ) as e:  # parsers of hostile bytes raise nearly anything: struct, zlib, Unicode, Recursion, Memory...
-        reason = (str(e).splitlines() or [type(e).__name__])[0][:160]
+        reason = (str(e).strip().splitlines() or ["no reason told"])[0][:160]
         raise InputError(f"{path} {_DAMAGED} ({reason}): fetch it again, or give another --weights FILE") from e
 
 

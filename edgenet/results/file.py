@@ -101,8 +101,12 @@ class Results:
             InputError: there is none, it is not JSON, or it has another schema.
         """
         path = out / RESULTS_FILE
-        if not os.path.lexists(path):
-            raise InputError(f"no {RESULTS_FILE} in {out}: give the --out folder of an earlier run")
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            raise InputError(f"no {RESULTS_FILE} in {out}: give the --out folder of an earlier run") from None
+        except OSError as e:
+            raise InputError(f"cannot read {path}: {e.strerror}; give a folder that you may read") from None
         data = read_json(path, RESULTS_BYTES, "a results file", "delete it and run again", finite=False)
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
         if found not in (1, SCHEMA):

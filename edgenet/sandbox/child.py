@@ -11,7 +11,6 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 
@@ -44,15 +43,15 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _answer(call: str, arguments: dict[str, Any]) -> Iterator[bytes | memoryview]:
-    """Yield the message with what the function gives or raises."""
+def _answer(call: str, arguments: dict[str, Any]) -> list[bytes | memoryview]:
+    """Return the message, in parts, with what the function gives or raises."""
     from edgenet.errors import EdgenetError, MissingDependency
     from edgenet.sandbox import wire
 
     name, function = call.split(":")
     work = getattr(importlib.import_module(name), function)
     try:
-        return wire.pack({"given": work(**arguments)})
+        return list(wire.pack({"given": work(**arguments)}))
     except MissingDependency as e:
         error: dict[str, Any] = {"missing": [e.package, e.extra], "said": str(e)}
     except EdgenetError as e:
@@ -61,7 +60,7 @@ def _answer(call: str, arguments: dict[str, Any]) -> Iterator[bytes | memoryview
         error = {"memory": True}
     except Exception as e:  # parsers of hostile bytes raise nearly anything
         error = {"failed": type(e).__name__, "said": str(e)[:2000]}
-    return wire.pack(error)
+    return list(wire.pack(error))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,11 @@ _DTYPES = frozenset(
     ("float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 )
 _MAX_NAME, _MAX_RANK, _MAX_NUMBERS = 4096, 8, 1 << 31  # numbers of one tensor: TFLite counts its bytes in 64 bits
+# What reads a second tensor: weights, axes, a shape, or another of its kind.
+_OF_TWO = frozenset(
+    ("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "DIV", "FULLY_CONNECTED", "MAXIMUM", "MEAN", "MINIMUM", "MUL", "PAD", "POW",
+     "REDUCE_MAX", "SPLIT", "SUB", "SUM", "TRANSPOSE")
+)  # fmt: skip
 _WORD = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -76,7 +81,11 @@ def _op(
     if not all(isinstance(v, plain) for v in options.values()):
         raise ValueError(f"an operator {kind} with options that are none")
     reads = tuple(None if n is None else _known(n, tensors) for n in inputs)
-    return Op(kind, reads, tuple(_known(n, tensors) for n in outputs), options, options_type, version)
+    gives = tuple(_known(n, tensors) for n in outputs)
+    least = 2 if kind in _OF_TWO else 1
+    if len(reads) < least or None in reads[:least] or not gives:
+        raise ValueError(f"an operator {kind} that reads or gives too little")
+    return Op(kind, reads, gives, options, options_type, version)
 
 
 def _name(name: Any) -> str:

@@ -63,7 +63,7 @@ def _find_onnx(path: Path, output: str | None) -> ModelFile:
         )
     nchw = shape[1] == 3 or (shape[1] == 1 and shape[3] != 3)
     files = [path, *(path.parent / f for f in importer.external_files_of(path))]
-    props = {p.key: p.value for p in model.metadata_props}
+    props = {p.key: p.value for p in model.metadata_props if isinstance(p.key, str) and isinstance(p.value, str)}
     dims = model.graph.output[0].type.tensor_type.shape.dim
     sizes = [int(d.dim_value) for d in dims[1:] if d.HasField("dim_value")]
     classes = int(np.prod(sizes)) if len(dims) > 1 and len(sizes) == len(dims) - 1 and min(sizes) > 0 else None

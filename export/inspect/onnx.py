@@ -164,7 +164,7 @@ def _facts(model: Any, onnx: Any, path: Path) -> Facts:
     elsewhere = [t for t in g.constants.values() if _external(t).get("location", own) != own]
     if elsewhere:
         warnings.append(f"{len(elsewhere)} constants stand in another file beside it, which is not in its size")
-    props = {p.key: p.value for p in model.metadata_props}
+    props = {p.key: p.value for p in model.metadata_props if isinstance(p.key, str) and isinstance(p.value, str)}
     edgenet = json.loads(props.pop("edgenet")) if "edgenet" in props else None
     if edgenet is not None and not isinstance(edgenet, dict):
         raise ValueError("its edgenet entry is no JSON object")

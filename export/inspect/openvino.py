@@ -118,7 +118,8 @@ def openvino_facts(path: Path) -> Facts:
             raise InputError(f"{weights} is cut short: {len(blob)} bytes, and {path.name} needs {needs}")
         return _facts(net, layers, blob)
     except PARSE_ERRORS as e:
-        raise InputError(f"{path} is a damaged OpenVINO model ({e}): export it again") from None
+        why = f"it lacks {e}" if isinstance(e, KeyError) else str(e) or "it is cut short"
+        raise InputError(f"{path} is a damaged OpenVINO model ({why}): export it again") from None
 
 
 def _layers(net: ElementTree.Element) -> list[_Layer]:

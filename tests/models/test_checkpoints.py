@@ -2,7 +2,6 @@
 
 import io
 import json
-import pickle
 import struct
 import sys
 import tarfile
@@ -21,44 +20,9 @@ from edgenet.models import checkpoints, weights, zoo
 from helpers.distinct_weights import B0, CLASSES, LITE0, Arrays, distinct, renamed, same
 from helpers.distinct_weights import b0 as b0
 from helpers.distinct_weights import lite0 as lite0
+from helpers.torch_files import bit, save_legacy, save_zip, tensor_pickle
 
 # ---------------------------------------------------------------------------- files as other programs write them
-
-
-def _bit(value: object) -> bytes:
-    return pickle.dumps(value, 2)[2:-1]
-
-
-def _tensor_pickle(arrays: Arrays, wrapper: str | None = None) -> bytes:
-    """Pickle a state dict as torch.save does: protocol 2, the numbers as persistent ids, a `_metadata` attribute."""
-    ordered = b"ccollections\nOrderedDict\n)R"
-    out = ordered
-    for i, (name, a) in enumerate(arrays.items()):
-        strides = tuple(s // a.itemsize for s in np.ascontiguousarray(a).strides) if a.ndim else ()
-        kind = {"f4": b"Float", "i8": b"Long", "f2": b"Half"}[a.dtype.str[1:]]
-        storage = b"(" + _bit("storage") + b"ctorch\n" + kind + b"Storage\n" + _bit(str(i)) + _bit("cpu") + _bit(a.size)
-        out += _bit(name) + b"ctorch._utils\n_rebuild_tensor_v2\n((" + storage[1:] + b"tQ"
-        out += _bit(0) + _bit(a.shape) + _bit(strides) + b"\x89" + ordered + b"tRs"
-    out += b"}" + _bit("_metadata") + ordered + b"sb"
-    return b"\x80\x02" + (b"}" + _bit(wrapper) + out + b"s" if wrapper else out) + b"."
-
-
-def _save_legacy(path: Path, arrays: Arrays, wrapper: str | None = None) -> None:
-    head = [
-        pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True})
-    ]
-    keys = pickle.dumps([str(i) for i in range(len(arrays))], 2)
-    data = b"".join(struct.pack("<q", a.size) + np.ascontiguousarray(a).tobytes() for a in arrays.values())
-    path.write_bytes(b"".join(head) + _tensor_pickle(arrays, wrapper) + keys + data)
-
-
-def _save_zip(path: Path, arrays: Arrays, wrapper: str | None = None) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", _tensor_pickle(arrays, wrapper))
-        archive.writestr("archive/byteorder", "little")
-        for i, a in enumerate(arrays.values()):
-            archive.writestr(f"archive/data/{i}", np.ascontiguousarray(a).tobytes())
-        archive.writestr("archive/version", "3\n")
 
 
 def _save_pickle(path: Path, content: bytes) -> None:
@@ -83,7 +47,7 @@ def _official(arrays: Arrays, spec: zoo.ModelSpec) -> Arrays:
 # --------------------------------------------------------------------------------------------------------- formats
 
 
-@pytest.mark.parametrize("save", [_save_legacy, _save_zip])
+@pytest.mark.parametrize("save", [save_legacy, save_zip])
 @pytest.mark.parametrize("style", ["efficientnet_pytorch", "timm", "torchvision"])
 @pytest.mark.parametrize(("prefix", "wrapper"), [("", None), ("module.", "state_dict")])
 def test_torch_files_of_either_format_load(
@@ -101,8 +65,8 @@ def test_torch_files_of_either_format_load(
 
 def test_a_torch_view_into_a_shared_storage_is_read_through_its_strides(tmp_path: Path) -> None:
     numbers = np.arange(12, dtype=np.float32)
-    content = _tensor_pickle({"a": numbers})
-    view = content.replace(_bit(0) + _bit((12,)) + _bit((1,)), _bit(1) + _bit((3, 2)) + _bit((2, 5)))
+    content = tensor_pickle({"a": numbers})
+    view = content.replace(bit(0) + bit((12,)) + bit((1,)), bit(1) + bit((3, 2)) + bit((2, 5)))
     assert view != content
     with zipfile.ZipFile(tmp_path / "view.pth", "w") as archive:
         archive.writestr("x/data.pkl", view)
@@ -112,7 +76,7 @@ def test_a_torch_view_into_a_shared_storage_is_read_through_its_strides(tmp_path
 
 
 def test_averaged_weights_in_a_training_checkpoint_are_preferred(tmp_path: Path, lite0: Arrays) -> None:
-    _save_zip(tmp_path / "x.pth", renamed(lite0, "timm", LITE0), "state_dict_ema")
+    save_zip(tmp_path / "x.pth", renamed(lite0, "timm", LITE0), "state_dict_ema")
     loaded = weights.load(LITE0, tmp_path / "x.pth", CLASSES)
     assert same(loaded.arrays, lite0)
     assert "moving averages" in loaded.provenance
@@ -250,11 +214,11 @@ def test_a_tensorflow_checkpoint_of_a_keras_model_loads_by_order(tmp_path: Path,
 
 def test_a_pickle_that_calls_os_system_is_refused_and_runs_nothing(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    call = b"cos\nsystem\n(" + _bit(f"touch {trace}") + b"tR."
+    call = b"cos\nsystem\n(" + bit(f"touch {trace}") + b"tR."
     _save_pickle(tmp_path / "zip.pth", b"\x80\x02" + call)
     (tmp_path / "legacy.pth").write_bytes(b"\x80\x02" + call)
     _save_pickle(
-        tmp_path / "stack_global.pth", b"\x80\x04\x8c\x02os\x8c\x06system\x93(" + _bit(f"touch {trace}") + b"tR."
+        tmp_path / "stack_global.pth", b"\x80\x04\x8c\x02os\x8c\x06system\x93(" + bit(f"touch {trace}") + b"tR."
     )
     for path in list(tmp_path.glob("*.pth")):
         with pytest.raises(InputError, match=r"refused: the pickle names os\.system"):
@@ -273,10 +237,10 @@ def test_any_other_name_in_a_pickle_is_refused(tmp_path: Path, name: str) -> Non
 
 
 def test_a_pickle_leaves_no_attribute_behind_in_the_process(tmp_path: Path) -> None:
-    _save_pickle(tmp_path / "x.pth", b"\x80\x02ccollections\nOrderedDict\n}" + _bit("__setstate__") + _bit(1) + b"sb.")
+    _save_pickle(tmp_path / "x.pth", b"\x80\x02ccollections\nOrderedDict\n}" + bit("__setstate__") + bit(1) + b"sb.")
     with pytest.raises(InputError):
         checkpoints.read_checkpoint(tmp_path / "x.pth")
-    _save_zip(tmp_path / "good.pth", {"a": np.ones(3, np.float32)})
+    save_zip(tmp_path / "good.pth", {"a": np.ones(3, np.float32)})
     assert checkpoints.read_checkpoint(tmp_path / "good.pth").arrays["a"].tolist() == [1, 1, 1]
 
 
@@ -286,7 +250,7 @@ def test_a_pickle_leaves_no_attribute_behind_in_the_process(tmp_path: Path) -> N
         b"\x80\x02]r\xff\xff\xff\x7f.",  # a memo of two thousand million entries
         b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.",  # a string of 2**63 bytes
         b"\x80\x02" + b"(" * 200_000 + b"t" * 200_000 + b".",
-        b"\x80\x02" + _bit(1) + b"Q.",  # a reference that is no storage
+        b"\x80\x02" + bit(1) + b"Q.",  # a reference that is no storage
         b"\x80\x02N.",
         b"",
     ],
@@ -303,8 +267,8 @@ def test_a_pickle_bomb_is_an_input_error(tmp_path: Path, content: bytes) -> None
 def test_a_tensor_that_reaches_beyond_its_storage_is_refused(
     tmp_path: Path, shape: tuple[int, ...], strides: tuple[int, ...], offset: int
 ) -> None:
-    content = _tensor_pickle({"a": np.ones(4, np.float32)})
-    forged = content.replace(_bit(0) + _bit((4,)) + _bit((1,)), _bit(offset) + _bit(shape) + _bit(strides))
+    content = tensor_pickle({"a": np.ones(4, np.float32)})
+    forged = content.replace(bit(0) + bit((4,)) + bit((1,)), bit(offset) + bit(shape) + bit(strides))
     assert forged != content
     with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
         archive.writestr("x/data.pkl", forged)
@@ -317,8 +281,8 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(
 def whole_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("whole")
     arrays = {"a": np.arange(200, dtype=np.float32), "b": np.ones((4, 5), np.float32)}
-    _save_legacy(folder / "legacy.pth", arrays)
-    _save_zip(folder / "zip.pth", arrays)
+    save_legacy(folder / "legacy.pth", arrays)
+    save_zip(folder / "zip.pth", arrays)
     np.savez(folder / "x.npz", **arrays)
     header = {"a": {"dtype": "F32", "shape": [200], "data_offsets": [0, 800]}}
     _save_safetensors(folder / "x.safetensors", header, arrays["a"].tobytes())
