@@ -216,8 +216,8 @@ def verify(folder: Path, manifest: dict[str, Any]) -> list[Check]:
         p = Preprocessing.from_json(manifest["model"]["preprocessing"])
         read = [read_bytes(folder / _GOLDEN / str(c["pixels"]), PICTURE_BYTES) for c in golden["cases"]]
         pixels = np.stack([np.frombuffer(b, np.uint8).reshape(p.shape) for b in read])
-        said = [read_bytes(folder / _GOLDEN / str(c["scores"]), TEXT_BYTES) for c in golden["cases"]]
-        before = np.stack([np.frombuffer(b, "<f4") for b in said])
+        scores = [read_bytes(folder / _GOLDEN / str(c["scores"]), TEXT_BYTES) for c in golden["cases"]]
+        before = np.stack([np.frombuffer(b, "<f4") for b in scores])
         with open_device(str(manifest["device"])) as chip:
             apart = float(np.abs(chip.predict(path, pixels) - before).max())
     except (EdgenetError, KeyError, TypeError, ValueError) as e:
