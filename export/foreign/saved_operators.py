@@ -26,6 +26,9 @@ _INITIALISERS = ("saved_model_main_op", "legacy_init_op")
 _INITIALISING = "__saved_model_init_op"
 # Of SavedObject: what is run, or read from another file, while a model is loaded.
 _HARMFUL = {5: "an asset file", 10: "a table or another resource", 11: "functions that restore it", 16: "a saver"}
+# `export` of a Keras model leaves RandomFlip and its like switched on: they draw numbers and note how many.
+_RANDOM = "a random layer (RandomFlip, ...) may be on: give the .keras or .h5 file, or export the model without it"
+_REMEDIES = {"AssignVariableOp": _RANDOM, "RngReadAndSkip": _RANDOM}
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,8 @@ def _refuse(path: Path, nodes: _Nodes, functions: dict[str, _Nodes], start: list
         seen.add((id(where), name))
         node = where[name]
         if node.op not in good and node.op not in functions:
-            raise InputError(
-                f"{path} has the operator {node.op[:100]}, which is none that only computes: save a network without it"
-            )
+            advice = _REMEDIES.get(node.op, "save a network without it")
+            raise InputError(f"{path} has the operator {node.op[:100]}, which is none that only computes: {advice}")
         todo += [(where, n) for n in node.inputs]
         for function in (node.op, *node.calls):
             if function in functions and function not in called:

@@ -92,8 +92,8 @@ def test_labels_come_one_a_line_or_as_csv_or_with_wordnet_ids(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a\n", "has 1 names, the model 2 classes"),
-        (b"a\n\n", "has 1 names"),
+        (b"a\n", "has 1 name, the model 2 classes"),
+        (b"a\n\n", "has 1 name,"),
         (b"a\n\nb\n", "has 3 names"),
         (b"\n\xff\xfe", "is not UTF-8 text: give one name a line"),
         (b"index,wnid,name\n1,a,b\n0,c,d\n", "rows out of order"),
