@@ -68,9 +68,7 @@ def _check_whole(model: Any, path: str) -> None:
     newest = onnx_module().defs.onnx_opset_version()
     version = opset_of(model)
     if not 1 <= version <= newest:
-        raise InputError(
-            f"{path} is of ONNX's opset {version}; edgenet reads 1 to {newest}: export it with one"
-        )
+        raise InputError(f"{path} is of ONNX's opset {version}; edgenet reads 1 to {newest}: export it with one")
     made = [t.name for t in model.graph.initializer] + [n for node in model.graph.node for n in node.output if n]
     if len(set(made)) < len(made):
         twice, _ = Counter(made).most_common(1)[0]
