@@ -44,7 +44,7 @@ def refused(path: Path, timeout_s: float) -> list[tuple[str, str]]:
         while True:
             done = len(_tried(log))
             try:
-                run_tool(NAME, [sys.executable, "-m", _MODULE, str(path.resolve()), str(log)], timeout_s)
+                run_tool(NAME, [sys.executable, "-P", "-m", _MODULE, str(path.resolve()), str(log)], timeout_s)
                 return [(kind, why) for kind, why in _tried(log) if why]
             except DeviceError as e:
                 begun = log.read_text().splitlines()[-1:]
