@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -84,6 +84,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.chmod(tmp, 0o644)
             with open(tmp, "rb") as f:
                 os.fsync(f.fileno())
+            _made.get(Path(os.path.abspath(path.parent)), set()).add(path.name)
             os.replace(tmp, path)
         except OSError as e:
             check_held(path.parent)
@@ -107,22 +108,32 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 _held: dict[Path, os.stat_result] = {}  # the folders that this process fills
+_foreign: dict[Path, frozenset[str]] = {}  # names in them of files that are the user's
+_made: dict[Path, set[str]] = {}  # and of those that this process put there
+_PART = re.compile(r".+\.[a-z0-9_]{8}(\.[^.]+)?", re.DOTALL)  # as tempfile makes it in `_part_of`
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path, foreign: Collection[str] = ()) -> Iterator[set[str]]:
     """Write in the block to this very folder: not to one that took its name after somebody removed it.
 
+    Yields the names of the files that are made in it; the set grows.
+
+    Args:
+        foreign: names of files in it that are the user's: one is never replaced.
+
     Raises:
+        InputError: at a write, in the place of one of `foreign`.
         DeviceError: at a write, or when the block ends well, the folder is no longer there.
     """
     place = Path(os.path.abspath(folder))
     _held[place] = os.stat(place)
+    _foreign[place], _made[place] = frozenset(foreign), set()
     try:
-        yield
+        yield _made[place]
         check_held(place)
     finally:
-        del _held[place]
+        del _held[place], _foreign[place], _made[place]
 
 
 def check_held(path: Path) -> None:
@@ -140,7 +151,11 @@ def check_held(path: Path) -> None:
 def _part_of(path: Path, make: Callable[..., str]) -> Iterator[Path]:
     """Yield what `make` makes in the folder PARTS beside `path`, and delete it where it is still there in the end."""
     check_held(path.parent)
+    if path.name in _foreign.get(Path(os.path.abspath(path.parent)), ()):
+        raise InputError(f"{path} is there already, and edgenet did not make it: move it, or choose another --out")
     parts = path.parent / PARTS
+    if parts.is_symlink():
+        raise InputError(f"{parts} is a link, and what is half written would land elsewhere: remove it")
     try:
         parts.mkdir(parents=True, exist_ok=True)
         tmp = Path(make(prefix=f"{path.name}.", dir=parts))
@@ -164,8 +179,8 @@ def _closed(made: tuple[int, str]) -> str:
 def delete_parts(out: Path) -> None:
     """Delete what a killed run left half written in `out`, up to two folders down.
 
-    Only folders called PARTS are touched, which nobody but edgenet makes: whatever else looks half written is the
-    user's. A link of that name is left alone.
+    Only in folders called PARTS, and there only what is called as edgenet calls it: whatever else looks half written is
+    the user's. A link of that name is left alone.
     """
     for pattern in (PARTS, f"*/{PARTS}", f"*/*/{PARTS}"):
         for parts in out.glob(pattern):
@@ -175,7 +190,8 @@ def delete_parts(out: Path) -> None:
             if any((out.joinpath(*between[: n + 1]) / LOCK_FILE).exists() for n in range(len(between))):
                 continue  # another run's folder, below this one
             for part in parts.iterdir():
-                _delete(part)
+                if _PART.fullmatch(part.name):
+                    _delete(part)
             with suppress(OSError):
                 parts.rmdir()
 

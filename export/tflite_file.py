@@ -73,6 +73,9 @@ def _read(s: Any, model: bytes) -> Graph:
             name, shape, dtype, _buffer(m, t.buffer, dtype, shape), _read_quantization(t.quantization)
         )
     ops = []
+    placed = [i for row in (sub.inputs, sub.outputs, *(op.outputs for op in sub.operators)) for i in row]
+    if min(placed, default=0) < 0:
+        raise ValueError("a tensor below zero")
     for op in sub.operators:
         code = m.operatorCodes[op.opcodeIndex]
         kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]

@@ -67,13 +67,13 @@ def test_only_half_files_of_edgenet_are_deleted_whatever_else_looks_like_one(tmp
     out = tmp_path / "OUT"
     for name in (
         *USERS,
-        f"{PARTS}/x.tflite.abc.tflite",
-        f"qat/{PARTS}/y.onnx.abc.onnx",
-        f"files/t4/{PARTS}/z/saved.pb",
+        f"{PARTS}/x.tflite.abcd_123.tflite",
+        f"qat/{PARTS}/y.onnx.abcd_123.onnx",
+        f"files/t4/{PARTS}/z.abcd_123/saved.pb",
     ):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(b"data")
-    (out / "qat" / PARTS / "link").symlink_to(outside)  # a link within: the link goes, what it names stays
+    (out / "qat" / PARTS / "link.abcd_123").symlink_to(outside)  # a link within: the link goes, what it names stays
     (out / "ptq").mkdir()
     (out / "ptq" / PARTS).symlink_to(outside)  # a link of that name is nobody's half files
     with exclusive(out):

@@ -20,6 +20,8 @@ from edgenet.results import RESULTS_FILE, ImageSet, Results
 from edgenet.results.records import NOTHING_SEEN, Context, ImagesRecord, ImagesUsed, PictureHistory
 from edgenet.targets import target
 
+_OUTPUTS = (".tflite", ".onnx", ".xml", ".bin", ".html")  # what a user may have too, by a name that is edgenet's
+
 
 @contextmanager
 def results_in(
@@ -62,6 +64,7 @@ def results_in(
 def exclusive(out: Path) -> Iterator[None]:
     """Hold the output folder for this process. A lock of the kernel's: it goes with the process, however that ends."""
     made = not out.exists()
+    foreign = _foreign_files(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         handle = _lock(out / LOCK_FILE)
@@ -73,15 +76,43 @@ def exclusive(out: Path) -> Iterator[None]:
         raise InputError(f"cannot write to --out {out}: {e.strerror}; choose another folder") from None
     with handle:
         delete_parts(out)
+        ended, made_here = False, set[str]()
         try:
-            with hold(out):
+            with hold(out, foreign) as made_here:
                 yield
+            ended = True
         finally:
             with suppress(OSError):  # somebody removed the folder, or another run holds a new one of this name
-                if os.path.samestat(os.fstat(handle.fileno()), os.lstat(out / LOCK_FILE)):
+                # What was made and is in no list yet: the lock that stays tells the next run whose it is.
+                lost = not ended and {n for n in made_here if n.endswith(_OUTPUTS)} - (_listed(out) or set())
+                if not lost and os.path.samestat(os.fstat(handle.fileno()), os.lstat(out / LOCK_FILE)):
                     (out / LOCK_FILE).unlink()
                 if made and not any(out.iterdir()):
                     out.rmdir()
+
+
+def _foreign_files(out: Path) -> frozenset[str]:
+    """Return the names of files in a folder that look like outputs, and that no run has made."""
+    if (out / LOCK_FILE).exists():  # of a run that was killed: what it made last is in no list
+        return frozenset()
+    try:
+        names = os.listdir(out)
+    except (OSError, ValueError):  # there is none; what is wrong is told when it is made
+        return frozenset()
+    known = _listed(out)
+    return frozenset(n for n in names if n.endswith(_OUTPUTS) and known is not None and n not in known)
+
+
+def _listed(out: Path) -> set[str] | None:
+    """Return the names of files that results.json says were made, None where it cannot be read."""
+    if not os.path.lexists(out / RESULTS_FILE):
+        return set()
+    try:
+        made = [out / a.path for a in Results.load(out).artifacts]
+    except InputError:
+        return None
+    pages = {p.name for p in out.glob("*.html")}
+    return {beside.name for p in made for beside in (p, p.with_suffix(".bin"))} | pages
 
 
 def _lock(path: Path) -> IO[bytes]:

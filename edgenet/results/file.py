@@ -124,9 +124,13 @@ class Results:
             name: at(f".{name}", partial(read_list, each), data.get(name, [] if name in late else None))
             for name, each in _READERS.items()
         }
+        ids = [a.id for a in rows["artifacts"]]
+        if len(set(ids)) < len(ids) or len(ids) > _MOST_ARTIFACTS:
+            raise ValueError(f".artifacts has {len(ids)} entries; edgenet takes up to {_MOST_ARTIFACTS}, each once")
         return cls(at(".context", partial(read, Context), data.get("context")), **rows)
 
 
+_MOST_ARTIFACTS = 1000  # of a run: a page shows each, beside each other
 _READERS: dict[str, Callable[[Any], Any]] = {
     "artifacts": partial(read, Artifact),
     "evaluations": partial(read, Evaluation),

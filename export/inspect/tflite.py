@@ -126,6 +126,7 @@ class _Reader:
         q = t.Quantization()
         scales = q.ScaleAsNumpy() if q is not None else 0
         zero_points = q.ZeroPointAsNumpy() if q is not None else 0
+        _check_scales(t.Name() or b"", shape, scales, zero_points, q.QuantizedDimension() if q is not None else 0)
         return _Tensor(
             name=(t.Name() or b"").decode(),
             shape=shape,
@@ -145,7 +146,24 @@ class _Reader:
             options = self.schema.BatchMatMulOptions()
             options.Init(table.Bytes, table.Pos)
             adj_x = options.AdjX()
-        return _Op(kind, self.ints(op.InputsAsNumpy()), self.ints(op.OutputsAsNumpy()), adj_x)
+        inputs, outputs = self.ints(op.InputsAsNumpy()), self.ints(op.OutputsAsNumpy())
+        if min(outputs, default=0) < 0:  # an input of -1 is one that is left out
+            raise ValueError(f"{kind} gives a tensor below zero")
+        return _Op(kind, inputs, outputs, adj_x)
+
+
+def _check_scales(name: bytes, shape: tuple[int, ...], scales: Any, zero_points: Any, axis: int) -> None:
+    """Raise ValueError where scales are no numbers above zero, or not one for the tensor or for each channel."""
+    if isinstance(scales, int) or not scales.size:  # what the generated code returns for a missing vector
+        return
+    shown = name.decode()
+    if not (np.isfinite(scales).all() and (scales >= 0).all()):
+        raise ValueError(f"the scales of {shown} are not all numbers above zero")
+    n = 1 if isinstance(zero_points, int) else zero_points.size
+    if scales.size > 1 and not (0 <= axis < len(shape) and scales.size == shape[axis]):
+        raise ValueError(f"{scales.size} scales of {shown} of shape {shape}, along the axis {axis}")
+    if n not in (0, 1, scales.size):
+        raise ValueError(f"{n} zero points of {shown} for {scales.size} scales")
 
 
 def tflite_facts(path: Path) -> Facts:
@@ -224,8 +242,10 @@ def _facts(buf: bytes, schema: Any) -> Facts:
         ]
         if s == 0:
             graph_name = (graph.Name() or b"").decode()
-            inputs = tuple(tensors[i].info for i in reader.ints(graph.InputsAsNumpy()))
-            outputs = tuple(tensors[i].info for i in reader.ints(graph.OutputsAsNumpy()))
+            ends = [reader.ints(vector) for vector in (graph.InputsAsNumpy(), graph.OutputsAsNumpy())]
+            if min(ends[0] + ends[1], default=0) < 0:
+                raise ValueError("an input or an output below zero")
+            inputs, outputs = (tuple(tensors[i].info for i in end) for end in ends)
     attached = _attached(reader)
     metadata, edgenet, files, files_bytes, warnings = _described(buf, attached, inputs, outputs)
     described = {i for i, _ in attached.values()}
