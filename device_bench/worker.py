@@ -119,6 +119,8 @@ class Worker:
     ) -> None:
         if threads < 1:
             raise InputError(f"threads must be at least 1, was {threads}")
+        if launch is None:
+            _check_weights(Path(path))
         self.path, self._timeout_s, self._first = path, timeout_s, True
         self._first_s = timeout_s  # for the first inference, which tells whether the model ends
         # A file, not a pipe: it never fills, however much is said.
@@ -126,7 +128,6 @@ class Worker:
         if launch is None:
             launch = Launch(_child(runtime, cores, delegate), str(path))
             path, self._first_s = Path(path).resolve(), _FIRST_TIMEOUT_S
-            _check_weights(path)
         self.name, self._explain = launch.name or str(path), launch.explain
         try:
             self._process = subprocess.Popen(
