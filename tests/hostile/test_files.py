@@ -386,7 +386,7 @@ def test_whatever_else_is_in_the_output_folder_stays(
 
 
 @pytest.mark.parametrize("instead", ["nothing", "another folder", "a file"])
-@pytest.mark.parametrize("stage", ["_export", "_evaluate", "_bench"])
+@pytest.mark.parametrize("stage", ["_export", "_evaluate", "bench_devices"])
 def test_an_output_folder_that_is_removed_on_the_way_is_status_3(
     stage: str, instead: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
