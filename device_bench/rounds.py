@@ -326,12 +326,19 @@ def example_picture(size_px: int = 320, seed: int = 0) -> np.ndarray:
     return pixels
 
 
+_MOST_NUMBERS = 1 << 28  # of an input: 1 GiB of float32
+
+
 def network_input(picture: np.ndarray, info: WorkerInfo) -> np.ndarray:
     """Return `picture` at the size, batch and type that the file takes: (N, H, W, C). Raises InputError."""
     height, width = info.size_px
     channels = info.input_shape[3 if info.layout == "NHWC" else 1]
     if min(height, width, channels) < 1:
         raise InputError(f"its input {info.input_shape} has no fixed size; export it with a static shape to time it")
+    if height * width * channels * _batch(info) > _MOST_NUMBERS:
+        raise InputError(
+            f"its input {info.input_shape} is larger than any picture; export it with the size that it has"
+        )
     rows = np.arange(height) * picture.shape[0] // height
     columns = np.arange(width) * picture.shape[1] // width
     resized = picture[rows[:, None], columns][..., np.arange(channels) % picture.shape[-1]]

@@ -14,6 +14,7 @@ from edgenet.device_bench import Request, open_device
 from edgenet.device_bench.registry import parse
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate
+from edgenet.files import check_held
 from edgenet.images import Preprocessing, limit, stream
 from edgenet.jobs import bench
 from edgenet.jobs.file_factory import Form
@@ -86,6 +87,7 @@ def files_for(device: str, artifacts: Sequence[Artifact]) -> list[Artifact]:
 
 def bench_devices(job: Job, images: ImageSet, results: Results, progress: Progress) -> None:
     """Time the files on the computers and phones of the job, and estimate them for its chips."""
+    check_held(job.out)
     artifacts = present(job, results)
     devices = unmeasured(job, artifacts, results)
     if not artifacts or not devices:  # somebody removed the files: the end of the run says so
