@@ -231,8 +231,8 @@ class _Streams:
         geometry, rows = _Geometry.of(op, w.shape, shape), _rows(op, w, groups)[:, :, part]
         wanted = GROUP_SAMPLES if groups > 1 else max(SAMPLES, SAMPLES_PER_INPUT * rows.shape[2])
         every = max(1, self.pictures * geometry.positions // wanted)
-        own = zip(self.float[name], self.stored[name], strict=True)
-        weights = weights_of(np.array([mean_square(x - self.real(name, xq)) for x, xq in own]))
+        both = zip(self.float[name], self.stored[name], strict=True)
+        weights = weights_of(np.array([mean_square(x - self.real(name, xq)) for x, xq in both]))
         roots = np.sqrt(weights)
         mean, float_mean = (
             _grouped(geometry.means(x)[None], groups)[:, 0, part]
