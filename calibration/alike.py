@@ -75,7 +75,7 @@ def energies(seen: Pictures) -> np.ndarray:
 
 
 def best_range(seen: Pictures, low: float, high: float) -> tuple[float, float, float]:
-    """Return the ends with the least noise in decibels, in the mean over pictures, and what they save (of the logarithm of noise).
+    """Return the ends with the least noise in decibels, in the mean over pictures, and what they save of its logarithm.
 
     low, high: the least and the largest value of all pictures.
     """
