@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgenet.calibration.alike import picture_weights
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import constant_weights
 from edgenet.calibration.ranges import LEVELS, check_finite
@@ -128,23 +129,28 @@ def channel_ranges(
     for name in names:
         lows, highs = zip(*ends[name], strict=True)
         every_value[name] = np.min(lows, axis=0), np.max(highs, axis=0)
-        found[name] = cheapest_ranges(np.concatenate(kept[name]), *every_value[name])
+        counts = np.repeat(picture_weights(kept[name]), [len(rows) for rows in kept[name]])
+        found[name] = cheapest_ranges(np.concatenate(kept[name]), *every_value[name], counts)
     return found, every_value
 
 
-def cheapest_ranges(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def cheapest_ranges(
+    rows: np.ndarray, low: np.ndarray, high: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the range of each channel that int8 stores with the least squared error: (C,) and (C,).
 
     Within the range the error is step^2 / 12; a number outside is stored as the nearer end.
 
     Args:
         rows: (n, C) numbers. low, high: (C,) the smallest and the largest of all pictures, maybe beyond `rows`.
+        weights: (n,) how much each row counts; alike by default.
     """
     channels = rows.shape[1]
     width = (high - low).astype(np.float64)
     place = (rows - low) * (BINS / np.where(width > 0, width, 1))
     bins = np.clip(place.astype(np.int32), 0, BINS - 1) + BINS * np.arange(channels, dtype=np.int32)
-    counts = np.bincount(bins.ravel(), minlength=BINS * channels).reshape(channels, BINS) / len(rows)
+    each = np.ones(len(rows)) if weights is None else weights
+    counts = np.bincount(bins.ravel(), np.repeat(each, channels), BINS * channels).reshape(channels, BINS) / each.sum()
     below, above = _cut_error(counts), _cut_error(counts[:, ::-1])  # in squared bins
     cuts = np.arange(0, DEEPEST, CUTS)
     step = (BINS - cuts[:, None] - cuts[None]) / LEVELS

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgenet.calibration.alike import picture_weights
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import constant_weights, held_exactly
 from edgenet.calibration.ranges import check_finite
@@ -230,23 +231,23 @@ def _observed(
             kept[name].append(rows[i % every :: every][:samples])
             ends[name].append((rows.min(0), rows.max(0)))
     check_finite({n: (float(np.min(e)), float(np.max(e))) for n, e in ends.items() if e}, len(kept[names[0]]))
-    numbers = {
-        s.x: _summary(np.concatenate(kept[s.x]).T, np.max([high for _, high in ends[s.x]], axis=0)) for s in swishes
-    }
+    numbers = {s.x: _summary(kept[s.x], np.max([high for _, high in ends[s.x]], axis=0)) for s in swishes}
     return numbers, {n: np.square(np.concatenate(kept[n])).mean(0) for n in gates.values()}
 
 
-def _summary(values: np.ndarray, high: np.ndarray) -> _Numbers:
-    """Return (C, n) sorted: both tails as they are, and groups of equal size by their means."""
-    ordered = np.sort(values, axis=1)
+def _summary(pictures: Sequence[np.ndarray], high: np.ndarray) -> _Numbers:
+    """Return (C, n) sorted, of each picture's (positions, C): both tails, and groups between them by their means."""
+    values = np.concatenate(pictures).T
+    counts = np.repeat(picture_weights([np.maximum(p, LOWEST) for p in pictures]), [len(p) for p in pictures])
+    order = np.argsort(values, axis=1)
+    ordered, counts = np.take_along_axis(values, order, 1), counts[order]
     n = ordered.shape[1]
     if n <= 2 * TAILS + MIDDLE:
-        return _Numbers(ordered, np.ones_like(ordered), high)
-    groups = np.array_split(ordered[:, TAILS : n - TAILS], MIDDLE, axis=1)
-    middle = np.stack([g.mean(1) for g in groups], axis=1)
-    points = np.concatenate([ordered[:, :TAILS], middle, ordered[:, n - TAILS :]], axis=1)
-    sizes = np.concatenate([np.ones(TAILS), [g.shape[1] for g in groups], np.ones(TAILS)])
-    return _Numbers(points, np.broadcast_to(sizes, points.shape), high)
+        return _Numbers(ordered, counts, high)
+    edges = np.linspace(TAILS, n - TAILS, MIDDLE + 1).astype(int)[:-1]
+    starts = np.concatenate([np.arange(TAILS), edges, np.arange(n - TAILS, n)])
+    sizes = np.add.reduceat(counts, starts, axis=1)
+    return _Numbers(np.add.reduceat(ordered * counts, starts, axis=1) / sizes, sizes, high)
 
 
 def _importance(

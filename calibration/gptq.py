@@ -20,6 +20,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from edgenet.calibration.alike import mean_square, weighted_mean, weights_of
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import (
     UNROUNDED,
@@ -184,11 +185,9 @@ class _Streams:
         q = self.grid[name][1]
         return (x - np.float32(q.zero_point[0])) * np.float32(q.scale[0])
 
-    def mean_real(self, name: str) -> np.ndarray:
-        """Return the mean of an activation of the quantized network over all pictures, (1, ..., C) float32."""
-        if name not in self.grid:
-            return self.stored[name].mean(0)
-        return self.real(name, self.stored[name].sum(0, dtype=np.int32) / np.float32(self.pictures))
+    def mean_real(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """Return the weighted mean of an activation of the quantized network over all pictures, (1, ..., C) float32."""
+        return self.real(name, weighted_mean(self.stored[name], weights))
 
     def advance(self, op: Op, weight: Weight | None) -> None:
         """Run one operator in both networks and forget what no later one reads."""
@@ -232,9 +231,12 @@ class _Streams:
         geometry, rows = _Geometry.of(op, w.shape, shape), _rows(op, w, groups)[:, :, part]
         wanted = GROUP_SAMPLES if groups > 1 else max(SAMPLES, SAMPLES_PER_INPUT * rows.shape[2])
         every = max(1, self.pictures * geometry.positions // wanted)
+        both = zip(self.float[name], self.stored[name], strict=True)
+        weights = weights_of(np.array([mean_square(x - self.real(name, xq)) for x, xq in both]))
+        roots = np.sqrt(weights)
         mean, float_mean = (
             _grouped(geometry.means(x)[None], groups)[:, 0, part]
-            for x in _both(lambda: self.mean_real(name), lambda: self.float[name].mean(0))
+            for x in _both(lambda: self.mean_real(name, weights), lambda: weighted_mean(self.float[name], weights))
         )
         zero = float(self.grid[name][1].zero_point[0]) if name in self.grid else 0.0
 
@@ -244,12 +246,13 @@ class _Streams:
             x = geometry.patches(self.float[name][picture], picked)
             xq = self.real(name, geometry.patches(self.stored[name][picture], picked, zero))
             x, xq = (_grouped(a, groups)[:, :, part] for a in (x, xq))
-            return x - float_mean[:, None], xq - mean[:, None]
+            return (x - float_mean[:, None]) * roots[picture], (xq - mean[:, None]) * roots[picture]
 
         def sums(pictures: np.ndarray) -> tuple[np.ndarray, ...]:
             x, xq = (np.concatenate(s, axis=1) for s in zip(*map(samples, pictures), strict=True))
             y = x @ rows.transpose(0, 2, 1)
-            found = np.array(x.shape[1]), xq.transpose(0, 2, 1) @ xq, y.transpose(0, 2, 1) @ xq
+            n = np.array(x.shape[1] * weights[pictures].mean())
+            found = n, xq.transpose(0, 2, 1) @ xq, y.transpose(0, 2, 1) @ xq
             return tuple(a.astype(np.float64) for a in found)
 
         halves = []

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from edgenet.calibration.alike import Pictures, best_range, histogram
 from edgenet.calibration.execute import Executor
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
@@ -38,6 +39,7 @@ class Observation:
     high: np.ndarray  # (C,)
     picture_low: list[float] = field(default_factory=list)  # one a picture, in order
     picture_high: list[float] = field(default_factory=list)
+    pictures: list[tuple[np.ndarray, float, int]] = field(default_factory=list)  # a histogram of each: alike.histogram
     counts: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
     zeros: int = 0  # how many of the counted numbers are exactly zero
     width: float = 0.0  # of a bin; bin i begins at (i - BINS / 2) * width
@@ -68,6 +70,8 @@ class Observation:
         np.maximum(self.high, high, out=self.high)
         self.picture_low.append(float(low.min()))
         self.picture_high.append(float(high.max()))
+        if np.isfinite(self.picture_low[-1] + self.picture_high[-1]):
+            self.pictures.append(histogram(some))
         self._count(some.ravel(), max(-self.picture_low[-1], self.picture_high[-1]))
 
     def _count(self, x: np.ndarray, peak: float) -> None:
@@ -269,8 +273,8 @@ METHODS: dict[str, Callable[[Observation], tuple[float, float]]] = {
 
 def _auto(o: Observation) -> tuple[float, float]:
     low, high = o.range
-    cut = _mse(o)
-    error = squared_error(o, np.array([low, cut[0]]), np.array([high, cut[1]]))
-    if error[1] >= WORTH * error[0]:
+    counts, widths, zeros = zip(*o.pictures, strict=True)
+    *cut, saved = best_range(Pictures(np.stack(counts), np.array(widths), np.array(zeros)), low, high)
+    if saved < -np.log(WORTH):
         return low, high
     return max(low, HEADROOM * cut[0]), min(high, HEADROOM * cut[1])

@@ -38,6 +38,7 @@ def with_outlier(value: float) -> Observation:
     """A normal distribution and one number in sixteen million that is far from it."""
     o = seen(np.append(np.random.default_rng(0).normal(0, 1, 16000), value)[None, :, None])
     o.counts[: o.counts.nonzero()[0][-1]] *= 1000
+    o.pictures[0][0][: o.pictures[0][0].nonzero()[0][-1]] *= 1000
     return o
 
 
@@ -123,10 +124,24 @@ def test_entropy_is_not_misled_by_the_zeros_below_a_relu() -> None:
 def test_auto_keeps_the_range_unless_cutting_it_pays() -> None:
     plain, wild = seen(np.linspace(-1, 1, 16000)[None, :, None]), with_outlier(40)
     assert chosen(plain, "auto") == plain.range
-    low, high = chosen(wild, "mse")
-    assert chosen(wild, "auto") == (wild.range[0], pytest.approx(1.1 * high))  # a tenth more, as far as it was seen
-    assert 1.1 * low < wild.range[0]
-    assert 1.1 * high < 20
+    low, high = chosen(wild, "auto")
+    best = chosen(wild, "mse")
+    error = squared_error(wild, np.array([low, best[0]]), np.array([high / 1.1, best[1]]))
+    assert low == wild.range[0]
+    assert error[0] < 1.02 * error[1]  # of one picture the least squared error, and a tenth more
+    assert high < 20
+
+
+def test_a_few_pictures_that_reach_far_take_no_levels_from_the_others() -> None:
+    rng = np.random.default_rng(0)
+    usual = rng.standard_normal((30, 4000, 1)).astype(np.float32)
+    mixed = seen(*usual[:, None], *100 * usual[:2, None])
+    low, high = chosen(mixed, "auto")
+    assert -8 < low < -3
+    assert 3 < high < 8
+    assert chosen(mixed, "mse")[1] > 100  # summed over all pictures, two decide for all
+    half = seen(*usual[:, None], *3 * usual[:, None])
+    assert chosen(half, "auto")[1] > 0.6 * half.range[1]  # but half of the pictures are not a few
 
 
 def test_what_only_a_hard_swish_or_a_gelu_reads_needs_no_level_below_what_they_make_zero() -> None:
