@@ -209,9 +209,8 @@ def _first_call(link: Link, path: Path, setup: Setup, request: Request, delegate
     """Push a file and call benchmark_model once, untimed: profile, memory, and what the delegate takes."""
     from edgenet.export.inspect import inspect
 
-    digest = sha256_of(tflite(path))
-    loaded = setup.npu.compiled(path) if setup.npu is not None else path
-    facts = inspect(loaded)
+    loaded = setup.npu.compiled(path) if setup.npu is not None else tflite(path)
+    facts, digest = inspect(loaded), sha256_of(tflite(path))
     remote = link.push(loaded, sha256_of(loaded))
     warmup_s = request.plan.warmup_s
     log = _call(
