@@ -97,7 +97,7 @@ def _cores() -> int:
 
 
 def _command() -> list[str]:
-    command = [sys.executable, runner.__file__, "--runtime", htp_runtime.__file__]
+    command = [sys.executable, "-P", runner.__file__, "--runtime", htp_runtime.__file__]
     if threading.current_thread() is threading.main_thread():  # the kernel watches the thread, not the process
         command += ["--parent", str(os.getpid())]
     return command
