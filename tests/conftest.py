@@ -8,6 +8,7 @@ os.environ |= dict.fromkeys(
 )  # fmt: skip
 os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ from edgenet.results import Calibration, ImageSet
 from helpers import fork_server, tiny
 from helpers.command_line import Done, Edgenet
 
+# Where the tests run in the background, nohup or a shell has these ignored, and every child would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 STRICT = {"PYTHONWARNINGS": "error::ResourceWarning"}
 
 

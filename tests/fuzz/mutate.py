@@ -228,7 +228,7 @@ def _in_zip(data: bytes, pieces: list[bytes], rng: random.Random) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for i, content in members:
-            archive.writestr(i.filename or "-", content, i.compress_type)
+            archive.writestr(i.filename.partition("\0")[0] or "-", content, i.compress_type)
     return out.getvalue()
 
 

@@ -90,7 +90,9 @@ def test_a_type_that_no_operator_named_has_is_refused() -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_an_accelerator_keeps_what_it_runs_and_a_cpu_everything(name: str) -> None:
-    able = {"coral": (), "ethos-u55": ("int16",)}.get(name, KEPT_PRECISIONS)
+    floats = tuple(p for p in KEPT_PRECISIONS if p != "int16")
+    chips = {"coral": (), "hexagon": (), "ethos-u55": ("int16",), "phone-npu": floats, "rockchip": floats}
+    able = chips.get(name, KEPT_PRECISIONS)
     assert kept_precisions(target(name)) == able
     for precision in set(KEPT_PRECISIONS) - set(able):
         with pytest.raises(InputError, match=f"{name} runs no (float|int16) operators"):

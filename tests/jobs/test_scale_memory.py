@@ -139,7 +139,7 @@ def test_half_a_megabyte_of_ram_and_one_of_flash_are_filled_by_a_network_of_1000
         (["--device", "micro"], "needs a budget of memory"),
         (["--device", "micro", "--arena", "lots"], "is no size"),
         (["--device", "micro", "--arena", "2GB"], "out of range"),
-        (["--device", "micro", "--arena", "1MB", "--classes", "1"], "--classes must be from 2"),
+        (["--device", "micro", "--arena", "1MB", "--classes", "1"], "--classes must be at least 2"),
         (["--device", "micro", "--arena", "1MB", "--threads", "2"], "--threads"),
         (["--device", "micro", "--arena", "1MB", "--family", "vgg"], "unknown family"),
         (["--device", "local", "--arena", "1MB", "--budget", "3ms"], "give --device micro"),

@@ -42,7 +42,9 @@ def pictures(network: Network, n: int) -> np.ndarray:
 
 
 def same_answers(lite0: tuple[Network, Graph], io: str, n: int, folder: Path) -> int:
-    """Return on how many of n pictures all 1,000 numbers are the same, bit for bit."""
+    """Return on how many of n pictures all 1,000 numbers are the same: bit for bit, or where a softmax in float ends
+    the file, whose exponential is each library's own, to 1e-6 of themselves.
+    """
     network, int8 = lite0
     a = export_graph(network, int8, folder, format="tflite", precision="int8", io=io)
     pixels = load_pixels(
@@ -53,12 +55,13 @@ def same_answers(lite0: tuple[Network, Graph], io: str, n: int, folder: Path) ->
         there = device.predict(folder / a.path, batch)
     here = by_reference_kernels(folder / a.path, taken(batch, io))
     assert len(np.unique(here.argmax(axis=1))) > n / 2  # it tells pictures apart
-    return int((there.view(np.uint32) == here.view(np.uint32)).all(axis=1).sum())
+    alike = np.isclose(there, here, 1e-6, 0) if io == "float32" else there.view(np.uint32) == here.view(np.uint32)
+    return int(alike.all(axis=1).sum())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
-def test_lite0_answers_to_the_bit_whatever_it_takes_and_gives(
+def test_lite0_answers_as_the_reference_kernels_whatever_it_takes_and_gives(
     lite0: tuple[Network, Graph], io: str, tmp_path: Path
 ) -> None:
     assert same_answers(lite0, io, 3, tmp_path) == 3
