@@ -7,6 +7,8 @@ os.environ |= dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1"
 )  # fmt: skip
 os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+# As edgenet.frameworks has it: some tests import TensorFlow before edgenet does, and tf.keras would be Keras 3.
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 import signal
 import subprocess
