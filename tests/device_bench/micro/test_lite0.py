@@ -42,7 +42,7 @@ def pictures(network: Network, n: int) -> np.ndarray:
 
 
 def same_answers(lite0: tuple[Network, Graph], io: str, n: int, folder: Path) -> int:
-    """Return on how many of n pictures all 1,000 numbers are the same: bit for bit, with float input and output to 1e-4.
+    """Return on how many of n pictures all 1,000 numbers are the same: bit for bit, with float to 1e-4.
 
     With float32 a few logits come out one step apart (3 pictures: 9e-6 of a probability), with integers none does.
     """
