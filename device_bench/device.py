@@ -4,7 +4,7 @@ Each kind of device is one module with a function `open_device(address)`, picked
 the colon (`devices.KINDS`), and a function `find()` that lists those which are there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from edgenet.device_bench.timing import Plan
-from edgenet.errors import InputError
+from edgenet.errors import EdgenetError, InputError
 from edgenet.results import Estimate, Failure, Measurement
 
 Progress = Callable[[int, int, str], None]  # (turns done, turns at most, artifact's id)
@@ -102,3 +102,35 @@ class Device(Protocol):
 
     def __enter__(self) -> "Device": ...
     def __exit__(self, *error: object) -> None: ...
+
+
+def check_only_compiles(id: str, request: Request) -> None:
+    """Raise InputError where something is asked of a chip that is not there, which only its compiler knows."""
+    if request.runtime is not None or request.delegate not in (None, "npu") or request.cores:
+        raise InputError(f"{id} only compiles: leave out the runtime, the delegate and the cores")
+
+
+def estimate_each(
+    device: str,
+    artifacts: Sequence[tuple[str, Path]],
+    estimate: Callable[[str, Path], Estimate],
+    remedies: Mapping[type[EdgenetError], str],
+    progress: Progress | None,
+) -> tuple[list[Estimate], list[Failure]]:
+    """Estimate (id, path) pairs one after another; a file that fails is a Failure, and the others go on.
+
+    Args:
+        estimate: of one file. It may raise any EdgenetError.
+        remedies: what to do about each kind of error; the first that fits is said.
+    """
+    estimates: list[Estimate] = []
+    failures: list[Failure] = []
+    for i, (id, path) in enumerate(artifacts):
+        try:
+            estimates.append(estimate(id, Path(path)))
+        except EdgenetError as e:
+            remedy = next((text for kind, text in remedies.items() if isinstance(e, kind)), "")
+            failures.append(Failure("bench", id, device, why=str(e), remedy=remedy))
+        if progress is not None:
+            progress(i + 1, len(artifacts), id)
+    return estimates, failures

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.device_bench.device import Progress, Request
+from edgenet.device_bench.device import Progress, Request, check_only_compiles, estimate_each
 from edgenet.device_bench.micro import device as tflite_micro
 from edgenet.device_bench.micro.interpreter import NAME
 from edgenet.device_bench.tool import run_tool
-from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
+from edgenet.errors import DeviceError, InputError, MissingDependency
 from edgenet.export.inspect.tflite import operator_outputs
 from edgenet.files import sha256_of
 from edgenet.results import Estimate, Failure, LeftOperators, Warning
@@ -98,19 +98,8 @@ class EthosU:
         Raises:
             InputError: a runtime, a delegate other than the NPU, or cores are asked for.
         """
-        if request.runtime is not None or request.delegate not in (None, "npu") or request.cores:
-            raise InputError(f"{self.id} only compiles: leave out the runtime, the delegate and the cores")
-        estimates: list[Estimate] = []
-        failures: list[Failure] = []
-        for i, (id, path) in enumerate(artifacts):
-            try:
-                estimates.append(self._estimate(id, Path(path)))
-            except EdgenetError as e:
-                remedy = next((text for cls, text in _REMEDIES.items() if isinstance(e, cls)), "")
-                failures.append(Failure("bench", id, self.id, why=str(e), remedy=remedy))
-            if progress is not None:
-                progress(i + 1, len(artifacts), id)
-        return estimates, failures
+        check_only_compiles(self.id, request)
+        return estimate_each(self.id, artifacts, self._estimate, _REMEDIES, progress)
 
     def predict(self, path: Path, batch: np.ndarray) -> np.ndarray:
         """Return (N, classes) float32 for (N, H, W, 3) of what the file takes, as `micro` answers.

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.device_bench.device import Compiled, Progress, Request
+from edgenet.device_bench.device import Compiled, Progress, Request, check_only_compiles, estimate_each
 from edgenet.device_bench.litert_npu.plugin import Applied, apply
 from edgenet.device_bench.litert_npu.vendors import VENDORS, Vendor, find_sdk, find_vendor
 from edgenet.device_bench.qnn.packages import LITERT_PACKAGE, litert_folder, version
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
-from edgenet.files import atomic_write, sha256_of
+from edgenet.files import atomic_write, sha256_of, size_of
 from edgenet.results import Estimate, Failure, Warning
 
 KIND = "litert-npu"
@@ -81,20 +81,8 @@ class LiteRtNpu:
         Raises:
             InputError: a runtime, a delegate other than the NPU, or cores are asked for.
         """
-        if request.runtime is not None or request.delegate not in (None, "npu") or request.cores:
-            raise InputError(f"{self.id} only compiles: leave out the runtime, the delegate and the cores")
-        estimates: list[Estimate] = []
-        failures: list[Failure] = []
-        for i, (id, path) in enumerate(artifacts):
-            try:
-                with tempfile.TemporaryDirectory(prefix="edgenet-npu-") as folder:
-                    estimates.append(self._estimate(id, Path(path), Path(folder) / "compiled.tflite"))
-            except EdgenetError as e:
-                remedy = next((text for cls, text in _REMEDIES.items() if isinstance(e, cls)), "")
-                failures.append(Failure("bench", id, self.id, why=str(e), remedy=remedy))
-            if progress is not None:
-                progress(i + 1, len(artifacts), id)
-        return estimates, failures
+        check_only_compiles(self.id, request)
+        return estimate_each(self.id, artifacts, self._estimate, _REMEDIES, progress)
 
     def predict(self, path: Path, batch: np.ndarray) -> np.ndarray:
         """Raise InputError: nothing runs here."""
@@ -138,8 +126,10 @@ class LiteRtNpu:
             timeout_s=self._timeout_s,
         )
 
-    def _estimate(self, id: str, path: Path, compiled: Path) -> Estimate:
-        applied = self._apply(path, compiled)
+    def _estimate(self, id: str, path: Path) -> Estimate:
+        with tempfile.TemporaryDirectory(prefix="edgenet-npu-") as folder:
+            compiled = Path(folder) / "compiled.tflite"
+            applied, compiled_bytes = self._apply(path, compiled), size_of(compiled)
         n_left = applied.n_operators - applied.n_accelerated
         warnings = []
         if applied.n_accelerated == 0:
@@ -158,5 +148,5 @@ class LiteRtNpu:
             artifact_sha256=sha256_of(path),
             settings={"soc": self.soc},
             warnings=tuple(warnings),
-            compiled_bytes=compiled.stat().st_size,
+            compiled_bytes=compiled_bytes,
         )

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.device_bench.device import Progress, Request
+from edgenet.device_bench.device import Progress, Request, estimate_each
 from edgenet.device_bench.micro import interpreter
 from edgenet.device_bench.micro.arena import arena_bytes
 from edgenet.device_bench.micro.interpreter import EXTRA, NAME, PACKAGE
@@ -99,17 +99,7 @@ class Micro:
         """
         if request.runtime is not None or request.delegate is not None or request.cores:
             raise InputError("micro has its own runtime: leave out the runtime, the delegate and the cores")
-        estimates: list[Estimate] = []
-        failures: list[Failure] = []
-        for i, (id, path) in enumerate(artifacts):
-            try:
-                estimates.append(self._estimate(id, Path(path)))
-            except EdgenetError as e:
-                remedy = next((text for cls, text in _REMEDIES.items() if isinstance(e, cls)), "")
-                failures.append(Failure("bench", id, self.id, why=str(e), remedy=remedy))
-            if progress is not None:
-                progress(i + 1, len(artifacts), id)
-        return estimates, failures
+        return estimate_each(self.id, artifacts, self._estimate, _REMEDIES, progress)
 
     def predict(self, path: Path, batch: np.ndarray) -> np.ndarray:
         """Return (N, classes) float32 for (N, H, W, 3) of what the file takes, on all cores of this machine.

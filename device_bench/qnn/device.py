@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.device_bench.device import Compiled, Progress, Request
+from edgenet.device_bench.device import Compiled, Progress, Request, check_only_compiles, estimate_each
 from edgenet.device_bench.litert_npu.dispatched import DISPATCH, read_dispatched
 from edgenet.device_bench.qnn import packages
 from edgenet.device_bench.qnn.built import Built
@@ -99,19 +99,8 @@ class Hexagon:
         Raises:
             InputError: a runtime, a delegate other than the NPU, or cores are asked for.
         """
-        if request.runtime is not None or request.delegate not in (None, "npu") or request.cores:
-            raise InputError(f"{self.id} only compiles: leave out the runtime, the delegate and the cores")
-        estimates: list[Estimate] = []
-        failures: list[Failure] = []
-        for i, (id, path) in enumerate(artifacts):
-            try:
-                estimates.append(self._estimate(id, Path(path)))
-            except EdgenetError as e:
-                remedy = next((text for cls, text in _REMEDIES.items() if isinstance(e, cls)), "")
-                failures.append(Failure("bench", id, self.id, why=str(e), remedy=remedy))
-            if progress is not None:
-                progress(i + 1, len(artifacts), id)
-        return estimates, failures
+        check_only_compiles(self.id, request)
+        return estimate_each(self.id, artifacts, self._estimate, _REMEDIES, progress)
 
     def predict(self, path: Path, batch: np.ndarray) -> np.ndarray:
         """Return (N, classes) float32 for (N, H, W, 3) of what the file takes, as the NPU's emulator answers.

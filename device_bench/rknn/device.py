@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from edgenet.device_bench import runner
-from edgenet.device_bench.device import Compiled, Progress, Request
+from edgenet.device_bench.device import Compiled, Progress, Request, check_only_compiles, estimate_each
 from edgenet.device_bench.rknn import environment
 from edgenet.device_bench.rknn.adapt import adapt
 from edgenet.device_bench.rknn.compiler_log import CompilerLog, parse_log
 from edgenet.device_bench.tool import run_tool
 from edgenet.device_bench.worker import Launch, Worker
-from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
+from edgenet.errors import DeviceError, InputError, MissingDependency
 from edgenet.files import atomic_write, sha256_of
 from edgenet.results import CompiledLayer, Estimate, Failure, LeftOperators, Warning
 
@@ -101,24 +101,8 @@ class Rknn:
         Raises:
             InputError: a runtime, a delegate other than the NPU, or cores are asked for.
         """
-        if request.runtime is not None or request.delegate not in (None, "npu") or request.cores:
-            raise InputError(f"{self.id} only compiles: leave out the runtime, the delegate and the cores")
-        estimates: list[Estimate] = []
-        failures: list[Failure] = []
-        for i, (id, path) in enumerate(artifacts):
-            try:
-                with tempfile.TemporaryDirectory(prefix="edgenet-rknn-") as folder:
-                    ready = Path(folder) / "model.rknn"
-                    log = self._compile(Path(path), ready)
-                    estimates.append(
-                        make_estimate(id, self.id, self.tool, log, ready.stat().st_size, sha256_of(Path(path)))
-                    )
-            except EdgenetError as e:
-                remedy = next((text for cls, text in _REMEDIES.items() if isinstance(e, cls)), "")
-                failures.append(Failure("bench", id, self.id, why=str(e), remedy=remedy))
-            if progress is not None:
-                progress(i + 1, len(artifacts), id)
-        return estimates, failures
+        check_only_compiles(self.id, request)
+        return estimate_each(self.id, artifacts, self._estimate, _REMEDIES, progress)
 
     def predict(self, path: Path, batch: np.ndarray) -> np.ndarray:
         """Return (N, classes) float32 for (N, H, W, 3) of what the file takes, as the simulator computes it.
@@ -162,6 +146,12 @@ class Rknn:
     def __exit__(self, *error: object) -> None:
         self._open.close()
         self._workers.clear()
+
+    def _estimate(self, id: str, path: Path) -> Estimate:
+        with tempfile.TemporaryDirectory(prefix="edgenet-rknn-") as folder:
+            ready = Path(folder) / "model.rknn"
+            log = self._compile(path, ready)
+            return make_estimate(id, self.id, self.tool, log, ready.stat().st_size, sha256_of(path))
 
     def _compile(self, path: Path, ready: Path) -> CompilerLog:
         """Write the compiled file to `ready`, which is whole then; return what the compiler printed."""
