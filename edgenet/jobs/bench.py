@@ -84,13 +84,33 @@ def check_files(paths: Sequence[Path]) -> None:
 
 
 def bench_files(paths: Sequence[Path], devices: Sequence[str], request: Request, progress: options.Progress) -> Results:
-    """Time files, each once, on each device; what `edgenet bench` gives. Raises InputError as `bench_on` does."""
+    """Time files, each once, on each device; what `edgenet bench` gives.
+
+    Raises:
+        InputError: as `bench_on` does, or no device took any file, and none of them is a model.
+    """
     artifacts = [(str(p), p) for p in dict.fromkeys(paths)]
     found, failures = bench_on(devices, artifacts, request, lambda done, total: progress("bench", done, total))
+    if not found and failures:
+        _refuse_where_none_is_a_model([path for _, path in artifacts])
     results = Results()
     for item in (*found, *failures):
         results.put(item)
     return results
+
+
+def _refuse_where_none_is_a_model(paths: Sequence[Path]) -> None:
+    from edgenet.export.inspect import inspect
+
+    refused = []
+    for path in paths:
+        try:
+            inspect(path)
+        except InputError as e:
+            refused.append(e)
+        else:
+            return
+    raise refused[0]
 
 
 def require_full_delegation(results: Results) -> None:

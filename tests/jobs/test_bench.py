@@ -400,3 +400,12 @@ def test_a_file_that_is_no_model_is_wrong_input_to_bench(content, edgenet, tmp_p
     assert (done.returncode, done.stdout) == (2, "")
     assert "net.tflite" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_files_of_which_none_is_a_model_are_wrong_input_on_a_chip_too(tmp_path, monkeypatch):
+    cut = tmp_path / "cut.tflite"
+    cut.write_bytes(b"no model")
+    failed = Failure("bench", str(cut), "ethos-u:ethos-u55-128", why="it is no model")
+    monkeypatch.setattr(bench, "bench_on", lambda *_: ([], [failed]))
+    with pytest.raises(InputError, match=r"cut\.tflite"):
+        bench.bench_files([cut], ["ethos-u:ethos-u55-128"], Request(), lambda *_: None)
