@@ -201,21 +201,26 @@ def measure(made: Made, y: np.ndarray, reference: np.ndarray, labels: np.ndarray
     return Measured(made, len(y), median, float(whole), float((top1 == wanted).mean()), right, was_right - right)
 
 
-def pictures_of(row: Row, shared: Path, source: Any, args: argparse.Namespace) -> tuple[ImageSet, ImageSet]:
-    """Return the pictures that calibrate, and those that measure."""
-    wanted = args.calibration_images
+def pictures_of(
+    row: Row, shared: Path, source: Any, n: int, wanted: int = N_CALIBRATION, draw: int | None = None
+) -> tuple[ImageSet, ImageSet]:
+    """Return the pictures that calibrate, `wanted` of them, and those that measure, n at most.
+
+    Args:
+        draw: the seed of those that calibrate; None takes the first ones.
+    """
     calibration = open_images(shared / row.calibration, source.class_ids, source.class_names)
     if row.evaluation is None:
         calibration, evaluation = split(calibration, N_CALIBRATION)
         calibration = limit(calibration, min(wanted, N_CALIBRATION))
-    elif args.draw is not None:
-        drawn = np.random.default_rng(args.draw).choice(len(calibration), wanted, replace=False)
+    elif draw is not None:
+        drawn = np.random.default_rng(draw).choice(len(calibration), wanted, replace=False)
         calibration = subset(calibration, np.sort(drawn).tolist())
     else:
         calibration = limit(calibration, wanted)
     if row.evaluation is not None:
         evaluation = open_images(shared / row.evaluation, source.class_ids, source.class_names)
-    return calibration, limit(evaluation, min(args.limit, len(evaluation)))
+    return calibration, limit(evaluation, min(n, len(evaluation)))
 
 
 def source_answers(model: Path, pixels: Pixels, network: Network) -> np.ndarray:
@@ -234,7 +239,7 @@ def run(name: str, args: argparse.Namespace) -> tuple[float, list[str]]:
     is_file = row.model.endswith(".onnx")
     model = shared_folder / row.model
     source = find_source(str(model) if is_file else row.model, preprocess=row.preprocess)
-    calibration, evaluation = pictures_of(row, shared_folder, source, args)
+    calibration, evaluation = pictures_of(row, shared_folder, source, args.limit, args.calibration_images, args.draw)
     calibrating, pixels = (load_pixels(images, source.preprocessing) for images in (calibration, evaluation))
     labels = np.array(evaluation.labels)
     with vendors.silence():
