@@ -13,7 +13,7 @@ from edgenet.calibration.equalize_gates import equalize_gates
 from edgenet.calibration.equalize_swish import equalize_swishes, sigmoid_ranges
 from edgenet.calibration.gptq import Rounding, gptq_weights
 from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
-from edgenet.calibration.ranges import Observation, choose_ranges, observe, without_flat_tails
+from edgenet.calibration.ranges import Observation, choose_ranges, observe, wide_range, without_flat_tails
 from edgenet.calibration.views import more_views
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
@@ -126,7 +126,7 @@ class SharedCalibration:
             images=self.images,
             n_images=0 if self.pixels is None else len(self.pixels),
             network=self.network.fingerprint,
-            seen={name: o.range for name, o in self.observations.items()},
+            wide={name: wide_range(o) for name, o in self.observations.items()},
             fixed={self.graph.inputs[0]: (float(exact.scale[0]), int(exact.zero_point[0]))} if exact else {},
         )
 

@@ -73,8 +73,8 @@ class Calibration:
     fixed: Mapping[str, tuple[float, int]] = field(
         default_factory=dict
     )  # tensor -> int8 (scale, zero point) known exactly
-    # tensor -> lowest and highest value seen, for 16 bits. Not in the fingerprint: network and pictures decide it.
-    seen: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    # tensor -> the range that 16 bits cover. Not in the fingerprint: network and pictures decide it.
+    wide: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:

@@ -12,7 +12,7 @@ from edgenet.calibration.equalize_swish import equalize_swishes, sigmoid_ranges
 from edgenet.calibration.gptq import Rounding, gptq_weights
 from edgenet.calibration.integer_reference import integer_logits
 from edgenet.calibration.quantize import round_weights
-from edgenet.calibration.ranges import choose_ranges, observe
+from edgenet.calibration.ranges import choose_ranges, observe, wide_range
 from edgenet.calibration.sensitivity import sqnr_db
 from edgenet.export.graph import Graph
 from edgenet.export.nchw import left_in_float, to_nchw
@@ -39,7 +39,7 @@ def even(xs: list[np.ndarray]) -> tuple[Graph, Calibration]:
     seen = observe(graph, xs, 1)
     ranges = {**choose_ranges(seen, "auto"), **own}
     ranges |= sigmoid_ranges(graph, ranges)
-    return graph, Calibration(ranges, "auto", "", len(xs), "", seen={n: o.range for n, o in seen.items()})
+    return graph, Calibration(ranges, "auto", "", len(xs), "", wide={n: wide_range(o) for n, o in seen.items()})
 
 
 def integers(even: tuple[Graph, Calibration], precision: str) -> Graph:
