@@ -158,7 +158,8 @@ def find_file(
         hint = f" (its metadata says {found.hint})" if found.hint else ""
         raise InputError(
             f"{path} does not say how its input is made from a picture{hint}: give --preprocess, a preset "
-            f"({', '.join(PRESETS)}) or settings, {EXAMPLES}" + ("" if size else " with size=PIXELS")
+            f"({', '.join(PRESETS)}; raw where the network itself divides by 255) or settings, {EXAMPLES}"
+            + ("" if size else " with size=PIXELS")
         )
     build = functools.cache(lambda: building(preprocessing.shape))
     kind, n = _task(path, found, build, task, labels is not None)

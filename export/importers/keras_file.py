@@ -22,6 +22,8 @@ from edgenet.export.importers.model_file import ModelFacts, ModelFile
 from edgenet.files import sha256_of
 from edgenet.frameworks import keras as tf_keras
 from edgenet.frameworks import quiet, tensorflow
+from edgenet.images import Preprocessing
+from edgenet.images.preprocess_option import parse_preprocess
 
 _PASSES = {
     "Activation", "Softmax", "ReLU", "Dropout", "Flatten", "Reshape", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
@@ -29,6 +31,7 @@ _PASSES = {
 }  # fmt: skip
 _RECURRENT = {"RNN", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"}
 MAX_CONFIG_BYTES = 2**28
+MOST_RESCALED = 8.0  # what 255 becomes: 1 and 2 in practice, some units where it is brought to unit variance
 
 
 def find_keras(path: Path, output: str | None = None) -> ModelFile:
@@ -100,7 +103,8 @@ def _found(path: Path, config: Any, version: str, output: str | None) -> ModelFi
         return _build(path, version, shape, names.index(output) if output else 0)
 
     classes, ending = _last_layers(config, output)
-    return ModelFile(ModelFacts(shape, sha256_of(path), classes, ending=ending), build)
+    preprocessing = _of_pixels(shape) if _scales_pixels(config) else None
+    return ModelFile(ModelFacts(shape, sha256_of(path), classes, preprocessing, ending=ending), build)
 
 
 def refuse_code(path: Path, config: Any) -> None:
@@ -219,6 +223,32 @@ def _input_shape(model: dict[str, Any]) -> tuple[int | None, ...] | None:
         break
     built = inner.get("build_input_shape") or (model.get("build_config") or {}).get("input_shape")
     return tuple(n if isinstance(n, int) else None for n in built) if isinstance(built, list) else None
+
+
+def _scales_pixels(model: dict[str, Any]) -> bool:
+    """Whether the first layer that computes is a Rescaling of 0..255, so that pixels go in as they are."""
+    for layer in _layers(model):
+        kind, config = str(layer.get("class_name")), layer.get("config")
+        if kind == "InputLayer" or kind.startswith("Random"):  # what augments does nothing in inference
+            continue
+        if not isinstance(config, dict):
+            return False
+        if "layers" in config:
+            inner = [str(one.get("class_name")) for one in _layers(layer)]
+            if all(name == "InputLayer" or name.startswith("Random") for name in inner):
+                continue
+            return _scales_pixels(layer)
+        scale = config.get("scale")
+        return kind == "Rescaling" and isinstance(scale, int | float) and 0 < scale * 255 <= MOST_RESCALED
+    return False
+
+
+def _of_pixels(shape: tuple[int | None, ...]) -> Preprocessing | None:
+    """Return the preprocessing of a network that takes pixels 0..255; None where its input's size is open."""
+    height, width, channels = shape[1:4] if len(shape) == 4 else (None, None, None)
+    if height is None or width is None or channels not in (1, 3):
+        return None
+    return parse_preprocess("raw", (height, width), channels)
 
 
 def _last_layers(model: dict[str, Any], output: str | None) -> tuple[int | None, str]:

@@ -83,6 +83,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tup
             k.Sequential([layers.Input((8, 8, 3)), layers.Flatten(), layers.Dense(1)]).save(
                 folder / f"{name}_one.keras"
             )
+            for kind, first in FIRST_LAYERS.items():
+                first_layers = [layers.Input((8, 8, 3)), *first(layers)]
+                k.Sequential([*first_layers, layers.Flatten(), layers.Dense(3)]).save(folder / f"{name}_{kind}.keras")
         module = tf.Module()
         spec = tf.TensorSpec((None, 8, 8, 3), tf.float32)
         det = tf.function(lambda image: tf.linalg.det(image[..., 0])[:, None] * tf.ones((1, 4)), input_signature=[spec])
@@ -141,6 +144,33 @@ def test_of_several_outputs_one_is_chosen_by_name(version: str, saved: Any) -> N
     assert light.network().graph.tensors["probabilities"].shape == (1, 1)
     with pytest.raises(InputError, match=r"none called 'lamp': give --output one of these"):
         find_source(path, preprocess="tf", output="lamp")
+
+
+# What a network begins with, by the name of its file.
+FIRST_LAYERS: dict[str, Any] = {
+    "pixels": lambda of: [of.RandomFlip(), of.Rescaling(1 / 127.5, offset=-1.0)],
+    "within": lambda of: [layer_of(of, [of.RandomFlip()]), layer_of(of, [of.Rescaling(1 / 255), of.Conv2D(3, 1)])],
+    "doubled": lambda of: [of.Rescaling(2.0)],
+    "bare": lambda of: [of.Conv2D(3, 1)],
+}
+
+
+def layer_of(of: Any, inside: list[Any]) -> Any:
+    """Return a network as a layer of another one, of the same Keras as `of`, its module of layers."""
+    import keras
+    import tf_keras
+
+    return (keras if of is keras.layers else tf_keras).Sequential([of.Input((8, 8, 3)), *inside])
+
+
+@pytest.mark.parametrize("version", ["k2", "k3"])
+def test_a_network_that_begins_by_scaling_pixels_gets_them_as_they_are(version: str, saved: Any) -> None:
+    for kind in ("pixels", "within"):
+        found = find_source(str(saved[0] / f"{version}_{kind}.keras")).preprocessing
+        assert found == Preprocessing(8, (0.0,) * 3, (1.0,) * 3, interpolation="bilinear")
+    for kind in ("doubled", "bare"):
+        with pytest.raises(InputError, match="raw where the network itself divides by 255"):
+            find_source(str(saved[0] / f"{version}_{kind}.keras"))
 
 
 WRONG = {
