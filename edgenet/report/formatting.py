@@ -35,7 +35,10 @@ def failed(f: Failure) -> str:
 
 
 def megabytes(size_bytes: float | None) -> str:
-    """Return a size in decimal megabytes, as stores and phones count them."""
+    """Return a size in decimal megabytes, as stores and phones count them; below a tenth of one, in kilobytes."""
+    if size_bytes is not None and 0 < size_bytes < 1e5:
+        kb = size_bytes / 1e3
+        return _with_unit(number(kb, 1 if kb < 10 else 0), "kB")
     mb = None if size_bytes is None else size_bytes / 1e6
     return _with_unit(number(mb, 1 if mb is None or mb >= 1 else 2), "MB")
 
