@@ -122,7 +122,7 @@ def channel_ranges(
         for name, y in zip(names, run(x), strict=True):
             rows = y.reshape(-1, y.shape[-1])
             every = max(1, rows.size // SAMPLES)
-            kept[name].append(rows[i % every :: every])
+            kept[name].append(rows[i % every :: every].copy())  # a view would keep the whole picture
             ends[name].append((rows.min(0), rows.max(0)))
     check_finite({n: (float(np.min(e)), float(np.max(e))) for n, e in ends.items() if e}, len(kept[names[0]]))
     found, every_value = {}, {}

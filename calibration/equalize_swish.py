@@ -228,7 +228,7 @@ def _observed(
         for name, value in zip(names, run(picture), strict=True):
             rows = value.reshape(-1, value.shape[-1])
             every = max(1, len(rows) // samples)
-            kept[name].append(rows[i % every :: every][:samples])
+            kept[name].append(rows[i % every :: every][:samples].copy())  # a view would keep the whole picture
             ends[name].append((rows.min(0), rows.max(0)))
     check_finite({n: (float(np.min(e)), float(np.max(e))) for n, e in ends.items() if e}, len(kept[names[0]]))
     numbers = {s.x: _summary(kept[s.x], np.max([high for _, high in ends[s.x]], axis=0)) for s in swishes}
