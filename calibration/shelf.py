@@ -43,7 +43,7 @@ class Shelf:
             raise IndexError(i)
         assert self._file is not None
         found = np.empty(self.shape[1:], self.dtype)
-        view, done = memoryview(found.reshape(-1).view(np.uint8)), 0
+        view, done = found.reshape(-1).view(np.uint8).data, 0
         while done < self._bytes:  # one call moves at most 2 GiB
             done += os.preadv(self._file.fileno(), [view[done:]], i * self._bytes + done)
         return found
@@ -53,7 +53,7 @@ class Shelf:
             self._kept[i] = x
             return
         assert self._file is not None
-        view, done = memoryview(np.ascontiguousarray(x, self.dtype).reshape(-1).view(np.uint8)), 0
+        view, done = np.ascontiguousarray(x, self.dtype).reshape(-1).view(np.uint8).data, 0
         while done < self._bytes:
             done += os.pwrite(self._file.fileno(), view[done:], i * self._bytes + done)
 
