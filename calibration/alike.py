@@ -5,10 +5,12 @@ these few, and a range that holds them leaves the others a tenth of the levels. 
 its own values, and the mean over pictures is one of decibels: a picture may be lost, if that gives all others a bit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+from edgenet.calibration.shelf import Shelf
 
 LEVELS = 255  # steps of an int8 activation
 BINS = 256  # of a picture's histogram, half of them below zero
@@ -39,18 +41,26 @@ class Pictures:
         return middles
 
     @classmethod
-    def of(cls, values: Sequence[np.ndarray]) -> "Pictures":
+    def of(cls, values: Iterable[np.ndarray]) -> "Pictures":
         """Return what some values of each picture, of any shape, are like."""
-        counts, widths, zeros = zip(*map(histogram, values), strict=True)
+        return cls.joined(map(histogram, values))
+
+    @classmethod
+    def joined(cls, histograms: Iterable[tuple[np.ndarray, float, int]]) -> "Pictures":
+        """Return what `histogram` said of each picture."""
+        counts, widths, zeros = zip(*histograms, strict=True)
         return cls(np.stack(counts), np.array(widths), np.array(zeros))
 
 
 def histogram(x: np.ndarray) -> tuple[np.ndarray, float, int]:
     """Return counts (BINS,), the width of a bin, and how many values of `x` are exactly zero."""
-    peak = float(np.abs(x).max(initial=0))
+    x = x.ravel()
+    peak = max(float(x.max(initial=0)), -float(x.min(initial=0)))
     width = max(peak, 1e-30) * (1 + 1e-6) / (BINS / 2)
-    place = np.floor(x.ravel() * np.float32(1 / width) + np.float32(BINS / 2)).astype(np.int32)
-    counts = np.bincount(np.clip(place, 0, BINS - 1), minlength=BINS).astype(np.uint32)
+    place = x * np.float32(1 / width)
+    place += np.float32(BINS / 2)
+    index = place.astype(np.intp)  # towards zero, which is down: what lies below the first bin does so by rounding
+    counts = np.bincount(np.minimum(index, BINS - 1, out=index), minlength=BINS).astype(np.uint32)
     return counts, width, int(x.size - np.count_nonzero(x))
 
 
@@ -59,8 +69,16 @@ def errors(seen: Pictures, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     n, x = seen.counts.astype(np.float64), seen.centres
     total = np.maximum(n.sum(1), 1)
-    below = np.stack([(np.square(np.maximum(end - x, 0)) * n).sum(1) for end in low], axis=1)
-    above = np.stack([(np.square(np.maximum(x - end, 0)) * n).sum(1) for end in high], axis=1)
+    far = np.empty_like(x)  # one buffer for all ends: 96 of them are asked about each activation
+
+    def cut(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        np.maximum(np.subtract(a, b, out=far), 0, out=far)
+        np.square(far, out=far)
+        np.multiply(far, n, out=far)
+        return far.sum(1)
+
+    below = np.stack([cut(end, x) for end in low], axis=1)
+    above = np.stack([cut(x, end) for end in high], axis=1)
     rounded = np.square((high[None] - low[:, None]) / LEVELS) / 12
     found: np.ndarray = (
         below[:, :, None] + above[:, None, :] + rounded[None] * (total - seen.zeros)[:, None, None]
@@ -106,15 +124,18 @@ def weights_of(wrong: np.ndarray) -> np.ndarray:
     return found
 
 
-def picture_weights(values: Sequence[np.ndarray]) -> np.ndarray:
+def picture_weights(values: Iterable[np.ndarray]) -> np.ndarray:
     """Return how much each picture counts, (P,), where its values of one activation get one int8 range."""
-    seen = Pictures.of(values)
-    low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+    low, high, found = np.inf, -np.inf, []
+    for x in values:  # once, and one at a time: all of them may be on disk
+        low, high = min(low, float(x.min())), max(high, float(x.max()))
+        found.append(histogram(x))
+    seen = Pictures.joined(found)
     low, high, _ = best_range(seen, low, high)
     return weights_of(errors(seen, np.array([low]), np.array([high]))[:, 0, 0] + FLOOR * energies(seen))
 
 
-def weighted_mean(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_mean(x: np.ndarray | Shelf, weights: np.ndarray) -> np.ndarray:
     """Return the mean of (P, ...) over pictures, float32; weights: (P,), 1 in the mean."""
     total = np.zeros(x.shape[1:], np.float32)
     for one, weight in zip(x, weights, strict=True):

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgenet.calibration.alike import picture_weights
-from edgenet.calibration.execute import Executor
+from edgenet.calibration.execute import activations
 from edgenet.calibration.quantize import constant_weights
-from edgenet.calibration.ranges import LEVELS, check_finite
+from edgenet.calibration.ranges import LEVELS, channel_ends, check_finite
 from edgenet.export.graph import WEIGHT_AXIS, Activation, Graph, Op, Padding, Tensor, along_axis
 
 MOVES = {"MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "ADD"}  # a moved channel in is the moved channel out
@@ -115,15 +115,14 @@ def channel_ranges(
     graph: Graph, names: Sequence[str], inputs: Iterable[np.ndarray], threads: int
 ) -> tuple[ChannelRanges, ChannelRanges]:
     """Return (low, high), each (C,), of the channels of each activation: the cheapest for these pictures, and all."""
-    run = Executor(graph, names, threads)
     kept: dict[str, list[np.ndarray]] = {n: [] for n in names}
     ends: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {n: [] for n in names}
-    for i, x in enumerate(inputs):
-        for name, y in zip(names, run(x), strict=True):
+    for i, made in activations(graph, names, inputs, threads):
+        for name, y in made.items():
             rows = y.reshape(-1, y.shape[-1])
             every = max(1, rows.size // SAMPLES)
-            kept[name].append(rows[i % every :: every])
-            ends[name].append((rows.min(0), rows.max(0)))
+            kept[name].append(rows[i % every :: every].copy())  # a view would keep the whole picture
+            ends[name].append(channel_ends(rows))
     check_finite({n: (float(np.min(e)), float(np.max(e))) for n, e in ends.items() if e}, len(kept[names[0]]))
     found, every_value = {}, {}
     for name in names:

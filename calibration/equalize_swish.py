@@ -23,9 +23,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgenet.calibration.alike import picture_weights
-from edgenet.calibration.execute import Executor
+from edgenet.calibration.execute import activations
 from edgenet.calibration.quantize import constant_weights, held_exactly
-from edgenet.calibration.ranges import check_finite
+from edgenet.calibration.ranges import channel_ends, check_finite
+from edgenet.calibration.shelf import Shelf, Store
 from edgenet.export.graph import WEIGHT_AXIS, Graph, Op, Tensor, along_axis, fused
 
 SIGMOID_REACH = float(np.log(511))  # where an 8-bit sigmoid has reached its last level
@@ -38,7 +39,9 @@ CANDIDATES = 40  # for the scale of a channel
 MOST = 63  # times the smallest scale, the largest one: an int8 constant holds both to 2 %
 FEW = 4  # positions, or fewer, give no distribution of a channel's numbers
 SAMPLES = 128  # positions of one picture, or fewer:
-MAX_BYTES = 2**30  # for what is kept of all pictures
+MAX_BYTES = 2**30  # for what is kept of all pictures,
+MEMORY = 2**28  # so much of it in memory
+CHANNELS = 64  # that are sorted at one time
 PICTURES = 200  # at most: many channels fire on few pictures
 TAILS, MIDDLE = 64, 128  # of a channel's numbers each end is kept, and what is between as so many means
 HEADROOM = 1.1  # pictures that were not seen go further than those that were
@@ -219,35 +222,53 @@ def _observed(
 ) -> tuple[dict[str, _Numbers], dict[str, np.ndarray]]:
     """Return what every x is like, and the mean square of every gate, (C,)."""
     names = list(dict.fromkeys([*(s.x for s in swishes), *gates.values()]))
-    run = Executor(graph, names, threads)
     width = sum(graph.tensors[n].shape[-1] for n in names)
     samples = max(1, min(SAMPLES, MAX_BYTES // (4 * width * PICTURES)))
-    kept: dict[str, list[np.ndarray]] = {n: [] for n in names}
+    store, kept = Store(MEMORY), dict[str, Shelf]()
     ends: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {n: [] for n in names}
-    for i, picture in enumerate(itertools.islice(inputs, PICTURES)):
-        for name, value in zip(names, run(picture), strict=True):
+    pictures = 0
+    for i, made in activations(graph, names, itertools.islice(inputs, PICTURES), threads):
+        for name, value in made.items():
             rows = value.reshape(-1, value.shape[-1])
             every = max(1, len(rows) // samples)
-            kept[name].append(rows[i % every :: every][:samples])
-            ends[name].append((rows.min(0), rows.max(0)))
-    check_finite({n: (float(np.min(e)), float(np.max(e))) for n, e in ends.items() if e}, len(kept[names[0]]))
-    numbers = {s.x: _summary(kept[s.x], np.max([high for _, high in ends[s.x]], axis=0)) for s in swishes}
-    return numbers, {n: np.square(np.concatenate(kept[n])).mean(0) for n in gates.values()}
+            some = rows[i % every :: every][:samples]
+            if name not in kept:
+                kept[name] = store.shelf(PICTURES, some.shape, some.dtype)
+            kept[name][i] = some
+            ends[name].append(channel_ends(rows))
+        pictures = i + 1
+    check_finite({n: (float(np.min(e)), float(np.max(e))) for n, e in ends.items() if e}, pictures)
+    highs = {n: np.max([high for _, high in e], axis=0) for n, e in ends.items()}
+    numbers = {s.x: _summary(kept[s.x], pictures, highs[s.x]) for s in swishes}
+    squares = {n: np.square(np.concatenate([kept[n][i] for i in range(pictures)])).mean(0) for n in gates.values()}
+    for shelf in kept.values():
+        shelf.close()
+    return numbers, squares
 
 
-def _summary(pictures: Sequence[np.ndarray], high: np.ndarray) -> _Numbers:
+def _summary(kept: Shelf, pictures: int, high: np.ndarray) -> _Numbers:
     """Return (C, n) sorted, of each picture's (positions, C): both tails, and groups between them by their means."""
-    values = np.concatenate(pictures).T
-    counts = np.repeat(picture_weights([np.maximum(p, LOWEST) for p in pictures]), [len(p) for p in pictures])
+    _, positions, channels = kept.shape
+    values = np.empty((channels, pictures * positions), np.float32)
+    for i in range(pictures):
+        values[:, i * positions : (i + 1) * positions] = kept[i].T
+    counts = np.repeat(picture_weights(np.maximum(kept[i], LOWEST) for i in range(pictures)), positions)
+    parts = [_summary_of(values[i : i + CHANNELS], counts) for i in range(0, channels, CHANNELS)]
+    means, sizes = (np.concatenate(p) for p in zip(*parts, strict=True))
+    return _Numbers(means, sizes, high)
+
+
+def _summary_of(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of `_Numbers` and how often they stand; values: (C, n) as they came, counts: (n,)."""
     order = np.argsort(values, axis=1)
     ordered, counts = np.take_along_axis(values, order, 1), counts[order]
     n = ordered.shape[1]
     if n <= 2 * TAILS + MIDDLE:
-        return _Numbers(ordered, counts, high)
+        return ordered, counts
     edges = np.linspace(TAILS, n - TAILS, MIDDLE + 1).astype(int)[:-1]
     starts = np.concatenate([np.arange(TAILS), edges, np.arange(n - TAILS, n)])
     sizes = np.add.reduceat(counts, starts, axis=1)
-    return _Numbers(np.add.reduceat(ordered * counts, starts, axis=1) / sizes, sizes, high)
+    return np.add.reduceat(ordered * counts, starts, axis=1) / sizes, sizes
 
 
 def _importance(
@@ -339,15 +360,24 @@ def _choose(numbers: _Numbers, importance: np.ndarray, may_scale: bool) -> Choic
 
 def _cost_of_x(numbers: _Numbers, candidates: np.ndarray, below: float) -> np.ndarray:
     """Return the mean square of what rounding x to 8 bits over scale * (-below, 1) does to y: (C, candidates)."""
-    wanted = _swish(numbers.values)
     zero = round(STEPS * below / (1 + below))
-    costs = []
-    for scale in candidates:
-        step = scale * (1 + below) / STEPS
-        levels = _swish((np.arange(STEPS + 1) - zero) * step)
-        index = np.clip(np.rint(numbers.values / step) + zero, 0, STEPS).astype(np.intp)
-        costs.append(np.average(np.square(levels[index] - wanted), axis=1, weights=numbers.counts))
-    return np.stack(costs, axis=1)
+    costs = np.empty((len(numbers.values), len(candidates)))
+    for start in range(0, len(costs), CHANNELS):  # that a processor's cache holds
+        some = slice(start, start + CHANNELS)
+        values, counts = numbers.values[some], numbers.counts[some].astype(np.float64)
+        wanted, total = _swish(values), counts.sum(1)
+        for j, scale in enumerate(candidates):
+            step = scale * (1 + below) / STEPS
+            levels = _swish((np.arange(STEPS + 1) - zero) * step)
+            place = values / step
+            np.rint(place, out=place)
+            place += zero
+            wrong = np.take(levels, place.astype(np.intp), mode="clip")
+            wrong -= wanted
+            np.square(wrong, out=wrong)
+            wrong *= counts
+            costs[some, j] = wrong.sum(1) / total
+    return costs
 
 
 # ------------------------------------------------------------------------------------------------------- the new graph

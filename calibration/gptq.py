@@ -15,13 +15,12 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, field
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from edgenet.calibration.alike import mean_square, weighted_mean, weights_of
-from edgenet.calibration.execute import Executor
 from edgenet.calibration.quantize import (
     UNROUNDED,
     Weight,
@@ -32,12 +31,11 @@ from edgenet.calibration.quantize import (
     share_pairs,
     weight_scale,
 )
+from edgenet.calibration.streams import Streams, both
 from edgenet.errors import InputError
-from edgenet.export.graph import WEIGHT_AXIS, Graph, Op, Quantization, along_axis
+from edgenet.export.graph import WEIGHT_AXIS, Graph, Op, Quantization
 from edgenet.results import Calibration
 from edgenet.targets import PAIR_LIMIT
-
-T = TypeVar("T")
 
 DAMPING = 0.3  # of the mean variance, added to each input's: more than GPTQ's 0.01, since pictures are few
 PULL = 30.0  # the same, for reconstruction: where the search for each layer's own begins
@@ -134,13 +132,16 @@ def gptq_weights(
     pictures = [x for x, _ in zip(inputs, range(pictures_that_fit(graph, images, max_bytes)), strict=False)]
     if not pictures:
         raise InputError("no picture to calibrate with: give a folder of photographs with --images")
-    run = _Streams(graph, grid, np.stack(pictures), threads or os.cpu_count() or 1)
+    run = Streams(graph, grid, pictures, threads or os.cpu_count() or 1)
     weights = {}
-    for op in graph.ops:
-        w = constant_weights(graph, op)
-        if w is not None and rounding.exceptions.get(op.outputs[0]) not in UNROUNDED:
-            weights[op.outputs[0]] = _layer(graph, op, w, functools.partial(run.moments, op, w), rounding)
-        run.advance(op, weights.get(op.outputs[0]))
+    # A factorization in several threads adds in another order, so that the integers would depend on the machine's
+    # cores; and the threads wait for each other, busily: three times the processor time.
+    with threadpool_limits(1, "blas"):
+        for op in graph.ops:
+            w = constant_weights(graph, op)
+            if w is not None and rounding.exceptions.get(op.outputs[0]) not in UNROUNDED:
+                weights[op.outputs[0]] = _layer(graph, op, w, functools.partial(_moments, run, op, w), rounding)
+            run.advance(op, weights.get(op.outputs[0]))
     return weights
 
 
@@ -168,112 +169,51 @@ def _grid(graph: Graph, calibration: Calibration, rounding: Rounding) -> dict[st
     return {n: (t.dtype, t.quantization) for n, t in found.items() if t.quantization is not None}
 
 
-class _Streams:
-    """The activations of all pictures at one place of the network, in float and as quantized so far."""
+def _moments(run: Streams, op: Op, w: np.ndarray, part: slice) -> _Moments:
+    """Return the moments of those inputs of each output that `part` picks."""
+    run.catch_up()
+    name = str(op.inputs[0])
+    shape = run.graph.tensors[name].shape
+    groups = shape[-1] if op.kind == "DEPTHWISE_CONV_2D" else shape[-1] // w.shape[-1]
+    geometry, rows = _Geometry.of(op, w.shape, shape), _rows(op, w, groups)[:, :, part]
+    wanted = GROUP_SAMPLES if groups > 1 else max(SAMPLES, SAMPLES_PER_INPUT * rows.shape[2])
+    every = max(1, run.pictures * geometry.positions // wanted)
+    pairs = zip(run.float[name], run.stored[name], strict=True)
+    weights = weights_of(np.array([mean_square(x - run.real(name, xq)) for x, xq in pairs]))
+    roots = np.sqrt(weights)
+    mean, float_mean = (
+        _grouped(geometry.means(x)[None], groups)[:, 0, part]
+        for x in both(lambda: run.mean_real(name, weights), lambda: weighted_mean(run.float[name], weights))
+    )
+    zero = float(run.grid[name][1].zero_point[0]) if name in run.grid else 0.0
 
-    def __init__(self, graph: Graph, grid: dict[str, tuple[str, Quantization]], x: np.ndarray, threads: int) -> None:
-        self.graph, self.grid, self.threads, self.pictures = graph, grid, threads, len(x)
-        self.last = {n: indices[-1] for n, indices in graph.consumers().items() if indices}
-        self.index = {op.outputs[0]: i for i, op in enumerate(graph.ops)}
-        self.float = {graph.inputs[0]: x}  # (P, 1, H, W, C)
-        self.stored = {graph.inputs[0]: _store(x, grid.get(graph.inputs[0]))}
+    def samples(picture: int) -> tuple[np.ndarray, np.ndarray]:
+        """(G, n, T) of the float network and of the quantized one, less their means."""
+        picked = np.arange(picture % every, geometry.positions, every)  # each picture starts elsewhere
+        x = geometry.patches(run.float[name][picture], picked)
+        xq = run.real(name, geometry.patches(run.stored[name][picture], picked, zero))
+        x, xq = (_grouped(a, groups)[:, :, part] for a in (x, xq))
+        return (x - float_mean[:, None]) * roots[picture], (xq - mean[:, None]) * roots[picture]
 
-    def real(self, name: str, x: np.ndarray) -> np.ndarray:
-        """Return the real numbers, float32, that `x` of an activation of the quantized network stands for."""
-        if name not in self.grid:
-            return x
-        q = self.grid[name][1]
-        return (x - np.float32(q.zero_point[0])) * np.float32(q.scale[0])
+    def sums(pictures: np.ndarray) -> tuple[np.ndarray, ...]:
+        x, xq = (np.concatenate(s, axis=1) for s in zip(*map(samples, pictures), strict=True))
+        y = x @ rows.transpose(0, 2, 1)
+        n = np.array(x.shape[1] * weights[pictures].mean())
+        found = n, xq.transpose(0, 2, 1) @ xq, y.transpose(0, 2, 1) @ xq
+        return tuple(a.astype(np.float64) for a in found)
 
-    def mean_real(self, name: str, weights: np.ndarray) -> np.ndarray:
-        """Return the weighted mean of an activation of the quantized network over all pictures, (1, ..., C) float32."""
-        return self.real(name, weighted_mean(self.stored[name], weights))
-
-    def advance(self, op: Op, weight: Weight | None) -> None:
-        """Run one operator in both networks and forget what no later one reads."""
-        fed = tuple(dict.fromkeys(str(n) for n in op.inputs if n in self.stored))
-        kept = tuple(n for n in op.outputs if n in self.last)
-        if kept:
-            run = self._executor(self.graph, op, fed, kept)
-            rounded = self._executor(_with_weight(self.graph, op, weight), op, fed, kept)
-            _both(
-                lambda: self._collect(
-                    kept, self.float, (run(*(self.float[n][i] for n in fed)) for i in range(self.pictures))
-                ),
-                lambda: self._collect(
-                    kept, self.stored, (self._quantized(rounded, fed, i) for i in range(self.pictures))
-                ),
-            )
-        for name in fed:
-            if self.last[name] == self.index[op.outputs[0]]:
-                del self.float[name], self.stored[name]
-
-    def _executor(self, graph: Graph, op: Op, fed: tuple[str, ...], kept: tuple[str, ...]) -> Executor:
-        return Executor(Graph(op.kind, graph.tensors, (op,), fed, kept), kept, max(1, self.threads // 2))
-
-    def _quantized(self, run: Executor, fed: tuple[str, ...], picture: int) -> list[np.ndarray]:
-        outputs = run(*(self.real(n, self.stored[n][picture]) for n in fed))
-        return [_store(y, self.grid.get(n)) for n, y in zip(run.names, outputs, strict=True)]
-
-    def _collect(self, names: tuple[str, ...], into: dict[str, np.ndarray], made: Iterable[list[np.ndarray]]) -> None:
-        """Put one picture after another in its place, so that there never is a second copy of all of them."""
-        for i, outputs in enumerate(made):
-            for name, y in zip(names, outputs, strict=True):
-                if i == 0:
-                    into[name] = np.empty((self.pictures, *y.shape), y.dtype)
-                into[name][i] = y
-
-    def moments(self, op: Op, w: np.ndarray, part: slice) -> _Moments:
-        """Return the moments of those inputs of each output that `part` picks."""
-        name = str(op.inputs[0])
-        shape = self.graph.tensors[name].shape
-        groups = shape[-1] if op.kind == "DEPTHWISE_CONV_2D" else shape[-1] // w.shape[-1]
-        geometry, rows = _Geometry.of(op, w.shape, shape), _rows(op, w, groups)[:, :, part]
-        wanted = GROUP_SAMPLES if groups > 1 else max(SAMPLES, SAMPLES_PER_INPUT * rows.shape[2])
-        every = max(1, self.pictures * geometry.positions // wanted)
-        both = zip(self.float[name], self.stored[name], strict=True)
-        weights = weights_of(np.array([mean_square(x - self.real(name, xq)) for x, xq in both]))
-        roots = np.sqrt(weights)
-        mean, float_mean = (
-            _grouped(geometry.means(x)[None], groups)[:, 0, part]
-            for x in _both(lambda: self.mean_real(name, weights), lambda: weighted_mean(self.float[name], weights))
-        )
-        zero = float(self.grid[name][1].zero_point[0]) if name in self.grid else 0.0
-
-        def samples(picture: int) -> tuple[np.ndarray, np.ndarray]:
-            """(G, n, T) of the float network and of the quantized one, less their means."""
-            picked = np.arange(picture % every, geometry.positions, every)  # each picture starts elsewhere
-            x = geometry.patches(self.float[name][picture], picked)
-            xq = self.real(name, geometry.patches(self.stored[name][picture], picked, zero))
-            x, xq = (_grouped(a, groups)[:, :, part] for a in (x, xq))
-            return (x - float_mean[:, None]) * roots[picture], (xq - mean[:, None]) * roots[picture]
-
-        def sums(pictures: np.ndarray) -> tuple[np.ndarray, ...]:
-            x, xq = (np.concatenate(s, axis=1) for s in zip(*map(samples, pictures), strict=True))
-            y = x @ rows.transpose(0, 2, 1)
-            n = np.array(x.shape[1] * weights[pictures].mean())
-            found = n, xq.transpose(0, 2, 1) @ xq, y.transpose(0, 2, 1) @ xq
-            return tuple(a.astype(np.float64) for a in found)
-
-        halves = []
-        with ThreadPoolExecutor(self.threads) as pool:
-            for half in np.array_split(np.arange(self.pictures), min(self.pictures, 2)):
-                # Of many small matrices one picture's fit the cache, and all pictures' would not.
-                parts = np.array_split(half, min(len(half), PARTS) if groups == 1 else len(half))
-                halves.append(functools.reduce(_add, pool.map(sums, parts)))
-        own, cross = (np.stack([s[i] / s[0] for s in halves]) for i in (1, 2))
-        return _Moments(mean, float_mean, own, cross)
+    halves = []
+    with ThreadPoolExecutor(run.threads) as pool:
+        for half in np.array_split(np.arange(run.pictures), min(run.pictures, 2)):
+            # Of many small matrices one picture's fit the cache, and all pictures' would not.
+            parts = np.array_split(half, min(len(half), PARTS) if groups == 1 else len(half))
+            halves.append(functools.reduce(_add, pool.map(sums, parts)))
+    own, cross = (np.stack([s[i] / s[0] for s in halves]) for i in (1, 2))
+    return _Moments(mean, float_mean, own, cross)
 
 
 def _add(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     return tuple(x + y for x, y in zip(a, b, strict=True))
-
-
-def _both(a: Callable[[], T], b: Callable[[], T]) -> tuple[T, T]:
-    """Return a() and b(), computed side by side: NumPy and LiteRT let go of the interpreter while they work."""
-    with ThreadPoolExecutor(1) as pool:
-        later = pool.submit(b)
-        return a(), later.result()
 
 
 def _rows(op: Op, w: np.ndarray, groups: int) -> np.ndarray:
@@ -341,29 +281,6 @@ class _Geometry:
         return np.stack(
             [padded[i : i + height * down : down, j : j + width * across : across].mean((0, 1)) for i, j in corners]
         )
-
-
-def _store(x: np.ndarray, grid: tuple[str, Quantization] | None) -> np.ndarray:
-    if grid is None:
-        return x
-    info = np.iinfo(grid[0])
-    y = x * np.float32(1 / grid[1].scale[0])
-    np.rint(y, out=y)
-    y += np.float32(grid[1].zero_point[0])
-    return np.clip(y, info.min, info.max, out=y).astype(grid[0])
-
-
-def _with_weight(graph: Graph, op: Op, weight: Weight | None) -> Graph:
-    """Return the graph with the rounded weights of `op` in the place of the float ones."""
-    if weight is None:
-        return graph
-    scale = along_axis(weight.scale, weight.axis, weight.values.ndim)
-    tensors = dict(graph.tensors)
-    t = tensors[str(op.inputs[1])]
-    tensors[t.name] = replace(t, data=weight.values.astype(np.float32) * scale)
-    if weight.bias is not None and len(op.inputs) > 2 and op.inputs[2] is not None:
-        tensors[op.inputs[2]] = replace(tensors[op.inputs[2]], data=weight.bias)
-    return replace(graph, tensors=tensors)
 
 
 def _parts(inputs: int) -> list[slice]:
@@ -441,13 +358,13 @@ def _pull(halves: np.ndarray, missing: np.ndarray) -> float:
     halves = halves.astype(np.float32)
     missing = missing[:, :, :: -(-missing.shape[2] // PULL_ROWS)].astype(np.float32)
 
+    def lost_by(fit: int, held: int, pull: float) -> float:
+        moved = _ridge(halves[fit], missing[fit], pull)
+        return float(((moved @ halves[held] - 2 * missing[held]) * moved).sum(dtype=np.float64))
+
     @functools.cache
     def lost(i: int) -> float:
-        total = 0.0
-        for fit, held in ((0, 1), (1, 0)):
-            moved = _ridge(halves[fit], missing[fit], PULLS[i])
-            total += float(((moved @ halves[held] - 2 * missing[held]) * moved).sum(dtype=np.float64))
-        return total
+        return sum(both(lambda: lost_by(0, 1, PULLS[i]), lambda: lost_by(1, 0, PULLS[i])))
 
     best = PULLS.index(PULL)
     way = 1 if lost(best + 1) < lost(best) else -1

@@ -5,23 +5,19 @@ and meet at zero; when a larger value comes, neighbours are merged, which loses 
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 
 from edgenet.calibration.alike import Pictures, best_range, histogram
-from edgenet.calibration.execute import Executor
+from edgenet.calibration.execute import activations
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
 
-A = TypeVar("A")
-B = TypeVar("B")
-
 BINS = 4096  # half of them below zero
 SAMPLES = 16384  # numbers of a tensor that one picture puts into its histogram; extremes are always exact
+WIDE, BLOCK = 2048, 2**16  # numbers that are compared, and looked at, at one time
 LEVELS = 255  # steps of an int8 activation
 PERCENTILE = 99.99
 MOMENTUM = 0.9  # of the moving average, as tf.quantization's observers have it for short calibrations
@@ -67,20 +63,20 @@ class Observation:
     def see(self, x: np.ndarray) -> None:
         """Take in one picture's activation, (1, ..., C) float32."""
         rows = x.reshape(-1, x.shape[-1])
-        low, high = rows.min(axis=0), rows.max(axis=0)
+        low, high = channel_ends(rows)
         every = max(1, rows.size // SAMPLES)
         some = rows[len(self.picture_low) % every :: every] if every < len(rows) else rows
+        some = np.ascontiguousarray(some).ravel()
         np.minimum(self.low, low, out=self.low)
         np.maximum(self.high, high, out=self.high)
         self.picture_low.append(float(low.min()))
         self.picture_high.append(float(high.max()))
-        if np.isfinite(self.picture_low[-1] + self.picture_high[-1]):
+        if np.isfinite(self.picture_low[-1] + self.picture_high[-1]):  # if not, the caller names the tensor
             self.pictures.append(histogram(some))
-        self._count(some.ravel(), max(-self.picture_low[-1], self.picture_high[-1]))
+            self.zeros += self.pictures[-1][2]
+            self._count(some, max(-self.picture_low[-1], self.picture_high[-1]))
 
     def _count(self, x: np.ndarray, peak: float) -> None:
-        if not np.isfinite(peak):
-            return  # the caller names the tensor
         needed = 2.0 ** np.ceil(np.log2(max(peak, 1e-30) * (1 + 1e-6) / (BINS / 2)))
         if self.width == 0:
             self.width = float(needed)
@@ -88,9 +84,10 @@ class Observation:
             pairs = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.pad(pairs, BINS // 4)
             self.width *= 2
-        index = np.floor(x * np.float32(1 / self.width)).astype(np.int32) + BINS // 2
-        self.counts += np.bincount(np.clip(index, 0, BINS - 1), minlength=BINS)
-        self.zeros += int(x.size - np.count_nonzero(x))
+        place = x * np.float32(1 / self.width)
+        index = np.floor(place, out=place).astype(np.intp)
+        index += BINS // 2
+        self.counts += np.bincount(np.clip(index, 0, BINS - 1, out=index), minlength=BINS)
 
 
 def observe(
@@ -108,18 +105,15 @@ def observe(
     fed = [n for n in graph.inputs if graph.tensors[n].dtype == "float32"]
     computed = [n for n in graph.activations() if n not in graph.inputs and graph.tensors[n].dtype == "float32"]
     names = computed if names is None else [n for n in computed if n in names]
-    threads = threads or os.cpu_count() or 1
-    run = Executor(graph, names, threads)
     channels = {n: (graph.tensors[n].shape or (1,))[-1] for n in (*fed, *names)}
     seen = {
         n: Observation(np.full(c, np.inf, np.float32), np.full(c, -np.inf, np.float32)) for n, c in channels.items()
     }
     n = 0
-    # Two threads: LiteRT computes the next picture meanwhile. More only wait for each other, as most steps are short.
-    with ThreadPoolExecutor(1) as ahead:
-        for n, made in enumerate(_one_ahead(ahead, lambda x: (x, *run(x)), inputs), 1):  # noqa: B007
-            for name, activation in zip((*fed, *names), made, strict=True):
-                seen[name].see(activation)
+    for i, made in activations(graph, (*fed, *names), inputs, threads or os.cpu_count() or 1):
+        n = i + 1
+        for name, activation in made.items():
+            seen[name].see(activation)
     check_finite({name: o.range for name, o in seen.items()}, n)
     return seen
 
@@ -133,15 +127,20 @@ def check_finite(ranges: Mapping[str, tuple[float, float]], pictures: int) -> No
         raise InputError(f"{bad[0]} is not a finite number on the calibration pictures: are the weights whole?")
 
 
-def _one_ahead(pool: ThreadPoolExecutor, work: Callable[[A], B], inputs: Iterable[A]) -> Iterator[B]:
-    """Yield work(x) for every x, in order; `pool` does the next one meanwhile."""
-    later = None
-    for x in inputs:
-        now, later = later, pool.submit(work, x)
-        if now is not None:
-            yield now.result()
-    if later is not None:
-        yield later.result()
+def channel_ends(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the largest number of each channel of (n, C), (C,) each."""
+    n, channels = rows.shape
+    together = max(1, WIDE // channels)  # NumPy is slow where rows are short: so many are one row at first
+    step = together * max(1, BLOCK // (together * channels))
+    whole = n - n % together
+    lows, highs = [], []
+    for start in range(0, whole, step):  # which a processor's cache holds for both
+        block = rows[start : min(start + step, whole)].reshape(-1, together * channels)
+        lows.append(block.min(0))
+        highs.append(block.max(0))
+    low, high = (np.stack(e).reshape(-1, channels) for e in (lows, highs)) if lows else (rows[:0], rows[:0])
+    rest = rows[whole:]
+    return np.concatenate([low, rest]).min(0), np.concatenate([high, rest]).max(0)
 
 
 def measure_ranges(
@@ -286,8 +285,7 @@ METHODS: dict[str, Callable[[Observation], tuple[float, float]]] = {
 
 def _auto(o: Observation) -> tuple[float, float]:
     low, high = o.range
-    counts, widths, zeros = zip(*o.pictures, strict=True)
-    *cut, saved = best_range(Pictures(np.stack(counts), np.array(widths), np.array(zeros)), low, high)
+    *cut, saved = best_range(Pictures.joined(o.pictures), low, high)
     if saved < -np.log(WORTH):
         return low, high
     return max(low, HEADROOM * cut[0]), min(high, HEADROOM * cut[1])

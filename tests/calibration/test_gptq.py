@@ -5,18 +5,20 @@ from itertools import product
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
-from edgenet.calibration import gptq, measure_ranges, quantize
+from edgenet.calibration import gptq, measure_ranges, quantize, streams
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.gptq import PULL, PULLS, Rounding, _Geometry, _pull, _ridge, _round_in_turn, gptq_weights
 from edgenet.calibration.integer_reference import saturated_share
 from edgenet.calibration.quantize import adds_in_pairs, constant_weights, pair_scale, round_weights, weight_scale
 from edgenet.calibration.sensitivity import loudest, sensitivity, sqnr_db
+from edgenet.calibration.streams import Streams
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph, Op
 from edgenet.results import Calibration
 from helpers.graph_builder import Builder
-from helpers.layers import bottleneck, outputs, pictures
+from helpers.layers import bottleneck, gated, outputs, pictures
 
 
 def calibration(graph: Graph, xs: list[np.ndarray]) -> Calibration:
@@ -114,13 +116,13 @@ def test_a_layer_of_too_many_inputs_is_corrected_in_parts_and_nearly_as_well(
     rounding = Rounding(4, in_pairs=in_pairs)
     want = outputs(graph, xs)
     asked: list[int] = []
-    moments = gptq._Streams.moments
+    moments = gptq._moments
 
-    def counting(self: gptq._Streams, op: Op, w: np.ndarray, part: slice) -> gptq._Moments:
+    def counting(run: Streams, op: Op, w: np.ndarray, part: slice) -> gptq._Moments:
         asked.append(part.stop - part.start)
-        return moments(self, op, w, part)
+        return moments(run, op, w, part)
 
-    monkeypatch.setattr(gptq._Streams, "moments", counting)
+    monkeypatch.setattr(gptq, "_moments", counting)
 
     def db() -> float:
         weights = gptq_weights(graph, xs, calibration(graph, xs), rounding)
@@ -252,10 +254,10 @@ def test_pictures_that_were_not_seen_come_out_nearer_to_float(bits: int) -> None
 
 
 def _with(graph: Graph, weights: dict) -> Graph:  # type: ignore[type-arg]
-    from edgenet.calibration.gptq import _with_weight
+    from edgenet.calibration.streams import with_weight
 
     for op in graph.ops:
-        graph = _with_weight(graph, op, weights.get(op.outputs[0]))
+        graph = with_weight(graph, op, weights.get(op.outputs[0]))
     return graph
 
 
@@ -265,6 +267,43 @@ def test_the_same_pictures_give_the_same_integers() -> None:
     for name in a:
         np.testing.assert_array_equal(a[name].values, b[name].values)
         np.testing.assert_array_equal(a[name].bias, b[name].bias)
+
+
+def test_integers_do_not_depend_on_the_threads_of_linear_algebra() -> None:
+    rng = np.random.default_rng(0)
+    net = Builder(1, 300)
+    graph = net.graph(net.dense("image", "y", rng.normal(size=(40, 300)), rng.normal(size=40)))
+    xs = [rng.normal(size=(1, 300)).astype(np.float32) for _ in range(50)]
+    c = calibration(graph, xs)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            found.append(gptq_weights(graph, xs, c)["y"])
+    np.testing.assert_array_equal(found[0].values, found[1].values)
+    np.testing.assert_array_equal(found[0].bias, found[1].bias)
+
+
+def test_activations_that_wait_on_disk_give_the_same_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, xs = gated(), pictures(6, size=16)
+    c = calibration(graph, xs)
+    in_memory = gptq_weights(graph, xs, c, threads=1)
+    monkeypatch.setattr(streams, "MEMORY", 0)
+    on_disk = gptq_weights(graph, xs, c, threads=1)
+    for name, w in in_memory.items():
+        np.testing.assert_array_equal(on_disk[name].values, w.values)
+        np.testing.assert_array_equal(on_disk[name].bias, w.bias)
+
+
+def test_between_two_layers_only_what_is_read_later_is_kept() -> None:
+    graph, xs = gated(), pictures(3, size=16)
+    run = Streams(graph, {}, xs, 1)
+    for op in graph.ops[: [op.kind for op in graph.ops].index("DEPTHWISE_CONV_2D")]:
+        run.advance(op, None)
+    assert set(run.float) == {"image"}
+    run.catch_up()  # a convolution, a sigmoid, a product
+    assert set(run.float) == set(run.stored) == {str(graph.ops[3].inputs[0])}
+    product = outputs(graph.with_outputs(run.float), xs)
+    np.testing.assert_array_equal(np.concatenate(list(next(iter(run.float.values())))), product)
 
 
 @pytest.mark.parametrize("bits", [1, 9])

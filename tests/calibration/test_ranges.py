@@ -10,6 +10,7 @@ from edgenet.calibration.ranges import (
     FLAT_BELOW,
     METHODS,
     Observation,
+    channel_ends,
     choose_ranges,
     measure_ranges,
     observe,
@@ -181,6 +182,20 @@ def test_every_float_activation_is_observed_and_the_same_twice() -> None:
 def test_an_unknown_method_lists_the_valid_ones_before_anything_runs() -> None:
     with pytest.raises(InputError, match=r"unknown calibration method 'best' .*min-max, .*auto"):
         measure_ranges(bottleneck(), iter(()), 1, method="best")
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (7, 3), (2047, 1), (5000, 96), (300, 3000)])
+def test_the_ends_of_channels_are_those_of_all_rows(shape: tuple[int, int]) -> None:
+    rows = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    low, high = channel_ends(rows)
+    np.testing.assert_array_equal(low, rows.min(0))
+    np.testing.assert_array_equal(high, rows.max(0))
+
+
+def test_a_channel_with_a_number_that_is_none_has_no_ends() -> None:
+    rows = np.zeros((4000, 5), np.float32)
+    rows[1234, 2] = np.nan
+    assert [np.isnan(e).tolist() for e in channel_ends(rows)] == [[False, False, True, False, False]] * 2
 
 
 def test_no_picture_is_an_error() -> None:
