@@ -10,7 +10,6 @@ import csv
 import importlib.util
 import math
 import re
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ import numpy as np
 from edgenet.device_bench.device import Progress, Request, check_only_compiles, estimate_each
 from edgenet.device_bench.micro import device as tflite_micro
 from edgenet.device_bench.micro.interpreter import NAME
-from edgenet.device_bench.tool import run_tool
+from edgenet.device_bench.tool import confined_module, run_tool
 from edgenet.errors import DeviceError, InputError, MissingDependency
 from edgenet.export.inspect.tflite import operator_outputs
 from edgenet.files import sha256_of
@@ -128,9 +127,9 @@ class EthosU:
             out = Path(folder)
             model = out / "model.tflite"  # a name that is no option and fits into a table, whatever the file is called
             model.symlink_to(path.resolve())
-            command = [sys.executable, "-P", "-m", "ethosu.vela", str(model), "--accelerator-config", self.config]
-            command += ["--output-dir", str(out), "--show-cpu-operations", "--verbose-performance"]
-            log = run_tool("Vela", command, self._timeout_s)
+            arguments = [str(model), "--accelerator-config", self.config, "--output-dir", str(out)]
+            arguments += ["--show-cpu-operations", "--verbose-performance"]
+            log = run_tool("Vela", confined_module("ethosu.vela", arguments, out), self._timeout_s)
             layers, summary = _table(out, "*_per-layer.csv"), _table(out, "*_summary_*.csv")
         if not summary:
             raise DeviceError("Vela wrote no summary")

@@ -210,6 +210,7 @@ def main() -> None:
     parser.add_argument("--cores", help="run on these cores only, such as 2,3")
     parser.add_argument("--parent", type=int, help="end when this process, the parent, ends")
     parser.add_argument("--confine", help="edgenet's policy.py: give up writing, the network and other programs by it")
+    parser.add_argument("--writes", help="with --confine: the one folder that may be written in")
     parser.add_argument("--devices", action="store_true", help="with --confine: leave devices open, for a delegate")
     args = parser.parse_args()
     if args.cores:
@@ -218,7 +219,7 @@ def main() -> None:
     if args.parent:
         _die_with(args.parent)
     if args.confine:
-        _confine(args.confine, args.devices)
+        _confine(args.confine, args.devices, args.writes)
     serve(sys.stdin.buffer, answers, _module(args.runtime))
 
 
@@ -253,7 +254,7 @@ def _forget_peak() -> None:
         os.write(_peak if _peak is not None else os.open(_CLEAR_REFS, os.O_WRONLY), b"5")
 
 
-def _confine(policy: str, devices: bool) -> None:
+def _confine(policy: str, devices: bool, writes: str | None) -> None:
     """Give up what a model file that takes over its runtime could do harm with; before there are threads."""
     import tempfile
 
@@ -261,8 +262,9 @@ def _confine(policy: str, devices: bool) -> None:
     with contextlib.suppress(OSError):
         _peak = os.open(_CLEAR_REFS, os.O_WRONLY)  # while that may still be opened
     module = _module(policy, "edgenet_policy")
-    module.confine(module.Policy(devices=devices, file_bytes=None, open_files=4096))
-    tempfile.tempdir = "/nowhere"  # TensorFlow asks for it when it is imported; Python would look for one to write in
+    module.confine(module.Policy(writes_in=writes, devices=devices, file_bytes=None, open_files=4096))
+    # TensorFlow asks for it when it is imported, and Python would look for one to write in.
+    tempfile.tempdir = writes or "/nowhere"
 
 
 def _pin(cores: list[int]) -> None:

@@ -1,13 +1,20 @@
-"""Run somebody else's program, a compiler say: whatever it does, crash or hang, is an error here and not the end."""
+"""Run somebody else's program, a compiler say: whatever it does, crash or hang, is an error here and not the end.
 
+A program that reads a file of somebody else's is held by edgenet/sandbox: see `confined`.
+"""
+
+import os
 import re
 import subprocess
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgenet.device_bench import child
 from edgenet.device_bench.worker import describe_exit
 from edgenet.errors import DeviceError
+from edgenet.sandbox import confined as confined_program
 
 
 def run_tool(
@@ -45,3 +52,25 @@ def run_tool(
             last = f"; it said: {found[1].strip()[:200]}"
         raise DeviceError(f"{name} {describe_exit(ended.status)}{last}")
     return text
+
+
+def confined(command: Sequence[str], writes_in: Path, python: Path | str = sys.executable) -> list[str]:
+    """Return the command that runs `command` where it may write in one folder alone and has no network.
+
+    Args:
+        command: a program's absolute path and its arguments. What it starts is held as it is.
+        writes_in: the folder; temporary files of the program's are made there too.
+        python: an interpreter to start with; it needs nothing but the standard library.
+    """
+    return [str(python), "-I", *_holder(writes_in), "--", *command]
+
+
+def confined_module(module: str, arguments: Sequence[str], writes_in: Path) -> list[str]:
+    """Return the command that runs a module of Python so; it may start no program either."""
+    return [sys.executable, "-P", *_holder(writes_in), "-m", module, *arguments]
+
+
+def _holder(writes_in: Path) -> list[str]:
+    parent = ["--parent", str(os.getpid())]
+    main = threading.current_thread() is threading.main_thread()  # the kernel watches the thread, not the process
+    return [confined_program.__file__, *(parent if main else ()), str(writes_in)]

@@ -32,6 +32,7 @@ _MAX_NOISE_BYTES = 1 << 16  # what a login shell may say before the first answer
 _MAX_HEADER_BYTES, _MAX_PAYLOAD_BYTES = 1 << 22, 1 << 32  # of an answer: a board may say anything
 _END_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 180.0  # for starting the child and loading the model
+CONFINED = ("--confine", policy.__file__)  # for runner.py: a model file may do nothing but compute
 _FIRST_TIMEOUT_S = 45.0  # for the first inference on this machine; of a batch, for each picture so much again / 10
 
 
@@ -382,7 +383,7 @@ def _child(runtime: str | None, cores: Sequence[int], delegate: str | None) -> l
     module = "tensorflow_runtime.py" if runtime == "tensorflow" else "runtime.py"
     command = child_command(Path(runtime_module.__file__).parent / module)
     if runtime != "edgetpu":  # to find the stick on the USB, its driver opens a socket
-        command += ["--confine", policy.__file__, *(["--devices"] if delegate not in (None, "cpu") else [])]
+        command += [*CONFINED, *(["--devices"] if delegate not in (None, "cpu") else [])]
     return command + (["--cores", ",".join(map(str, cores))] if cores else [])
 
 

@@ -193,6 +193,12 @@ def print_devices(found: Sequence[Mapping[str, Any]]) -> None:
 
     rows = [(d["id"], ", ".join(runtime(d, *r) for r in d["runtimes"].items()), d["name"]) for d in found]
     print_table(("device", "runtimes", "what"), rows)
+    from edgenet.device_bench.registry import KINDS
+
+    there = {d["kind"] for d in found if not d.get("problem")}
+    others = [kind.form(name) for name, kind in KINDS.items() if name not in there]
+    if others:
+        echo(f"\nNone found of {', '.join(others)}: docs/devices.md and docs/accelerators.md say what each needs.")
 
 
 def print_device_evaluations(results: "Results") -> None:

@@ -46,6 +46,7 @@ PRINTERS = (
     "edgenet/cli_errors.py",
     "edgenet/cli_output.py",
     "edgenet/sandbox/child.py",
+    "edgenet/sandbox/confined.py",
     "device_bench/runner.py",
     "device_bench/describe.py",
 )

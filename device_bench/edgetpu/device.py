@@ -27,7 +27,7 @@ from edgenet.device_bench import timing
 from edgenet.device_bench.device import Progress, Request
 from edgenet.device_bench.edgetpu.compiler_log import Mapping, parse_log
 from edgenet.device_bench.edgetpu.operator_check import check
-from edgenet.device_bench.tool import run_tool
+from edgenet.device_bench.tool import confined, run_tool
 from edgenet.device_bench.worker import Worker
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.export.foreign.ask import read_tflite_apart
@@ -185,7 +185,8 @@ class EdgeTpu:
         if not source.exists():
             source.symlink_to(path.resolve())
         command = [self._compiler, "-s", "-o", str(out), str(source)]
-        log = run_tool(COMPILER, command, self._timeout_s, may_fail=True)  # why it failed is in what it prints
+        # Why it failed is in what it prints.
+        log = run_tool(COMPILER, confined(command, out), self._timeout_s, may_fail=True)
         mapping = parse_log(log)
         ready = out / "model_edgetpu.tflite"
         if not ready.is_file():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgenet.device_bench.litert_npu.dispatched import DISPATCH, Dispatched, read_dispatched
-from edgenet.device_bench.tool import run_tool
+from edgenet.device_bench.tool import confined, run_tool
 from edgenet.errors import DeviceError, EdgenetError
 from edgenet.export.inspect.tflite import operator_outputs
 from edgenet.results import LeftOperators
@@ -82,7 +82,7 @@ def apply(
     said = out.with_name(f"{out.name}.log")
     folders = ":".join(map(str, (*libraries, litert)))
     environment = {"LD_LIBRARY_PATH": folders, **(environment or {})}
-    log = run_tool(name, command, timeout_s, environment=environment, stdout=said, telling=_ERROR)
+    log = run_tool(name, confined(command, out.parent), timeout_s, environment=environment, stdout=said, telling=_ERROR)
     vendor_log = said.read_text(errors="replace")
     if not out.is_file():
         raise DeviceError(f"{name} says that it compiled the file and wrote none")

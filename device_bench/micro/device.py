@@ -23,7 +23,7 @@ from edgenet.device_bench.micro import interpreter
 from edgenet.device_bench.micro.arena import arena_bytes
 from edgenet.device_bench.micro.interpreter import EXTRA, NAME, PACKAGE
 from edgenet.device_bench.micro.operators import refused
-from edgenet.device_bench.worker import Launch, Worker, child_command
+from edgenet.device_bench.worker import CONFINED, Launch, Worker, child_command
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export.inspect.tflite import operator_outputs
 from edgenet.files import sha256_of
@@ -205,7 +205,7 @@ def memory_of(path: Path, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
 
 def open_worker(path: Path, timeout_s: float = TIMEOUT_S) -> Worker:
     """Load a file in a child process. Raises InputError, DeviceError."""
-    launch = Launch(child_command(interpreter.__file__), str(path), partial(_explain, path))
+    launch = Launch([*child_command(interpreter.__file__), *CONFINED], str(path), partial(_explain, path))
     return Worker(path.resolve(), launch=launch, timeout_s=timeout_s)
 
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def heard(said: list[str]) -> Iterator[None]:
     """Add to `said` what native code prints on standard error in this block, which it still prints."""
     sys.stderr.flush()
     own = os.dup(2)
-    with tempfile.TemporaryFile() as f:
+    with _memory_file() as f:
         os.dup2(f.fileno(), 2)
         try:
             yield
@@ -102,6 +102,11 @@ def heard(said: list[str]) -> Iterator[None]:
             said.append(f.read().decode(errors="replace"))
             sys.stderr.write(said[-1])
             sys.stderr.flush()
+
+
+def _memory_file() -> IO[bytes]:
+    """Return a file that no folder holds, where the system has such: this process may write into none."""
+    return os.fdopen(os.memfd_create("said"), "w+b") if sys.platform == "linux" else tempfile.TemporaryFile()
 
 
 def interpreter_class() -> Any:

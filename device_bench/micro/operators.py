@@ -15,7 +15,7 @@ import numpy as np
 
 from edgenet.device_bench.micro.arena import reason
 from edgenet.device_bench.micro.interpreter import NAME, allocated, heard
-from edgenet.device_bench.tool import run_tool
+from edgenet.device_bench.tool import confined_module, run_tool
 from edgenet.errors import DeviceError
 from edgenet.export.runtime import LoadError
 from edgenet.export.tflite_file import schema
@@ -44,7 +44,7 @@ def refused(path: Path, timeout_s: float) -> list[tuple[str, str]]:
         while True:
             done = len(_tried(log))
             try:
-                run_tool(NAME, [sys.executable, "-P", "-m", _MODULE, str(path.resolve()), str(log)], timeout_s)
+                run_tool(NAME, confined_module(_MODULE, [str(path.resolve()), str(log)], Path(folder)), timeout_s)
                 return [(kind, why) for kind, why in _tried(log) if why]
             except DeviceError as e:
                 begun = log.read_text().splitlines()[-1:]

@@ -54,7 +54,7 @@ def find_chip(name: str) -> Chip:
         names = {_plain(n): n for n in (*chips(), *sold_as())}
         raise InputError(
             f"unknown Snapdragon '{name}' (nearest: {', '.join(names[n] for n in near) or 'SM8750, SM8650, SM8550'}): "
-            "give the name of the chip, as `getprop ro.soc.model` on the phone says it"
+            "give the name of the chip, as `getprop ro.soc.model` on the phone says it (docs/accelerators.md has all)"
         )
     chip = chips()[soc]
     if chip.hexagon < FIRST_HTP:

@@ -46,7 +46,7 @@ def find() -> list[dict[str, Any]]:
     except EdgenetError:
         return []
     n = sum(chip.hexagon >= FIRST_HTP for chip in chips().values())
-    name = f"compiles, and emulates the NPU; SOC is one of {n} Snapdragons"
+    name = f"compiles, and emulates the NPU; SOC is one of {n} Snapdragons (docs/accelerators.md)"
     version = packages.version(packages.PACKAGE)
     return [{"id": f"{KIND}:SM8750", "kind": KIND, "name": name, "runtimes": {packages.PACKAGE: version}}]
 

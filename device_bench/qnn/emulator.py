@@ -4,8 +4,6 @@ The emulator computes a picture on one core, in a second and more; its answers a
 """
 
 import os
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -13,10 +11,9 @@ from types import TracebackType
 
 import numpy as np
 
-from edgenet.device_bench import runner
 from edgenet.device_bench.qnn import htp_runtime
 from edgenet.device_bench.qnn.chip import Chip
-from edgenet.device_bench.worker import Launch, Worker
+from edgenet.device_bench.worker import CONFINED, Launch, Worker, child_command
 
 MOST_PROCESSES = 16  # each takes some hundred megabytes
 TIMEOUT_S = 600.0  # for one picture
@@ -97,7 +94,4 @@ def _cores() -> int:
 
 
 def _command() -> list[str]:
-    command = [sys.executable, "-P", runner.__file__, "--runtime", htp_runtime.__file__]
-    if threading.current_thread() is threading.main_thread():  # the kernel watches the thread, not the process
-        command += ["--parent", str(os.getpid())]
-    return command
+    return [*child_command(htp_runtime.__file__), *CONFINED]

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from edgenet.device_bench.qnn import compile_onnx as child
 from edgenet.device_bench.qnn.built import FILLED, READ, SPILLED, WRITTEN, Built
 from edgenet.device_bench.qnn.chip import Chip
-from edgenet.device_bench.tool import run_tool
+from edgenet.device_bench.tool import confined_module, run_tool
 from edgenet.errors import DeviceError
 from edgenet.export.importers.onnx_importer import read_onnx
 from edgenet.results import LeftOperators
@@ -38,8 +37,8 @@ def compile_onnx(model: Path, name: str, chip: Chip, out: Path, timeout_s: float
         DeviceError: the compiler failed, was killed, or wrote half a file.
     """
     compiled = out / f"{name}.onnx"
-    command = [sys.executable, "-P", "-m", child.__name__, str(model), str(compiled), str(chip.qnn_id)]
-    run_tool(NAME, command, timeout_s)
+    arguments = [str(model), str(compiled), str(chip.qnn_id)]
+    run_tool(NAME, confined_module(child.__name__, arguments, out), timeout_s)
     files = _whole(out, compiled)
     trace = _json(out / child.TRACE)
     after = read_onnx(compiled)

@@ -22,8 +22,8 @@ from edgenet.device_bench.device import Compiled, Progress, Request, check_only_
 from edgenet.device_bench.rknn import environment
 from edgenet.device_bench.rknn.adapt import adapt
 from edgenet.device_bench.rknn.compiler_log import CompilerLog, parse_log
-from edgenet.device_bench.tool import run_tool
-from edgenet.device_bench.worker import Launch, Worker
+from edgenet.device_bench.tool import confined, run_tool
+from edgenet.device_bench.worker import CONFINED, Launch, Worker
 from edgenet.errors import DeviceError, InputError, MissingDependency
 from edgenet.files import atomic_write, sha256_of
 from edgenet.results import CompiledLayer, Estimate, Failure, LeftOperators, Warning
@@ -116,6 +116,7 @@ class Rknn:
             folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="edgenet-rknn-")))
             model = adapt(path, folder / "model.onnx")
             command = [str(self._environment.interpreter), "-I", runner.__file__, "--runtime", str(_toolkit())]
+            command += [*CONFINED, "--writes", str(folder)]
             worker = Worker(
                 model, runtime="rknn", delegate=self.chip.lower(), launch=Launch(command, str(path)),
                 timeout_s=self._timeout_s,
@@ -157,8 +158,9 @@ class Rknn:
         """Write the compiled file to `ready`, which is whole then; return what the compiler printed."""
         with tempfile.TemporaryDirectory(prefix="edgenet-rknn-") as folder:
             model, made = adapt(path, Path(folder) / "model.onnx"), Path(folder) / "made.rknn"
-            command = [str(self._environment.interpreter), "-I", str(_toolkit()), str(model), self.chip.lower()]
-            log = run_tool(environment.PACKAGE, [*command, str(made)], self._timeout_s)
+            python = str(self._environment.interpreter)
+            command = [python, "-I", str(_toolkit()), str(model), self.chip.lower(), str(made)]
+            log = run_tool(environment.PACKAGE, confined(command, Path(folder)), self._timeout_s)
             try:
                 said = json.loads(made.with_name(f"{made.name}.json").read_text(encoding="utf-8"))
             except (OSError, ValueError):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from edgenet.report.devices.layers import Layers, layers
 from edgenet.report.formatting import (
     FORMAT_NAMES,
     MISSING,
@@ -22,7 +23,7 @@ from edgenet.report.formatting import (
     points,
 )
 from edgenet.report.pieces import Cell, Chip, Fact, Line, Table, table, two_lines
-from edgenet.report.rows import Row, main_condition, speedup_text
+from edgenet.report.rows import Row, main_condition, only_chips, speedup_text
 from edgenet.report.view import View
 from edgenet.results import RESULTS_FILE, Estimate, Results
 from edgenet.tasks.words import WORDS, figures_of
@@ -45,6 +46,7 @@ class Estimates:
 
     table: Table
     facts: tuple[Fact, ...]
+    layers: tuple[Layers, ...]  # a table each, where the compiler lists them
 
 
 def files(view: View) -> Files | None:
@@ -52,7 +54,8 @@ def files(view: View) -> Files | None:
     if not view.rows:
         return None
     groups: dict[str, list[Line]] = {}
-    columns = _columns(view.rows)
+    timed = not only_chips(view.results)
+    columns = _columns(view.rows, timed)
     for r in view.rows:
         chosen = r is view.chosen
         lost = view.lost.get(r.artifact.id)
@@ -60,10 +63,10 @@ def files(view: View) -> Files | None:
         cells = (_file(r, ship, lost.code if lost else ""), *(cell(r) for _, cell in columns))
         groups.setdefault(FORMAT_NAMES.get(r.artifact.format, r.artifact.format), []).append(Line(cells, chosen))
     titles = ("File", *(title for title, _ in columns))
-    return Files(Table(_caption(view), titles, groups), _other_measurements(view.results))
+    return Files(Table(_caption(view, timed), titles, groups), _other_measurements(view.results))
 
 
-def _caption(view: View) -> str:
+def _caption(view: View, timed: bool) -> str:
     evaluations = [r.evaluation for r in view.rows if r.evaluation]
     parts = []
     if evaluations:
@@ -74,7 +77,8 @@ def _caption(view: View) -> str:
     if condition := main_condition(view.results):
         parts.append(f"latency on {view.device(*condition)}")
     text = f"{'; '.join(parts)}. " if parts else ""
-    small = "In small print: 95 % intervals (98 % of the speed-up), McNemar's p, p95, peak memory."
+    of_times = (" (98 % of the speed-up)", ", p95, peak memory") if timed else ("", "")
+    small = f"In small print: 95 % intervals{of_times[0]}, McNemar's p{of_times[1]}."
     return text[:1].upper() + text[1:] + small
 
 
@@ -114,7 +118,7 @@ def estimates(view: View) -> Estimates | None:
         "File", "Device", "On the accelerator", "Compiled", "SRAM", "DRAM", "Flash", "Cycles", "Estimated time", "By",
     )  # fmt: skip
     caption = "Estimates: computed by a compiler or from a list, measured by nobody"
-    return Estimates(table(caption, titles, lines), tuple(facts))
+    return Estimates(table(caption, titles, lines), tuple(facts), layers(found, names))
 
 
 def _estimate(file: str, e: Estimate) -> Line:
@@ -203,21 +207,23 @@ _OTHERS: tuple[Column, ...] = (
     ("Points lost", _drop),
     ("Fixed / broken", _flips),
     ("SQNR", lambda r: Cell(decibels(r.evaluation.sqnr_db if r.evaluation else None))),
+)
+_TIMES: tuple[Column, ...] = (
     ("Median", _median),
     ("p90, p95", _tail),
     ("Speed-up", _speed),
     ("Load, memory", _load),
-    ("Runtime", _runtime),
 )
 
 
-def _columns(rows: Sequence[Row]) -> tuple[Column, ...]:
-    """Return the columns that the task of the files has."""
+def _columns(rows: Sequence[Row], timed: bool) -> tuple[Column, ...]:
+    """Return the columns that the task of the files has; those of times only where something is timed."""
     tasks = {r.evaluation.task for r in rows if r.evaluation} or {"classes"}
     names = dict.fromkeys(name for r in rows if r.evaluation for name, _ in figures_of(r.evaluation.measures))
     own = [(name[:1].upper() + name[1:], partial(_measure, name)) for name in names]
     right = next((r.words.title for r in rows if r.evaluation), WORDS["classes"].title)
-    return (_SIZE, (right, _top1), *[_TOP5] * ("classes" in tasks), *own, *_OTHERS)
+    times = _TIMES if timed else ()
+    return (_SIZE, (right, _top1), *[_TOP5] * ("classes" in tasks), *own, *_OTHERS, *times, ("Runtime", _runtime))
 
 
 def _measure(name: str, r: Row) -> Cell:

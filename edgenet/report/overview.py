@@ -16,6 +16,7 @@ from edgenet.files import atomic_write
 from edgenet.report import training
 from edgenet.report.charts import latency, over_time, tradeoff
 from edgenet.report.classes import classes
+from edgenet.report.devices import headline, picks
 from edgenet.report.devices.section import Choice, choices, devices
 from edgenet.report.files import estimates, files
 from edgenet.report.formatting import MISSING, counted, failed, megabytes, milliseconds, percent, points
@@ -139,7 +140,8 @@ def render(view: View) -> str:
 
 
 def _headline(view: View) -> str:
-    return training.headline(view) or view.answer.headline
+    trained = training.headline(view)
+    return trained or headline(view.answer, picks(view.results, view.answer, view.rows))
 
 
 def answer(view: View) -> Answer:

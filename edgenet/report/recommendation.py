@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from edgenet.report.formatting import NBSP, counted, interval, megabytes, milliseconds, number, percent, points, times
 from edgenet.report.notes import Note, no_label, notes
 from edgenet.report.refusals import NO_OWN_PICTURES, Refusal, Terms, plural_points, refusal, what_it_lacks, what_it_lost
-from edgenet.report.rows import Row, median_ms, rows, speedup, told_apart
+from edgenet.report.rows import Row, median_ms, only_chips, rows, speedup, told_apart
 from edgenet.results import Results
 from edgenet.results.records import Finding
 
+CHIPS_ONLY = "chips-only"
+_RANDOM = "Nothing to ship: the weights are random"
 SHOWN_REASONS = 5  # why not so many other files; the rest is folded, or left to the page
 
 
@@ -21,7 +23,8 @@ class Recommendation:
     """Which file to ship, and one sentence for each reason.
 
     `code` says how it came out: ship, random-weights, budget-missed, no-own-pictures, gone, altered (the file to ship
-    was), not-finite, over-limit, not-comparable (all files are refused for it), not-yet.
+    was), not-finite, over-limit, not-comparable (all files are refused for it), chips-only (no computer or phone was
+    asked for: each chip has its file, report/devices), not-yet.
 
     `artifact` is None where nothing may be shipped; `leader` is the file that the rule would choose by size and latency
     alone where the weights are random, else the same as `artifact`. Both are ids.
@@ -71,7 +74,8 @@ def recommend(
     search = results.context.search
     # A budget in points takes the place of the usual limit for files that no search is for, too.
     limit = next((s.max_drop for s in search.values() if s.max_drop is not None), limit)
-    terms = Terms(base, None if random else limit, by_labels, search, taught)
+    timed = not only_chips(results)
+    terms = Terms(base, None if random else limit, by_labels, search, taught, timed)
     against_all = {r.artifact.id: no for r in table if (no := refusal(r, terms))} | dict(lost or {})
     # What a chip asked for is chosen for that chip (report/devices), and not among the files for computers.
     table = [r for r in table if not r.artifact.made_for] or table
@@ -82,7 +86,7 @@ def recommend(
     best = best_of(fit)
     said = notes(results, table, terms)
     about = (_rule(terms), limit, by_labels, against_all)
-    stop = _stop(table, refused, terms, winner)
+    stop = _stop(table, refused, terms, winner if timed else None) or (None if timed else _chips_only(random))
     if stop or best is None:
         code, headline, why = stop or _not_yet(results, table)
         against = tuple((r.name, refused[r.artifact.id].why) for r in table if r.artifact.id in refused)
@@ -93,8 +97,7 @@ def recommend(
     why_not = tuple((r.name, _why_not(r, best, refused.get(r.artifact.id))) for r in others)
     id = best.artifact.id
     if random:
-        headline = "Nothing to ship: the weights are random"
-        return Recommendation("random-weights", None, id, headline, why, why_not, said, *about)
+        return Recommendation("random-weights", None, id, _RANDOM, why, why_not, said, *about)
     return Recommendation("ship", id, id, f"Ship {best.name}", why, why_not, said, *about)
 
 
@@ -114,6 +117,8 @@ def _rule(terms: Terms) -> str:
         among = f"Of the int8 files within the budget ({terms.budget})"
         if terms.limit is not None:
             among += f" and the float files that {_keeping(terms, terms.limit)}"
+    if not terms.timed:
+        return f"{among}, for each chip the one of which it runs the most operators, and of equals the cheapest for it."
     return f"{among}, the fastest by median latency; of those that cannot be told from the fastest, the smallest."
 
 
@@ -155,6 +160,13 @@ def _stop(table: Sequence[Row], refused: Mapping[str, Refusal], terms: Terms, wi
         keeping = _keeping(terms, terms.limit or 0.0)
         return "over-limit", "No file is within the limit", (f"There is none of those that {keeping}.",)
     return None
+
+
+def _chips_only(random: bool) -> Stop:
+    why = ("Only chips were asked for, and nothing can be timed on those: --device local times the files here.",)
+    if random:
+        return "random-weights", _RANDOM, why
+    return CHIPS_ONLY, "Which file for which chip", why
 
 
 def _no_own_pictures(taught: Finding) -> Stop:

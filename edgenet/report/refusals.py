@@ -35,7 +35,7 @@ class Terms:
 
     `limit` is the largest drop of top-1, or of agreement where nothing is labelled, a fraction; None where accuracy
     does not count. `search` has the searches for a budget, by format; `taught` says that no picture was left to
-    measure on.
+    measure on; `timed` is False where only chips were asked for, on which nothing is measured.
     """
 
     base: Row | None
@@ -43,6 +43,7 @@ class Terms:
     by_labels: bool
     search: Mapping[str, SearchRecord] = field(default_factory=dict)
     taught: Finding | None = None
+    timed: bool = True
 
     @property
     def words(self) -> Words:
@@ -95,7 +96,7 @@ def refusal(r: Row, terms: Terms) -> Refusal | None:
         return Refusal(NO_OWN_PICTURES, "Its accuracy is not known: no picture was left to measure it on.")
     if e and e.nonfinite_images:
         return Refusal("not-finite", f"It answers NaN or infinity on {_of(e.nonfinite_images, e.n_images)}.")
-    missing = [word for word, there in (("evaluated", e), ("measured", r.measurement)) if not there]
+    missing = [word for word, there in (("evaluated", e), ("measured", r.measurement or not terms.timed)) if not there]
     if e is None or missing:
         return Refusal("missing", f"It was not {' or '.join(missing)} yet.")
     of_base = base.evaluation if base else None

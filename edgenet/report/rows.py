@@ -85,6 +85,12 @@ def main_condition(results: Results) -> tuple[str, int] | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
+def only_chips(results: Results) -> bool:
+    """Tell whether all devices are chips that are not here, so that nothing was timed and nothing will be."""
+    asked = {e.device for e in results.estimates} | {f.device for f in results.failures if f.stage == "bench"}
+    return main_condition(results) is None and bool(asked) and all(map(target_of, asked))
+
+
 def baseline_of(results: Results, model: str) -> Artifact | None:
     """Return the float32 file that the rest of `model` is compared with: the evaluations' reference, or the first."""
     of_model = [a for a in results.artifacts if a.model == model]

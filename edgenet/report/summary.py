@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgenet.errors import printable
-from edgenet.report.devices import picks
+from edgenet.report.devices import headline, picks
 from edgenet.report.formatting import MISSING, failed, megabytes, milliseconds, percent, points
 from edgenet.report.recommendation import SHOWN_REASONS, Recommendation, recommend
 from edgenet.report.refusals import Refusal
-from edgenet.report.rows import Row, by_format, rows, speedup_text
+from edgenet.report.rows import Row, by_format, only_chips, rows, speedup_text
 from edgenet.results import Results
 from edgenet.results.records import Figure
 from edgenet.tasks.words import figures_of
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def summary_lines(results: Results, recommendation: Recommendation | None = None) -> list[str]:
     """Return the answer as plain text: headline, why, which file for which device, why not others, notes, failures."""
     r = recommendation or recommend(results)
-    lines = [r.headline, *(f"  {s}" for s in r.why)]
-    if found := picks(results, r, rows(results)):
+    found = picks(results, r, rows(results))
+    lines = [headline(r, found), *(f"  {s}" for s in r.why)]
+    if found:
         lines.append("Which file for which device")
         lines += [f"  {p.device}: {' '.join(filter(None, (p.name, *p.why)))}" for p in found]
     if r.why_not:
@@ -46,7 +47,8 @@ def summary_table(results: Results, answer: Recommendation) -> "Table":
     out.add_column("file", overflow="fold")
     accuracy = (table[0].words.right, "pts lost") if answer.by_labels and table else ("agreement",)
     measure = next((name for r in table for name in _figures(r)), "")
-    for title in ("size", *accuracy, *[measure] * bool(measure), "median", "speed-up"):
+    times = () if only_chips(results) else ("median", "speed-up")
+    for title in ("size", *accuracy, *[measure] * bool(measure), *times):
         out.add_column(title, justify="right", no_wrap=True)
     for r in table:
         chosen, e, m = r.artifact.id == answer.leader, r.evaluation, r.measurement
@@ -61,9 +63,12 @@ def summary_table(results: Results, answer: Recommendation) -> "Table":
             ("→ " if chosen else "  ") + r.name,
             megabytes(r.artifact.size_bytes),
             *figures,
-            milliseconds(m.median_ms if m else None),
-            "1×" if r.is_baseline and m else speedup_text(r.speedup),
         ]
+        if times:
+            cells += [
+                milliseconds(m.median_ms if m else None),
+                "1×" if r.is_baseline and m else speedup_text(r.speedup),
+            ]
         out.add_row(*(Text(printable(cell)) for cell in cells), style="bold" if chosen else None)
     return out
 

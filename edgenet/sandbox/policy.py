@@ -38,6 +38,7 @@ class Policy:
         file_bytes: the size of a file that it writes; 0 where it writes none.
         open_files: how many it may have open at once.
         devices: whether it may open devices, as the driver of a graphics card has to.
+        programs: whether it may start programs, which are held as it is: for one that is no Python, and is started.
     """
 
     writes_in: str | None = None
@@ -46,6 +47,7 @@ class Policy:
     file_bytes: int | None = 0
     open_files: int = 512
     devices: bool = False
+    programs: bool = False
 
 
 def confine(policy: Policy, nets: Collection[str] = NETS) -> tuple[str, ...]:
@@ -171,7 +173,7 @@ def _restrict_files(libc: _Libc, policy: Policy) -> bool:
     abi = landlock_abi(libc)
     if abi == 0:
         return False
-    handled = _EXECUTE | _WRITE_FILE | _REMOVE_AND_MAKE
+    handled = (0 if policy.programs else _EXECUTE) | _WRITE_FILE | _REMOVE_AND_MAKE
     handled |= (_REFER if abi >= 2 else 0) | (_TRUNCATE if abi >= 3 else 0)
     handled |= _IOCTL_DEV if abi >= 5 and not policy.devices else 0
     parts = (handled, _TCP if abi >= 4 else 0, _SCOPES if abi >= 6 else 0)
@@ -296,14 +298,16 @@ def program(policy: Policy, column: int, arch: int, pid: int) -> bytes:
                 (_RETURN, 0, 0, no),
             ])  # fmt: skip
 
-    for calls in (_NETWORK, _PROGRAMS, _OTHER_PROCESSES, _KERNEL, _OWNERS_AND_MODES):
+    for calls in (_NETWORK, _OTHER_PROCESSES, _KERNEL, _OWNERS_AND_MODES):
         refuse(calls)
+    if not policy.programs:
+        refuse(_PROGRAMS)
+        ask(_CLONE[column], 0, _ANY_BIT, _CLONE_THREAD, _ALLOW, refused)
     refuse(_UNSEEN, _ERROR | errno.ENOSYS)
     if policy.writes_in is None and not policy.devices:
         refuse(_FILES)
         for name, numbers in _OPEN.items():
             ask(numbers[column], 1 if name == "open" else 2, _ANY_BIT, _WRITING, refused, _ALLOW)
-    ask(_CLONE[column], 0, _ANY_BIT, _CLONE_THREAD, _ALLOW, refused)
     ask(_KILL[column], 0, _EQUAL, pid, _ALLOW, refused)
     ask(_TGKILL[column], 0, _EQUAL, pid, _ALLOW, refused)
     ask(_PRLIMIT[column], 0, _EQUAL, 0, _ALLOW, refused)

@@ -8,10 +8,11 @@ import pytest
 from edgenet.report.devices import picks, ranked_on
 from edgenet.report.devices.choice import Pick, emulated_sentence
 from edgenet.report.devices.section import choices, devices
+from edgenet.report.files import estimates, files
 from edgenet.report.formatting import NBSP
-from edgenet.report.overview import view_of
-from edgenet.report.summary import summary_lines
-from edgenet.results import Artifact, Estimate, Failure, LeftOperators, Results
+from edgenet.report.overview import answer, render, view_of
+from edgenet.report.summary import summary_lines, summary_table
+from edgenet.results import Artifact, CompiledLayer, Estimate, Failure, LeftOperators, Results
 from helpers.hand_built import a_measurement, an_artifact, an_evaluation, some_results
 
 PHONE, MICRO = "qnn:SM8750", "micro"
@@ -182,6 +183,103 @@ def test_another_phone_gets_the_file_that_is_fastest_there() -> None:
     p = pick(results, "adb:X")
     assert p.artifact == "efficientnet-lite0_float16"  # dynamic is faster, and loses too much
     assert text(p).startswith("2.00 ms a picture, measured there")
+
+
+# a run for chips alone
+
+
+def for_chips(**changes: Any) -> tuple[Results, Artifact]:
+    """As `on_a_chip`, and nothing was timed: no computer was asked for."""
+    results, a = on_a_chip(**changes)
+    results.measurements.clear()
+    return results, a
+
+
+def test_a_run_for_one_chip_alone_opens_with_the_file_for_it() -> None:
+    results, a = for_chips()
+    results.put(emulated(a, 0.98))
+    view = view_of(results)
+    assert answer(view).headline == f"Ship {a.path} to {PHONE}" == summary_lines(results)[0]
+    assert view.answer.code == "chips-only"
+    assert "--device local times the files here" in view.answer.why[0]
+    assert (answer(view).tiles, view.chosen) == ((), None)
+
+
+def test_a_run_for_chips_alone_says_how_many_files_are_for_how_many_of_them() -> None:
+    results, a = for_chips()
+    results.put(estimated(a, "qnn:QCS9100"))
+    assert summary_lines(results)[0] == f"Ship {a.path} to the 2 chips"
+    other = twin("efficientnet-lite0_int8_io-int8", made_for=(MICRO,), sha256="8" * 64)
+    results.put(other)
+    results.put(estimated(other, MICRO))
+    assert summary_lines(results)[0] == "Ship 2 files to the 3 chips"
+    results.put(Failure("bench", device="qnn:SM1", why="unknown Snapdragon", remedy="write another"))
+    assert summary_lines(results)[0] == "Ship 2 files to 3 of 4 chips"
+
+
+def test_where_no_chip_takes_a_file_the_headline_says_so() -> None:
+    results, _ = for_chips()
+    results.estimates.clear()
+    results.put(Failure("bench", device="qnn:SM1", why="unknown Snapdragon", remedy="write another"))
+    assert summary_lines(results)[0] == "No file for qnn:SM1"
+
+
+def test_a_run_for_chips_alone_has_no_word_and_no_column_of_times() -> None:
+    results, _ = for_chips()
+    view = view_of(results)
+    assert [name for name, _ in view.answer.why_not] == ["efficientnet-lite0_dynamic.tflite"]  # it loses too much
+    said = "\n".join(summary_lines(results))
+    assert "not measured yet" not in said
+    assert "latency" not in view.answer.rule
+    titles = [str(c.header) for c in summary_table(results, view.answer).columns]
+    assert titles[-1] == "pts lost"
+    section = files(view)
+    assert section is not None
+    assert not {"Median", "p90, p95", "Speed-up", "Load, memory"} & set(section.files.titles)
+    assert "p95" not in section.files.caption
+    timed = files(view_of(on_a_chip()[0]))
+    assert timed is not None
+    assert {"Median", "p90, p95", "Speed-up", "Load, memory"} < set(timed.files.titles)
+    assert "p95, peak memory" in timed.files.caption
+
+
+def test_with_random_weights_nothing_is_shipped_to_a_chip_either() -> None:
+    results, _ = for_chips()
+    results.artifacts = [replace(a, weights="random") for a in results.artifacts]
+    assert summary_lines(results)[0] == "Nothing to ship: the weights are random"
+
+
+def test_files_that_this_computer_could_not_time_are_not_for_chips_alone() -> None:
+    results, _ = for_chips()
+    results.put(Failure("bench", results.artifacts[0].id, "local", why="its process was killed"))
+    assert summary_lines(results)[0] == "No file can be recommended yet"
+
+
+# the layers
+
+
+def test_the_layers_of_a_compiler_that_lists_them_stand_in_a_table_each() -> None:
+    rows = (
+        CompiledLayer("stem", "ConvRelu", "NPU", "INT8", 750, 1536),
+        CompiledLayer("head", "Conv", "NPU", "INT8", 250, 512),
+        CompiledLayer("probabilities", "exSoftmax13", "CPU", "FLOAT16", 0, 2048),
+    )
+    results, a = on_a_chip(layers=rows, memory_bytes={"activations": 1_500_000, "weights": 5_000_000})
+    shown = estimates(view_of(results))
+    assert shown is not None
+    (one,) = shown.layers
+    assert f"<summary>{one.summary}</summary>" in render(view_of(results))
+    assert one.summary == f"{a.path} on {PHONE}, layer by layer: 3 layers, 2 on the NPU, 1 on the CPU"
+    assert one.table.caption.replace(NBSP, " ") == (
+        "In the order in which they run, by compiler 1. It gives no cycles for 1 of them. "
+        "Memory of the whole: 1.5 MB of activations; 5.0 MB of weights."
+    )
+    texts = [tuple(c.chip.text if c.chip else c.text for c in line.cells) for line in one.table.groups[""]]
+    assert texts == [
+        ("stem", "ConvRelu", "NPU", "INT8", "750", "75.0 %", "1.5 KB"),
+        ("head", "Conv", "NPU", "INT8", "250", "25.0 %", "0.5 KB"),
+        ("probabilities", "exSoftmax13", "CPU", "FLOAT16", "—", "—", "2.0 KB"),
+    ]
 
 
 # the table

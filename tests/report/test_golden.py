@@ -7,11 +7,22 @@ import pytest
 
 from edgenet.report import write_report
 from edgenet.report.overview import SECTIONS
-from edgenet.results import Confusion, Estimate, Explanation, Failure, Layer, LeftOperators, Results, Warning
+from edgenet.results import (
+    CompiledLayer,
+    Confusion,
+    Estimate,
+    Explanation,
+    Failure,
+    Layer,
+    LeftOperators,
+    Results,
+    Warning,
+)
 from helpers.golden import assert_golden
 from helpers.hand_built import (
     NAMES,
     a_measurement,
+    an_artifact,
     an_evaluation,
     changed,
     in_three_formats,
@@ -62,6 +73,33 @@ def a_whole_run() -> Results:
     return results
 
 
+def for_chips() -> Results:
+    """A run for a Snapdragon and a Rockchip, and no computer."""
+    results = some_results()
+    results.measurements.clear()
+    id = "efficientnet-lite0_int8_io-uint8"
+    how = {"io_dtype": "uint8", "format": "onnx", "made_for": ("rknn:RK3566",), "sha256": "7" * 64}
+    a = an_artifact("int8", 5_316_000, id=id, path=f"{id}.onnx", **how)
+    results.put(a)
+    left = (LeftOperators("exSoftmax13", 1, "Softmax will fall back to CPU"),)
+    layers = (
+        CompiledLayer("image", "ConvRelu", "NPU", "INT8", 75_000, 640_000),
+        CompiledLayer("logits", "Conv", "NPU", "INT8", 25_000, 1_283_000),
+        CompiledLayer("probabilities", "exSoftmax13", "CPU", "INT8", 0, 2_000),
+    )
+    results.put(
+        Estimate(a.id, "rknn:RK3566", "rknn-toolkit2 2.5.0", "compiled by rknn-toolkit2", 3, 2, left, 100_000,
+                 artifact_sha256=a.sha256, compiled_bytes=4_970_000, layers=layers,
+                 memory_bytes={"activations": 1_505_280, "weights": 4_700_000})
+    )  # fmt: skip
+    int8 = results.artifacts[3]
+    results.put(
+        Estimate(int8.id, "qnn:SM8750", "QNN 2.50.40", "compiled by QNN", 63, 63, (), artifact_sha256=int8.sha256,
+                 compiled_bytes=5_600_000)
+    )  # fmt: skip
+    return results
+
+
 def two_trained() -> Results:
     other = {"format": "onnx", "kept": "ptq", "why": "it lost", "before": measured(0.98), "after": measured(0.9)}
     note = a_training(stopped_early=True, settings={"epochs": 20})
@@ -75,6 +113,7 @@ def finetuned() -> Results:
 PAGES = {
     "run": a_whole_run,
     "three_formats": in_three_formats,
+    "chips": for_chips,
     "qat": two_trained,
     "finetune": finetuned,
     "only_failures": lambda: partial_results()["only failures"],

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgenet.report.formatting import NBSP, counted, interval, megabytes, milliseconds, percent
-from edgenet.report.recommendation import Recommendation, best_of
+from edgenet.report.recommendation import CHIPS_ONLY, Recommendation, best_of
 from edgenet.report.refusals import Refusal, flipped
 from edgenet.report.rows import Row, is_of, main_condition
 from edgenet.results import Artifact, Estimate, Evaluation, Measurement, Results
@@ -92,6 +92,20 @@ def picks(results: Results, answer: Recommendation, table: Sequence[Row]) -> tup
     return tuple(
         _on_chip(results, answer, d) if target_of(d) else _on_machine(results, answer, table, d) for d in devices
     )
+
+
+def headline(answer: Recommendation, found: Sequence[Pick]) -> str:
+    """Return the headline: of a run for chips alone which file they get, else what is recommended."""
+    names = dict.fromkeys(p.name for p in found if p.artifact)
+    if answer.code != CHIPS_ONLY or not found:
+        return answer.headline
+    served = [p for p in found if p.artifact]
+    if not served:
+        return f"No file for {found[0].device}" if len(found) == 1 else f"No file for any of the {len(found)} chips"
+    if len(found) == 1:
+        return f"Ship {served[0].name} to {found[0].device}"
+    chips = f"the {len(found)} chips" if len(served) == len(found) else f"{len(served)} of {len(found)} chips"
+    return f"Ship {next(iter(names))} to {chips}" if len(names) == 1 else f"Ship {len(names)} files to {chips}"
 
 
 def _on_machine(results: Results, answer: Recommendation, table: Sequence[Row], device: str) -> Pick:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgenet.device_bench import tool
 from edgenet.device_bench.qnn import device as device_module
-from edgenet.device_bench.qnn import onnx_compiler, packages, tflite_compiler
+from edgenet.device_bench.qnn import packages, tflite_compiler
 from edgenet.device_bench.qnn.chip import find_chip
 from edgenet.device_bench.qnn.device import Hexagon, find, open_device
 from edgenet.device_bench.qnn.emulator import Emulator
@@ -18,8 +19,9 @@ from edgenet.device_bench.registry import parse
 from edgenet.errors import DeviceError, InputError, MissingDependency
 from edgenet.results import Failure
 from helpers.hexagon import bench, needs_qnn
+from helpers.processes import is_held
 
-# What a compiler may do, as a shell script: LiteRT's is told where to write by --o=, the other by its second argument.
+# What a compiler may do, as a shell script: where to write is told by --o=, or by the last argument but one.
 FATES = {
     "killed": "kill -9 $$",
     "fails": "echo 'no licence' >&2; exit 7",
@@ -40,16 +42,17 @@ def fake(folder: Path, fate: str, half: Path) -> Path:
     """Write a program that does what FATES says of `fate`; `half` is what it writes half of."""
     program = folder / "compiler"
     program.write_text(
-        f'#!/bin/sh\nHALF="{half}"\nfor a in "$@"; do case "$a" in --o=*) OUT="${{a#--o=}}";; esac; done\n'
-        f': "${{OUT:=$5}}"\n{FATES[fate]}\n'
+        f'#!/bin/sh\nHALF="{half}"\n'
+        'for a in "$@"; do BEFORE="$LAST"; LAST="$a"; case "$a" in --o=*) OUT="${a#--o=}";; esac; done\n'
+        f': "${{OUT:=$BEFORE}}"\n{FATES[fate]}\n'
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return program
 
 
-def one_failure(path: Path) -> Failure:
+def one_failure(path: Path, fate: str = "") -> Failure:
     """Compile with whatever compiler there is, and return the failure; nothing half written is left."""
-    with Hexagon("SM8750", find_chip("SM8750"), timeout_s=0.5) as device:
+    with Hexagon("SM8750", find_chip("SM8750"), timeout_s=0.5 if fate == "hangs" else 60) as device:
         estimates, (failure,) = bench(device, path)
         assert estimates == []
         assert device._folder is not None
@@ -65,7 +68,7 @@ def test_a_compiler_of_tflite_files_that_fails_is_a_failure_with_a_remedy(
     (tmp_path / "tools").mkdir()
     fake(tmp_path, fate, compiled).rename(tmp_path / "tools" / "apply_plugin_main")
     monkeypatch.setattr(tflite_compiler, "litert_folder", lambda: tmp_path)
-    failure = one_failure(files["tflite int8 uint8"])
+    failure = one_failure(files["tflite int8 uint8"], fate)
     assert failure.why.startswith("LiteRT's plugin for Qualcomm ")
     assert SAID[fate] in failure.why
     assert failure.remedy
@@ -79,8 +82,8 @@ def test_a_compiler_of_onnx_files_that_fails_is_a_failure_with_a_remedy(
 ) -> None:
     path = files["onnx int8 uint8"]
     program = fake(tmp_path, fate, path)
-    monkeypatch.setattr(onnx_compiler.sys, "executable", str(program))
-    failure = one_failure(path)
+    monkeypatch.setattr(tool.sys, "executable", str(program))
+    failure = one_failure(path, fate)
     assert failure.why.startswith("onnxruntime-qnn ")
     # Half an .onnx comes without the note that says it is whole.
     assert SAID[fate] in failure.why or (fate == "writes half" and "wrote no done.json" in failure.why)
@@ -110,6 +113,7 @@ def test_an_emulator_that_is_killed_is_an_error_and_the_next_call_starts_another
     with Hexagon("SM8750", find_chip("SM8750"), processes=1) as device:
         answers = device.predict(path, pixels[:1])
         (emulator,) = device._emulators.values()
+        assert is_held(emulator._workers[0].pid)
         os.kill(emulator._workers[0].pid, signal.SIGKILL)
         with pytest.raises(DeviceError, match="in the emulator: its process was killed by SIGKILL"):
             device.predict(path, pixels[:1])

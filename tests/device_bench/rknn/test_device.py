@@ -23,6 +23,7 @@ from edgenet.results import Calibration, ImageSet, Results
 from edgenet.targets import target, weight_bits
 from helpers.command_line import Edgenet
 from helpers.places import IMAGENET_MINI
+from helpers.processes import is_held
 from helpers.rknn_environment import make_environment
 
 pytest.importorskip("onnx")
@@ -144,6 +145,8 @@ def test_a_simulator_that_is_killed_is_an_error_and_starts_again(
             device.predict(tiny_onnx, PIXELS)
         monkeypatch.delenv("RKNN_DOUBLE")
         assert device.predict(tiny_onnx, PIXELS).shape == (9, 5)
+        (worker,) = device._workers.values()
+        assert is_held(worker.pid)
 
 
 def test_a_compiler_that_is_killed_from_outside_is_a_failure(
