@@ -24,7 +24,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "report": ("report", "OUT"),
     "run": ("run", "tiny", "--images", "photos", "--out", "OUT"),
     "export": ("export", "tiny", "--precision", "float32", "--out", "OUT"),
-    "qat": ("qat", "efficientnet-lite0", "--images", "photos/class_0", "--out", "OUT"),
     "finetune": ("finetune", "efficientnet-lite0", "--images", "photos", "--out", "OUT"),
     "paper": ("paper", "--quick", "--out", "OUT"),
     "scale": ("scale", "--device", "local", "--budget", "30ms", "--out", "OUT"),
