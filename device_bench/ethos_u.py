@@ -224,8 +224,11 @@ def _table(folder: Path, pattern: str) -> list[dict[str, str]]:
     files = list(folder.glob(pattern))
     if len(files) != 1:
         raise DeviceError(f"Vela wrote {len(files)} files {pattern}, where one was expected")
-    with open(files[0], newline="", encoding="utf-8", errors="replace") as f:
-        return list(csv.DictReader(f))
+    try:
+        with open(files[0], newline="", encoding="utf-8", errors="replace") as f:
+            return list(csv.DictReader(f))
+    except csv.Error as e:
+        raise DeviceError(f"Vela wrote a table that is none, {files[0].name} ({e})") from None
 
 
 def _number(text: str) -> float | str:

@@ -314,7 +314,7 @@ def print_facts(rows: list[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for label, value in rows:
         table.add_row(Text(printable(label)), Text(printable(value)))
-    console().print(table)
+    _print_whole(table)
 
 
 def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -328,7 +328,15 @@ def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
         table.add_column(title, justify="right" if number else "left", no_wrap=0 < i < len(titles) - 1, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    console().print(table)
+    _print_whole(table)
+
+
+def _print_whole(table: Any) -> None:
+    """Print a table as wide as it has to be: in a narrower terminal its lines are broken, and no column is left out."""
+    shown = console()
+    needed = shown.measure(table, options=shown.options.update(width=10_000))
+    shown.width = max(shown.width, needed.minimum, min(needed.maximum, 60))
+    shown.print(table)
 
 
 def console() -> Any:

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Sequence
 
 _EXCEPTION = re.compile(r"\[?\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception)\b\]?(?:\s*:\s*)?")
+_LINE_BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 
 
 def printable(text: str) -> str:
@@ -42,9 +43,15 @@ def _shows(c: str) -> bool:
 
 
 class EdgenetError(Exception):
-    """Base of all errors that edgenet raises on purpose."""
+    """Base of all errors that edgenet raises on purpose.
+
+    The message is one line whatever it quotes: a name of a file, and a cell of a table, may hold line breaks.
+    """
 
     exit_status = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_LINE_BREAKS.sub(" ", message))
 
 
 class InputError(EdgenetError):

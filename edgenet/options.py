@@ -48,9 +48,13 @@ class Range:
     below: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether a number is within; NaN and infinity never are."""
+        """Whether a number is within; NaN, infinity and whole numbers that are no float never are."""
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:
+            return False
         return (
-            math.isfinite(value)
+            finite
             and (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
             and (self.above is None or value > self.above)

@@ -1,9 +1,11 @@
 """Which operators of an integer file compute in something else, why, and how much of the work they are."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from edgenet.export.graph import Graph, Op, multiply_adds
-from edgenet.results import OtherPrecision
+if TYPE_CHECKING:
+    from edgenet.export.graph import Graph, Op
+    from edgenet.results import OtherPrecision
 
 # Why an operator has another precision than its file.
 OUTPUT = "output"  # the softmax or sigmoid of the answer: in 8 bits it would have ties
@@ -28,15 +30,15 @@ _OWN = {"int8": "int8", "int16x8": "int16"}
 _CONVERTS = ("QUANTIZE", "DEQUANTIZE")
 
 
-def unlike(graph: Graph, dtype: str) -> list[Op]:
+def unlike(graph: "Graph", dtype: str) -> "list[Op]":
     """Return the operators of a quantized graph that give real numbers in another type than `dtype`."""
     types = {"float32", "int8", "int16"} - {dtype}
     return [op for op in graph.ops if op.kind not in _CONVERTS and graph.tensors[op.outputs[0]].dtype in types]
 
 
 def other_precisions(
-    graph: Graph, named: Graph, precision: str, reasons: Mapping[str, tuple[str, str]] | None
-) -> tuple[OtherPrecision, ...]:
+    graph: "Graph", named: "Graph", precision: str, reasons: Mapping[str, tuple[str, str]] | None
+) -> "tuple[OtherPrecision, ...]":
     """Return what computes in another precision than the file, most multiply-adds first.
 
     Args:
@@ -44,6 +46,9 @@ def other_precisions(
         named: the same operators with the file's names.
         reasons: {operator's output: (precision, why)}, of those that the quantization decided; None where nobody asked.
     """
+    from edgenet.export.graph import multiply_adds  # late: whoever reads only the words above does without NumPy
+    from edgenet.results import OtherPrecision
+
     if precision not in _OWN or reasons is None:
         return ()
     names = {a.outputs[0]: b.outputs[0] for a, b in zip(graph.ops, named.ops, strict=True)}

@@ -151,10 +151,11 @@ class Log:
     not_dispatched: tuple[str, ...] = ()  # why the NPU does not run what the log says it was given
 
 
+_LONGEST_LINE = 4000  # characters: its own have some hundred, and patterns need their square in time
 _LOGCAT = re.compile(r"^\d\d-\d\d \d\d:\d\d:\d\d\.\d+ +\d+ +\d+ [VDIWEF] \S+ *: ?")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _SERIES = re.compile(r"Running benchmark for at least \S+ iterations")
-_SUMMARY = re.compile(r"nference timings in us:.*?\bInit: ([^,\s]+),.*\b(?:Inference(?: \(avg\))?|no stats): (\S+)")
+_SUMMARY = re.compile(r"nference timings in us:(?>.*?\bInit: ([^,\s]+),).*\b(?:Inference(?: \(avg\))?|no stats): (\S+)")
 _SUMMARY_LITERT = re.compile(r"Model initialization: +(\S+) ms")
 _VERSION = re.compile(r"(?i)Tensorflow Version ?: ?(\S+)")
 _FOOTPRINT = re.compile(r"emory footprint[^:=]*\(MB\): init=\S+ overall=(\S+)")
@@ -172,7 +173,7 @@ _REPLACING = re.compile(
 _NO_KERNELS = re.compile(r"Created 0 (\S+) delegate kernels")
 _REFUSED = re.compile(r"Operator (\S+) .*?refused by (\S+) delegate: (.*)")
 _UNSUPPORTED = re.compile(r"Following operations are not supported by (\S+) delegate")
-_END_OF_UNSUPPORTED = re.compile(r"\d+ operations will run on|No operations will run on")
+_END_OF_UNSUPPORTED = re.compile(r"\d{1,9} operations will run on|No operations will run on")
 _NOT_DISPATCHED = re.compile(r"Failed to (?:initialize Dispatch API|create a dispatch delegate kernel): *(.*)")
 _UNKNOWN_FLAGS = re.compile(r"Unconsumed cmdline flags: (.*)")
 _DELEGATED = re.compile(r"(?i)^tflite\w*delegate|^delegate$|delegate$|^delegate/")
@@ -184,7 +185,7 @@ def parse(text: str) -> Log:
     Raises:
         LogError: it is not a log of benchmark_model, ends before the timed runs do, or has numbers that are none.
     """
-    lines = [_LOGCAT.sub("", line.rstrip("\r")) for line in text.split("\n")]
+    lines = [_LOGCAT.sub("", line[:_LONGEST_LINE].rstrip("\r")) for line in text.split("\n")]
     warmup, runs = _series(lines)
     init_us = _init_us(lines, runs)
     footprints = [*_numbers(_FOOTPRINT, lines), *_numbers(_FOOTPRINT_LITERT, lines)]
@@ -324,7 +325,7 @@ def _operators(lines: Sequence[str]) -> list[Operator]:
         elif in_table and not line.strip():
             in_table = False
         elif in_table and not initialisation:
-            cells = [c.strip() for c in re.split(r"\s*\t\s*|\s{2,}", line.strip())]
+            cells = [c.strip() for c in re.split(r"\s{2,}|\t", line.strip())]
             if not header:
                 header = [re.sub(r"[\[\]]", "", c).lower() for c in re.split(r"(?<=\])\s*", line.strip()) if c]
             elif row := _operator(dict(zip(header, cells, strict=False)), inside):

@@ -25,7 +25,7 @@ from edgenet.device_bench.qnn.onnx_compiler import compile_onnx
 from edgenet.device_bench.qnn.tflite_compiler import as_onnx, compile_tflite
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export.inspect import inspect
-from edgenet.export.inspect.facts import Inspection
+from edgenet.export.inspect.inspection import Inspection
 from edgenet.files import atomic_write, sha256_of
 from edgenet.results import Estimate, Failure, Warning
 

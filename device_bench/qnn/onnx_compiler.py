@@ -103,8 +103,10 @@ def estimate(profile: Sequence[Mapping[str, float]], n_parts: int) -> dict[str, 
         return {}
     sums = {key: sum(part.get(key, 0.0) for part in parts) for key in (*parts[0], _FIRST, _LAST, _FILL, _SPILL)}
     cycles, time_us, lower_us, upper_us = numbers = [sums[key] for key in (_CYCLES, _TIME, _LOWER, _UPPER)]
-    if not all(math.isfinite(v) and v > 0 for v in numbers) or not lower_us <= time_us <= upper_us:
-        raise DeviceError(f"{NAME}'s estimate has numbers that are none: {numbers}")
+    others = [sums.get(key, 0.0) for key in (_FIRST, _LAST, _FILL, _SPILL, _UNPRICED)]
+    sound = all(math.isfinite(v) and v > 0 for v in numbers) and all(math.isfinite(v) for v in others)
+    if not sound or not lower_us <= time_us <= upper_us:
+        raise DeviceError(f"{NAME}'s estimate has numbers that are none: {[*numbers, *others]}")
     return {
         "cycles": round(cycles),
         "inference_ms": time_us / 1e3,
@@ -132,7 +134,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise DeviceError(f"{NAME} ended well and wrote no {path.name} that can be read ({_why(e)})") from None
 
 
@@ -150,6 +152,6 @@ def _profile(path: Path) -> list[dict[str, float]]:
                     parts.append({})
                 if parts:
                     parts[-1][str(row.get("Event Identifier"))] = float(row.get("Time") or "nan")
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, csv.Error) as e:
         raise DeviceError(f"{NAME}'s profile cannot be read ({_why(e)})") from None
     return parts

@@ -14,6 +14,7 @@ from typing import Any
 
 from edgenet.results.plain import absent, read, write
 from edgenet.results.records import Measures
+from edgenet.results.tensor_info import TensorInfo
 
 _MOST_MS = 1e12  # of a time
 NO_ANSWER = -1  # in the place of a class: the file gave NaN or infinity
@@ -26,17 +27,6 @@ class Warning:
     code: str
     text: str
     value: float | None = None
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output of a file; `scale` and `zero_point` are None where it is not quantized."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float | None = None
-    zero_point: int | None = None
 
 
 @dataclass(frozen=True)

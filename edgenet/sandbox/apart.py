@@ -51,7 +51,7 @@ class Effort:
         return Policy(
             writes_in=folder,
             cpu_s=min(int(self.cpu_s + self.cpu_s_per_mib * mib), _LONGEST_S),
-            data_bytes=min(wanted, _memory_bytes() or wanted),
+            data_bytes=min(wanted, memory_bytes() or wanted),
             file_bytes=4 << 30 if folder else 0,
         )
 
@@ -119,7 +119,7 @@ def _given(answer: Any, path: Path, policy: Policy) -> Any:
     raise InputError(f"{path} cannot be read{f' ({reason})' if ' ' in reason else ''}: {_ADVICE}")
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
     """Return the memory of this machine, None where the system does not tell."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

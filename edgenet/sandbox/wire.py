@@ -10,26 +10,25 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np  # loaded where an array is: an answer without one needs no NumPy
 
 MAGIC = b"edgeread"
 HEAD = struct.Struct(">8sIQ")
 MAX_HEADER_BYTES = 1 << 27
-_DTYPES = {
-    np.dtype(name).str
-    for name in (
-        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",
-        "float64", "complex64", "complex128", "S1",
-    )
-}  # fmt: skip
+_DTYPES = frozenset(
+    ["|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16", "|S1"]
+)  # as NumPy writes types
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _MAX_DEPTH = 40
 
 
 def pack(value: Any) -> Iterator[bytes | memoryview]:
     """Yield the bytes of a message that holds `value`. Raises TypeError for one that is not plain."""
+    import numpy as np
+
     arrays: list[np.ndarray] = []
     tree = _plain(value, arrays)
     about = [[a.dtype.str, list(a.shape)] for a in arrays]
@@ -55,17 +54,28 @@ def unpack(read: Callable[[int], bytearray], max_bytes: int) -> Any:
         raise ValueError("not a message, or too large a one")
     try:
         header = json.loads(read(header_bytes))
-        about = [(np.dtype(_known(dtype)), _shape(shape)) for dtype, shape in header["arrays"]]
-        sizes = [dtype.itemsize * math.prod(shape) for dtype, shape in about]
-        if sum(sizes) != array_bytes:
-            raise ValueError("arrays of another size")
-        arrays = [np.frombuffer(read(n), dtype).reshape(shape) for n, (dtype, shape) in zip(sizes, about, strict=True)]
+        arrays = _arrays(read, header["arrays"], array_bytes)
         return _value(header["value"], arrays, _MAX_DEPTH)
     except (RecursionError, KeyError, TypeError, IndexError, AttributeError) as e:
         raise ValueError(f"not a message ({type(e).__name__})") from None
 
 
-def _plain(value: Any, arrays: list[np.ndarray]) -> Any:
+def _arrays(read: Callable[[int], bytearray], told: list[Any], all_bytes: int) -> "list[np.ndarray]":
+    """Return the arrays of a message by what its header tells of each: a type and a shape."""
+    if not told and not all_bytes:
+        return []
+    import numpy as np
+
+    about = [(np.dtype(_known(dtype)), _shape(shape)) for dtype, shape in told]
+    sizes = [dtype.itemsize * math.prod(shape) for dtype, shape in about]
+    if sum(sizes) != all_bytes:
+        raise ValueError("arrays of another size")
+    return [np.frombuffer(read(n), dtype).reshape(shape) for n, (dtype, shape) in zip(sizes, about, strict=True)]
+
+
+def _plain(value: Any, arrays: "list[np.ndarray]") -> Any:
+    import numpy as np
+
     if value is None or isinstance(value, bool | int | str):
         return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if isinstance(value, np.generic):
@@ -87,7 +97,9 @@ def _plain(value: Any, arrays: list[np.ndarray]) -> Any:
     raise TypeError(f"{type(value).__name__} is not plain")
 
 
-def _little(a: np.ndarray) -> np.ndarray:
+def _little(a: "np.ndarray") -> "np.ndarray":
+    import numpy as np
+
     little = np.asarray(a, a.dtype.newbyteorder("<"), order="C")
     _known(little.dtype.str)
     return little
@@ -105,7 +117,7 @@ def _shape(shape: list[int]) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _value(tree: Any, arrays: list[np.ndarray], depth: int) -> Any:
+def _value(tree: Any, arrays: "list[np.ndarray]", depth: int) -> Any:
     if depth == 0:
         raise ValueError("too deep")
     if isinstance(tree, list):

@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.export.graph import Graph, Op, Quantization, Tensor
+from edgenet.export.graph import Graph, Op, Quantization, Tensor, multiply_adds
+from edgenet.sandbox.apart import memory_bytes
 
 _DTYPES = frozenset(
     ("float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 )
 _MAX_NAME, _MAX_RANK, _MAX_NUMBERS = 4096, 8, 1 << 31  # numbers of one tensor: TFLite counts its bytes in 64 bits
+_MOST_MULTIPLY_ADDS = (
+    10**14
+)  # of one picture: the largest classifiers that were published need 10^13, a core does 10^10 a second
 # What reads a second tensor: weights, axes, a shape, or another of its kind.
 _OF_TWO = frozenset(
     ("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "DIV", "FULLY_CONNECTED", "MAXIMUM", "MEAN", "MINIMUM", "MUL", "PAD", "POW",
@@ -45,6 +49,7 @@ def from_plain(value: Any) -> Graph:
         inputs, outputs = (tuple(_known(n, tensors) for n in value[side]) for side in ("inputs", "outputs"))
         ops = tuple(_op(tensors, *row) for row in value["ops"])
         graph = Graph(_name(value["name"]), tensors, ops, inputs, outputs)
+        _check_work(graph)
     except (KeyError, TypeError, IndexError, AttributeError):
         raise ValueError("its graph is not whole") from None
     _check_order(graph)
@@ -98,6 +103,22 @@ def _known(name: Any, tensors: Mapping[str, Tensor]) -> str:
     if name not in tensors:
         raise ValueError(f"there is no tensor {_name(name)[:200]}")
     return str(name)
+
+
+def _check_work(graph: Graph) -> None:
+    """Raise ValueError where one picture would take more memory or computing than a classifier may need."""
+    there = memory_bytes()
+    for op in graph.ops:
+        read = {n: graph.tensors[n] for n in (*op.inputs, *op.outputs) if n is not None}
+        needed = sum(math.prod(t.shape) * np.dtype(t.dtype).itemsize for t in read.values() if t.data is None)
+        if there is not None and needed > there / 2:
+            raise ValueError(
+                f"what {op.kind} reads and gives of one picture takes {needed / 1e9:.1f} GB, more than half of this "
+                f"machine's {there / 1e9:.1f}"
+            )
+    work = sum(multiply_adds(graph, op) for op in graph.ops)
+    if work > _MOST_MULTIPLY_ADDS:
+        raise ValueError(f"it multiplies {work:.1e} times for one picture, more than any classifier")
 
 
 def _check_order(graph: Graph) -> None:

@@ -1,5 +1,1 @@
-"""Any model to the one float graph: names of the zoo, Keras files, SavedModels, ONNX and float .tflite files."""
-
-from edgenet.export.importers.find import find_source
-
-__all__ = ["find_source"]
+"""Any model file to the graph: find.py looks what it is, a module a format reads it, fuse.py tidies."""

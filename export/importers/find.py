@@ -22,6 +22,7 @@ from edgenet.export.importers.model_file import ModelFacts
 from edgenet.export.inspect import first_bytes, looks_like
 from edgenet.export.network import Source
 from edgenet.images import Pixels, normalise
+from edgenet.images.decode import MAX_SIDE_PX
 from edgenet.images.preprocess_option import EXAMPLES, PRESETS, parse_preprocess, preprocessing_of
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
@@ -234,4 +235,6 @@ def input_size(path: Path, shape: Sequence[int | None]) -> tuple[tuple[int, int]
     height, width = shape[1], shape[2]
     if (height is None) != (width is None):
         raise InputError(f"{path} takes pictures of {height or '?'} x {width or '?'}: save it with a fixed size")
+    if max(height or 0, width or 0) > MAX_SIDE_PX:
+        raise InputError(f"{path} takes pictures of {height} x {width}; edgenet feeds up to {MAX_SIDE_PX} px a side")
     return (None if height is None or width is None else (height, width)), shape[3] or 3

@@ -16,6 +16,7 @@ from typing import Any
 from edgenet.errors import EdgenetError, InputError, MissingDependency
 from edgenet.export.foreign import allowed
 from edgenet.export.foreign.containers import check_hdf5, check_keras_zip, check_outside
+from edgenet.export.foreign.wires import check_wires
 from edgenet.export.graph import Graph
 from edgenet.export.importers.classifier import checked, chosen_output
 from edgenet.export.importers.model_file import ModelFacts, ModelFile
@@ -30,8 +31,10 @@ _PASSES = {
     "BatchNormalization", "AveragePooling2D",
 }  # fmt: skip
 _RECURRENT = {"RNN", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"}
+_NOISE = re.compile(r"\{\{\w+ [^}]*\}\}\s*|\x1b\[[0-9;]*m")  # TensorFlow's place in its own code, Keras' colours
 MAX_CONFIG_BYTES = 2**28
 MOST_RESCALED = 8.0  # what 255 becomes: 1 and 2 in practice, some units where it is brought to unit variance
+MAX_LAYERS = 5000  # the largest of Keras' own networks have a thousand
 
 
 def find_keras(path: Path, output: str | None = None) -> ModelFile:
@@ -89,6 +92,7 @@ def _found(path: Path, config: Any, version: str, output: str | None) -> ModelFi
     config = {k: v for k, v in config.items() if k != "compile_config"}  # the loss and the optimizer are not needed
     refuse_code(path, config)
     refuse_loops(path, config)
+    refuse_odd_layers(path, config)
     names = _ends(config, "input")
     if len(names) > 1:
         raise InputError(f"{path} has {len(names)} inputs ({', '.join(names)}); an image classifier has one")
@@ -171,6 +175,29 @@ def refuse_loops(path: Path, config: Any) -> None:
             )
 
 
+def refuse_odd_layers(path: Path, config: Any) -> None:
+    """Raise InputError where Keras would build for minutes, or fail without a reason."""
+    n = 0
+    for item in _dicts(config):
+        layers = item.get("layers")
+        n += len(layers) if isinstance(layers, list) else 0
+        if item.get("class_name") in ("Sequential", "Functional", "Model") and isinstance(item.get("config"), dict):
+            inside = item["config"].get("layers")
+            if not isinstance(inside, list) or not inside or not all(isinstance(i, dict) for i in inside):
+                raise InputError(
+                    f"{path} has a network without layers in it: it is damaged; save the whole model again"
+                )
+            bare = next((i for i in inside if not isinstance(i.get("config"), dict | list)), None)
+            if bare is not None:
+                raise InputError(
+                    f"{path} has the layer {str(bare.get('class_name'))[:100]} without a configuration: it is damaged; "
+                    "save the whole model again"
+                )
+            check_wires(path, inside)
+    if n > MAX_LAYERS:
+        raise InputError(f"{path} has {n} layers; edgenet builds up to {MAX_LAYERS}")
+
+
 def _custom(path: Path, what: str) -> str:
     return (
         f"{path} has the custom {what}, which edgenet does not have: save a network of Keras' own layers, or export it "
@@ -193,6 +220,12 @@ def _layers(model: dict[str, Any]) -> list[dict[str, Any]]:
     inner = model["config"]
     layers = inner.get("layers", []) if isinstance(inner, dict) else inner
     return [layer for layer in layers if isinstance(layer, dict)]
+
+
+def _own(layer: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a layer; a network's may be a list, of its layers."""
+    config = layer.get("config")
+    return config if isinstance(config, dict) else {}
 
 
 def _ends(model: dict[str, Any], what: str) -> list[str]:
@@ -257,10 +290,10 @@ def _last_layers(model: dict[str, Any], output: str | None) -> tuple[int | None,
     None and "" are for what only the built network can tell.
     """
     layers, ending = _layers(model), ""
-    if not layers or (output and layers[-1].get("config", {}).get("name") != output):
+    if not layers or (output and _own(layers[-1]).get("name") != output):
         return None, ""
     for layer in reversed(layers):
-        config, kind = layer.get("config", {}), layer.get("class_name")
+        config, kind = _own(layer), layer.get("class_name")
         if kind in ("Dense", "Conv2D"):
             n = config.get("units" if kind == "Dense" else "filters")
             activation = config.get("activation")
@@ -369,6 +402,7 @@ def converted(path: Path, convert: Any) -> Graph:
 
 
 def _one_line(e: BaseException) -> str:
-    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    said = _NOISE.sub("", re.sub(r"<class '([\w.]+)'>", r"\1", str(e)))
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     text = " ".join(lines)[:300] if lines else "no reason told"
     return text.rstrip(".")

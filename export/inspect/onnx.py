@@ -17,7 +17,7 @@ from edgenet.errors import InputError, MissingDependency
 from edgenet.export.inspect.facts import Facts, Operator, Weight, largest_pair, largest_q
 from edgenet.export.tflite_file import PARSE_ERRORS
 from edgenet.files import WEIGHTS_BESIDE
-from edgenet.results import TensorInfo
+from edgenet.results.tensor_info import TensorInfo
 
 _CONVERT = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"}
 _VIEWS = {"DequantizeLinear", "Cast", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"}

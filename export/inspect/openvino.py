@@ -20,7 +20,7 @@ import numpy as np
 from edgenet.errors import InputError
 from edgenet.export.inspect.facts import Facts, Operator, Weight, largest_pair, largest_q
 from edgenet.export.tflite_file import PARSE_ERRORS
-from edgenet.results import TensorInfo
+from edgenet.results.tensor_info import TensorInfo
 
 _DTYPES = {"f32": "float32", "f16": "float16", "f64": "float64", "bf16": "bfloat16", "i8": "int8", "u8": "uint8",
            "i16": "int16", "u16": "uint16", "i32": "int32", "u32": "uint32", "i64": "int64", "u64": "uint64",

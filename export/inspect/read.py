@@ -7,27 +7,19 @@ A file's name and its documentation may promise anything; operators, tensor type
 .onnx and OpenVINO's .xml with its .bin, into one and the same `Inspection`.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edgenet.errors import InputError
-from edgenet.export.inspect.facts import Facts, Inspection, WeightQuantization, conclude
-from edgenet.export.inspect.onnx import onnx_facts
-from edgenet.export.inspect.openvino import openvino_facts
-from edgenet.export.inspect.tflite import tflite_facts
+from edgenet.export.inspect.inspection import Inspection, WeightQuantization
 from edgenet.export.other_precisions import OTHERS, WHY
 from edgenet.files import size_of
-from edgenet.results import TensorInfo, plain
+from edgenet.results import plain
+from edgenet.results.tensor_info import TensorInfo
 from edgenet.sandbox.apart import read_apart
 
 __all__ = ["Inspection", "inspect", "lines", "looks_like", "multiply_adds"]
 
-_READERS: dict[str, Callable[[Path], Facts]] = {
-    ".tflite": tflite_facts,
-    ".onnx": onnx_facts,
-    ".xml": openvino_facts,
-}
 _NAMES = {".tflite": "a .tflite model", ".onnx": "an ONNX model", ".xml": "an OpenVINO model"}
 
 # First bytes of what people hand over by mistake.
@@ -73,10 +65,16 @@ def inspect(path: str | Path) -> Inspection:
 
 
 def inspected(path: str) -> Any:
-    """Return the Inspection of a file as plain values. It runs in the child."""
+    """Return the Inspection of a file as plain values. It runs in the child, which alone loads the readers."""
+    from edgenet.export.inspect.facts import conclude
+    from edgenet.export.inspect.onnx import onnx_facts
+    from edgenet.export.inspect.openvino import openvino_facts
+    from edgenet.export.inspect.tflite import tflite_facts
+
     file = Path(path)
+    read = {".tflite": tflite_facts, ".onnx": onnx_facts, ".xml": openvino_facts}[file.suffix.lower()]
     try:
-        facts = _READERS[file.suffix.lower()](file)
+        facts = read(file)
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror or e}") from None
     return plain.write(conclude(path, size_of(file), facts))
@@ -109,7 +107,7 @@ def first_bytes(path: Path, advice: str) -> bytes:
 
 def _check(path: Path) -> None:
     """Raise InputError where a file is no model by its first bytes, or another than its name says."""
-    reads = f"edgenet inspects {', '.join(_READERS)} files"
+    reads = f"edgenet inspects {', '.join(_NAMES)} files"
     if path.is_dir():
         saved = " with a TensorFlow SavedModel" if (path / "saved_model.pb").exists() else ""
         raise InputError(f"{path} is a folder{saved}: {reads}")
@@ -118,7 +116,7 @@ def _check(path: Path) -> None:
     found = _model_suffix(head)
     if suffix == ".bin" and path.with_suffix(".xml").exists():
         raise InputError(f"{path} holds the weights of an OpenVINO model: give {path.with_suffix('.xml').name}")
-    if suffix not in _READERS or (found or suffix) != suffix:
+    if suffix not in _NAMES or (found or suffix) != suffix:
         what = looks_like(head)
         advice = f"rename it to {path.with_suffix(found).name}" if found else reads
         raise InputError(f"{path} is {what} by its content, whatever its name says: {advice}")

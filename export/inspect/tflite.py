@@ -18,7 +18,7 @@ from edgenet.errors import InputError, MissingDependency
 from edgenet.export.inspect.facts import Facts, Operator, Weight, largest_q
 from edgenet.export.metadata import BUFFER_NAME, parse_metadata, split_files
 from edgenet.export.tflite_file import PARSE_ERRORS
-from edgenet.results import TensorInfo
+from edgenet.results.tensor_info import TensorInfo
 
 T = TypeVar("T")
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgenet import export
 from edgenet.calibration import measure_ranges, quantize
 from edgenet.errors import InputError
-from edgenet.export import FORMATS, Network
+from edgenet.export import FORMATS, Network, formats
 from edgenet.export.graph import Graph
 from edgenet.export.inspect import inspect
 from edgenet.export.openvino import PRECISIONS, to_openvino
@@ -179,7 +178,7 @@ def test_an_end_between_the_two_renames_leaves_no_model_with_another_ones_weight
             raise KeyboardInterrupt
         rename(a, b)
 
-    monkeypatch.setattr(export.os, "replace", dies)
+    monkeypatch.setattr(formats.os, "replace", dies)
     with pytest.raises(KeyboardInterrupt):
         written(tiny_network, tiny_calibration, tmp_path, "int8", "openvino")
     assert [p.name for p in tmp_path.iterdir()] == ["tiny_int8.bin"]

@@ -177,3 +177,73 @@ def test_a_name_in_any_message_or_table_is_only_shown(name: str, tmp_path: Path)
         assert done.exit_code == 2, (args, done.output)
         assert done.stderr.count("\n") == 1
         assert not set(done.stderr[:-1]) & set("\x1b\x07\u202e\n")
+
+
+@pytest.mark.parametrize("columns", [1, 10])
+def test_a_narrow_terminal_leaves_out_no_column(columns: int, tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 5, columns, 0, 0))
+    command = [sys.executable, "-P", "-c", MAIN, "models"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment) as child:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(ours, 1 << 16)
+            except OSError:  # nobody holds the other end any more
+                break
+    os.close(ours)
+    assert child.returncode == 0
+    for cell in (b"efficientnet-lite0", b"top-1", b"75.1 %", b"weights"):
+        assert cell in shown
+
+
+VARIABLES = {
+    "no home": {"HOME": None, "XDG_CACHE_HOME": None},
+    "a home that is not there": {"HOME": "/nowhere", "XDG_CACHE_HOME": "relative"},
+    "no place for temporary files": {"TMPDIR": "/nowhere"},
+    "a place that is relative": {"TMPDIR": "relative"},
+    "bytes": {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "ASCII": {"PYTHONIOENCODING": "ascii"},
+    "no columns": {"COLUMNS": "x", "LINES": "-1"},
+    "warnings as errors": {"PYTHONWARNINGS": "error"},
+    "numbers that are none": {"OMP_NUM_THREADS": "x", "OPENBLAS_NUM_THREADS": "x"},
+    "other libraries' own": {"TF_CONFIG": "{", "KERAS_BACKEND": "torch", "TF_CPP_MIN_LOG_LEVEL": "x"},
+    "no programs": {"PATH": "/nowhere"},
+    "a program for every interactive Python": {"PYTHONSTARTUP": "json.py"},
+}
+
+
+@pytest.mark.parametrize("changed", VARIABLES.values(), ids=VARIABLES)
+def test_an_odd_environment_changes_neither_work_nor_status(changed: dict[str, str | None], tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("open('ran', 'w').write('')\n")
+    environment = {**os.environ, **{n: v for n, v in changed.items() if v is not None}}
+    for name in (n for n, v in changed.items() if v is None):
+        environment.pop(name, None)
+    (tmp_path / "x.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(100))
+    for args, status in ((("classes", "fridge", "--json"), 0), (("inspect", "x.tflite"), 2)):
+        command = [sys.executable, "-P", "-c", MAIN, *args]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment)
+        assert done.returncode == status, done.stderr
+        assert done.stderr.count("\n") == (status != 0), done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["json.py", "x.tflite"]
+
+
+def test_the_program_looks_for_modules_in_no_folder_of_the_users(tmp_path: Path) -> None:
+    """What pip made of `edgenet` in pyproject.toml starts with its own folder on the path, never the working one."""
+    program = shutil.which("edgenet", path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("edgenet is not installed beside this Python")
+    names = "edgenet", "numpy", "json", "click", "rich", "os", "re", "sitecustomize", "usercustomize"
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(f"open('ran-{name}', 'w').write('')\n")
+    (tmp_path / "x.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(100))
+    done = subprocess.run([program, "inspect", "x.tflite"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert sorted(p.name for p in tmp_path.glob("*")) == sorted([*(f"{n}.py" for n in names), "x.tflite"])

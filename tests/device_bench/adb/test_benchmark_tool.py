@@ -1,6 +1,7 @@
 """benchmark_tool.py: how the tool is called, what logs of many versions say, and what they do not."""
 
 import dataclasses
+import time
 
 import pytest
 
@@ -398,3 +399,13 @@ def test_the_tool_is_called_with_what_the_plan_says() -> None:
     profile = set(arguments("/data/g", 4, "nnapi", runs=5, min_s=0.1, max_s=12.5, warmup_s=0.5, profile=True))
     assert profile - set(found) == {"--enable_op_profiling=true", "--report_peak_memory_footprint=true"}
     assert "--input_layer_shape=1,20,20,3" in predict_arguments("/data/g", (1, 20, 20, 3), "/a", "/b")
+
+
+def test_a_log_of_long_lines_is_read_in_the_time_that_its_length_explains() -> None:
+    """Fuzzing made one of 300 lines of 5,000 digits, which took minutes."""
+    long = "\n".join(
+        ["9" * 5000, "\t".join(" " * 50 for _ in range(100)), "nference timings in us: Init: 5, " * 150] * 50
+    )
+    start = time.process_time()
+    assert parse(f"{long}\n{LOG_2025}") == parse(LOG_2025)
+    assert time.process_time() - start < 10
