@@ -30,6 +30,7 @@ KEPT_PRECISIONS = ("float32", "float16", "int16", "weight-only")  # of single op
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 TABLES = ("2", "3", "4", "5", "7", "lite", "ladder")  # of the EfficientNet paper, and two of our own
 QUICK_TABLES = ("4",)
+OFFICIAL_SETS = ("flowers102", "cifar10", "cifar100", "pets", "food101", "aircraft", "cars")  # NAME of NAME:DIR
 MAX_TEXT = 4096  # characters of an option's value; a path of Linux has no more
 MAX_THREADS = 1024
 NOT_EMPTY = ("formats", "precisions", "devices")
@@ -153,6 +154,18 @@ def check_values(job: Any) -> None:
                 raise InputError(f"{name} is {wrong}: give {of.metavar or 'a value'}, at most {MAX_TEXT} characters")
 
 
+def test_part(images: str) -> str | None:
+    """Return the pictures of an official data set that measure, where `images` names one and no split of it."""
+    whole = images.partition(":")[0] in OFFICIAL_SETS and ":" in images and "#" not in images
+    return f"{images}#test" if whole else None
+
+
+def _imply_test(job: Any) -> None:
+    """Have the official test pictures measure, where none are named."""
+    if job.images is not None and job.images_test is None:
+        object.__setattr__(job, "images_test", test_part(job.images))  # of a frozen dataclass that is being made
+
+
 def _default(f: "Field[Any]") -> Any:
     return f.default if f.default_factory is MISSING else f.default_factory()
 
@@ -256,12 +269,15 @@ class Job:
     images: str | None = option(
         "Photographs: a folder, the sample, a data set.",
         None,
-        metavar="DIR|sample|tfds:NAME",
+        metavar="DIR|sample|NAME:DIR|tfds:NAME",
         path=True,
         missing="a folder of photographs, e.g. --images photos/",
     )
     images_test: str | None = option(
-        "Photographs that only measure; a part of --images by default.", None, metavar="DIR|tfds:NAME", path=True
+        "Photographs that only measure; a part of --images by default.",
+        None,
+        metavar="DIR|NAME:DIR|tfds:NAME",
+        path=True,
     )
     formats: tuple[str, ...] = option(
         f"{', '.join(FORMATS)} or all; may be repeated.", ("tflite",), name="format", metavar="F",
@@ -335,6 +351,7 @@ class Job:
 
     def __post_init__(self) -> None:
         check_values(self)
+        _imply_test(self)
         empty = [f.option.name for f in option_fields(Job, self) if f.name in NOT_EMPTY and not f.default]
         if empty:
             raise InputError(f"--{empty[0]} is an empty list: name one at least, or leave it out")
@@ -371,6 +388,7 @@ class QatJob:
 
     def __post_init__(self) -> None:
         check_values(self)
+        _imply_test(self)
 
     @property
     def job(self) -> Job:
@@ -414,6 +432,7 @@ class FinetuneJob:
     def __post_init__(self) -> None:
         _one_of("--layers", self.layers, LAYERS)
         check_values(self)
+        _imply_test(self)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ PACKAGES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "tf-keras": (("tf_keras",), "export"),
     "tensorflow-model-optimization": (("tensorflow_model_optimization",), "qat"),
     "tensorflow-datasets": (("tensorflow_datasets",), "tfds"),
+    "scipy": (("scipy",), "mat"),
     "ethos-u-vela": (("ethosu",), "ethos-u"),
     "tflite-micro": (("tflite_micro",), "micro"),
     "onnxruntime-qnn": (("onnxruntime_qnn",), "qnn"),
@@ -234,6 +235,8 @@ def _pictures(images: str | None) -> list[Need]:
         return [Need(package, "--images sample") for package in sample.PACKAGES.values()]
     if images is not None and tfds.is_tfds(images):
         return [Need(package, f"--images {images}") for package in ("tensorflow-datasets", "tensorflow")]
+    if images is not None and images.startswith(("flowers102:", "cars:")):
+        return [Need("scipy", f"the .mat files of --images {images}")]
     return []
 
 
