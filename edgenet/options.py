@@ -465,6 +465,16 @@ class PaperJob:
     )
     quick: bool = option("Table 4 without GPipe's network, in minutes.", False)
     images: str = same_as(Job, "images", default="sample")
+    trained: tuple[str, ...] = option(
+        "For table 5: a folder that `finetune` filled, or a model file of the classes of --images; may be repeated.",
+        (),
+        metavar="OUT|FILE",
+    )
+    preprocess: str | None = option(
+        "How the input of a --trained file is made that does not say so: a preset (torch, tf, ...) or settings.",
+        None,
+        metavar="TEXT",
+    )
     devices: tuple[str, ...] = same_as(Job, "devices")
     command: str = ""
 

@@ -49,7 +49,7 @@ def flowers102(root: Path, per_class: Mapping[str, int] | None = None) -> Found:
 
 
 def flowers_of_folders(train: Path, test: Path, root: Path) -> None:
-    """Write the official layout of class folders 000 to 101, as shared/flowers102 has; every second picture validates."""
+    """Write the official layout of class folders 000 to 101; every second picture of `train` validates."""
     (root / "jpg").mkdir(parents=True)
     labels, ids = np.ones((1, 8189), np.uint8), dict[str, list[int]](trnid=[], valid=[], tstid=[])
     for folder in (train, test):
