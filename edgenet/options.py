@@ -13,6 +13,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from edgenet.data_sets import measuring_part
 from edgenet.errors import InputError
 from edgenet.targets import FORMATS
 from edgenet.tasks import AUTO
@@ -30,7 +31,6 @@ KEPT_PRECISIONS = ("float32", "float16", "int16", "weight-only")  # of single op
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 TABLES = ("2", "3", "4", "5", "7", "lite", "ladder")  # of the EfficientNet paper, and two of our own
 QUICK_TABLES = ("4",)
-OFFICIAL_SETS = ("flowers102", "cifar10", "cifar100", "pets", "food101", "aircraft", "cars")  # NAME of NAME:DIR
 MAX_TEXT = 4096  # characters of an option's value; a path of Linux has no more
 MAX_THREADS = 1024
 NOT_EMPTY = ("formats", "precisions", "devices")
@@ -154,16 +154,10 @@ def check_values(job: Any) -> None:
                 raise InputError(f"{name} is {wrong}: give {of.metavar or 'a value'}, at most {MAX_TEXT} characters")
 
 
-def test_part(images: str) -> str | None:
-    """Return the pictures of an official data set that measure, where `images` names one and no split of it."""
-    whole = images.partition(":")[0] in OFFICIAL_SETS and ":" in images and "#" not in images
-    return f"{images}#test" if whole else None
-
-
 def _imply_test(job: Any) -> None:
-    """Have the official test pictures measure, where none are named."""
+    """Have the test pictures of a data set measure, where none are named."""
     if job.images is not None and job.images_test is None:
-        object.__setattr__(job, "images_test", test_part(job.images))  # of a frozen dataclass that is being made
+        object.__setattr__(job, "images_test", measuring_part(job.images))  # of a frozen dataclass that is being made
 
 
 def _default(f: "Field[Any]") -> Any:
@@ -274,10 +268,7 @@ class Job:
         missing="a folder of photographs, e.g. --images photos/",
     )
     images_test: str | None = option(
-        "Photographs that only measure; a part of --images by default.",
-        None,
-        metavar="DIR|NAME:DIR|tfds:NAME",
-        path=True,
+        "Photographs that only measure; a part of --images by default.", None, metavar="DIR|NAME:DIR", path=True
     )
     formats: tuple[str, ...] = option(
         f"{', '.join(FORMATS)} or all; may be repeated.", ("tflite",), name="format", metavar="F",
@@ -470,11 +461,7 @@ class PaperJob:
         (),
         metavar="OUT|FILE",
     )
-    preprocess: str | None = option(
-        "How the input of a --trained file is made that does not say so: a preset (torch, tf, ...) or settings.",
-        None,
-        metavar="TEXT",
-    )
+    preprocess: str | None = same_as(Job, "preprocess")
     devices: tuple[str, ...] = same_as(Job, "devices")
     command: str = ""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS
 from edgenet.calibration.summary import calibration_record
+from edgenet.data_sets import measuring_part
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
@@ -25,7 +26,7 @@ from edgenet.jobs.devices import REFERENCE_PRECISION, bench_devices, emulate_dev
 from edgenet.jobs.file_factory import USES_IMAGES, FileFactory, Form, Interface
 from edgenet.jobs.keep import parse as parse_keep
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
-from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe, test_part
+from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
 from edgenet.preflight import check_run
 from edgenet.results import Artifact, Failure, ImageSet, Results
 from edgenet.results.records import NAMES_FROM_FOLDERS, TAKEN_FOR_EMBEDDING, Context, Finding, PictureHistory
@@ -414,7 +415,7 @@ def evaluate_files(
     if limit_to is not None and limit_to < 1:
         raise InputError(f"--limit must be at least 1, was {limit_to}")
     history = merged(*(f.pictures for f in files))
-    opened = open_images(test_part(images) or images, first.class_ids, first.class_names, first.task)
+    opened = open_images(measuring_part(images) or images, first.class_ids, first.class_names, first.task)
     pictures, findings = new_pictures(opened, history, " and ".join(dict.fromkeys(f.id for f in files)))
     if not pictures:
         raise InputError("; ".join(f"{f.message}" for f in findings) + ": give pictures that are new to it")

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgenet import data_sets
 from edgenet.door import PICTURE_BYTES, open_regular
 from edgenet.errors import InputError
 from edgenet.images import official, sample, tfds
 from edgenet.images.class_names import Classes
 from edgenet.images.decode import Skipped, cores, refuse_too_many
 from edgenet.images.folders import Entry, class_groups, class_names_in, list_folder
-from edgenet.images.official import is_official
 from edgenet.results import ImageSet
 from edgenet.tasks import CLASSES, Task
 
@@ -50,7 +50,8 @@ def open_images(
         return _open_sample()
     several = task.kind == "labels"
     classes = Classes((), names_in(path)) if task.kind == "embedding" else Classes(class_ids, class_names)
-    entries, groups = _official(str(path), classes, several) if is_official(path) else _folder(path, classes, several)
+    listed = _official if data_sets.is_named(str(path)) else _folder
+    entries, groups = listed(str(path), classes, several)
     files = tuple(file for file, _ in entries)
     with ThreadPoolExecutor(cores()) as pool:
         scanned = list(pool.map(_scan, files))
@@ -64,7 +65,7 @@ def open_images(
     return _image_set(str(path), files, labels, digests, groups=groups)
 
 
-def _folder(path: str | Path, classes: Classes, several: bool) -> tuple[list[Entry], dict[str, tuple[int, ...]]]:
+def _folder(path: str, classes: Classes, several: bool) -> tuple[list[Entry], dict[str, tuple[int, ...]]]:
     """Return the pictures of a folder, as whole paths with their labels, and what stands for several classes."""
     root = folder_of(path)
     entries = list_folder(root, classes, several=several)
@@ -94,7 +95,7 @@ def names_in(path: str | Path) -> tuple[str, ...]:
     """
     if str(path) == "sample":
         return ()
-    return official.classes_of(str(path)) if is_official(path) else class_names_in(folder_of(path))
+    return official.classes_of(str(path)) if data_sets.is_named(str(path)) else class_names_in(folder_of(path))
 
 
 def split(images: ImageSet, n_calibration: int) -> tuple[ImageSet, ImageSet]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgenet.data_sets import is_named
 from edgenet.device_bench.device import Request
 from edgenet.device_bench.registry import open_device, parse
 from edgenet.device_bench.timing import Plan
@@ -21,7 +22,6 @@ from edgenet.evaluate import Candidate, evaluate
 from edgenet.files import delete_parts, files_of, sha256_of, size_of
 from edgenet.images import Preprocessing, imagenet_classes, names_in, open_images, stream
 from edgenet.images.decode import memory_left_bytes
-from edgenet.images.official import is_official
 from edgenet.images.roles import divide_by_role
 from edgenet.jobs import paper_transfer
 from edgenet.jobs.output_folder import machine_context, results_in
@@ -88,7 +88,7 @@ def _check(job: PaperJob) -> None:
 
 
 def _open(images: str) -> _Pictures:
-    pictures, test = _official(images) if is_official(images) else (open_images(images, *imagenet_classes()), None)
+    pictures, test = _official(images) if is_named(images) else (open_images(images, *imagenet_classes()), None)
     divided = divide_by_role(pictures, CALIBRATION_IMAGES, NOTHING_SEEN, model="the zoo", test=test)
     calibration, evaluation = divided.calibration, divided.evaluation
     for chunk in stream(evaluation, Preprocessing(600, zoo.LITE_MEAN, zoo.LITE_STD), chunk=1, workers=1):
@@ -113,7 +113,7 @@ def _context(job: PaperJob, pictures: _Pictures, results: Results) -> None:
         counts=earlier.counts if earlier else {},
         tables=tuple(table for table in TABLES if table in asked),
         quick=job.quick and (earlier is None or earlier.quick),
-        dataset=job.images.partition(":")[0] if is_official(job.images) else "",
+        dataset=job.images.partition(":")[0] if is_named(job.images) else "",
         transfers=earlier.transfers if earlier else (),
     )
     results.context = replace(machine_context(job.command), paper=paper)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgenet import data_sets
 from edgenet.errors import EdgenetError, InputError
 from edgenet.export import find_source
 from edgenet.export.importers.find import kind_of
@@ -19,7 +20,7 @@ from edgenet.images.roles import read_history
 from edgenet.jobs.file_factory import FileFactory, Interface
 from edgenet.jobs.paper_files import in_child
 from edgenet.models import zoo
-from edgenet.options import OFFICIAL_SETS, PaperJob, Recipe
+from edgenet.options import PaperJob, Recipe
 from edgenet.paper.plan import paper_of
 from edgenet.pipeline import describe, evaluate_files
 from edgenet.results import RESULTS_FILE, Artifact, Failure, Results
@@ -41,11 +42,11 @@ class Trained:
 
 def check(job: PaperJob) -> None:
     """Raise InputError where what is asked of table 5 does not fit together."""
-    whole = official.is_official(job.images) and "#" not in job.images
-    if official.is_official(job.images) and not whole:
+    whole = data_sets.is_named(job.images) and "#" not in job.images
+    if data_sets.is_named(job.images) and not whole:
         raise InputError(f"--images {job.images}: the paper's comparison divides a data set itself; leave #... out")
     if job.trained and not whole:
-        names = ", ".join(f"{name}:DIR" for name in OFFICIAL_SETS)
+        names = ", ".join(f"{name}:DIR" for name in data_sets.NAMES)
         raise InputError(f"--trained files are measured on a data set of table 5: give it as --images (valid: {names})")
     if job.trained and "5" not in job.wanted:
         raise InputError("--trained is for table 5: give --table 5 too")

@@ -137,8 +137,8 @@ def _notes(results: Results) -> tuple[str, ...]:
     if {*NETWORKS} - {t.network for t in paper.transfers}:
         notes.append(
             "What was not measured takes a training first: `edgenet finetune "
-            f"{NETWORKS[0]} --images {paper.dataset}:DIR --out OUT`, say, and then --trained OUT here; or --trained FILE, "
-            "a model of these classes that you have."
+            f"{NETWORKS[0]} --images {paper.dataset}:DIR --out OUT`, say, and then --trained OUT here; "
+            "or --trained FILE, a model of these classes that you have."
         )
     for t in paper.transfers:
         e = next((e for e in results.evaluations if e.artifact == t.artifact), None)

@@ -12,16 +12,17 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from edgenet import data_sets
 from edgenet.errors import InputError
 from edgenet.images import names_in, official, open_images
 from edgenet.images.class_names import Classes
 from edgenet.images.official import mat_file
 from edgenet.jobs.finetune import classes_of_folder
-from edgenet.options import OFFICIAL_SETS, FinetuneJob, Job, QatJob
+from edgenet.options import FinetuneJob, Job, QatJob
 from helpers import official_layouts
 from helpers.places import SHARED
 
-WRITERS = {name: getattr(official_layouts, name) for name in OFFICIAL_SETS}
+WRITERS = {name: getattr(official_layouts, name) for name in data_sets.NAMES}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,7 +40,7 @@ def contents(images: str, file: str) -> bytes:
         return np.asarray(picture).tobytes()
 
 
-@pytest.mark.parametrize("name", OFFICIAL_SETS)
+@pytest.mark.parametrize("name", data_sets.NAMES)
 def test_pictures_classes_and_splits_are_the_data_set_s_own(name: str, tmp_path: Path) -> None:
     wanted = WRITERS[name](tmp_path)
     images = f"{name}:{tmp_path}"
@@ -55,14 +56,14 @@ def test_pictures_classes_and_splits_are_the_data_set_s_own(name: str, tmp_path:
     assert classes_of_folder(images) == names
 
 
-@pytest.mark.parametrize("name", OFFICIAL_SETS)
+@pytest.mark.parametrize("name", data_sets.NAMES)
 def test_the_folder_may_be_the_one_that_holds_what_was_unpacked(name: str, tmp_path: Path) -> None:
     inside = tmp_path / official.LAYOUTS[name].inside[0]
     wanted = WRITERS[name](inside)
     assert len(official.listing(f"{name}:{tmp_path}#test").files) == len(wanted["test"])
 
 
-@pytest.mark.parametrize("name", OFFICIAL_SETS)
+@pytest.mark.parametrize("name", data_sets.NAMES)
 def test_each_file_that_is_missing_is_named_with_what_brings_it(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path)
     layout = official.LAYOUTS[name]

@@ -1,6 +1,6 @@
 """`--images NAME:DIR[#SPLIT]`: a data set in its official layout (layouts.py).
 
-Without a SPLIT it is all but the test split, which measures (options.py gives --images-test).
+Without a SPLIT it is all but the test split, which measures (data_sets.py).
 """
 
 import functools
@@ -12,7 +12,6 @@ from pathlib import Path
 from edgenet.errors import InputError
 from edgenet.images.class_names import Classes
 from edgenet.images.official.layouts import LAYOUTS, Layout
-from edgenet.options import OFFICIAL_SETS
 
 _SHOWN = 3
 
@@ -24,11 +23,6 @@ class Listing:
     classes: tuple[str, ...]
     files: tuple[str, ...]
     labels: tuple[int, ...]
-
-
-def is_official(images: str | Path) -> bool:
-    """Return whether `--images` names a data set in its official layout."""
-    return str(images).partition(":")[0] in OFFICIAL_SETS and ":" in str(images)
 
 
 def layout_of(images: str) -> Layout:
