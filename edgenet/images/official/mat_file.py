@@ -9,9 +9,10 @@ from typing import Any
 
 from edgenet.door import read_bytes, reading
 from edgenet.errors import InputError, MissingDependency
-from edgenet.sandbox.apart import read_apart
+from edgenet.sandbox.apart import Effort, read_apart
 
 LARGEST_BYTES = 1 << 24  # the largest of a known data set has 0.4 MB
+_READING = Effort(cpu_s=15, cpu_s_per_mib=5, mib=1024, mib_per_mib=64)
 _MOST = 10_000_000  # numbers or texts of a list
 
 
@@ -52,6 +53,7 @@ def _read_once(path: Path, names: tuple[str, ...], fields: tuple[str, ...], *_: 
         "edgenet.images.official.mat_file:values_here",
         path,
         {"path": str(path), "names": list(names), "fields": list(fields)},
+        _READING,
     )
     if not isinstance(given, dict) or set(given) != set(names):
         raise InputError(f"{path} cannot be read: get the file again")
@@ -74,11 +76,13 @@ def values_here(path: str, names: list[str], fields: list[str]) -> dict[str, Any
     Args:
         fields: of an array of structs; without, a value is an array of numbers or of texts.
     """
+    data = read_bytes(path, LARGEST_BYTES)
+    if not data.startswith(b"MATLAB 5.0") or data[126:128] not in (b"IM", b"MI"):  # SciPy would guess an older version
+        raise InputError(f"{path} is not a MATLAB 5 file: get it again")
     try:
         from scipy.io import loadmat
     except ImportError:
         raise MissingDependency("scipy", "mat", f"reading {path}") from None
-    data = read_bytes(path, LARGEST_BYTES)
     try:
         found = loadmat(io.BytesIO(data), variable_names=names)
     except MemoryError:
