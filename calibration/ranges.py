@@ -27,7 +27,7 @@ FLAT_BELOW = {"HARD_SWISH": -3.0, "GELU": -3.0}
 HEADROOM = 1.1  # and leaves so much more, since pictures that were not seen go further than those that were
 # Most of 16 bits' 65,536 levels are for values that go beyond what was seen: to cut one off costs a picture all that it
 # has (of 400 flowers two had values of four times the calibration's). The median picture is the measure, since in some
-# networks one picture in a hundred reaches a hundred times as far as the others: levels for eight times that are coarse.
+# networks one picture in a hundred reaches a hundred times as far as the others: eight times that would be coarse.
 WIDE_OF_ALL, WIDE_OF_MEDIAN = 2.0, 12.0
 
 

@@ -13,6 +13,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from edgenet.data_sets import measuring_part
 from edgenet.errors import InputError
 from edgenet.targets import FORMATS
 from edgenet.tasks import AUTO
@@ -157,6 +158,12 @@ def check_values(job: Any) -> None:
                 raise InputError(f"{name} is {wrong}: give {of.metavar or 'a value'}, at most {MAX_TEXT} characters")
 
 
+def _imply_test(job: Any) -> None:
+    """Have the test pictures of a data set measure, where none are named."""
+    if job.images is not None and job.images_test is None:
+        object.__setattr__(job, "images_test", measuring_part(job.images))  # of a frozen dataclass that is being made
+
+
 def _default(f: "Field[Any]") -> Any:
     return f.default if f.default_factory is MISSING else f.default_factory()
 
@@ -260,12 +267,12 @@ class Job:
     images: str | None = option(
         "Photographs: a folder, the sample, a data set.",
         None,
-        metavar="DIR|sample|tfds:NAME",
+        metavar="DIR|sample|NAME:DIR|tfds:NAME",
         path=True,
         missing="a folder of photographs, e.g. --images photos/",
     )
     images_test: str | None = option(
-        "Photographs that only measure; a part of --images by default.", None, metavar="DIR|tfds:NAME", path=True
+        "Photographs that only measure; a part of --images by default.", None, metavar="DIR|NAME:DIR", path=True
     )
     formats: tuple[str, ...] = option(
         f"{', '.join(FORMATS)} or all; may be repeated.", ("tflite",), name="format", metavar="F",
@@ -339,6 +346,7 @@ class Job:
 
     def __post_init__(self) -> None:
         check_values(self)
+        _imply_test(self)
         empty = [f.option.name for f in option_fields(Job, self) if f.name in NOT_EMPTY and not f.default]
         if empty:
             raise InputError(f"--{empty[0]} is an empty list: name one at least, or leave it out")
@@ -375,6 +383,7 @@ class QatJob:
 
     def __post_init__(self) -> None:
         check_values(self)
+        _imply_test(self)
 
     @property
     def job(self) -> Job:
@@ -418,6 +427,7 @@ class FinetuneJob:
     def __post_init__(self) -> None:
         _one_of("--layers", self.layers, LAYERS)
         check_values(self)
+        _imply_test(self)
 
 
 @dataclass(frozen=True)
@@ -450,6 +460,12 @@ class PaperJob:
     )
     quick: bool = option("Table 4 without GPipe's network, in minutes.", False)
     images: str = same_as(Job, "images", default="sample")
+    trained: tuple[str, ...] = option(
+        "For table 5: a folder that `finetune` filled, or a model file of the classes of --images; may be repeated.",
+        (),
+        metavar="OUT|FILE",
+    )
+    preprocess: str | None = same_as(Job, "preprocess")
     devices: tuple[str, ...] = same_as(Job, "devices")
     command: str = ""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS
 from edgenet.calibration.summary import calibration_record
+from edgenet.data_sets import measuring_part
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
@@ -414,7 +415,7 @@ def evaluate_files(
     if limit_to is not None and limit_to < 1:
         raise InputError(f"--limit must be at least 1, was {limit_to}")
     history = merged(*(f.pictures for f in files))
-    opened = open_images(images, first.class_ids, first.class_names, first.task)
+    opened = open_images(measuring_part(images) or images, first.class_ids, first.class_names, first.task)
     pictures, findings = new_pictures(opened, history, " and ".join(dict.fromkeys(f.id for f in files)))
     if not pictures:
         raise InputError("; ".join(f"{f.message}" for f in findings) + ": give pictures that are new to it")

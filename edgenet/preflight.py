@@ -38,6 +38,7 @@ PACKAGES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "tf-keras": (("tf_keras",), "export"),
     "tensorflow-model-optimization": (("tensorflow_model_optimization",), "qat"),
     "tensorflow-datasets": (("tensorflow_datasets",), "tfds"),
+    "scipy": (("scipy",), "mat"),
     "ethos-u-vela": (("ethosu",), "ethos-u"),
     "tflite-micro": (("tflite_micro",), "micro"),
     "onnxruntime-qnn": (("onnxruntime_qnn",), "qnn"),
@@ -163,7 +164,8 @@ def check_paper(job: PaperJob, memory_bytes: int | None) -> None:
     formats = [RUNTIMES[r] for r in runtimes]
     here = _run_here(runtimes, f"--table {'4' if '4' in job.wanted else ' --table '.join(job.wanted)}")
     rivals = [Need(p, "counting the networks of --table 2") for p in ("tensorflow", "tf-keras") if "2" in job.wanted]
-    _check_packages([*_written(formats), *here, *rivals, *_pictures(job.images), *_estimates(job.devices)])
+    own = [need for file in job.trained if os.path.isfile(file) for need in _model(file, False)]
+    _check_packages([*_written(formats), *here, *rivals, *own, *_pictures(job.images), *_estimates(job.devices)])
     check_devices(job.devices)
     sizes = {step: _step_bytes(step, memory_bytes) for step in steps(job)}
     kept = sum(size for step, size in sizes.items() if set(step.networks) <= set(weights.PACKAGES))
@@ -234,6 +236,8 @@ def _pictures(images: str | None) -> list[Need]:
         return [Need(package, "--images sample") for package in sample.PACKAGES.values()]
     if images is not None and tfds.is_tfds(images):
         return [Need(package, f"--images {images}") for package in ("tensorflow-datasets", "tensorflow")]
+    if images is not None and images.startswith(("flowers102:", "cars:")):
+        return [Need("scipy", f"the .mat files of --images {images}")]
     return []
 
 

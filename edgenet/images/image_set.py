@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgenet import data_sets
 from edgenet.door import PICTURE_BYTES, open_regular
 from edgenet.errors import InputError
-from edgenet.images import sample, tfds
+from edgenet.images import official, sample, tfds
 from edgenet.images.class_names import Classes
 from edgenet.images.decode import Skipped, cores, refuse_too_many
-from edgenet.images.folders import class_groups, class_names_in, list_folder
+from edgenet.images.folders import Entry, class_groups, class_names_in, list_folder
 from edgenet.results import ImageSet
 from edgenet.tasks import CLASSES, Task
 
@@ -29,7 +30,7 @@ def open_images(
 ) -> ImageSet:
     """List the photographs of a folder with their labels and content hashes; "sample" means the sample photographs.
 
-    "tfds:NAME" is a data set of TensorFlow Datasets (tfds.py).
+    "tfds:NAME" is a data set of TensorFlow Datasets (tfds.py), "flowers102:DIR" one in its official layout (official).
 
     The folder holds class folders named by WordNet id, index or class name; or photographs with a labels.csv
     (file,label); or photographs only. Files come in the order of their names.
@@ -43,15 +44,15 @@ def open_images(
     Raises:
         InputError: no such folder, no photographs in it, a label that the model does not know, more than 1 % of the
             files are plainly not images.
-        MissingDependency: the sample photographs, or what reads tfds:NAME, are not installed.
+        MissingDependency: the sample photographs, or what reads tfds:NAME or .mat files, are not installed.
     """
     if str(path) == "sample":
         return _open_sample()
-    root = folder_of(path)
     several = task.kind == "labels"
     classes = Classes((), names_in(path)) if task.kind == "embedding" else Classes(class_ids, class_names)
-    entries = list_folder(root, classes, several=several)
-    files = tuple(os.path.abspath(root / name) for name, _ in entries)
+    listed = _official if data_sets.is_named(str(path)) else _folder
+    entries, groups = listed(str(path), classes, several)
+    files = tuple(file for file, _ in entries)
     with ThreadPoolExecutor(cores()) as pool:
         scanned = list(pool.map(_scan, files))
     bad = [Skipped(file, why) for file, (_, why) in zip(files, scanned, strict=True) if why]
@@ -61,7 +62,22 @@ def open_images(
         sets = [label if isinstance(label, tuple) else None for _, label in entries]
         return _image_set(str(path), files, [None] * len(files), digests, label_sets=sets)
     labels = [label if isinstance(label, int) else None for _, label in entries]
-    return _image_set(str(path), files, labels, digests, groups=class_groups(root, classes))
+    return _image_set(str(path), files, labels, digests, groups=groups)
+
+
+def _folder(path: str, classes: Classes, several: bool) -> tuple[list[Entry], dict[str, tuple[int, ...]]]:
+    """Return the pictures of a folder, as whole paths with their labels, and what stands for several classes."""
+    root = folder_of(path)
+    entries = list_folder(root, classes, several=several)
+    groups = {} if several else class_groups(root, classes)
+    return [(os.path.abspath(root / name), label) for name, label in entries], groups
+
+
+def _official(images: str, classes: Classes, several: bool) -> tuple[list[Entry], dict[str, tuple[int, ...]]]:
+    """The same of a data set in its official layout."""
+    found, index = official.listing(images), official.indices_in(images, classes)
+    labels = (index[label] for label in found.labels)
+    return [(file, (i,) if several else i) for file, i in zip(found.files, labels, strict=True)], {}
 
 
 def folder_of(path: str | Path) -> Path:
@@ -72,10 +88,14 @@ def folder_of(path: str | Path) -> Path:
 def names_in(path: str | Path) -> tuple[str, ...]:
     """Return the names of a folder's own classes, sorted; none where the pictures are not labelled.
 
+    Those of a data set in its official layout come in its own order.
+
     Raises:
         InputError: not a folder, or no photographs in it.
     """
-    return () if str(path) == "sample" else class_names_in(folder_of(path))
+    if str(path) == "sample":
+        return ()
+    return official.classes_of(str(path)) if data_sets.is_named(str(path)) else class_names_in(folder_of(path))
 
 
 def split(images: ImageSet, n_calibration: int) -> tuple[ImageSet, ImageSet]:

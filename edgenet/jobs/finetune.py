@@ -20,8 +20,7 @@ from edgenet.calibration.training.loop import FOLDER, check_resumable, identity_
 from edgenet.calibration.training.strategy import check_strategy
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
-from edgenet.images import Preprocessing, divide, hold_back, open_images, subset, tfds
-from edgenet.images.folders import class_names_in
+from edgenet.images import Preprocessing, divide, hold_back, names_in, open_images, subset
 from edgenet.images.preprocess_option import preprocessing_of
 from edgenet.images.roles import history_of, merged, new_pictures
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
@@ -170,7 +169,7 @@ def classes_of_folder(images: str | Path) -> tuple[str, ...]:
     """
     if str(images) == "sample":
         raise InputError("the sample photographs have no classes: give finetune a folder with a folder for each class")
-    names = class_names_in(tfds.folder_of(str(images)) if tfds.is_tfds(images) else Path(images))
+    names = names_in(images)
     if len(names) < 2:
         raise InputError(
             f"{images} has {len(names)} class{'es' * (len(names) != 1)}: finetune needs a folder with a folder of "

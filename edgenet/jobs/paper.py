@@ -13,15 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
+from edgenet.data_sets import is_named
 from edgenet.device_bench.device import Request
 from edgenet.device_bench.registry import open_device, parse
 from edgenet.device_bench.timing import Plan
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.files import delete_parts, files_of, sha256_of, size_of
-from edgenet.images import Preprocessing, imagenet_classes, open_images, stream
+from edgenet.images import Preprocessing, imagenet_classes, names_in, open_images, stream
 from edgenet.images.decode import memory_left_bytes
 from edgenet.images.roles import divide_by_role
+from edgenet.jobs import paper_transfer
 from edgenet.jobs.output_folder import machine_context, results_in
 from edgenet.jobs.paper_files import count_all, write
 from edgenet.models import zoo
@@ -55,17 +57,22 @@ def run(job: PaperJob, progress: Progress = lambda *_: None, say: Callable[[str]
     _check(job)
     check_paper(job, memory_left_bytes())
     pictures = _open(job.images)
+    trained = paper_transfer.find(job)
     with results_in(job.out, command="paper", page=write_pages) as results:
         _context(job, pictures, results)
         planned = [s for s in steps(job) if _left(s, results, pictures)]
-        for line in time_plan(planned):
+        new = [t for t in trained if not paper_transfer.is_measured(t, results)]
+        for line in time_plan(planned) if planned or not new else ():
             say(line)
+        for t in new:
+            say(f"{t.path}: to be measured on {len(pictures.evaluation):,} pictures")
         _tidy(job.out, results)
         _count(job, results)
         for done, step in enumerate(planned):
             progress("paper", done, len(planned))
             _run(job, step, pictures, results)
         progress("paper", len(planned), len(planned))
+        paper_transfer.measure(job, trained, results, progress)
     return results
 
 
@@ -73,6 +80,7 @@ def _check(job: PaperJob) -> None:
     for name in job.tables:
         if name not in TABLES:
             raise InputError(f"unknown --table {name} (valid: {', '.join(TABLES)})")
+    paper_transfer.check(job)
     for device in job.devices:
         parse(device)
     if job.out.exists() and not job.out.is_dir():
@@ -80,12 +88,19 @@ def _check(job: PaperJob) -> None:
 
 
 def _open(images: str) -> _Pictures:
-    pictures = open_images(images, *imagenet_classes())
-    divided = divide_by_role(pictures, CALIBRATION_IMAGES, NOTHING_SEEN, model="the zoo")
+    pictures, test = _official(images) if is_named(images) else (open_images(images, *imagenet_classes()), None)
+    divided = divide_by_role(pictures, CALIBRATION_IMAGES, NOTHING_SEEN, model="the zoo", test=test)
     calibration, evaluation = divided.calibration, divided.evaluation
     for chunk in stream(evaluation, Preprocessing(600, zoo.LITE_MEAN, zoo.LITE_STD), chunk=1, workers=1):
         return _Pictures(calibration, evaluation, chunk.pixels[0])
     raise InputError(f"{images} holds no picture that can be read: give other photographs, or --images sample")
+
+
+def _official(images: str) -> tuple[ImageSet, ImageSet]:
+    """Return the pictures of a data set that teach and those that measure, unlabelled: no class is ImageNet's."""
+    own = names_in(images)
+    teach, measure = (open_images(part, (), own) for part in (images, f"{images}#test"))
+    return replace(teach, labels=(None,) * len(teach)), replace(measure, labels=(None,) * len(measure))
 
 
 def _context(job: PaperJob, pictures: _Pictures, results: Results) -> None:
@@ -98,6 +113,8 @@ def _context(job: PaperJob, pictures: _Pictures, results: Results) -> None:
         counts=earlier.counts if earlier else {},
         tables=tuple(table for table in TABLES if table in asked),
         quick=job.quick and (earlier is None or earlier.quick),
+        dataset=job.images.partition(":")[0] if is_named(job.images) else "",
+        transfers=earlier.transfers if earlier else (),
     )
     results.context = replace(machine_context(job.command), paper=paper)
     results.failures.clear()

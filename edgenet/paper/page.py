@@ -12,11 +12,13 @@ from pathlib import Path
 from edgenet import templating
 from edgenet.files import atomic_write
 from edgenet.models.zoo import MODELS
+from edgenet.paper.cells import Cell, Table
 from edgenet.paper.networks import NAMES, published_name
 from edgenet.paper.plan import LADDER, file_id, paper_of
 from edgenet.paper.published import table as published
-from edgenet.paper.tables import RUNTIME_NAMES, Cell, Speedup, Table, devices, measurement, published_speedup, speedups
+from edgenet.paper.tables import RUNTIME_NAMES, Speedup, devices, measurement, published_speedup, speedups
 from edgenet.paper.tables import tables as tables_of
+from edgenet.paper.transfer import best_transferred
 from edgenet.report import pieces
 from edgenet.report.formatting import times
 from edgenet.report.pieces import Fact, Figure
@@ -56,7 +58,7 @@ def write_pages(results: Results, out: Path) -> list[Path]:
 
 
 def headline(results: Results) -> str:
-    """Return the answer in a sentence: each pair's speed-up, from the least to the most of the runtimes."""
+    """Return the answer in a sentence: each pair's speed-up over the runtimes, the best of table 5's accuracies."""
     parts = []
     for network in dict.fromkeys(s.network for s in speedups(results)):
         found = sorted((s for s in speedups(results) if s.network == network), key=lambda s: s.ratio)
@@ -67,6 +69,7 @@ def headline(results: Results) -> str:
             f"{published_name(least.rival)} in {f'{len(found)} runtimes' if many else RUNTIME_NAMES[least.runtime]} "
             f"(the paper: {published_speedup(network):g}×)"
         )
+    parts += best_transferred(results)
     return "; ".join(parts) if parts else "EfficientNet's comparison, on this machine"
 
 
@@ -123,13 +126,18 @@ def page(results: Results, found: Sequence[Table]) -> str:
         title=headline(results),
         where=f"{c.cpu_model}, {c.created[:10]}",
         doubt=doubt(results),
-        random=_RANDOM,
+        random=_random(results),
         notes=(_KINDS, quick) if paper_of(results).quick else (_KINDS,),
         speedups=tuple(_speedup_figures(results)),
         tables=tuple(_section(t, results) for t in found),
         facts=_provenance(results),
     )
     return templating.page("paper.html", view, _TEMPLATES, pieces.TEMPLATES)
+
+
+def _random(results: Results) -> str:
+    """Return what is to be said of random weights, "" where nothing was timed."""
+    return _RANDOM if results.measurements or results.estimates else ""
 
 
 def _section(t: Table, results: Results) -> TableSection:
@@ -276,7 +284,7 @@ def markdown(results: Results, found: Sequence[Table]) -> str:
         )
         for t in found
     )
-    view = TextPage(headline(results), f"{_RANDOM} {_KINDS}", doubt(results), tables)
+    view = TextPage(headline(results), f"{_random(results)} {_KINDS}".strip(), doubt(results), tables)
     return templating.text("paper.md", view, _TEMPLATES)
 
 

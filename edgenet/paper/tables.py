@@ -12,38 +12,16 @@ from edgenet.device_bench.comparison import Comparison, compare
 from edgenet.device_bench.timing import median_interval_by_round
 from edgenet.errors import InputError
 from edgenet.paper import networks, published
+from edgenet.paper.cells import COMPUTED, MEASURED, QUOTED, Cell, Table, counted, quoted, top1
 from edgenet.paper.networks import published_name, scaled_key
 from edgenet.paper.plan import LADDER, PAIRS, RUNTIMES, TABLE4, file_id, paper_of
 from edgenet.paper.scaled_tables import scaled_rows
+from edgenet.paper.transfer import not_transferred, table5, transferred
 from edgenet.report.formatting import MISSING, failed, number, times
-from edgenet.results import Estimate, Evaluation, Measurement, Results
-from edgenet.results.records import Counts
+from edgenet.results import Estimate, Measurement, Results
 
-MEASURED, COMPUTED, QUOTED, NOTHING = "measured", "computed", "quoted", ""
 RUNTIME_NAMES = {"tensorflow": "TensorFlow", "litert": "TFLite", "openvino": "OpenVINO", "onnxruntime": "onnxruntime"}
 NOT_BUILT = "quoted only: not built here"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure: its value in the column's unit, how it is written, and where it comes from."""
-
-    text: str
-    kind: str = NOTHING  # measured | computed | quoted, "" for words
-    value: float | None = None
-    note: str = ""  # a second, smaller line
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page. The first cell of a row names it."""
-
-    id: str
-    title: str
-    lead: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +53,8 @@ def tables(results: Results) -> list[Table]:
     drawn = {"4": table4, "2": table2, "3": table3, "7": table7, "lite": lite, "ladder": ladder, "5": table5}
     asked = paper_of(results).tables
     found = [draw(results) for name, draw in drawn.items() if name in asked]
+    if "5" in asked:
+        found.insert(-1, transferred(results))  # before what is quoted
     return [t for t in [*found, not_reproduced(results)] if t.rows]
 
 
@@ -221,9 +201,9 @@ def table2(results: Results) -> Table:
             difference = Cell(f"{'+' if share > 0 else ''}{number(share, 1)} %", COMPUTED, share)
         label = Cell(paper_name, note=NOT_BUILT if paper_name in networks.QUOTED else "")
         rows.append(
-            (label, _quoted(text["top1_percent"], "%"), _counted(count, "parameters", 1e6, "M"),
-             _quoted(text["params_millions"], "M"), _counted(count, "multiply_adds", 1e9, "B"),
-             _quoted(text["flops_billions"], "B"), difference)
+            (label, quoted(text["top1_percent"], "%"), counted(count, "parameters", 1e6, "M"),
+             quoted(text["params_millions"], "M"), counted(count, "multiply_adds", 1e9, "B"),
+             quoted(text["flops_billions"], "B"), difference)
         )  # fmt: skip
     lead = (
         "Parameters and multiply-adds (the paper's FLOPS) are counted from the layers of the networks built here. "
@@ -253,26 +233,13 @@ def _scaled(results: Results, number_: str, title: str, lead: str) -> Table:
     for r in scaled_rows(number_):
         count = known.get(scaled_key(number_, r))
         label = Cell(r.scaling if number_ == "7" else r.baseline, note="" if number_ == "7" else r.scaling)
-        madds, params = _counted(count, "multiply_adds", 1e9, "B"), _counted(count, "parameters", 1e6, "M")
-        rows.append((label, params, madds, _quoted(r.flops_billions, "B"), _quoted(f"{r.top1_percent:.1f}", "%")))
+        madds, params = counted(count, "multiply_adds", 1e9, "B"), counted(count, "parameters", 1e6, "M")
+        rows.append((label, params, madds, quoted(r.flops_billions, "B"), quoted(f"{r.top1_percent:.1f}", "%")))
         if r.note:
             notes.setdefault(r.note, []).append(" ".join(s for s in (label.text, label.note) if s))
     columns = ("Network", "Parameters", "Multiply-adds", "FLOPS, paper", "Top-1")
     said = tuple(f"{'; '.join(names)}: {note}." for note, names in notes.items())
     return Table(f"table{number_}", title, lead, columns, tuple(rows), said)
-
-
-def table5(results: Results) -> Table:
-    """Table 5: transfer learning, quoted whole."""
-    columns = ("Data set", "EfficientNet", "Top-1", "Parameters", "Best other", "Its top-1", "Its parameters")
-    rows = tuple(
-        (Cell(r["dataset"], note=f"{r['classes']} classes"), Cell(f"EfficientNet-{r['efficientnet']}"),
-         _quoted(r["top1_percent"], "%"), _quoted(r["params_millions"], "M"), Cell(r["best_reported"]),
-         _quoted(r["best_top1_percent"], "%"), _quoted(r["best_params_millions"], "M"))
-        for r in published.printed("5")
-    )  # fmt: skip
-    lead = "Quoted whole: it needs weights pretrained on ImageNet, eight data sets, and a training on each."
-    return Table("table5", "Table 5: transfer learning", lead, columns, rows)
 
 
 def lite(results: Results) -> Table:
@@ -288,30 +255,22 @@ def lite(results: Results) -> Table:
             id = file_id(r["model"], "tflite", precision)
             a = next((a for a in results.artifacts if a.id == id), None)
             size = Cell(f"{a.size_bytes / 1e6:.1f} MB", MEASURED, a.size_bytes / 1e6) if a else Cell(MISSING)
-            gpu = _quoted(r["fp32_gpu_ms"], "ms") if precision == "float32" else Cell(MISSING)
+            gpu = quoted(r["fp32_gpu_ms"], "ms") if precision == "float32" else Cell(MISSING)
             if precision == "float32":
                 gpu = Cell(gpu.text, gpu.kind, gpu.value, f"{r['fp16_gpu_ms']} ms in float16")
             rows.append(
                 (Cell(r["model"], note=f"{precision}{', random weights' if a and a.weights == 'random' else ''}"),
-                 _top1(results, id), _quoted(r[f"{prefix}_top1_percent"], "%"), size,
+                 top1(results, id), quoted(r[f"{prefix}_top1_percent"], "%"), size,
                  _median_cell(measurement(results, id, "local", 1)),
                  _median_cell(measurement(results, id, "local", threads)) if threads > 1 else Cell(MISSING),
-                 _quoted(r[f"{prefix}_cpu_ms"], "ms"), gpu,
-                 _quoted(r["int8_edgetpu_ms"], "ms") if precision == "int8" else Cell(MISSING))
+                 quoted(r[f"{prefix}_cpu_ms"], "ms"), gpu,
+                 quoted(r["int8_edgetpu_ms"], "ms") if precision == "int8" else Cell(MISSING))
             )  # fmt: skip
     lead = (
         "TFLite files. The published latencies are a Pixel 4's, with 4 threads on its CPU; accuracy published is on "
         "ImageNet's validation set, and measured is on the labelled pictures of this run, so compare drops, not levels."
     )
     return Table("lite", "EfficientNet-Lite", lead, columns, tuple(rows))
-
-
-def _top1(results: Results, id: str) -> Cell:
-    e: Evaluation | None = next((e for e in results.evaluations if e.artifact == id), None)
-    if e is None or e.top1 is None:
-        return Cell(MISSING)
-    interval = f"{e.top1_ci95[0] * 100:.1f} to {e.top1_ci95[1] * 100:.1f}" if e.top1_ci95 else ""
-    return Cell(f"{e.top1 * 100:.1f} %", MEASURED, e.top1 * 100, f"{interval}, {e.n_labelled} pictures")
 
 
 def devices(results: Results) -> list[str]:
@@ -342,7 +301,7 @@ def ladder(results: Results) -> Table:
         timed = [_median_cell(m) if m else _estimate(results, ids[p], d) for (d, p), m in found.items()]
         rows.append(
             (Cell(published_name(name)), _published_top1(name),
-             _counted(known.get(name), "multiply_adds", 1e9, "B"), *timed, *gains)
+             counted(known.get(name), "multiply_adds", 1e9, "B"), *timed, *gains)
         )  # fmt: skip
     lead = "TFLite files, batch 1, one thread: the median with its 95 % interval, and float32 over INT8 round by round."
     return Table("ladder", "All variants in float32 and INT8", lead, columns, tuple(rows))
@@ -368,12 +327,13 @@ def _published_top1(name: str) -> Cell:
     from edgenet.models.zoo import MODELS
 
     top1 = MODELS[name].top1_percent
-    return Cell(MISSING) if top1 is None else _quoted(f"{top1:g}", "%")
+    return Cell(MISSING) if top1 is None else quoted(f"{top1:g}", "%")
 
 
 def not_reproduced(results: Results) -> Table:
     """What of the paper was not measured, and why."""
-    rows = [(Cell(what), Cell(why)) for what, why in _NOT_REPRODUCED]
+    said = [*_NOT_REPRODUCED[:1], not_transferred(results), *_NOT_REPRODUCED[1:]]
+    rows = [(Cell(what), Cell(why)) for what, why in said]
     rows += [(Cell(failed(f)), Cell(f.why)) for f in results.failures]
     lead = "Nothing of this stands as measured anywhere on this page."
     return Table("not-reproduced", "What was not reproduced, and why", lead, ("What", "Why"), tuple(rows))
@@ -381,20 +341,6 @@ def not_reproduced(results: Results) -> Table:
 
 _NOT_REPRODUCED = (
     ("Accuracies on ImageNet", "quoted: the validation set and the authors' weights are not part of this package"),
-    ("Table 5, transfer learning", "quoted whole: eight data sets and weights pretrained on ImageNet"),
     (", ".join(networks.QUOTED), "quoted: not built here, so neither counted nor timed"),
     ("Absolute latencies of table 4", "another processor and another TensorFlow: only the ratios compare"),
 )
-
-
-def _quoted(printed: str | None, unit: str) -> Cell:
-    if not printed:
-        return Cell(MISSING)
-    return Cell(f"{printed} {unit}", QUOTED, float(printed))
-
-
-def _counted(count: Counts | None, what: str, unit: float, name: str) -> Cell:
-    if count is None:
-        return Cell(MISSING)
-    value = getattr(count, what) / unit
-    return Cell(f"{value:.2f} {name}" if value < 10 else f"{value:.1f} {name}", COMPUTED, value)

@@ -385,6 +385,18 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """A network that has learned a data set of the paper's table 5, and how it stands to the paper's."""
+
+    artifact: str  # its file, whose evaluation has the accuracy
+    network: str = ""  # of the zoo, "" where it is none
+    parameters: int = 0  # trained ones; of a network that is none of the zoo's, those of its file
+    taught: int | None = None  # pictures that decided its weights, None where its file does not say
+    resolution_px: int = 0
+    test_pictures: int = 0  # of the data set, those among them that it has seen
+
+
+@dataclass(frozen=True)
 class PaperRecord:
     """What a run of `edgenet paper` was asked for, and the networks that it counted."""
 
@@ -392,6 +404,8 @@ class PaperRecord:
     counts: Mapping[str, Counts] = field(default_factory=dict)  # by the network's name
     tables: tuple[str, ...] = ()
     quick: bool = False
+    dataset: str = absent("")  # of table 5, whose pictures measure: "flowers102"
+    transfers: tuple[Transfer, ...] = absent(())
 
 
 # -------------------------------------------------------------------------------------------------------------- context

@@ -7,13 +7,14 @@ from test_architecture import MODULES, tree
 PARSERS = {
     "onnx.load", "onnx.load_model", "onnx.load_model_from_string", "onnx.load_from_string", "h5py.File", "load_model",
     "saved_model.load", "load_checkpoint", "read_tflite", "load_onnx", "ElementTree.parse", "ElementTree.fromstring",
-    "tflite_facts", "onnx_facts", "openvino_facts",
+    "tflite_facts", "onnx_facts", "openvino_facts", "loadmat",
 }  # fmt: skip
 IN_A_CHILD = {
     "edgenet.export.foreign.readers", "edgenet.export.importers.keras_file", "edgenet.export.importers.saved_model",
     "edgenet.export.importers.onnx_importer", "edgenet.export.importers.labels", "edgenet.export.inspect.onnx",
     "edgenet.export.inspect.openvino", "edgenet.export.inspect.tflite", "edgenet.export.inspect.read",
     "edgenet.models.checkpoints", "edgenet.device_bench.roofline.operator_times", "edgenet.export.tensorflow_runtime",
+    "edgenet.images.official.mat_file",
 }  # fmt: skip
 # These read what edgenet has just made itself.
 OWN = {
