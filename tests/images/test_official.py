@@ -1,5 +1,6 @@
 """Data sets in their official layouts: pictures, classes and splits are the authors', and what is wrong is one line."""
 
+import functools
 import json
 import re
 import shutil
@@ -239,9 +240,10 @@ def test_mat_files_that_make_no_sense_are_refused_by_name(name, values, why, tmp
     assert "\n" not in str(e.value)
 
 
+@functools.cache
 def hostile() -> dict[str, bytes]:
     head = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
-    bomb = zlib.compress(b"\0" * (1 << 30), 9)
+    bomb = zlib.compress(b"\0" * (1 << 28), 1)
     return {
         "empty": b"", "text": b"labels = [1 2 3]", "half": head + b"\x0f\0\0\0\xff\xff\0\0" + b"x" * 100,
         "hdf5": b"\x89HDF\r\n\x1a\n" + b"\0" * 500, "a pickle": b"\x80\x04\x95\x10\0\0\0\0\0\0\0.",
@@ -250,7 +252,7 @@ def hostile() -> dict[str, bytes]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", hostile())
+@pytest.mark.parametrize("kind", ["empty", "text", "half", "hdf5", "a pickle", "bomb", "large"])
 def test_a_mat_file_that_is_none_or_made_to_do_harm_is_one_line(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x.mat"
     path.write_bytes(hostile()[kind])
