@@ -1,9 +1,11 @@
 """The nouns of a run, and OUT/results.json, which holds them.
 
 nouns.py has what is measured, records.py how it came about, file.py the file; plain.py turns nouns into plain values
-and back, schema1.py reads an older file, warning_codes.py lists the codes.
+and back, schema1.py reads an older file, warning_codes.py lists the codes; answers.py
+packs what a file answered to each picture.
 """
 
+from edgenet.results.answers import PictureAnswers
 from edgenet.results.file import RESULTS_FILE, SCHEMA, Results
 from edgenet.results.nouns import (
     NO_ANSWER,
@@ -45,6 +47,7 @@ __all__ = [
     "LeftOperators",
     "Measurement",
     "OtherPrecision",
+    "PictureAnswers",
     "Results",
     "TensorInfo",
     "Warning",
