@@ -37,7 +37,7 @@ def compare_runs(old: Path, new: Path, job: CompareJob, progress: Progress) -> C
     findings = [
         *_accuracies(first, second, pairs, limits),
         *(
-            remeasured(first, second, pairs, limits, job.devices, progress)
+            remeasured(first, second, pairs, limits, job.devices, job.time_s, progress)
             if job.remeasure
             else _latencies(first, second, pairs, limits)
         ),
