@@ -28,6 +28,7 @@ from edgenet.results import Measurement
 RUN_TO_RUN = 0.013  # standard deviation of the median from run to run, a fraction of it, on one machine
 _TENTHS = 10
 _FEWEST = 3  # parts of a run that say how far they lie apart
+_FEWEST_ROUNDS = 20  # side by side, for an interval that is worth something
 _OTHER_CLOCK = 0.05  # median clocks that differ by more are two clocks
 _POWER_Z = NormalDist().inv_cdf(0.8)
 _MOST_S = 86_400
@@ -58,10 +59,13 @@ def side_by_side(file: str, old: Measurement, new: Measurement, limit: float | N
     change, low, high = c.ratio - 1, c.low - 1, c.high - 1
     verdict = verdict_of(low, high, limit)
     needed = None
-    if verdict == CANNOT_TELL and limit is not None and math.isfinite(high):
+    if verdict == CANNOT_TELL and limit is not None:
         seconds_a_round = max(sum(m.every_run_ns) / 1e9 for m in (old, new)) / max(c.n_rounds, 1)
         apart = abs(change - limit)
-        rounds = c.n_rounds * ((high - low) / 2 * (1 + _POWER_Z / sure.z) / apart) ** 2 if apart else math.inf
+        if math.isinf(high):
+            rounds = float(_FEWEST_ROUNDS)
+        else:
+            rounds = c.n_rounds * ((high - low) / 2 * (1 + _POWER_Z / sure.z) / apart) ** 2 if apart else math.inf
         needed = math.ceil(rounds * seconds_a_round) if rounds * seconds_a_round <= _MOST_S else None
     open_end = None if math.isinf(high) else high
     return replace(
