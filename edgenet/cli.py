@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgenet import __version__
+from edgenet.cli_compare import compare
 from edgenet.cli_errors import OneLineErrors, echo
 from edgenet.cli_options import (
     PATH,
@@ -62,6 +63,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a stream that cannot show a dash or a foreign file name shows "?"
             stream.reconfigure(errors="replace")
+
+
+main.add_command(compare)
 
 
 @main.command()

@@ -29,6 +29,7 @@ import numpy as np
 from edgenet.errors import DeviceError, EdgenetError, InputError
 from edgenet.images import Preprocessing, normalise, stream
 from edgenet.results import NO_ANSWER, Confusion, Evaluation, Failure, Flip, ImageSet, Warning
+from edgenet.results.answers import PictureAnswers, pack
 from edgenet.results.records import Measures
 from edgenet.tasks import CLASSES, Task
 from edgenet.tasks.measures import (
@@ -338,8 +339,20 @@ def _evaluation(c: Candidate, p: _Pictures, found: _Answers, reference: str, ref
         largest_difference=tally.largest if tally.here and math.isfinite(tally.largest) else None,
         task=p.task.kind,
         measures=_measures(found, ref if compared else None),
+        answers=_by_content(p, found),
         **compared,
     )
+
+
+def _by_content(p: _Pictures, found: _Answers) -> PictureAnswers:
+    """Return the answers in the order of the pictures' sha256, with those that were not read."""
+    n, images = len(p.images), p.images
+    right, wrong, top1 = np.zeros(n, bool), np.zeros(n, bool), np.full(n, NO_ANSWER)
+    right[p.indices], wrong[p.indices], top1[p.indices] = found.right, (p.labels >= 0) & ~found.right, found.top1
+    labels = images.label_sets or images.labels
+    order = sorted(range(n), key=lambda i: (images.digests[i], str(labels[i])))
+    has_class = p.task.kind in ("classes", "binary")
+    return pack(right[order], wrong[order], top1[order] if has_class else None)
 
 
 def _warnings(p: _Pictures, tally: _Tally, n_labelled: int) -> Iterator[Warning]:

@@ -1,14 +1,15 @@
 """The nouns of a run, and OUT/results.json, which holds them.
 
 nouns.py has what is measured, records.py how it came about, file.py the file; plain.py turns nouns into plain values
-and back, schema1.py reads an older file, warning_codes.py lists the codes. What this package offers is looked up when
-it is asked for: plain.py and tensor_info.py alone are a tenth of it.
+and back, schema1.py reads an older file, warning_codes.py lists the codes; answers.py packs what a file answered to each
+picture. What this package offers is looked up when it is asked for: plain.py and tensor_info.py alone are a tenth of it.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgenet.results.answers import PictureAnswers
     from edgenet.results.file import RESULTS_FILE, SCHEMA, Results
     from edgenet.results.nouns import (
         NO_ANSWER,
@@ -50,13 +51,14 @@ __all__ = [
     "LeftOperators",
     "Measurement",
     "OtherPrecision",
+    "PictureAnswers",
     "Results",
     "TensorInfo",
     "Warning",
 ]
 
 _MODULES = {
-    "RESULTS_FILE": "file", "SCHEMA": "file", "Results": "file", "Context": "records", "TensorInfo": "tensor_info"
+    "PictureAnswers": "answers", "RESULTS_FILE": "file", "SCHEMA": "file", "Results": "file", "Context": "records", "TensorInfo": "tensor_info"
 }  # fmt: skip
 
 

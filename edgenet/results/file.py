@@ -95,16 +95,17 @@ class Results:
 
     @classmethod
     def load(cls, out: Path) -> "Results":
-        """Read OUT/results.json.
+        """Read OUT/results.json; `out` may be a results file itself, by whatever name, if that ends in .json.
 
         Raises:
             InputError: there is none, it is not JSON, or it has another schema.
         """
-        path = out / RESULTS_FILE
+        path = out if out.suffix.lower() == ".json" and not out.is_dir() else out / RESULTS_FILE
         try:
             os.lstat(path)
         except (FileNotFoundError, NotADirectoryError, ValueError):
-            raise InputError(f"no {RESULTS_FILE} in {out}: give the --out folder of an earlier run") from None
+            there = f"no file {path}" if path == out else f"no {RESULTS_FILE} in {out}"
+            raise InputError(f"{there}: give the --out folder of an earlier run") from None
         except OSError as e:
             raise InputError(f"cannot read {path}: {e.strerror}; give a folder that you may read") from None
         data = read_json(path, RESULTS_BYTES, "a results file", "delete it and run again", finite=False)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from edgenet.results.answers import PictureAnswers
 from edgenet.results.plain import absent, read, write
 from edgenet.results.records import Measures
 from edgenet.results.tensor_info import TensorInfo
@@ -181,6 +182,7 @@ class Evaluation:
     emulated: str = absent("")  # what computed the answers in the device's place, with its version; "" for the device
     task: str = absent("classes")  # what the output means: edgenet.tasks.KINDS
     measures: Measures | None = absent(None)  # what else the task is measured by
+    answers: PictureAnswers | None = absent(None)  # to each picture of the set, also those that were not read
 
     def __post_init__(self) -> None:
         counts = [*self.classes.items(), *self.class_flips.items()]

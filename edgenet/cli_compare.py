@@ -1,0 +1,80 @@
+"""`edgenet compare`: parse, compare, print and write, and exit with 1 where a limit is missed."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgenet.cli_errors import echo
+from edgenet.cli_options import PATH, job_of, json_option, options_of
+from edgenet.cli_output import Progress, print_json, print_table
+from edgenet.compare.options import CompareJob
+from edgenet.errors import GateFailed, InputError
+
+if TYPE_CHECKING:
+    from edgenet.compare.nouns import Comparison
+
+_SUMMARY = "GITHUB_STEP_SUMMARY"  # the file that GitHub shows under a step
+
+
+@click.command()
+@click.argument("old", type=PATH)
+@click.argument("new", type=PATH)
+@options_of(CompareJob)
+@json_option
+def compare(old: Path, new: Path, as_json: bool, **asked: Any) -> None:
+    """Say whether the run NEW is worse than OLD, as far as the data can tell; exit status 1 where it is.
+
+    \b
+    edgenet compare shipped/ OUT/ --max-accuracy-drop 0.5 --max-slowdown 3% --max-growth 1%
+    edgenet compare shipped/ OUT/ --remeasure --max-slowdown 3% --strict
+    """
+    from edgenet.compare import text
+    from edgenet.compare.job import compare_runs
+    from edgenet.results.plain import write
+
+    job = job_of(CompareJob, asked)
+    for path in (job.junit, job.markdown):
+        if path is not None and path.is_dir():
+            raise InputError(f"{path} is a folder: give the name of a file")
+    with Progress() as progress:
+        found = compare_runs(old, new, job, progress)
+    _write(found, job)
+    if as_json:
+        print_json({**write(found), "failed": [text.reason(f) for f in found.failed]})
+    else:
+        print_table(text.TITLES, text.rows([f for f in found.findings if f.aspect != "operators"]))
+        for warning in text.warnings(found):
+            echo(f"Note: {warning}")
+    if job.github:
+        _tell_github(found, err=as_json)
+    for f in found.failed:
+        echo(f"edgenet: {text.reason(f)}", err=True)
+    if found.failed:
+        raise GateFailed(text.headline(found))
+    if not as_json:
+        echo(text.headline(found))
+
+
+def _write(found: "Comparison", job: CompareJob) -> None:
+    from edgenet.compare.junit import junit
+    from edgenet.compare.markdown import markdown
+    from edgenet.files import atomic_write
+
+    for path, make in ((job.junit, junit), (job.markdown, markdown)):
+        if path is not None:
+            with atomic_write(path) as part:
+                part.write_text(make(found), encoding="utf-8")
+
+
+def _tell_github(found: "Comparison", *, err: bool) -> None:
+    """Print the annotations; GitHub reads both streams of a step."""
+    from edgenet.compare.github import annotations
+    from edgenet.compare.markdown import markdown
+
+    for line in annotations(found):
+        echo(line, err=err)
+    if summary := os.environ.get(_SUMMARY):
+        with Path(summary).open("a", encoding="utf-8") as f:
+            f.write(markdown(found) + "\n")
