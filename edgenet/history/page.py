@@ -33,7 +33,7 @@ _TEMPLATES = Path(__file__).with_name("templates")
 _MADE = b'<meta name="generator" content="edgenet history">'  # in the template; a page without it is somebody else's
 _REPORT = "report.html"
 _NAMES = {ACCURACY: "Right answers", LATENCY: "Latency", ESTIMATE: "Latency, estimated", SIZE: "Size"}
-_SHOWN_WORSE = 20  # the newest; the others are folded
+_SHOWN_WORSE, _SHOWN_RUNS = 20, 50  # the newest; the others are folded
 _LONGEST = 100  # characters of a name
 
 
@@ -122,6 +122,7 @@ class Page:
     aspects: tuple[Choice, ...]
     models: tuple[ModelSection, ...]
     runs: tuple[RunLine, ...]
+    runs_folded: tuple[RunLine, ...]
 
 
 def write_page(runs: Sequence[PastRun], job: HistoryJob, database: Path) -> Path:
@@ -145,7 +146,7 @@ def _refuse_foreign(path: Path) -> None:
     if not os.path.lexists(path):
         return
     with open_regular(path) as f:
-        if _MADE not in f.read(4096):
+        if _MADE not in f.read(1 << 16):
             raise InputError(f"{path} is there already, and edgenet did not make it: give --page another folder")
 
 
@@ -157,6 +158,7 @@ def page(runs: Sequence[PastRun], job: HistoryJob, database: Path) -> Page:
     devices = tuple(dict.fromkeys(t.series.device for t in trends if t.series.device))
     keys = {device: f"d{i}" for i, device in enumerate(devices)}
     worse = [line for run in reversed(runs) for line in _worse(run, links)]
+    lines = [_run_line(run, links) for run in reversed(runs)]
     there = [a for a in ASPECTS if any(t.series.aspect == a for t in trends)]
     return Page(
         title=headline(trends),
@@ -168,7 +170,8 @@ def page(runs: Sequence[PastRun], job: HistoryJob, database: Path) -> Page:
         devices=tuple(Choice(keys[d], "this computer" if d == "local" else _short(d)) for d in devices),
         aspects=tuple(Choice(f"a-{a}", _NAMES[a]) for a in there),
         models=tuple(_models(runs, trends, keys)),
-        runs=tuple(_run_line(run, links) for run in reversed(runs)),
+        runs=tuple(lines[:_SHOWN_RUNS]),
+        runs_folded=tuple(lines[_SHOWN_RUNS:]),
     )
 
 

@@ -16,6 +16,7 @@ from edgenet.report.plots.axes import Axis, Frame
 WIDTH_PX, HEIGHT_PX = 350, 188
 _LEFT_PX, _RIGHT_PX, _TOP_PX, _BELOW_PX = 48.0, 10.0, 10.0, 24.0
 _MARK_PX = 5.0
+_TOUCHED = 40  # the newest values that answer to a mouse, beside those that are marked: each costs time to open the page
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def trend(dots: Sequence[Dot], days: Sequence[str], most: float, alt: str) -> Ma
         f'<g class="run-to-run">{axes.line(points)}</g>' if len(points) > 1 else "",
         f'<path class="values" d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in points)}"/>',
         *(_mark(x, y) for d, (x, y) in zip(dots, points, strict=True) if d.is_worse),
-        *(_touched(d, x, y) for d, (x, y) in zip(dots, points, strict=True)),
+        *(_touched(dots[i], *points[i]) for i in range(len(dots)) if dots[i].is_worse or i >= len(dots) - _TOUCHED),
     ]
     return Markup(axes.svg("".join(out), WIDTH_PX, HEIGHT_PX, alt).replace('class="narrow"', 'class="small"', 1))
 

@@ -73,7 +73,7 @@ class Trend:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of `edgenet history`: runs that were added, those that were asked for, and the page if one was written."""
+    """What came of the command: runs that were added, those that were asked for, and the page if one was written."""
 
     added: tuple[Added, ...]
     runs: tuple[PastRun, ...]
