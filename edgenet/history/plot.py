@@ -16,7 +16,9 @@ from edgenet.report.plots.axes import Axis, Frame
 WIDTH_PX, HEIGHT_PX = 350, 188
 _LEFT_PX, _RIGHT_PX, _TOP_PX, _BELOW_PX = 48.0, 10.0, 10.0, 24.0
 _MARK_PX = 5.0
-_TOUCHED = 40  # the newest values that answer to a mouse, beside those that are marked: each costs time to open the page
+_TOUCHED = (
+    40  # the newest values that answer to a mouse, beside those that are marked: each costs time to open the page
+)
 
 
 @dataclass(frozen=True)
