@@ -151,9 +151,9 @@ def reading_history(path: Path) -> Iterator[History]:
     Raises:
         InputError: there is none, it is not edgenet's, or it is damaged, at once or later in the block.
     """
-    if _size(path) is None:
+    if not _is_there(path):
         raise InputError(f"no file {path}: `edgenet history {path} --add OUT` makes it")
-    if not _size(path):
+    if not _check_header(path):
         raise InputError(f"{path} is empty: `edgenet history {path} --add OUT` adds a run")
     with _connected(path, "ro") as connection:
         _check_schema(connection)
@@ -162,9 +162,9 @@ def reading_history(path: Path) -> Iterator[History]:
 
 def check(path: Path) -> None:
     """Look whether runs can be added to a database, without making or changing it. Raises InputError."""
-    if not os.access(path if _size(path) is not None else path.absolute().parent, os.W_OK):
-        raise InputError(f"{path} cannot be written: give --history the name of a file in a folder of yours")
     _check_header(path)
+    if not os.access(path if _is_there(path) else path.absolute().parent, os.W_OK):
+        raise InputError(f"{path} cannot be written: give --history the name of a file in a folder of yours")
 
 
 @contextmanager
@@ -193,12 +193,14 @@ def _connected(path: Path, mode: str) -> Iterator["sqlite3.Connection"]:
         connection.close()
 
 
-def _check_header(path: Path) -> None:
-    """Raise InputError where a file is there, holds something, and is no database of ours that we know."""
-    if not _size(path):
-        return
+def _check_header(path: Path) -> bool:
+    """Return whether there is a file that holds something. Raises InputError where that is no database of ours."""
+    if not _is_there(path):
+        return False
     with reading(path, "a database"), open_regular(path, _DATABASE_BYTES) as f:
         header = f.read(_HEADER_BYTES)
+    if not header:
+        return False
     other = "it stays as it is; give another name"
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         raise InputError(f"{path} is no database of edgenet's: {other}")
@@ -207,14 +209,15 @@ def _check_header(path: Path) -> None:
         raise InputError(f"{path} is the database of another application: {other}")
     if version != SCHEMA:
         raise InputError(f"{path} has schema {version}, this edgenet knows {SCHEMA}: update edgenet; {other}")
+    return True
 
 
-def _size(path: Path) -> int | None:
-    """Return the size of what is there, None where there is nothing."""
+def _is_there(path: Path) -> bool:
     try:
-        return os.stat(path).st_size if not path.is_dir() else 1
+        os.stat(path)
+        return True
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return False
     except (OSError, ValueError) as e:
         raise InputError(f"cannot open {path}: {getattr(e, 'strerror', None) or 'it is no name of a file'}") from None
 

@@ -35,6 +35,12 @@ def rows(path: Path) -> list[store.Row]:
         return history.rows()
 
 
+def read(path: Path) -> None:
+    with store.reading_history(path) as history:
+        for row in history.rows():
+            history.results(row.id)
+
+
 def content(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -272,12 +278,7 @@ def test_a_strangers_database_is_a_line_and_stays_as_it_is(make, tmp_path) -> No
     def add() -> None:
         store.add(path, [out])
 
-    def read() -> None:
-        with store.reading_history(path) as history:
-            for row in history.rows():
-                history.results(row.id)
-
-    for use in (add, read):
+    for use in (add, lambda: read(path)):
         with pytest.raises(InputError, match=STRANGERS[make]) as e:
             use()
         assert "\n" not in str(e.value)
@@ -306,9 +307,8 @@ def test_a_row_that_is_not_as_edgenet_writes_it_is_a_line(sql, value, database) 
     with sqlite3.connect(database) as connection:
         connection.execute(f"UPDATE runs SET {sql} = ?", (value,))
     connection.close()
-    with pytest.raises(InputError, match=r"runs\.db is damaged") as e, store.reading_history(database) as history:
-        for row in history.rows():
-            history.results(row.id)
+    with pytest.raises(InputError, match=r"runs\.db is damaged") as e:
+        read(database)
     assert "\n" not in str(e.value)
 
 
