@@ -13,6 +13,7 @@ import click
 from edgenet import __version__
 from edgenet.cli_compare import compare
 from edgenet.cli_errors import OneLineErrors, echo
+from edgenet.cli_history import history
 from edgenet.cli_options import (
     PATH,
     job_of,
@@ -66,6 +67,7 @@ def main() -> None:
 
 
 main.add_command(compare)
+main.add_command(history)
 
 
 @main.command()
@@ -92,7 +94,7 @@ def run(as_json: bool, **asked: Any) -> None:
 
 @main.command()
 @click.argument("model")
-@options_of(Job, without=("devices", "threads", "emulated_images", "max_arena"))
+@options_of(Job, without=("devices", "threads", "emulated_images", "max_arena", "history"))
 @json_option
 def export(as_json: bool, **asked: Any) -> None:
     """Write MODEL as files, and nothing else.

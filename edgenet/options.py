@@ -339,6 +339,7 @@ class Job:
         within=Range(least=0, most=1000),
     )
     max_arena: str | None = option("Fail where no file takes so little memory on --device micro.", None, metavar="SIZE")
+    history: Path | None = option("Add the run to this database of runs, too.", None, metavar="DB")
     allow: tuple[str, ...] = option(
         "Calibrate with pictures that are bad in this way; may be repeated.", (), metavar="CODE"
     )

@@ -18,6 +18,7 @@ from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.export.importers.labels import NO_YES
 from edgenet.files import sha256_of, size_of
+from edgenet.history import store
 from edgenet.images import Classes, Preprocessing, limit, names_in, open_images, stream
 from edgenet.images.roles import divide_by_role, merged, new_pictures, read_history
 from edgenet.jobs.accuracy_budget import Search, options_of, searches
@@ -55,6 +56,8 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
         InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
     """
     check(job)
+    if job.history is not None:
+        store.check(job.history)
     check_run(job, only_export)
     source = find_source(
         job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels, task=job.task,
@@ -77,6 +80,8 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
             if images.evaluation:
                 emulate_devices(job, source.task, images.evaluation, results, progress)
         _note_lost(job, results)
+    if job.history is not None:
+        store.add_finished(job.history, job.out)
     return results
 
 

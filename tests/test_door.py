@@ -28,7 +28,7 @@ READERS = {
     "csv.DictReader", "configparser.ConfigParser", "Image.open", "np.load", "np.fromfile", "np.memmap", "np.loadtxt",
     "np.genfromtxt", "h5py.File", "pickle.load", "pickle.loads", "pickle.Unpickler", "ElementTree.parse",
     "ElementTree.fromstring", "ElementTree.iterparse", "onnx.load", "onnx.load_model", "onnx.load_model_from_string",
-    "torch.load", "yaml.safe_load", "yaml.load",
+    "torch.load", "yaml.safe_load", "yaml.load", "sqlite3.connect",
 }  # fmt: skip
 METHODS = {"read_text", "read_bytes", "open"}  # of a path
 # Who may: models and weights have a door of their own; the rest reads what edgenet itself, a device or the system made.
@@ -38,6 +38,7 @@ OWN = {
     "edgenet/frameworks.py": "the null device",
     "edgenet/cli_errors.py": "the null device",
     "edgenet/files.py": "syncs what it wrote itself",
+    "edgenet/history/store.py": "a database whose header the door has read",
     "edgenet/jobs/output_folder.py": "the lock, which it checks to be a file",
     "edgenet/images/decode.py": "PIL, of bytes from the door",
     "edgenet/images/near_duplicates.py": "PIL, of a file from the door",

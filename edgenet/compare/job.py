@@ -31,7 +31,11 @@ def compare_runs(old: Path, new: Path, job: CompareJob, progress: Progress) -> C
     Raises:
         InputError: one is no run, or the two cannot be compared.
     """
-    first, second = open_run(old), open_run(new)
+    return compare_opened(open_run(old), open_run(new), job, progress)
+
+
+def compare_opened(first: Run, second: Run, job: CompareJob, progress: Progress = lambda *_: None) -> Comparison:
+    """Return all that two runs, which somebody else opened, say of each other. Raises InputError."""
     pairs, only_old, only_new = match(first, second, job.files)
     limits = limits_of(job)
     findings = [

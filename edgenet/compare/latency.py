@@ -159,3 +159,12 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple | Mapping):
         value = ", ".join(map(str, value))
     return "unknown" if value in (None, "") else f"{value!s:.80}"
+
+
+def interval_ms(m: Measurement, z: float) -> tuple[float, float] | None:
+    """Return between which medians the next run on the same machine may lie; None where a run has too few parts."""
+    spread = _spread(m, every=False) if min(m.samples_ns, default=0) > 0 else None
+    if spread is None:
+        return None
+    error = z * math.hypot(spread, RUN_TO_RUN)
+    return m.median_ms * math.exp(-error), m.median_ms * math.exp(error)

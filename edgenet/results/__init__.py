@@ -58,7 +58,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "PictureAnswers": "answers", "RESULTS_FILE": "file", "SCHEMA": "file", "Results": "file", "Context": "records", "TensorInfo": "tensor_info"
+    "RESULTS_FILE": "file", "SCHEMA": "file", "Results": "file", "Context": "records", "TensorInfo": "tensor_info",
+    "PictureAnswers": "answers",
 }  # fmt: skip
 
 
