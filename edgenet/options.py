@@ -181,11 +181,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained. `learning_rate` is the peak's."""
+    """How a network is trained. `learning_rate` is the peak's; None where a test is to find it."""
 
     epochs: int = option("Times that each picture is seen.", metavar="N", within=Range(least=1, most=100_000))
     batch: int = option("Pictures a step, over all devices.", metavar="N", within=Range(least=1, most=65_536))
-    learning_rate: float = option("At its peak.", metavar="R", within=Range(above=0, most=100))
+    learning_rate: float | None = option(
+        "At its peak.", metavar="R", default_text="found by a test", within=Range(above=0, most=100)
+    )
     warmup: float = option(
         "Part of all steps until the learning rate's peak.", 0.1, metavar="F", within=Range(least=0, below=1)
     )
@@ -200,12 +202,18 @@ class Settings:
     def __post_init__(self) -> None:
         check_values(self)
 
+    @property
+    def peak(self) -> float:
+        """The learning rate at its peak, which is known."""
+        assert self.learning_rate is not None
+        return self.learning_rate
+
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of a step, 0 <= step < steps: linear warm-up, then a cosine to zero."""
         rising = int(self.warmup * steps)
         if step < rising:
-            return self.learning_rate * (step + 1) / rising
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+            return self.peak * (step + 1) / rising
+        return self.peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 def check_training(augment: tuple[str, ...], strategy: str, mixed_precision: str) -> None:
@@ -392,6 +400,7 @@ class FinetuneJob:
         within=Range(least=32, most=1024),
     )  # fmt: skip
     weights: Path | None = same_as(Job, "weights")
+    preprocess: str | None = same_as(Job, "preprocess")
     augment: tuple[str, ...] = same_as(Distillation, "augment")
     strategy: str = same_as(Distillation, "strategy")
     mixed_precision: str = same_as(Distillation, "mixed_precision")
@@ -406,8 +415,16 @@ class FinetuneJob:
         metavar="F",
         within=Range(above=0, most=1),
     )
+    label_smoothing: float = option(
+        "Part of each label that is spread over all classes.", 0.1, metavar="F", within=Range(least=0, below=1)
+    )
+    views: int = option(
+        "Of each picture, whose activations the head and the top layers learn from.", 6, metavar="N",
+        within=Range(least=1, most=1000),
+    )  # fmt: skip
+    time: str | None = option("What all of it may take: 20m. The epochs are fitted to it.", None, metavar="TIME")
     settings: Settings = field(
-        default=Settings(epochs=5, batch=16, learning_rate=0.0003, warmup=0.2, ema=0.9, patience=2)
+        default=Settings(epochs=12, batch=16, learning_rate=None, warmup=0.2, ema=0.9, patience=4)
     )
     command: str = ""
 
