@@ -405,7 +405,7 @@ class FinetuneJob:
     strategy: str = same_as(Distillation, "strategy")
     mixed_precision: str = same_as(Distillation, "mixed_precision")
     layers: str = option(
-        "What learns at most: the new head, the top third too, or all. A later stage is kept where it is better.",
+        "What learns at most: the new head, the upper half too, or all. A later stage is kept where it is better.",
         "all",
         metavar="head|top|all",
     )

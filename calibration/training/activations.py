@@ -46,7 +46,7 @@ class Activations:
     """Views of pictures at a cut of a network.
 
     Attributes:
-        cut: (N, ...) float16 for each view, on disk; empty where only features were wanted.
+        cut: (N, ...) float16 for each view, on disk; empty where only features are wanted.
         features: (N, C) float32 for each view: what the head reads.
         labels: (N,).
         size_bytes: on disk.
@@ -66,17 +66,18 @@ class Activations:
         A picture's view is another one from epoch to epoch, and the views of a batch differ.
         """
         tf = tensorflow()
-        n, shape = len(self), self.cut[0].shape[1:]
+        views = self.cut or self.features
+        n, shape = len(self), views[0].shape[1:]
         order = order_of(n, seed, epoch)[: n // batch * batch].reshape(-1, batch)
 
         def fetch(rows: Any) -> np.ndarray:
-            return np.stack([self.cut[(epoch + i) % len(self.cut)][i] for i in rows]).astype(np.float32)
+            return np.stack([views[(epoch + i) % len(views)][i] for i in rows]).astype(np.float32)
 
         def pair(rows: Any) -> tuple[Any, Any]:
             x = tf.numpy_function(fetch, [rows], tf.float32, stateful=False)
             return tf.ensure_shape(x, (batch, *shape)), tf.one_hot(tf.gather(tf.constant(self.labels), rows), classes)
 
-        data = tf.data.Dataset.from_tensor_slices(order.astype(np.int64)).map(pair, deterministic=True)
+        data = tf.data.Dataset.from_tensor_slices(order.astype(np.int64)).map(pair)
         return mixed(data, seed, epoch) if mixup else data
 
 
@@ -88,28 +89,31 @@ def expected_bytes(shape: Sequence[int], n: int, n_views: int) -> int:
 def activations(
     graph: Graph,
     features: str,
-    cut: str | None,
+    cut: str,
     pictures: Pictures,
     fingerprint_of_pictures: str,
     look: Look,
     folder: Path,
     progress: Progress,
+    keep_cut: bool = True,
 ) -> Activations:
     """Return what a network makes of views of pictures; what is on disk already is not computed again.
 
     Args:
         features: what the head reads, (1, C).
-        cut: the activation to keep beside them; None for none.
+        cut: the activation to keep beside them. It is computed in any case: features that LiteRT computes along with
+            it differ in their last bits from those that it computes alone, and the head should not hang on that.
         folder: of the run; the files are in FOLDER there.
+        keep_cut: False where the head alone learns.
     """
-    names = [features] if cut is None else [features, cut]
+    names = [features] if cut == features else [features, cut]
     lower = below(graph, features)
     about = [
         fingerprint(lower), names, fingerprint_of_pictures, pictures.preprocessing.to_json(),
         list(look.augment), look.smallest_crop, look.seed,
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
-    kinds, total = ("features", "cut")[: len(names)], look.n * len(pictures)
+    kinds, total = ("features", "cut")[: len(names) if keep_cut else 1], look.n * len(pictures)
     run: Executor | None = None
     found: list[list[np.ndarray]] = []
     for number in range(look.n):
@@ -122,13 +126,13 @@ def activations(
                 types = (np.float32, np.float16)
                 files = [open_memmap(*v) for v in zip(parts, ("w+",) * 2, types, shapes, strict=False)]
                 for i, x in enumerate(view(pictures, look.seed, number, look.augment, look.smallest_crop)):
-                    for file, value in zip(files, run(np.asarray(x)[None]), strict=True):
+                    for file, value in zip(files, run(np.asarray(x)[None]), strict=False):
                         file[i] = np.clip(value[0], *(_LIMITS[file.dtype.name]))
                     progress("features", number * len(pictures) + i + 1, total)
                 for file in files:
                     file.flush()
         found.append([np.load(p, mmap_mode="r") for p in paths])
-    kept = tuple(arrays[1] for arrays in found) if cut is not None else ()
+    kept = tuple(arrays[1] for arrays in found) if len(kinds) > 1 else ()
     size = sum(a.nbytes for arrays in found for a in arrays)
     return Activations(kept, tuple(arrays[0] for arrays in found), pictures.labels, size)
 

@@ -16,6 +16,8 @@ from edgenet.export.importers.fuse import drop_unused
 TOP = 1 / 2  # of the layers with weights, counted from the head: six tenths of the work in EfficientNet-Lite
 SPREAD = 1.25
 _HEAD = "new_head"  # of the names of its weights
+_NONE = Activation.NONE
+_ENDINGS = ("SOFTMAX", "LOGISTIC", "RESHAPE", "DEQUANTIZE")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ def cuts(graph: Graph) -> tuple[Cut, ...]:
     last_read = {name: i for i, op in enumerate(graph.ops) for name in op.inputs if name is not None}
     weighted = [op.kind in WEIGHT_AXIS for op in graph.ops]
     work = [multiply_adds(graph, op) for op in graph.ops]
-    head = graph.producers()[graph.logits()]
+    head = graph.producers()[head_of(graph).outputs[0]]
     found, alive = [], [graph.inputs[0]]
     for i in range(head + 1):
         alive = [n for n in alive if last_read.get(n, -1) >= i]
@@ -52,7 +54,9 @@ def top_cut(graph: Graph) -> Cut:
     SPREAD of that is taken instead: the disk holds many of them.
     """
     found = cuts(graph)
-    least = next((c for c in reversed(found) if c.layers >= TOP * found[0].layers), found[0])
+    whole = found[0].layers
+    found = found[1:] or found  # the picture itself would leave nothing below
+    least = next((c for c in reversed(found) if c.layers >= TOP * whole), found[0])
     near = [c for c in found if least.layers <= c.layers <= SPREAD * least.layers]
     return min(near, key=lambda c: (int(np.prod(c.shape)), c.layers))
 
@@ -69,16 +73,19 @@ def above(graph: Graph, cut: str) -> Graph:
 
 
 def head_of(graph: Graph) -> Op:
-    """Return the last dense layer, which gives the logits.
+    """Return the last dense layer, behind which there is no more than a softmax or a sigmoid.
 
     Raises:
         InputError: the network does not end in one.
     """
-    op = graph.ops[graph.producers()[graph.logits()]]
-    if op.kind != "FULLY_CONNECTED" or graph.constant(op.inputs[1]) is None or op.activation != Activation.NONE:
+    producers, name = graph.producers(), graph.outputs[0]
+    while name in producers and graph.ops[producers[name]].kind in _ENDINGS:
+        name = str(graph.ops[producers[name]].inputs[0])
+    op = graph.ops[producers[name]] if name in producers else None
+    if op is None or op.kind != "FULLY_CONNECTED" or graph.constant(op.inputs[1]) is None or op.activation != _NONE:
         raise InputError(
-            f"{graph.logits()} is made by a {op.kind}, and finetune puts a new head in the place of a last dense layer "
-            "without an activation: give a network that ends in one"
+            f"{name} is made by {'nothing' if op is None else op.kind}, and finetune puts a new head in the place of a "
+            "last dense layer without an activation: give a network that ends in one"
         )
     return op
 
@@ -97,7 +104,7 @@ def with_head(graph: Graph, kernel: np.ndarray, bias: np.ndarray) -> Graph:
     answer = answer if answer != logits else f"{logits}_probabilities"
     for name in (logits, answer):
         tensors[name] = Tensor(name, (1, classes), "float32")
-    options = {**old.options, FUSED: Activation.NONE.value, "keepNumDims": False}
+    options = {**old.options, FUSED: _NONE.value, "keepNumDims": False}
     head = replace(old, inputs=(old.inputs[0], f"{_HEAD}/kernel", f"{_HEAD}/bias"), options=options)
     softmax = Op("SOFTMAX", (logits,), (answer,), {"beta": 1.0}, "SoftmaxOptions")
     ops = (*graph.ops[: graph.producers()[logits]], head, softmax)

@@ -94,14 +94,14 @@ class Lesson:
         return str(head_of(self.graph).inputs[0])
 
     @property
-    def cut(self) -> Cut | None:
-        """Where the top begins, None where the head alone learns."""
-        return None if self.layers == "head" else top_cut(self.graph)
+    def cut(self) -> Cut:
+        """Where the top begins."""
+        return top_cut(self.graph)
 
     @property
     def kept_bytes(self) -> int:
         """What the activations take on disk, about."""
-        return expected_bytes(self.cut.shape, len(self.train), self.views) if self.cut else 0
+        return 0 if self.layers == "head" else expected_bytes(self.cut.shape, len(self.train), self.views)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Plan:
 
     views: int
     epochs: Mapping[str, int]  # of each stage but the head
-    learning_rate: float
+    learning_rate: float | None  # None where the head alone learns
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def stored_plan(folder: Path, identity: str) -> Plan | None:
     with reading(path, "a whole plan", "delete its folder to start anew"), open_regular(path) as f:
         stored = parse_json(f.read().decode())
         other = str(stored["identity"])
-        plan = Plan(int(stored["views"]), dict(stored["epochs"]), float(stored["learning_rate"]))
+        plan = Plan(int(stored["views"]), dict(stored["epochs"]), stored["learning_rate"])
     if other != identity:
         raise InputError(differs(path, other, identity))
     return plan
@@ -189,7 +189,7 @@ class _Run:
         """Give the graph a head that is fitted to the features, and return what it is worth."""
         lesson, started = self.lesson, time.monotonic()
         n_views = lesson.views
-        if self.cut is not None:
+        if lesson.layers != "head":
             self.note(
                 f"keeping {n_views} views of {len(lesson.train)} pictures at {self.cut.name}, "
                 f"{lesson.kept_bytes / 1e6:,.0f} MB on disk: {1 - self.cut.work:.0%} of the work is done once"
@@ -213,8 +213,8 @@ class _Run:
         changes = tuple(a for a in lesson.augment if a != "mixup")
         look = Look(n_views, changes, SMALLEST_CROP, lesson.settings.seed)
         return activations(
-            lesson.graph, lesson.features, self.cut and self.cut.name, lesson.train, lesson.pictures, look,
-            self.place.folder, self.place.progress,
+            lesson.graph, lesson.features, self.cut.name, lesson.train, lesson.pictures, look, self.place.folder,
+            self.place.progress, lesson.layers != "head",
         )  # fmt: skip
 
     def _held_back_at(self, name: str) -> np.ndarray:
@@ -230,7 +230,8 @@ class _Run:
         assert self.kept is not None
         made = KeptActivations(
             views=len(self.kept.features), pictures=len(self.kept), size_bytes=self.kept.size_bytes,
-            at=self.cut.name if self.cut else self.lesson.features, work_saved=1 - self.cut.work if self.cut else 1.0,
+            at=self.cut.name if self.kept.cut else self.lesson.features,
+            work_saved=1 - self.cut.work if self.kept.cut else 1.0,
         )  # fmt: skip
         delete(self.place.folder)
         return made
@@ -248,7 +249,7 @@ class _Run:
         rate = lesson.settings.learning_rate
         if rate is not None:
             rate *= (lesson.settings.batch / RATE_BATCH) ** 0.5
-        plan = Plan(len(self.kept.features), wanted, rate or 0.0)
+        plan = Plan(len(self.kept.features), wanted, rate)
         if wanted and (rate is None or lesson.time_s is not None):
             plan = self._planned(started, wanted, rate)
         self.place.folder.mkdir(parents=True, exist_ok=True)
@@ -314,7 +315,6 @@ class _Run:
         self, layers: str, settings: Settings, place: Place, validate: Callable[[], dict[str, float]]
     ) -> Training:
         lesson, s, kept = self.lesson, settings, self.kept
-        assert self.cut is not None
         assert kept is not None
         px = training_px(self.graph)
         own_px = lesson.train.preprocessing.resolution_px
@@ -338,7 +338,6 @@ class _Run:
     def _held_back(self, layers: str, model: Any) -> HeldBack:
         pictures = self.lesson.held_back
         if layers == "top":
-            assert self.cut is not None
             at_cut = self._held_back_at(self.cut.name)
             return HeldBack(model, lambda i, j: at_cut[i:j], pictures.labels)
         pixels = centre(pictures)

@@ -119,7 +119,7 @@ def _prepare(job: FinetuneJob) -> _Task:
     check_training(job.augment, job.strategy, job.mixed_precision)
     check_strategy(job.strategy)
     if job.time is not None:
-        seconds_of(job.time)
+        seconds_of(job.time, "--time")
     source, graph, preprocessing = _network(job)
     check_finetune(job)
     classes = classes_of_folder(job.images)
@@ -283,7 +283,7 @@ def _learn(
     lesson = Lesson(
         task.graph, len(task.classes), train, held_back, task.train.fingerprint, job.layers, job.augment, job.views,
         job.label_smoothing, job.first_layer_rate, half_type(job.mixed_precision, strategy), job.settings,
-        None if job.time is None else seconds_of(job.time), len(task.evaluation),
+        None if job.time is None else seconds_of(job.time, "--time"), len(task.evaluation),
     )  # fmt: skip
     check_room([Room(job.out, lesson.kept_bytes)])
     return transfer(lesson, Place(folder, identity, strategy, progress, note), note)
