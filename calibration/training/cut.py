@@ -84,7 +84,7 @@ def head_of(graph: Graph) -> Op:
     op = graph.ops[producers[name]] if name in producers else None
     if op is None or op.kind != "FULLY_CONNECTED" or graph.constant(op.inputs[1]) is None or op.activation != _NONE:
         raise InputError(
-            f"{name} is made by {'nothing' if op is None else op.kind}, and finetune puts a new head in the place of a "
+            f"{name} is made by {'no operator' if op is None else f'a {op.kind}'}, and finetune puts a new head in the place of a "
             "last dense layer without an activation: give a network that ends in one"
         )
     return op

@@ -26,20 +26,22 @@ def rate_factors(graph: Graph, model: Any, first_layer_rate: float) -> tuple[np.
 
     A step of Adam has one size whatever the weight's. Folding batch norm has given the channels of a layer sizes that
     differ a hundredfold, so that a channel's step is a part of the size of its own weights (their root mean square),
-    as in https://arxiv.org/abs/1708.03888, and its bias moves with it. From the head to the first layer steps shrink
-    geometrically to `first_layer_rate`.
+    as in https://arxiv.org/abs/1708.03888. A bias is in the units of what the layer gives, and so are the others of its
+    layer; the head gives logits, whose unit is 1. From the head to the first layer steps shrink geometrically to
+    `first_layer_rate`.
     """
     of, found = depths(graph), []
     for layer in model.layers:
         for i, v in enumerate(layer.trainable_variables):
             if i == 0:
-                size = _size_of_channels(layer.name, v.numpy(), "depthwise_kernel" in v.name)
-            sized = size if i == 0 else size.reshape(-1)
-            found.append(np.asarray(first_layer_rate ** of[layer.name] * sized, np.float32))
+                size: Any = _size_of_channels(v.numpy(), "depthwise_kernel" in v.name)
+            else:
+                size = 1.0 if of[layer.name] == 0 else np.sqrt((v.numpy() ** 2).mean())
+            found.append(np.asarray(first_layer_rate ** of[layer.name] * size, np.float32))
     return tuple(found)
 
 
-def _size_of_channels(layer: str, kernel: np.ndarray, depthwise: bool) -> np.ndarray:
+def _size_of_channels(kernel: np.ndarray, depthwise: bool) -> np.ndarray:
     """Return the root mean square of the weights of each output channel, in a shape that broadcasts to the kernel."""
     axes = (0, 1) if depthwise else tuple(range(kernel.ndim - 1))
     size = np.sqrt((kernel.astype(np.float64) ** 2).mean(axes, keepdims=True))

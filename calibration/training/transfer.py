@@ -159,6 +159,7 @@ def transfer(lesson: Lesson, place: Place, note: Callable[[str], None]) -> Learn
             note(f"{layers}: no epoch fits into the time")
             continue
         graph, after, found = run.train(layers, plan, best)
+        after = after if found.best_epoch else best  # the weights are as they were
         better = stages.gain(best, after)
         counts = after.row(best)
         kept_stages.append(TrainedStage(

@@ -125,7 +125,9 @@ def test_the_rate_falls_geometrically_from_the_head_to_the_first_layer(strategy:
     found = dict(zip((v.name for v in model.trainable_variables), rate_factors(graph, model, 0.01), strict=True))
     steps = [float(found[f"{name}/kernel:0"].max()) for name in ("stem", "expand", "project", "head", "logits")]
     np.testing.assert_allclose(steps, [0.01**d for d in (1, 0.8, 0.4, 0.2, 0)], rtol=1e-5)
-    np.testing.assert_allclose(found["stem/bias:0"], 0.01, rtol=1e-5)
+    of_stem = np.sqrt((graph.tensors["stem_b"].data ** 2).mean())
+    np.testing.assert_allclose(found["stem/bias:0"], 0.01 * of_stem, rtol=1e-5)
+    assert found["logits/bias:0"] == 1  # in the units of a logit
 
 
 def test_a_channels_step_is_a_part_of_the_size_of_its_own_weights(strategy: Any) -> None:
@@ -139,7 +141,7 @@ def test_a_channels_step_is_a_part_of_the_size_of_its_own_weights(strategy: Any)
     kernel, bias = (rate_factors(graph, model, 1.0)[names.index(f"expand/{v}:0")] for v in ("kernel", "bias"))
     np.testing.assert_allclose(kernel[0, 0, 0, 5], np.sqrt((w[5] ** 2).mean()), rtol=1e-5)
     assert kernel.shape == (1, 1, 1, 48)
-    np.testing.assert_array_equal(bias, kernel.reshape(-1))
+    assert bias == pytest.approx(np.sqrt((graph.tensors["expand_b"].data ** 2).mean()))  # whatever its weights' size
     assert kernel.min() > 0  # a channel that is all zeros may learn too
     depthwise = rate_factors(graph, model, 1.0)[names.index("depthwise/depthwise_kernel:0")]
     assert depthwise.shape == (1, 1, 48, 1)

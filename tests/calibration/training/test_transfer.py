@@ -143,8 +143,8 @@ def rate_of(steepness: float, folder: Path) -> tuple[float, float]:
 
 
 def test_the_rate_is_a_part_of_that_at_which_the_loss_rises_and_the_weights_are_as_before(tmp_path: Path) -> None:
-    steep, weight = rate_of(100.0, tmp_path / "a")
-    flat, _ = rate_of(10.0, tmp_path / "b")
+    steep, weight = rate_of(1000.0, tmp_path / "a")
+    flat, _ = rate_of(100.0, tmp_path / "b")
     assert weight == pytest.approx(0.5001)
     assert PART * LOWEST < steep < flat < PART * HIGHEST
     assert flat / steep > 3  # it would be 10, were the rate not rising all the time
