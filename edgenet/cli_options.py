@@ -109,7 +109,7 @@ def _kind(annotation: Any) -> Any:
 
 
 def _help(f: OptionField) -> str:
-    default = (f.option.default_text if f.default is None else "") or _default_text(f)
+    default = f.option.default_text if f.default is None else _default_text(f)
     return f.option.help + (f"  [default: {default}]" if default else "")
 
 

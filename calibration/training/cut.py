@@ -83,9 +83,10 @@ def head_of(graph: Graph) -> Op:
         name = str(graph.ops[producers[name]].inputs[0])
     op = graph.ops[producers[name]] if name in producers else None
     if op is None or op.kind != "FULLY_CONNECTED" or graph.constant(op.inputs[1]) is None or op.activation != _NONE:
+        maker = "no operator" if op is None else f"a {op.kind}"
         raise InputError(
-            f"{name} is made by {'no operator' if op is None else f'a {op.kind}'}, and finetune puts a new head in the place of a "
-            "last dense layer without an activation: give a network that ends in one"
+            f"{name} is made by {maker}, and finetune puts a new head in the place of a last dense layer without an "
+            "activation: give a network that ends in one"
         )
     return op
 
