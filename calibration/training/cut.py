@@ -36,7 +36,8 @@ def cuts(graph: Graph) -> tuple[Cut, ...]:
     weighted = [op.kind in WEIGHT_AXIS for op in graph.ops]
     work = [multiply_adds(graph, op) for op in graph.ops]
     head = graph.producers()[head_of(graph).outputs[0]]
-    found, alive = [], [graph.inputs[0]]
+    found: list[Cut] = []
+    alive = [graph.inputs[0]]
     for i in range(head + 1):
         alive = [n for n in alive if last_read.get(n, -1) >= i]
         if len(alive) == 1 and (not found or alive[0] != found[-1].name):
