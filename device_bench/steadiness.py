@@ -149,7 +149,7 @@ def cool_down(
     return clock_s() - start
 
 
-def seconds_of(text: str) -> float:
+def seconds_of(text: str, option: str = "--sustained") -> float:
     """Return the seconds that a duration names: 90s, 10m, 1.5h, 1h30m. A number without its unit may mean any.
 
     Raises:
@@ -158,5 +158,5 @@ def seconds_of(text: str) -> float:
     found = _DURATION.fullmatch(text)
     total = sum(float(n or 0) * unit_s for n, unit_s in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
     if not 1 <= total <= _LONGEST_S:
-        raise InputError(f"--sustained '{text}' is not a duration from 1s to 24h: write 90s, 10m or 1h30m")
+        raise InputError(f"{option} '{text}' is not a duration from 1s to 24h: write 90s, 10m or 1h30m")
     return total

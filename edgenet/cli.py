@@ -239,10 +239,11 @@ def qat(as_json: bool, **asked: Any) -> None:
 @options_of(FinetuneJob)
 @json_option
 def finetune(as_json: bool, **asked: Any) -> None:
-    """Train a model of the zoo for the classes of a folder: a new head, the top layers, then all.
+    """Train MODEL for the classes of a folder: a new head, the top layers, then all.
 
     \b
     edgenet finetune efficientnet-lite0 --images flowers/ --out OUT
+    edgenet finetune mine.onnx --preprocess torch --images flowers/ --time 20m --out OUT
     """
     from edgenet.jobs.finetune import finetune as run_job
 

@@ -11,7 +11,8 @@ from typing import Any, TypeVar, get_args, get_origin
 import click
 
 from edgenet.errors import InputError
-from edgenet.options import Job, OptionField, build, option_fields
+from edgenet.option_fields import OptionField, build, option_fields
+from edgenet.options import Job
 
 Command = Callable[..., Any]
 T = TypeVar("T")
@@ -109,7 +110,7 @@ def _kind(annotation: Any) -> Any:
 
 
 def _help(f: OptionField) -> str:
-    default = f.option.default_text or _default_text(f)
+    default = f.option.default_text if f.default is None else _default_text(f)
     return f.option.help + (f"  [default: {default}]" if default else "")
 
 

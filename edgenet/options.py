@@ -6,15 +6,15 @@ options from here, and a recipe (TOML) is read by the same fields. Nothing heavy
 
 # ruff: noqa: RUF009 (`option` and `same_as` return fields, not values)
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any
 
 from edgenet.data_sets import measuring_part
 from edgenet.errors import InputError
+from edgenet.option_fields import Range, check_values, one_of, option, option_fields, same_as
 from edgenet.targets import FORMATS
 from edgenet.tasks import AUTO
 
@@ -31,146 +31,14 @@ KEPT_PRECISIONS = ("float32", "float16", "int16", "weight-only")  # of single op
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 TABLES = ("2", "3", "4", "5", "7", "lite", "ladder")  # of the EfficientNet paper, and two of our own
 QUICK_TABLES = ("4",)
-MAX_TEXT = 4096  # characters of an option's value; a path of Linux has no more
 MAX_THREADS = 1024
 NOT_EMPTY = ("formats", "precisions", "devices")
-
-
-# ------------------------------------------------------------------------------------------------ a field as an option
-
-
-@dataclass(frozen=True)
-class Range:
-    """The numbers that an option takes: from `least` to `most`, without `above` and `below` themselves."""
-
-    least: float | None = None
-    most: float | None = None
-    above: float | None = None
-    below: float | None = None
-
-    def holds(self, value: float) -> bool:
-        """Whether a number is within; NaN, infinity and whole numbers that are no float never are."""
-        try:
-            finite = math.isfinite(value)
-        except OverflowError:
-            return False
-        return (
-            finite
-            and (self.least is None or value >= self.least)
-            and (self.most is None or value <= self.most)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
-        )
-
-    def __str__(self) -> str:
-        words = {"at least": self.least, "above": self.above, "and at most": self.most, "and below": self.below}
-        return " ".join(f"{word} {limit:.12g}" for word, limit in words.items() if limit is not None)
-
-
-@dataclass(frozen=True)
-class Option:
-    """What the command line shows of a field, beside its type and its default.
-
-    `within` is the range of a number: each has one, so that no value reaches the work that it was not made for.
-    """
-
-    help: str
-    metavar: str = ""
-    name: str = ""  # without "--", where it is not the field's
-    off: str = ""  # the name of the option that switches a flag off
-    path: bool = False  # a text that may be a path, so that it must not be empty
-    with_commas: bool = False  # several values stand in one text; else the option is repeated
-    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # each stands for these values
-    default_text: str = ""  # the default in words, where the field's is None
-    missing: str = ""  # what to give, where the field has no default
-    within: Range | None = None
-    word: str = ""  # that may stand in the place of the number
-
-
-class OptionField(NamedTuple):
-    """A field that is an option: `default` is MISSING where it has to be given."""
-
-    name: str
-    type: Any
-    option: Option
-    default: Any
-
-
-_SAME = object()
-
-
-def option(help: str, default: Any = MISSING, **more: Any) -> Any:
-    """Return a dataclass field that is an option; `more` is for `Option`."""
-    return field(default=default, metadata={"option": Option(help, **more)})
-
-
-def same_as(job: type, name: str, default: Any = _SAME) -> Any:
-    """Return a field with the option and, where `default` is not given, the default of another job's field."""
-    of = job.__dataclass_fields__[name]  # type: ignore[attr-defined]
-    return field(default=of.default if default is _SAME else default, metadata=of.metadata)
-
-
-def option_fields(job: type, defaults: Any = None) -> list[OptionField]:
-    """Return the options of a job's dataclass and of the dataclasses inside it, in order."""
-    found = []
-    for f in fields(job):
-        default = _default(f) if defaults is None else getattr(defaults, f.name)
-        if "option" in f.metadata:
-            found.append(OptionField(f.name, f.type, f.metadata["option"], default))
-        elif dataclasses.is_dataclass(f.type):
-            found += option_fields(f.type, default)  # type: ignore[arg-type]
-    return found
-
-
-def build(job: type, values: Mapping[str, Any]) -> Any:
-    """Return a job with these values of its fields and of the dataclasses inside it. Raises InputError from checks."""
-    own = {}
-    for f in fields(job):
-        if f.name in values:
-            own[f.name] = values[f.name]
-        elif dataclasses.is_dataclass(f.type):
-            names = {inner.name for inner in fields(f.type)} & set(values)
-            own[f.name] = dataclasses.replace(_default(f), **{name: values[name] for name in names})
-    return job(**own)
-
-
-def check_values(job: Any) -> None:
-    """Check the values of a job's own options; every job does it when it is made.
-
-    Raises:
-        InputError: a number is of the wrong kind or out of its range, a text is empty or holds NUL, a list is none.
-    """
-    for f in fields(job):
-        if "option" not in f.metadata:
-            continue
-        of: Option = f.metadata["option"]
-        name, value = f"--{of.name or f.name.replace('_', '-')}", getattr(job, f.name)
-        if of.within is not None and value is not None and value != of.word:
-            whole = float not in (f.type, *get_args(f.type))
-            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-                what = ("a whole number" if whole else "a number") + f", or {of.word}" * bool(of.word)
-                raise InputError(f"{name} must be {what}, was {value!r:.40}")
-            if not of.within.holds(value):
-                raise InputError(f"{name} must be {of.within}, was {value!r:.40}")
-        for text in value if isinstance(value, tuple) else (value,):
-            if isinstance(text, str | Path) and (not str(text) or "\0" in str(text) or len(str(text)) > MAX_TEXT):
-                wrong = "empty" if not str(text) else "no text: it holds NUL" if "\0" in str(text) else "too long"
-                raise InputError(f"{name} is {wrong}: give {of.metavar or 'a value'}, at most {MAX_TEXT} characters")
 
 
 def _imply_test(job: Any) -> None:
     """Have the test pictures of a data set measure, where none are named."""
     if job.images is not None and job.images_test is None:
         object.__setattr__(job, "images_test", measuring_part(job.images))  # of a frozen dataclass that is being made
-
-
-def _default(f: "Field[Any]") -> Any:
-    return f.default if f.default_factory is MISSING else f.default_factory()
-
-
-def _one_of(option: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise InputError(f"unknown {option} '{value}' (valid: {', '.join(valid)})")
 
 
 # --------------------------------------------------------------------------------------------- calibration and training
@@ -184,7 +52,7 @@ class Recipe:
     corrections: tuple[str, ...] = CORRECTIONS
 
     def __post_init__(self) -> None:
-        _one_of("--calibration-method", self.method, RANGE_METHODS)
+        one_of("--calibration-method", self.method, RANGE_METHODS)
         for c in self.corrections:
             if c not in CORRECTIONS:
                 raise InputError(f"unknown correction '{c}' (valid: {', '.join(CORRECTIONS)}, or none)")
@@ -192,11 +60,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained. `learning_rate` is the peak's."""
+    """How a network is trained. `learning_rate` is the peak's; None where a test is to find it."""
 
     epochs: int = option("Times that each picture is seen.", metavar="N", within=Range(least=1, most=100_000))
     batch: int = option("Pictures a step, over all devices.", metavar="N", within=Range(least=1, most=65_536))
-    learning_rate: float = option("At its peak.", metavar="R", within=Range(above=0, most=100))
+    learning_rate: float | None = option(
+        "At its peak.", metavar="R", default_text="found by a test", within=Range(above=0, most=100)
+    )
     warmup: float = option(
         "Part of all steps until the learning rate's peak.", 0.1, metavar="F", within=Range(least=0, below=1)
     )
@@ -211,12 +81,18 @@ class Settings:
     def __post_init__(self) -> None:
         check_values(self)
 
+    @property
+    def peak(self) -> float:
+        """The learning rate at its peak, which is known."""
+        assert self.learning_rate is not None
+        return self.learning_rate
+
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of a step, 0 <= step < steps: linear warm-up, then a cosine to zero."""
         rising = int(self.warmup * steps)
         if step < rising:
-            return self.learning_rate * (step + 1) / rising
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+            return self.peak * (step + 1) / rising
+        return self.peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 def check_training(augment: tuple[str, ...], strategy: str, mixed_precision: str) -> None:
@@ -224,8 +100,8 @@ def check_training(augment: tuple[str, ...], strategy: str, mixed_precision: str
     for name in augment:
         if name not in AUGMENTATIONS:
             raise InputError(f"unknown augmentation '{name}' (valid: {', '.join(AUGMENTATIONS)}, or none)")
-    _one_of("--strategy", strategy, STRATEGIES)
-    _one_of("--mixed-precision", mixed_precision, MIXED_PRECISIONS)
+    one_of("--strategy", strategy, STRATEGIES)
+    one_of("--mixed-precision", mixed_precision, MIXED_PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -406,11 +282,12 @@ class FinetuneJob:
         within=Range(least=32, most=1024),
     )  # fmt: skip
     weights: Path | None = same_as(Job, "weights")
+    preprocess: str | None = same_as(Job, "preprocess")
     augment: tuple[str, ...] = same_as(Distillation, "augment")
     strategy: str = same_as(Distillation, "strategy")
     mixed_precision: str = same_as(Distillation, "mixed_precision")
     layers: str = option(
-        "What learns at most: the new head, the top third too, or all. A later stage is kept where it is better.",
+        "What learns at most: the new head, the upper half too, or all. A later stage is kept where it is better.",
         "all",
         metavar="head|top|all",
     )
@@ -420,13 +297,21 @@ class FinetuneJob:
         metavar="F",
         within=Range(above=0, most=1),
     )
+    label_smoothing: float = option(
+        "Part of each label that is spread over all classes.", 0.1, metavar="F", within=Range(least=0, below=1)
+    )
+    views: int = option(
+        "Of each picture, whose activations the head and the top layers learn from.", 6, metavar="N",
+        within=Range(least=1, most=1000),
+    )  # fmt: skip
+    time: str | None = option("What all of it may take: 20m. The epochs are fitted to it.", None, metavar="TIME")
     settings: Settings = field(
-        default=Settings(epochs=5, batch=16, learning_rate=0.0003, warmup=0.2, ema=0.9, patience=2)
+        default=Settings(epochs=12, batch=16, learning_rate=None, warmup=0.2, ema=0.9, patience=4)
     )
     command: str = ""
 
     def __post_init__(self) -> None:
-        _one_of("--layers", self.layers, LAYERS)
+        one_of("--layers", self.layers, LAYERS)
         check_values(self)
         _imply_test(self)
 

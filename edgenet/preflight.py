@@ -138,7 +138,8 @@ def check_finetune(job: FinetuneJob) -> None:
     training = [Need(p, "training") for p in ("tensorflow", "tf-keras")]
     found = [*_written(["tflite"]), *_run_here(["litert"], "measuring the result"), *_pictures(job.images)]
     _check_packages([*found, *_model(job.model, job.weights is None), *training])
-    n, px = _weights_of(job.model), job.resolution_px or zoo.spec(job.model).resolution_px
+    n = _weights_of(job.model)
+    px = job.resolution_px or (zoo.MODELS[job.model].resolution_px if job.model in zoo.MODELS else _PX)
     check_room([Room(job.out, _file_bytes(n, "float32") + _training_bytes(n, job.images, px) + _PAGE_BYTES)])
 
 

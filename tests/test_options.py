@@ -13,7 +13,8 @@ from edgenet.cli import main
 from edgenet.cli_options import job_of, job_or_recipe
 from edgenet.errors import InputError
 from edgenet.export import FORMATS
-from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob, option_fields
+from edgenet.option_fields import option_fields
+from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
 
 JOBS = {"run": Job, "qat": QatJob, "finetune": FinetuneJob, "scale": ScaleJob, "paper": PaperJob, "bench": BenchJob}
 NEEDED = {"model": "m", "out": Path("o"), "images": "photos", "device": "local", "budget": "30ms"}

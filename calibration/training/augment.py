@@ -14,6 +14,7 @@ import numpy as np
 
 from edgenet.frameworks import tensorflow
 from edgenet.images import Pixels, Preprocessing, stream
+from edgenet.images.decode import Skipped
 from edgenet.results import ImageSet
 
 IN_MEMORY_BYTES = 2**30  # more than this is kept in a file beside the checkpoints
@@ -26,11 +27,15 @@ MIXUP_ALPHA = 0.2
 
 @dataclass(frozen=True)
 class Pictures:
-    """Decoded pictures: `pixels` (N, P, P, 3) uint8, P at least the network's side; `labels` (N,), -1 for none."""
+    """Decoded pictures: `pixels` (N, P, P, 3) uint8, P at least the network's side; `labels` (N,), -1 for none.
+
+    `skipped`: the files that cannot be read, each with the reason.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
     preprocessing: Preprocessing
+    skipped: tuple[Skipped, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -64,15 +69,17 @@ def load_pictures(
             pixels: np.ndarray = np.memmap(file, np.uint8, "w+", shape=shape)
     else:
         pixels = np.empty(shape, np.uint8)
-    labels, n = np.full(shape[0], -1, np.int32), 0
+    labels, n, skipped = np.full(shape[0], -1, np.int32), 0, list[Skipped]()
     for images in sets:
-        for chunk in stream(images, whole):
+        chunks = stream(images, whole)
+        for chunk in chunks:
             stop = n + len(chunk.pixels)
             pixels[n:stop] = chunk.pixels
             found = (images.labels[i] for i in chunk.indices)
             labels[n:stop] = [-1 if label is None else label for label in found]
             n = stop
-    return Pictures(pixels[:n], labels[:n], preprocessing)
+        skipped += chunks.skipped
+    return Pictures(pixels[:n], labels[:n], preprocessing, tuple(skipped))
 
 
 def centre(pictures: Pictures) -> Pixels:
@@ -86,34 +93,84 @@ def order_of(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(n)
 
 
-def batches(pictures: Pictures, batch: int, seed: int, epoch: int, augment: Sequence[str], classes: int) -> Any:
-    """Return one epoch as a tf.data.Dataset of (x, target): x (B, H, W, 3) float32, normalised; target (B, classes).
+def batches(
+    pictures: Pictures,
+    batch: int,
+    seed: int,
+    epoch: int,
+    augment: Sequence[str],
+    classes: int,
+    *,
+    smallest_crop: float = SMALLEST_CROP,
+    px: int | None = None,
+) -> Any:
+    """Return one epoch as a tf.data.Dataset of (x, target): x (B, px, px, 3) float32, normalised; target (B, classes).
 
     A target is one-hot, or zero where a picture has no label. The last pictures that fill no batch are left out.
+
+    Args:
+        smallest_crop: the side of the smallest crop, as a part of the side that evaluation cuts out.
+        px: side of what the network is given; that of evaluation by default.
     """
     tf = tensorflow()
-    order, px = order_of(len(pictures), seed, epoch), pictures.preprocessing.resolution_px
-    mean, std = (tf.constant(v, tf.float32) for v in (pictures.preprocessing.mean, pictures.preprocessing.std))
-    stack, labels = pictures.pixels, pictures.labels
-    side = stack.shape[1]
+    labels = tf.constant(pictures.labels)
+    data = _changed(pictures, order_of(len(pictures), seed, epoch), (seed, epoch), augment, smallest_crop, px)
+    data = data.map(lambda index, x: (x, tf.one_hot(tf.gather(labels, index), classes)))
+    data = data.batch(batch, drop_remainder=True)
+    return mixed(data, seed, epoch) if "mixup" in augment else data
 
-    def fetch(index: Any) -> Any:
-        picture = tf.numpy_function(lambda i: stack[i], [index], tf.uint8, stateful=False)
-        label = tf.gather(tf.constant(labels), index)
-        return tf.ensure_shape(picture, (side, side, 3)), tf.one_hot(label, classes)
+
+def view(pictures: Pictures, seed: int, number: int, augment: Sequence[str], smallest_crop: float) -> Any:
+    """Return the pictures in their order, seen anew, as a tf.data.Dataset of x (H, W, 3) float32, normalised.
+
+    View 0 is what evaluation sees. The views of a seed are none of its epochs.
+    """
+    changes = [a for a in augment if a != "mixup"] if number else []
+    data = _changed(pictures, np.arange(len(pictures)), (seed, -number), changes, smallest_crop, None)
+    return data.map(lambda _, x: x).prefetch(16)
+
+
+def mixed(data: Any, seed: int, epoch: int) -> Any:
+    """Return batches of (x, target) of which each is mixed with itself in the opposite order."""
+    tf = tensorflow()
+
+    def mix(number: Any, x: Any, target: Any) -> Any:
+        key = tf.stack([tf.constant(seed * 1_000_003 + epoch, tf.int64), -1 - tf.cast(number, tf.int64)])
+        a, b = tf.unstack(tf.random.stateless_gamma((2,), key, MIXUP_ALPHA))
+        share = tf.maximum(a, b) / tf.maximum(a + b, 1e-6)
+        return tuple(share * v + (1 - share) * v[::-1] for v in (x, target))
+
+    return data.enumerate().map(lambda number, pair: mix(number, *pair))
+
+
+def _changed(
+    pictures: Pictures,
+    order: np.ndarray,
+    of: tuple[int, int],
+    augment: Sequence[str],
+    smallest_crop: float,
+    px: int | None,
+) -> Any:
+    """Return a tf.data.Dataset of (index, x), x (px, px, 3) float32, normalised. of: (seed, epoch)."""
+    tf = tensorflow()
+    own = pictures.preprocessing.resolution_px
+    px = px or own
+    mean, std = (tf.constant(v, tf.float32) for v in (pictures.preprocessing.mean, pictures.preprocessing.std))
+    stack, side = pictures.pixels, pictures.pixels.shape[1]
 
     def change(place: Any, index: Any) -> Any:
-        picture, target = fetch(index)
-        x = tf.cast(picture, tf.float32)
-        key = tf.stack([tf.constant(seed * 1_000_003 + epoch, tf.int64), tf.cast(place, tf.int64)])
+        picture = tf.numpy_function(lambda i: stack[i], [index], tf.uint8, stateful=False)
+        x = tf.cast(tf.ensure_shape(picture, (side, side, 3)), tf.float32)
+        key = tf.stack([tf.constant(of[0] * 1_000_003 + of[1], tf.int64), tf.cast(place, tf.int64)])
         u = tf.random.stateless_uniform((8,), key)
         if "crop" in augment:
-            least, most = round(SMALLEST_CROP * px), min(round(LARGEST_CROP * px), side)
+            least, most = round(smallest_crop * own), min(round(LARGEST_CROP * own), side)
             size = tf.minimum(tf.cast(least + (most - least + 1) * u[0], tf.int32), most)
             top, left = (tf.cast(u[k] * tf.cast(side - size + 1, tf.float32), tf.int32) for k in (1, 2))
             x = tf.image.resize(tf.image.crop_to_bounding_box(x, top, left, size, size), (px, px))
         else:
-            x = tf.image.resize_with_crop_or_pad(x, px, px)
+            x = tf.image.resize_with_crop_or_pad(x, own, own)
+            x = x if px == own else tf.image.resize(x, (px, px))
         if "flip" in augment:
             x = tf.where(u[3] < 0.5, x, x[:, ::-1])
         if "colour" in augment:
@@ -122,17 +179,7 @@ def batches(pictures: Pictures, batch: int, seed: int, epoch: int, augment: Sequ
             level = tf.reduce_mean(x)
             x = level + (x - level) * (1 + CONTRAST * (2 * u[5] - 1))
             x = tf.clip_by_value(x + 255 * BRIGHTNESS * (2 * u[6] - 1), 0.0, 255.0)
-        return (x - mean) / std, target
-
-    def mix(number: Any, x: Any, target: Any) -> Any:
-        key = tf.stack([tf.constant(seed * 1_000_003 + epoch, tf.int64), -1 - tf.cast(number, tf.int64)])
-        a, b = tf.unstack(tf.random.stateless_gamma((2,), key, MIXUP_ALPHA))
-        share = tf.maximum(a, b) / tf.maximum(a + b, 1e-6)
-        return tuple(share * v + (1 - share) * v[::-1] for v in (x, target))
+        return index, (x - mean) / std
 
     data = tf.data.Dataset.from_tensor_slices(order.astype(np.int64)).enumerate()
-    data = data.map(change, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    data = data.batch(batch, drop_remainder=True)
-    if "mixup" in augment:
-        data = data.enumerate().map(lambda number, pair: mix(number, *pair))
-    return data
+    return data.map(change, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -7,7 +7,7 @@ post-training file does.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,23 +28,39 @@ MOVES = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "PAD", "MAX_POOL_2D"}
 _READS_ANY_SCALE = set(WEIGHT_AXIS) | FREE | MOVES | {"DEQUANTIZE", "LOGISTIC", "TANH"}
 
 
-def float_model(graph: Graph) -> Any:
+def float_model(graph: Graph, any_size: bool = False) -> Any:
     """Return a float graph as a tf-keras model from (N, H, W, 3) float32, normalised, to (N, classes) logits.
+
+    Args:
+        any_size: of the picture, where no operator is bound to the graph's own.
 
     Raises:
         InputError: an operator that cannot be trained.
         MissingDependency: tf-keras is not installed.
     """
     with custom_objects():
-        model = _assemble(graph, graph.logits(), lambda layer, op: layer, quantized=False)
+        shape = (None, None, 3) if any_size else graph.tensors[graph.inputs[0]].shape[1:]
+        model = _assemble(graph, graph.logits(), lambda layer, op: layer, quantized=False, shape=shape)
     for op in graph.ops:
-        if op.kind in WEIGHT_AXIS and _layer_name(op.outputs[0]) in _names(model):
+        if op.kind in WEIGHT_AXIS and layer_name(op.outputs[0]) in _names(model):
             w, bias = graph.constant(op.inputs[1]), _bias(graph, op)
             assert w is not None
             arrays = [to_tensorflow(op.kind, w, _inputs(graph, op))]
-            model.get_layer(_layer_name(op.outputs[0])).set_weights(arrays if bias is None else [*arrays, bias])
+            model.get_layer(layer_name(op.outputs[0])).set_weights(arrays if bias is None else [*arrays, bias])
     model.trainable = False
     return model
+
+
+def trained_constants(graph: Graph, model: Any) -> dict[str, np.ndarray]:
+    """Return the weights that a `float_model` of the graph, or of a part of it, has now, by the graph's names."""
+    found: dict[str, np.ndarray] = {}
+    for op in graph.ops:
+        if op.kind in WEIGHT_AXIS and layer_name(op.outputs[0]) in _names(model):
+            arrays = [np.asarray(v, np.float32) for v in model.get_layer(layer_name(op.outputs[0])).get_weights()]
+            found[str(op.inputs[1])] = np.ascontiguousarray(from_tensorflow(op.kind, arrays[0]))
+            if len(arrays) > 1:
+                found[str(op.inputs[2])] = arrays[1]
+    return found
 
 
 def custom_objects() -> Any:
@@ -69,16 +85,16 @@ class FakeQuantized:
         steps = _Steps(self.quantized, self.model)
         for op in self.quantized.ops:
             name, q = op.outputs[0], self.quantized.tensors[op.outputs[0]].quantization
-            if _layer_name(name) not in _names(self.model):
+            if layer_name(name) not in _names(self.model):
                 continue
-            values = _values(self.model.get_layer(_layer_name(name)))
+            values = _values(self.model.get_layer(layer_name(name)))
             if values.get("output_moved"):
                 assert q is not None
                 step, zero = float(steps.of(name)()), int(q.zero_point[0])
                 ranges[name] = ((-128 - zero) * step, (127 - zero) * step)
             if op.kind in WEIGHT_AXIS:
                 pairs = self.in_pairs and _in_pairs(self.quantized, op)
-                factor = np.asarray(self.model.get_layer(_layer_name(name)).quantize_config.factor())
+                factor = np.asarray(self.model.get_layer(layer_name(name)).quantize_config.factor())
                 fed = float(steps.of(str(op.inputs[0]))())
                 weights[name] = _read_weight(self.quantized, op, values, self.bits.get(name, 8), pairs, factor, fed)
         return weights, replace(calibration, ranges=ranges, method=f"{calibration.method}+trained")
@@ -126,8 +142,8 @@ def fake_quantized(
         model = api.quantize_apply(annotated, scheme=OnlyAnnotated(), quantized_layer_name_prefix="")
     steps = _Steps(quantized, model)
     for op in quantized.ops:
-        if _layer_name(op.outputs[0]) in _names(model):
-            _calibrate(model.get_layer(_layer_name(op.outputs[0])), quantized, op, latent)
+        if layer_name(op.outputs[0]) in _names(model):
+            _calibrate(model.get_layer(layer_name(op.outputs[0])), quantized, op, latent)
             steps.link(op)
     return FakeQuantized(model, quantized, dict(bits), in_pairs)
 
@@ -149,13 +165,13 @@ class _Steps:
         op = self.graph.ops[self.producers[name]]
         if op.kind in MOVES:
             return self.of(str(op.inputs[0]))
-        by_name = {_variable(v): v for v in self.model.get_layer(_layer_name(name)).weights}
+        by_name = {_variable(v): v for v in self.model.get_layer(layer_name(name)).weights}
         step, moved = by_name["output_step"], by_name.get("output_moved")
         return lambda: step if moved is None else step * ratio_of(moved)
 
     def link(self, op: Op) -> None:
         """Tell the layer of an operator what the integers of its inputs and its output mean."""
-        layer = self.model.get_layer(_layer_name(op.outputs[0]))
+        layer = self.model.get_layer(layer_name(op.outputs[0]))
         q = self.graph.tensors[op.outputs[0]].quantization
         zero = 0 if q is None else int(q.zero_point[0])
         low, high = (bound - zero for bound in INTEGER["int8"])
@@ -224,10 +240,12 @@ def _read_weight(
 # --------------------------------------------------------------------------------------------------------- assembling
 
 
-def _assemble(graph: Graph, output: str, wrap: Callable[[Any, Op], Any], quantized: bool) -> Any:
+def _assemble(
+    graph: Graph, output: str, wrap: Callable[[Any, Op], Any], quantized: bool, shape: Sequence[int | None] = ()
+) -> Any:
     """Return the model from the graph's input to tensor `output`, each layer called after its operator's output."""
     k = keras()
-    image = k.layers.Input(graph.tensors[graph.inputs[0]].shape[1:], name="picture")
+    image = k.layers.Input(shape or graph.tensors[graph.inputs[0]].shape[1:], name="picture")
     made: dict[str, Any] = {graph.inputs[0]: image}
     for op in graph.ops:
         fed = [made[n] for n in op.inputs if n in made]
@@ -238,7 +256,7 @@ def _assemble(graph: Graph, output: str, wrap: Callable[[Any, Op], Any], quantiz
 
 
 def _layer(graph: Graph, op: Op, quantized: bool) -> Any:
-    layers, name = keras().layers, _layer_name(op.outputs[0])
+    layers, name = keras().layers, layer_name(op.outputs[0])
     # In integers an activation is a bound of the output's range.
     activation = None if quantized else keras_activation(op)
     if op.kind in WEIGHT_AXIS:
@@ -295,7 +313,7 @@ def _kernel(kind: str) -> str:
     return "depthwise_kernel" if kind == "DEPTHWISE_CONV_2D" else "kernel"
 
 
-def _layer_name(tensor: str) -> str:
+def layer_name(tensor: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", tensor)
 
 

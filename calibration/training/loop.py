@@ -95,7 +95,8 @@ class Task:
         validate: -> numbers of the held-back pictures, "loss" among them, with the weights that the model has then.
         half: the type of 16 bits that the model computes in, None for float32. Weights, their average and the optimizer
             are float32 in any case; float16 gets a loss scale that adapts itself.
-        factors: what part of the learning rate each of the model's trainable variables has; empty is 1 for all.
+        factors: what the learning rate is multiplied by for each of the model's trainable variables, in shapes that
+            broadcast to theirs; empty is 1 for all.
         rising_epochs: of the start, which patience does not count: before the learning rate falls, the loss of what is
             new to a network may rise.
     """
@@ -106,7 +107,7 @@ class Task:
     steps_per_epoch: int
     validate: Callable[[], dict[str, float]]
     half: str | None = None
-    factors: tuple[float, ...] = ()
+    factors: tuple[np.ndarray, ...] = ()
     rising_epochs: int = 0
 
 
@@ -139,7 +140,7 @@ class Training:
         tf = tensorflow()
         tf.keras.utils.set_random_seed(settings.seed)
         with place.strategy.scope():
-            self.optimizer = keras().optimizers.Adam(settings.learning_rate, beta_2=0.99, epsilon=1e-8)
+            self.optimizer = keras().optimizers.Adam(settings.peak, beta_2=0.99, epsilon=1e-8)
             if task.half == "float16":
                 self.optimizer = keras().mixed_precision.LossScaleOptimizer(self.optimizer)
             self.trained = list(task.model.trainable_variables)
@@ -166,14 +167,19 @@ class Training:
     def _distributed_step(self, x: Any, target: Any) -> Any:
         tf = tensorflow()
         # Adam's steps do not depend on the size of a gradient, so that the step itself is what a factor shortens.
-        factors = self.task.factors or (1.0,) * len(self.trained)
-        slow = [(v, tf.identity(v), f) for v, f in zip(self.trained, factors, strict=True) if f != 1]
+        factors = self.task.factors or (np.float32(1),) * len(self.trained)
+        slow = [(v, tf.identity(v), f) for v, f in zip(self.trained, factors, strict=True) if np.any(f != 1)]
         loss = self.place.strategy.run(self._replica_step, (x, target))
         for v, before, factor in slow:
             v.assign(before + factor * (v - before))
         for average, v in zip(self.average, self.trained, strict=True):
             average.assign(self.settings.ema * average + (1 - self.settings.ema) * v)
         return self.place.strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+
+    def one_step(self, x: Any, target: Any, rate: float) -> float:
+        """Take a step at a learning rate and return the loss of its batch."""
+        self.optimizer.learning_rate = rate
+        return float(self._step(x, target))
 
     # ------------------------------------------------------------------------------------------------------- the run
 
@@ -206,13 +212,12 @@ class Training:
         for x, target in self.place.strategy.experimental_distribute_dataset(data):
             number = s.epoch * self.task.steps_per_epoch + s.step
             rate = self.settings.rate(number, total)
-            self.optimizer.learning_rate = rate
-            loss = float(self._step(x, target))
+            loss = self.one_step(x, target, rate)
             if not math.isfinite(loss):
                 either = ", a longer --warmup or --mixed-precision off" if self.task.half else " or a longer --warmup"
                 raise InputError(
                     f"training diverged: the loss of step {number + 1} is {loss} at learning rate {rate:.3g}. Try "
-                    f"--learning-rate {self.settings.learning_rate / 4:.2g}{either}, and another --out: "
+                    f"--learning-rate {self.settings.peak / 4:.2g}{either}, and another --out: "
                     "this one's checkpoint is of these settings"
                 )
             s.step += 1
@@ -226,7 +231,8 @@ class Training:
         s.seconds += elapsed
         mean, images_per_s = s.loss_sum / self.task.steps_per_epoch, s.step * self.settings.batch / max(elapsed, 1e-9)
         s.epoch, s.step, s.loss_sum = s.epoch + 1, 0, 0.0
-        self._assess({"loss": mean, "learning_rate": rate, "images_per_s": round(images_per_s, 2)})
+        about = {"loss": mean, "learning_rate": rate, "images_per_s": round(images_per_s, 2)}
+        self._assess({**about, "seconds": round(elapsed, 1)})
         in_vain = s.epoch - max(s.best_epoch, self.task.rising_epochs)
         s.finished = s.epoch >= self.settings.epochs or in_vain >= self.settings.patience
         self._save()
@@ -260,7 +266,8 @@ class Training:
 
     # -------------------------------------------------------------------------------------------------- checkpoints
 
-    def _everything(self) -> list[Any]:
+    def everything(self) -> list[Any]:
+        """Return all variables that the next step depends on."""
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         variables = inner.variables() if callable(inner.variables) else inner.variables
         scale = getattr(self.optimizer, "_loss_scale", None)  # float16's, with its counter of good steps
@@ -268,7 +275,7 @@ class Training:
         return [*self.trained, *self.other, *self.average, *variables, *scaling]
 
     def _save(self) -> None:
-        arrays = {f"v{i}": v.numpy() for i, v in enumerate(self._everything())}
+        arrays = {f"v{i}": v.numpy() for i, v in enumerate(self.everything())}
         arrays |= {f"b{i}": b for i, b in enumerate(self.best)}
         about = json.dumps({"identity": self.identity, "state": asdict(self.state)})
         with atomic_write(self.place.folder / CHECKPOINT) as tmp, open(tmp, "wb") as f:
@@ -283,7 +290,7 @@ class Training:
         with reading(path, "a whole checkpoint", "delete it to start anew"):
             with open_regular(path) as f, np.load(f, allow_pickle=False) as stored:
                 self.best = [stored[f"b{i}"] for i in range(len(self.best))]
-                for i, v in enumerate(self._everything()):
+                for i, v in enumerate(self.everything()):
                     v.assign(stored[f"v{i}"])
             self.state = State(**about["state"])
 
@@ -301,7 +308,7 @@ def check_resumable(folder: Path, identity: str) -> None:
     """Raise InputError where `folder` has a checkpoint of another run, or a damaged one. Loads no TensorFlow."""
     path = folder / CHECKPOINT
     if path.exists() and (other := _about(path)["identity"]) != identity:
-        raise InputError(_differs(path, other, identity))
+        raise InputError(differs(path, other, identity))
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -312,7 +319,8 @@ def _about(path: Path) -> dict[str, Any]:
         return about
 
 
-def _differs(path: Path, old: str, new: str) -> str:
+def differs(path: Path, old: str, new: str) -> str:
+    """Return in a sentence that a file is of another run, whose identity is `old`."""
     a, b = json.loads(old), json.loads(new)
     changed = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
     shown = ", ".join(f"{k} was {a.get(k)!s:.40}, is {b.get(k)!s:.40}" for k in changed[:3])

@@ -1,96 +1,99 @@
-"""Fine-tuning in stages: which layers may learn, how fast each of them, and whether a stage was worth it.
+"""Fine-tuning in stages: how fast each layer may learn, and whether a stage was worth it.
 
 The top layers learn first, then all, each from the best that came before: gradual unfreezing with rates that fall from
 layer to layer, after Howard and Ruder, https://arxiv.org/abs/1801.06146, sections 3.2 and 3.3.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgenet.calibration.training.augment import Pictures, centre
-from edgenet.frameworks import keras, tensorflow
-from edgenet.images import normalise
+from edgenet.calibration.training.cut import depths
+from edgenet.export.graph import Graph
+from edgenet.frameworks import tensorflow
 
-TOP = 1 / 3  # of the blocks, counted from the head: most of the weights, and a third of the work
 # Standard errors by which a stage has to be better. One picture put right, with all others as they were, is about one:
 # as much as a dozen held-back pictures can show. A stage that is truly worse by one looks this good once in 15 times.
 CLEARLY = 0.5
+LEAST_SIZE = 0.01  # of a channel's weights beside those of its layer: one that is all zeros may learn too
 _CHUNK = 32
 
 
-def depths(model: Any) -> dict[str, float]:
-    """Return how far each layer with weights is from the head: 0 for the classifier, 1 for the first block.
+def rate_factors(graph: Graph, model: Any, first_layer_rate: float) -> tuple[np.ndarray, ...]:
+    """Return what the learning rate is multiplied by for each trainable variable of a `float_model` of the graph.
 
-    Layers of one block, "block3_expand_conv" and "block3_project_bn", stand at one depth.
+    A step of Adam has one size whatever the weight's. Folding batch norm has given the channels of a layer sizes that
+    differ a hundredfold, so that a channel's step is a part of the size of its own weights (their root mean square),
+    as in https://arxiv.org/abs/1708.03888. A bias is in the units of what the layer gives, and so are the others of its
+    layer; the head gives logits, whose unit is 1. From the head to the first layer steps shrink geometrically to
+    `first_layer_rate`.
     """
-    named = {layer.name: layer.name.split("_")[0] for layer in model.layers if layer.weights}  # from input to output
-    blocks = list(dict.fromkeys(named.values()))
-    last = len(blocks) - 1
-    return {name: (last - blocks.index(block)) / max(1, last) for name, block in named.items()}
-
-
-def let_learn(model: Any, layers: str) -> None:
-    """Make the "top" layers or "all" of them trainable, but for batch norm, which keeps its statistics meanwhile.
-
-    The head was fitted to features of those. With the statistics of each batch in their place training begins worse
-    than guessing, and on 1,222 handwritten digits, unlike anything in ImageNet, three epochs did not make up for it.
-    """
-    of, norm = depths(model), keras().layers.BatchNormalization
+    of, found = depths(graph), []
     for layer in model.layers:
-        if layer.name in of:
-            layer.trainable = (layers == "all" or of[layer.name] <= TOP) and not isinstance(layer, norm)
+        for i, v in enumerate(layer.trainable_variables):
+            if i == 0:
+                size: Any = _size_of_channels(v.numpy(), "depthwise_kernel" in v.name)
+            else:
+                size = 1.0 if of[layer.name] == 0 else np.sqrt((v.numpy() ** 2).mean())
+            found.append(np.asarray(first_layer_rate ** of[layer.name] * size, np.float32))
+    return tuple(found)
 
 
-def rate_factors(model: Any, first_layer_rate: float) -> tuple[float, ...]:
-    """Return what part of the learning rate each trainable variable has: 1 at the head, falling geometrically."""
-    of = depths(model)
-    found = {
-        id(v): first_layer_rate ** of[layer.name]
-        for layer in model.layers
-        if layer.name in of
-        for v in layer.trainable_variables
-    }
-    return tuple(found[id(v)] for v in model.trainable_variables)
+def _size_of_channels(kernel: np.ndarray, depthwise: bool) -> np.ndarray:
+    """Return the root mean square of the weights of each output channel, in a shape that broadcasts to the kernel."""
+    axes = (0, 1) if depthwise else tuple(range(kernel.ndim - 1))
+    size = np.sqrt((kernel.astype(np.float64) ** 2).mean(axes, keepdims=True))
+    return np.maximum(size, LEAST_SIZE * max(float(np.sqrt((size**2).mean())), 1e-6))
 
 
 class HeldBack:
-    """Measures the held-back pictures with the weights that a model has at that moment."""
+    """Measures the held-back pictures with the weights that a model has at that moment.
 
-    def __init__(self, logits: Any, pictures: Pictures) -> None:
-        self._infer = tensorflow().function(lambda x: logits(x, training=False), reduce_retracing=True)
-        self._pixels, self._pictures = centre(pictures), pictures
+    Args:
+        logits: the model, or that above a cut.
+        x: what it is given for pictures i to j, float32.
+        labels: (N,).
+    """
 
-    def logits(self) -> np.ndarray:
-        """Return the logits of the pictures, (N, classes) float64."""
-        found = []
-        for i in range(0, len(self._pixels), _CHUNK):
-            x = normalise(self._pixels[i : i + _CHUNK], self._pictures.preprocessing)
-            found.append(np.asarray(self._infer(x), np.float64))
-        return np.concatenate(found)
+    def __init__(self, logits: Any, x: Callable[[int, int], np.ndarray], labels: np.ndarray) -> None:
+        self._infer = tensorflow().function(lambda v: logits(v, training=False), reduce_retracing=True)
+        self._x, self._labels = x, labels
 
     def measure(self) -> "Measured":
-        z, labels = self.logits(), self._pictures.labels
-        z = z - z.max(1, keepdims=True)
-        losses = np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), labels]
-        return Measured(losses, float((z.argmax(1) == labels).mean()))
+        n = len(self._labels)
+        found = [np.asarray(self._infer(self._x(i, min(i + _CHUNK, n))), np.float64) for i in range(0, n, _CHUNK)]
+        return measured(np.concatenate(found), self._labels)
+
+
+def measured(logits: np.ndarray, labels: np.ndarray) -> "Measured":
+    """Return what logits (N, classes) are worth: labels (N,)."""
+    z = logits.astype(np.float64)
+    z = z - z.max(1, keepdims=True)
+    losses = np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), labels]
+    return Measured(losses, z.argmax(1) == labels)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Cross entropy of each held-back picture, (N,), and the part of them that is right."""
+    """Cross entropy of each held-back picture, (N,), and whether it is right, (N,)."""
 
     losses: np.ndarray
-    accuracy: float
+    right: np.ndarray
 
     @property
     def loss(self) -> float:
         return float(self.losses.mean())
 
-    def row(self) -> dict[str, float]:
-        """Return what the training loop notes of it."""
-        return {"loss": self.loss, "accuracy": self.accuracy}
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.mean())
+
+    def row(self, before: "Measured") -> dict[str, float]:
+        """Return what the training loop notes of it: learned and forgotten are pictures, since `before`."""
+        learned, forgotten = int((self.right & ~before.right).sum()), int((before.right & ~self.right).sum())
+        return {"loss": self.loss, "accuracy": self.accuracy, "learned": learned, "forgotten": forgotten}
 
 
 @dataclass(frozen=True)

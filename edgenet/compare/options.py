@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgenet.errors import InputError
-from edgenet.options import Range, check_values, option
+from edgenet.option_fields import Range, check_values, option
 
 _PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?%")
 _TIME = re.compile(r"([0-9]{1,5})(s|m)")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgenet.compare.options import CompareJob, fraction_of
 from edgenet.errors import InputError
-from edgenet.options import Range, check_values, option
+from edgenet.option_fields import Range, check_values, option
 
 
 @dataclass(frozen=True)

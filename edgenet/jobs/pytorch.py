@@ -21,7 +21,8 @@ from edgenet.calibration.execute import Executor
 from edgenet.errors import InputError, MissingDependency
 from edgenet.export.graph import LARGEST_BYTES
 from edgenet.export.importers.onnx_importer import from_onnx, load_onnx
-from edgenet.options import Job, OptionField, Progress, build, option_fields
+from edgenet.option_fields import OptionField, build, option_fields
+from edgenet.options import Job, Progress
 from edgenet.results import Results
 
 TOLERANCE = 1e-3  # of the largest answer: both compute in float32, in another order

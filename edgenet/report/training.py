@@ -6,6 +6,7 @@ It draws from the TrainingRecord that `edgenet qat` and `edgenet finetune` note 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgenet.evaluate import wilson
 from edgenet.report.formatting import (
     FORMAT_NAMES,
     MISSING,
@@ -38,7 +39,7 @@ _LEARNED = {
 
 @dataclass(frozen=True)
 class TrainingSection:
-    """The section; `note` is on how like the trained simulation the file is."""
+    """The section; `note` is on how like the trained simulation the file is, or on what was computed once."""
 
     lead: str
     curve: Figure | None
@@ -52,7 +53,7 @@ def training(view: View) -> TrainingSection | None:
     if t is None:
         return None
     if t.kind == "finetune":
-        return TrainingSection(_lead(t), _curve(t), _heads(t))
+        return TrainingSection(_lead(t), _curve(t), _heads(t), _kept_once(t))
     return TrainingSection(_lead(t), _curve(t), _ablation(t), _likeness(t))
 
 
@@ -217,10 +218,17 @@ def _curve(t: TrainingRecord) -> Figure | None:
         ),
         curves.Panel(
             f"{'Right' if finetuned else 'Agreement with float'}, held back, %",
-            (curves.Curve("held back", _values(rows, right, 100), "chosen"),),
+            (curves.Curve("held back", _values(rows, right, 100), "chosen", _band(t, right)),),
             _first(_values(rows[:1], right, 100)),
             start,
             most=100,
+        ),
+        curves.Panel(
+            "Held-back pictures since the stage began",
+            (
+                curves.Curve("learned", _values(rows, "held_back_learned"), "chosen"),
+                curves.Curve("forgotten", _values(rows, "held_back_forgotten"), "other"),
+            ),
         ),
     )
     drawn = [p for p in panels if any(c.values for c in p.curves)]
@@ -237,12 +245,23 @@ def _curve(t: TrainingRecord) -> Figure | None:
         "Epoch 0 is before training; the upright line is the epoch that was kept. Held-back pictures are never trained "
         "on and see the averaged weights; the training loss is that of augmented pictures."
     )
+    if panels[1].curves[0].band:
+        caption += f" The shaded band is the 95 % interval of {counted(t.pictures.held_back, 'held-back picture')}."
     return Figure(for_both(lambda px: curves.curves(drawn, best, epochs, px, alt)), caption)
 
 
 def _values(rows: Sequence[Epoch], name: str, times: float = 1) -> tuple[tuple[float, float], ...]:
     found = ((float(row.epoch), getattr(row, name)) for row in rows)
     return tuple((x, y * times) for x, y in found if y is not None and abs(y) < _ABSURD)
+
+
+def _band(t: TrainingRecord, name: str) -> tuple[tuple[float, float, float], ...]:
+    """Return the 95 % interval of a part of the held-back pictures, epoch by epoch, in %; of finetune alone."""
+    n = t.pictures.held_back
+    if t.kind != "finetune" or not n:
+        return ()
+    found = ((float(row.epoch), wilson(round(y * n), n)) for row in t.curve if (y := getattr(row, name)) is not None)
+    return tuple((x, 100 * low, 100 * high) for x, (low, high) in found)
 
 
 def _first(values: Sequence[tuple[float, float]]) -> float | None:
@@ -289,6 +308,18 @@ def _likeness(t: TrainingRecord) -> str:
     )
 
 
+def _kept_once(t: TrainingRecord) -> str:
+    """Return what was computed once and read in every epoch of the head and the top layers."""
+    kept = t.activations
+    if kept is None:
+        return ""
+    saved = f"so that {percent(kept.work_saved)} of the network was not computed again" if len(t.stages) > 1 else ""
+    return (
+        f"Computed once and read from disk: {counted(kept.views, 'view')} of {counted(kept.pictures, 'picture')} at "
+        f"{kept.at}, {megabytes(kept.size_bytes)}" + (f", {saved} while the top layers learned." if saved else ".")
+    )
+
+
 def _heads(t: TrainingRecord) -> Table:
     if t.stages:
         lines = [
@@ -298,14 +329,23 @@ def _heads(t: TrainingRecord) -> Table:
                     Cell(percent(s.held_back_accuracy)),
                     Cell(_loss(s)),
                     Cell(MISSING if s.gain is None else f"{number(s.gain, 3)} ± {number(s.gain_error, 3)}"),
+                    Cell(MISSING if s.learned is None else f"{s.learned} / {s.forgotten}"),
                     Cell(str(s.epochs)),
+                    Cell(MISSING if s.seconds is None else _duration(s.seconds / max(1, s.epochs))),
                 ),
                 s.layers == t.kept,
             )
             for s in t.stages
         ]
-        caption = "One stage after another, each kept where it lowers the held-back loss by more than noise."
-        return table(caption, ("Trained", "Right, held back", "Loss, held back", "Fell by", "Epochs"), lines)
+        caption = (
+            "One stage after another, each kept where it lowers the held-back loss by more than noise. Learned are "
+            "held-back pictures that are right since the stage, forgotten those that were right before it."
+        )
+        titles = (
+            "Trained", "Right, held back", "Loss, held back", "Fell by", "Learned / forgotten", "Epochs",
+            "Time an epoch",
+        )  # fmt: skip
+        return table(caption, titles, lines)
     head = t.before.held_back_accuracy_of_the_new_head if t.before else None
     best = t.best_epoch
     after = t.curve[best].held_back_accuracy if 0 < best < len(t.curve) else None

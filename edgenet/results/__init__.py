@@ -1,8 +1,9 @@
 """The nouns of a run, and OUT/results.json, which holds them.
 
 nouns.py has what is measured, records.py how it came about, file.py the file; plain.py turns nouns into plain values
-and back, schema1.py reads an older file, warning_codes.py lists the codes; answers.py packs what a file answered to each
-picture. What this package offers is looked up when it is asked for: plain.py and tensor_info.py alone are a tenth of it.
+and back, schema1.py reads an older file, warning_codes.py lists the codes; answers.py packs what a file answered to
+each picture. What this package offers is looked up when it is asked for: plain.py and tensor_info.py alone are a
+tenth of it.
 """
 
 import importlib

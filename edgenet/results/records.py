@@ -248,8 +248,11 @@ class Epoch:
     held_back_agreement: float | None = absent(None)
     held_back_accuracy: float | None = absent(None)
     loss: float | None = absent(None)
+    held_back_learned: int | None = absent(None)  # finetune: pictures that are right and were not before the stage
+    held_back_forgotten: int | None = absent(None)  # and the other way round
     learning_rate: float | None = absent(None)
     images_per_s: float | None = absent(None)
+    seconds: float | None = absent(None)  # without validation
 
 
 @dataclass(frozen=True)
@@ -284,6 +287,8 @@ class TrainedStage:
         epochs: that it took; the head is fitted without any.
         gain: by how much their loss fell since the stage that was kept before, None for the head.
         gain_error: standard error of `gain`, from the differences picture by picture.
+        learned: held-back pictures that are right since this stage and were not before; `forgotten` the other way
+            round.
     """
 
     layers: str = ""
@@ -293,6 +298,22 @@ class TrainedStage:
     seconds: float | None = None
     gain: float | None = None
     gain_error: float | None = None
+    learned: int | None = absent(None)
+    forgotten: int | None = absent(None)
+
+
+@dataclass(frozen=True)
+class KeptActivations:
+    """What `finetune` computed once: `views` of each of `pictures`, as they are at activation `at` of the network.
+
+    `work_saved`: part of the network's multiply-adds below it, which training the layers above did not repeat.
+    """
+
+    views: int = 0
+    pictures: int = 0
+    size_bytes: int = 0
+    at: str = ""
+    work_saved: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -329,6 +350,7 @@ class TrainingRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)  # calibration/training/loop.py's Settings
     classes: int | None = absent(None)  # finetune
     stages: tuple[TrainedStage, ...] = absent(())  # finetune, those that were tried
+    activations: KeptActivations | None = absent(None)  # finetune
     kept: str = absent("")  # finetune: the stage; qat: "ptq" or "qat", of the first file
     why: str = absent("")
     files: tuple[TrainedFile, ...] = absent(())

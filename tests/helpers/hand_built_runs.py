@@ -76,19 +76,22 @@ def a_training(kept: str = "qat", agreement: float = 0.99, **changes: Any) -> di
 
 def a_finetuning(kept: str = "top", tried: int = 3, **changes: Any) -> dict[str, Any]:
     """A head, two epochs of the top layers and one of all; `tried` of the three stages."""
-    curve = [{"epoch": e, "held_back_loss": 1 / (e + 1), "held_back_accuracy": 0.9 + e / 50} for e in range(4)]
+    curve = [{"epoch": e, "held_back_loss": 1 / (e + 1), "held_back_accuracy": 0.9 + e / 50,
+              "held_back_learned": [0, 2, 3, 1][e], "held_back_forgotten": [0, 1, 1, 0][e]}
+             for e in range(4)]  # fmt: skip
     stages = [
         {"layers": "head", "held_back_accuracy": 0.9, "held_back_loss": 1.0, "epochs": 0},
         {"layers": "top", "held_back_accuracy": 0.94, "held_back_loss": 1 / 3, "epochs": 2, "seconds": 60.2,
-         "gain": 2 / 3, "gain_error": 0.25},
+         "gain": 2 / 3, "gain_error": 0.25, "learned": 3, "forgotten": 1},
         {"layers": "all", "held_back_accuracy": 0.96, "held_back_loss": 0.25, "epochs": 1, "seconds": 70.1,
-         "gain": 1 / 12, "gain_error": 0.2},
+         "gain": 1 / 12, "gain_error": 0.2, "learned": 1, "forgotten": 0},
     ]  # fmt: skip
     best = {"head": 0, "top": 2, "all": 3}[kept]
     epochs = sum(int(str(stage["epochs"])) for stage in stages[:tried])
     told = {"kind": "finetune", "curve": curve[: epochs + 1], "best_epoch": best, "kept": kept,
             "stages": stages[:tried], "before": {"held_back_accuracy_of_the_new_head": 0.9}, "after": {"top1": 0.992},
-            "files": []}  # fmt: skip
+            "files": [], "activations": {"views": 6, "pictures": 355, "size_bytes": 66_800_000,
+                                         "at": "block7_project_add", "work_saved": 0.408}}  # fmt: skip
     return a_training(**{**told, **changes})
 
 

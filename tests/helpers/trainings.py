@@ -99,12 +99,12 @@ class Rewound:
 
     def __init__(self, run: Training) -> None:
         self._run = run
-        self._begin = [v.numpy() for v in run._everything()]
+        self._begin = [v.numpy() for v in run.everything()]
 
     def to(self, folder: Path, **place: Any) -> Training:
         """Return the training as it was before its first step; it keeps its checkpoints in `folder`."""
         run = self._run
-        for v, a in zip(run._everything(), self._begin, strict=True):
+        for v, a in zip(run.everything(), self._begin, strict=True):
             v.assign(a)
         run.best = self._begin[: len(run.trained) + len(run.other)]
         run.state, run.place = State(), replace(run.place, folder=folder, **place)

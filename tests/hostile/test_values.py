@@ -8,7 +8,8 @@ import pytest
 
 from edgenet.errors import InputError
 from edgenet.images import Preprocessing
-from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob, option_fields
+from edgenet.option_fields import option_fields
+from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
 
 JOBS = (Job, QatJob, FinetuneJob, ScaleJob, PaperJob, BenchJob)
 

@@ -1,6 +1,7 @@
 """Fine-tuning: the classes of a folder, the new head, and scikit-learn's handwritten digits as a whole."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgenet.calibration.training import stages
+from edgenet.calibration.training import activations, stages, transfer
+from edgenet.calibration.training.head import fit_head
 from edgenet.errors import InputError
 from edgenet.export import find_source
+from edgenet.export.tflite_file import write_tflite
 from edgenet.frameworks import keras
 from edgenet.handoff import hand_over
 from edgenet.jobs import finetune as finetune_job
-from edgenet.jobs.finetune import classes_of_folder, finetune, fit_head
+from edgenet.jobs.finetune import classes_of_folder, finetune
 from edgenet.jobs.qat import qat
 from edgenet.models.efficientnet import build, get_weights
 from edgenet.models.weights import Weights
@@ -56,7 +59,9 @@ def test_a_new_head_separates_what_can_be_separated() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"model": "mine.keras"}, "'mine.keras' is none"),
+        ({"model": "mine.keras"}, "mine.keras"),
+        ({"preprocess": "torch"}, "--preprocess is for a model file; efficientnet-lite0 is of the zoo"),
+        ({"time": "20 apples"}, "--time '20 apples' is not a duration"),
         ({"resolution_px": 8}, "--resolution must be at least 32 and at most 1024, was 8"),
         ({"augment": ("blur",)}, "unknown augmentation 'blur'"),
         ({"strategy": "cloud"}, "unknown --strategy 'cloud'"),
@@ -104,7 +109,7 @@ def test_all_layers_learn_in_any_precision_and_the_file_carries_the_classes(
     job = FinetuneJob(untrained.name, tmp_path / "OUT", str(partly_labelled), mixed_precision=half)
     # No layer knows anything yet: all of them learn as fast as the head.
     job = replace(job, first_layer_rate=1.0)
-    job = replace(job, settings=replace(job.settings, epochs=8, batch=8, learning_rate=0.0014, patience=3))
+    job = replace(job, settings=replace(job.settings, epochs=8, batch=8, learning_rate=0.02, patience=3))
     results = finetune(job)
     told = Results.load(job.out).context.training
     assert told is not None
@@ -113,6 +118,9 @@ def test_all_layers_learn_in_any_precision_and_the_file_carries_the_classes(
     assert sum(n for n in vars(told.pictures).values() if n) == 90  # those without a label neither learn nor measure
     assert [s.layers for s in told.stages] == ["head", "top", "all"]
     assert told.kept == "all"
+    assert told.activations is not None
+    assert (told.activations.views, told.activations.pictures) == (6, told.pictures.train)
+    assert not list((job.out / "training").rglob("*.npy"))  # what was kept for the run goes with it
     losses = [row.held_back_loss or 0.0 for row in told.curve]
     assert min(losses) < 0.5 * losses[0]
     assert results.evaluations[0].top1 is not None
@@ -180,6 +188,156 @@ def test_the_head_alone_takes_no_epoch_and_a_stage_that_is_not_better_leaves_its
     assert [row.epoch for row in told.curve] == [0, 1]
     file = f"{untrained.name}-finetuned.tflite"
     assert (tmp_path / "all" / file).read_bytes() == (tmp_path / "head" / file).read_bytes()
+
+
+def small_job(model: str, out: Path, photos: Path, **changes: object) -> FinetuneJob:
+    """Return a job of an epoch a stage and two views, which learns fast."""
+    job = replace(FinetuneJob(model, out, str(photos), views=2, first_layer_rate=1.0), **changes)  # type: ignore[arg-type]
+    return replace(job, settings=replace(job.settings, epochs=1, batch=8, learning_rate=0.02))
+
+
+def network_file(folder: Path) -> Path:
+    """Write the tiny network as a stranger's float .tflite would be: nothing but the network."""
+    path = folder / "mine.tflite"
+    path.write_bytes(write_tflite(tiny.trained()))
+    return path
+
+
+def test_a_network_file_of_a_users_own_learns_other_classes(tmp_path: Path) -> None:
+    photos = tiny.make_folder(tmp_path / "photos", 12)
+    shutil.rmtree(photos / "class_4")
+    job = small_job(str(network_file(tmp_path)), tmp_path / "OUT", photos, preprocess="mean=127 std=128")
+    results = finetune(job)
+    source = find_source(str(job.out / "mine-finetuned.tflite"))
+    assert source.class_names == tuple(f"class_{i}" for i in range(4))
+    assert source.preprocessing.resolution_px == tiny.PX
+    assert results.evaluations[0].top1 is not None
+    assert results.evaluations[0].top1 >= 0.8  # the features tell the colours apart: one in four by chance
+    with pytest.raises(InputError, match="--resolution is for models of the zoo"):
+        finetune(replace(job, out=tmp_path / "other", resolution_px=64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".keras", ".onnx"])
+def test_a_keras_and_an_onnx_file_are_finetuned_as_they_are_run(tmp_path: Path, suffix: str) -> None:
+    photos, path = tiny.make_folder(tmp_path / "photos", 12), tmp_path / f"mine{suffix}"
+    if suffix == ".onnx":
+        pytest.importorskip("onnx")
+        made = run(Job("tiny", tmp_path / "made", formats=("onnx",), precisions=("float32",)), only_export=True)
+        shutil.copy(tmp_path / "made" / made.artifacts[0].path, path)
+    else:
+        k = keras()
+        k.Sequential([
+            k.layers.Conv2D(8, 3, 2, activation="relu", input_shape=(32, 32, 3)), k.layers.BatchNormalization(),
+            k.layers.Conv2D(16, 3, 2, activation="relu"), k.layers.GlobalAveragePooling2D(),
+            k.layers.Dense(7, activation="softmax"),
+        ]).save(path)  # fmt: skip
+    results = finetune(small_job(str(path), tmp_path / "OUT", photos, preprocess="mean=127 std=128"))
+    told = results.context.training
+    assert told is not None
+    assert [s.layers for s in told.stages][:2] == ["head", "top"]
+    assert results.evaluations[0].top1 is not None
+    assert results.evaluations[0].top1 >= 0.5  # of five colours
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(
+    untrained: ModelSpec, partly_labelled: Path, tmp_path: Path
+) -> None:
+    def of(seed: int, out: str) -> bytes:
+        job = small_job(untrained.name, tmp_path / out, partly_labelled, layers="top")
+        finetune(replace(job, settings=replace(job.settings, seed=seed)))
+        return (job.out / f"{untrained.name}-finetuned.tflite").read_bytes()
+
+    first = of(0, "a")
+    assert of(0, "b") == first
+    assert of(1, "c") != first
+
+
+def test_a_run_killed_between_two_views_computes_only_the_views_that_are_missing(
+    untrained: ModelSpec, partly_labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = small_job(untrained.name, tmp_path / "OUT", partly_labelled, views=3, layers="head")
+    seen: list[int] = []
+    view = activations.view
+
+    def noted(pictures: object, seed: int, number: int, *rest: object) -> object:
+        if number == 2 and 2 not in seen:
+            seen.append(2)
+            raise KeyboardInterrupt
+        seen.append(number)
+        return view(pictures, seed, number, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(activations, "view", noted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(job)
+    assert seen == [0, 1, 2]
+    finetune(job)
+    assert seen == [0, 1, 2, 2]
+
+
+def test_a_class_of_one_picture_and_a_copy_among_those_that_measure_are_told_before_training(
+    untrained: ModelSpec, tmp_path: Path
+) -> None:
+    photos, test = tiny.make_folder(tmp_path / "photos", 14), tmp_path / "test"
+    for label in range(tiny.CLASSES):
+        (test / f"class_{label}").mkdir(parents=True)
+        for file in sorted((photos / f"class_{label}").iterdir())[-2:]:
+            file.rename(test / f"class_{label}" / file.name)
+    for file in sorted((photos / "class_3").iterdir())[1:]:
+        file.unlink()
+    copied = sorted((photos / "class_0").iterdir())[0]
+    with Image.open(copied) as picture:  # by look: another size, and saved again
+        picture.resize((picture.width * 2 // 3, picture.height * 2 // 3)).save(
+            test / "class_0" / "other.jpg", quality=70
+        )
+    said: list[str] = []
+    job = small_job(untrained.name, tmp_path / "OUT", photos, layers="head", images_test=str(test))
+    results = finetune(job, note=said.append)
+    told = [i for i, line in enumerate(said) if line.startswith("warning: ")]
+    assert told == list(range(len(told)))  # before all else
+    assert any("1 of 5 classes have one picture" in line and "class_3" in line for line in said)
+    assert any("are copies of pictures that teach" in line and "other.jpg" in line for line in said)
+    assert {f.code for f in results.context.calibration_findings} >= {"single-pictures", "copies"}
+    assert results.evaluations[0].n_images == 10
+
+
+def test_a_picture_that_cannot_be_read_is_told_before_training(
+    untrained: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tiny.make_folder(tmp_path / "photos", 30)  # one of 150: 1 % may be left out
+    whole = sorted((photos / "class_1").iterdir())[0]
+    whole.write_bytes(whole.read_bytes()[:300])  # its header is whole
+    said: list[str] = []
+    job = small_job(untrained.name, tmp_path / "OUT", photos, layers="head")
+    results = finetune(job, note=said.append)
+    told = next(line for line in said if "cannot be read" in line)
+    assert whole.name in told
+    assert said.index(told) < next(i for i, line in enumerate(said) if line.startswith("fitting the new head"))
+    assert "unreadable-pictures" in {f.code for f in results.context.calibration_findings}
+
+
+def test_a_plan_fits_the_epochs_to_the_time_and_a_run_that_goes_on_keeps_it(
+    untrained: ModelSpec, partly_labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer._Run, "_epoch_seconds", lambda *_: 600.0)
+    job = small_job(untrained.name, tmp_path / "OUT", partly_labelled, time="1h")
+    job = replace(job, settings=replace(job.settings, epochs=9))
+    said: list[str] = []
+
+    def stop(line: str) -> None:
+        said.append(line)
+        if line.startswith("top: epoch 0"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(job, note=stop)
+    plan = json.loads((job.out / "training" / transfer.PLAN).read_text())["epochs"]
+    assert plan == {"top": 2, "all": 3}  # of an hour, of which some went by before
+    monkeypatch.setattr(transfer._Run, "_epoch_seconds", lambda *_: 1.0)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(job, note=stop)
+    assert json.loads((job.out / "training" / transfer.PLAN).read_text())["epochs"] == plan
+    assert any(line.startswith("into 60 min fit 2 epochs of top") for line in said)
 
 
 def test_a_run_that_was_stopped_between_two_stages_does_not_train_the_first_anew(

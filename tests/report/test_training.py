@@ -173,12 +173,37 @@ def test_a_stage_that_lowered_no_loss_is_told() -> None:
 def test_the_stages_of_a_finetuning_are_a_table_with_the_returned_one_marked() -> None:
     found = [[c.text.replace(NBSP, " ") for c in line.cells] for line in lines(a_finetuning())]
     assert found == [
-        ["New head, all else as it was", "90.0 %", "1.000", MISSING, "0"],
-        ["Top layers too", "94.0 %", "0.333", "0.667 ± 0.250", "2"],
-        ["All layers", "96.0 %", "0.250", "0.083 ± 0.200", "1"],
+        ["New head, all else as it was", "90.0 %", "1.000", MISSING, MISSING, "0", MISSING],
+        ["Top layers too", "94.0 %", "0.333", "0.667 ± 0.250", "3 / 1", "2", "30 s"],
+        ["All layers", "96.0 %", "0.250", "0.083 ± 0.200", "1 / 0", "1", "70 s"],
     ]
     assert [line.chosen for line in lines(a_finetuning())] == [False, True, False]
     assert "A new head, then the top layers, then all layers learned the classes" in shown(a_finetuning()).lead
+
+
+def test_the_curve_of_a_finetuning_has_the_interval_of_its_accuracy_and_the_pictures_learned_and_forgotten() -> None:
+    section = shown(a_finetuning())
+    assert section.curve is not None
+    assert "learned from 0 to 1" in section.curve.drawing
+    assert "forgotten from 0 to 0" in section.curve.drawing
+    svg = re.findall(r"<svg.*?</svg>", section.curve.drawing, re.DOTALL)[0]
+    bands = re.findall(r'<g class="band"><path d="M(.*?)"/></g>', svg)
+    assert len(bands) == 1
+    assert len(bands[0].split("L")) == 2 * 4  # up one way and back the other
+    assert "95 % interval of 45 held-back pictures" in section.curve.caption.replace(NBSP, " ")
+    plain = shown(a_training()).curve
+    assert plain is not None
+    assert 'class="band"' not in plain.drawing
+    assert "interval" not in plain.caption
+
+
+def test_a_finetuning_says_what_was_computed_once() -> None:
+    assert shown(a_finetuning()).note.replace(NBSP, " ") == (
+        "Computed once and read from disk: 6 views of 355 pictures at block7_project_add, 66.8 MB, so that 40.8 % of "
+        "the network was not computed again while the top layers learned."
+    )
+    assert shown(a_finetuning("head", 1)).note.replace(NBSP, " ").endswith("66.8 MB.")
+    assert shown(a_finetuning(activations=None)).note == ""
 
 
 @pytest.mark.parametrize(

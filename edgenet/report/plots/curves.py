@@ -16,11 +16,12 @@ _LINE_PX = 15  # apart, so that two names at the right end do not touch
 
 @dataclass(frozen=True)
 class Curve:
-    """Values by epoch; `kind` one of chosen, other."""
+    """Values by epoch; `kind` one of chosen, other; `band`: epoch, low and high of an interval around them."""
 
     label: str
     values: tuple[tuple[float, float], ...]
     kind: str
+    band: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def _panel(panel: Panel, best_epoch: int, epochs: int, width_px: int) -> str:
         out.append(f'<path class="limit" d="M{frame.left:.0f} {y:.1f}H{frame.right:.0f}"/>')
         out.append(axes.text(frame.right, above, panel.level_label, "limit-label", "end", digits=(0, 1)))
     places = _apart([up.px(c.values[-1][1]) for c in drawn], frame.top, frame.bottom)
+    out += [_band(c.band, across, up) for c in drawn if len(c.band) > 1]
     for c, at in zip(drawn, places, strict=True):
         points = [(across.px(x), up.px(y)) for x, y in c.values]
         marked = [p for p, (x, _) in zip(points, c.values, strict=True) if x == best_epoch or len(points) == 1]
@@ -76,8 +78,15 @@ def _panel(panel: Panel, best_epoch: int, epochs: int, width_px: int) -> str:
     return "".join(out)
 
 
+def _band(band: Sequence[tuple[float, float, float]], across: Axis, up: Axis) -> str:
+    highs = [(across.px(x), up.px(high)) for x, _, high in band]
+    lows = [(across.px(x), up.px(low)) for x, low, _ in reversed(band)]
+    return f'<g class="band">{axes.line([*highs, *lows])}</g>'
+
+
 def _up(panel: Panel, drawn: Sequence[Curve], frame: Frame) -> Axis:
-    ys = [y for c in drawn for _, y in c.values] + ([] if panel.level is None else [panel.level])
+    ys = [y for c in drawn for _, y in c.values] + [y for c in drawn for _, *ends in c.band for y in ends]
+    ys += [] if panel.level is None else [panel.level]
     low, high = (min(ys), max(ys)) if ys else (0.0, 1.0)
     if low > 0 and high / low > _LOG_FROM:
         return Axis(low, high, frame.bottom, frame.top, log=True)

@@ -100,7 +100,7 @@ def test_a_cut_float16_run_resumes_with_its_loss_scale(
 ) -> None:
     whole = trainings["float16"].to(tmp_path / "whole")
     whole.run()
-    expected = values(whole._everything())
+    expected = values(whole.everything())
     cut = trainings["float16"].to(tmp_path / "cut")
 
     save = cut._save
@@ -116,8 +116,8 @@ def test_a_cut_float16_run_resumes_with_its_loss_scale(
             cut.run()
     again = labelled_training(tiny_network, pictures, tmp_path / "cut", "float16")
     again.run()
-    assert len(expected) > len(trainings[None].to(tmp_path)._everything())
-    for a, b in zip(expected, values(again._everything()), strict=True):
+    assert len(expected) > len(trainings[None].to(tmp_path).everything())
+    for a, b in zip(expected, values(again.everything()), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

@@ -88,7 +88,7 @@ def broken(shared: SharedCalibration, pictures: Pictures, tmp_path_factory: pyte
 def ended(broken: Broken, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     run = broken.training.to(tmp_path_factory.mktemp("ended"))
     outcome = run.run()
-    return Ended(run.place.folder, outcome, run.best, [v.numpy() for v in run._everything()])
+    return Ended(run.place.folder, outcome, run.best, [v.numpy() for v in run.everything()])
 
 
 def test_the_float_model_answers_as_the_graph_does(shared: SharedCalibration, x: np.ndarray) -> None:
@@ -215,7 +215,7 @@ def test_a_run_that_is_cut_ends_at_the_weights_of_one_that_is_not(
     assert (tmp_path / CHECKPOINT).exists()
     _, again = training(shared, pictures, tmp_path, **MENDING)  # another network, which is not broken
     again.run()
-    for a, b in zip(ended.everything, again._everything(), strict=True):
+    for a, b in zip(ended.everything, again.everything(), strict=True):
         np.testing.assert_array_equal(a, b.numpy())
     drop = {"images_per_s"}
     rows = [

@@ -1,4 +1,4 @@
-"""Which layers learn in a stage of fine-tuning, how fast, and whether a stage was worth it."""
+"""Where a network is cut, how fast each layer learns in a stage of fine-tuning, and whether a stage was worth it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,21 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgenet.calibration.training.augment import Pictures, batches, load_pictures
+from edgenet.calibration.execute import Executor
+from edgenet.calibration.training.augment import Pictures, batches, centre, load_pictures
+from edgenet.calibration.training.cut import above, below, cuts, depths, head_of, top_cut, with_head, with_trained
+from edgenet.calibration.training.keras_graph import float_model
 from edgenet.calibration.training.loop import Outcome, Place, Task, Training, joined
-from edgenet.calibration.training.stages import (
-    Gain,
-    HeldBack,
-    Measured,
-    depths,
-    gain,
-    let_learn,
-    rate_factors,
-)
+from edgenet.calibration.training.stages import Gain, HeldBack, Measured, gain, measured, rate_factors
 from edgenet.calibration.training.strategy import open_strategy
-from edgenet.frameworks import keras, tensorflow
-from edgenet.models.efficientnet import build
-from edgenet.models.zoo import ModelSpec
+from edgenet.errors import InputError
+from edgenet.export.graph import Graph
+from edgenet.frameworks import tensorflow
+from edgenet.images import normalise
 from edgenet.results import ImageSet
 from helpers import tiny
 from helpers.trainings import needs_training, settings
@@ -35,50 +31,123 @@ def strategy() -> Any:
 
 
 @pytest.fixture
-def model(tiny_zoo: ModelSpec, strategy: Any) -> Any:
-    """efficientnet-tiny, a block a stage, up to its logits."""
-    keras().utils.set_random_seed(0)
+def model(strategy: Any) -> Any:
+    """The tiny network up to its logits, all of which may learn."""
+    return learning(tiny.graph(), strategy)
+
+
+def learning(graph: Graph, strategy: Any) -> Any:
     with strategy.scope():
-        whole = build(replace(tiny_zoo, depth=0.1), tiny.CLASSES, tiny.PREPROCESSING.resolution_px)
-        return keras().Model(whole.input, whole.get_layer("classifier").output)
+        made = float_model(graph)
+    made.trainable = True
+    return made
 
 
-def is_norm(layer: Any) -> bool:
-    return isinstance(layer, keras().layers.BatchNormalization)
+@pytest.fixture
+def x() -> np.ndarray:
+    """(4, 20, 20, 3) float32."""
+    return np.random.default_rng(0).normal(0, 1, (4, tiny.PX, tiny.PX, 3)).astype(np.float32)
 
 
-def test_the_classifier_stands_at_depth_0_the_stem_at_1_and_a_block_at_one_depth(model: Any) -> None:
-    found = depths(model)
-    assert (found["classifier"], found["stem_conv"], found["stem_bn"]) == (0, 1, 1)
-    assert found["block3_expand_conv"] == found["block3_project_bn"]
-    in_order = [found[f"block{i}_project_conv"] for i in range(7)]
-    assert in_order == sorted(in_order, reverse=True)
-    assert len(set(in_order)) == 7
+def answers(graph: Graph, x: np.ndarray) -> np.ndarray:
+    run = Executor(graph, graph.outputs, 1)
+    return np.concatenate([run(v[None])[0] for v in x])
 
 
-def test_the_top_is_the_third_next_to_the_head_and_batch_norm_stays_as_it_is(model: Any) -> None:
-    let_learn(model, "top")
-    learns = {layer.name.split("_")[0] for layer in model.layers if layer.weights and layer.trainable}
-    assert learns == {"classifier", "head", "block6", "block5"}
-    assert not any(layer.trainable for layer in model.layers if is_norm(layer))
+def test_a_cut_is_where_all_that_follows_comes_from_one_activation() -> None:
+    found = [(c.name, c.layers) for c in cuts(tiny.graph())]
+    # "expand" to "project" are passed by the addition of "stem".
+    assert found == [("image", 6), ("stem", 5), ("added", 2), ("head", 1), ("pooled", 1)]
+    work = [c.work for c in cuts(tiny.graph())]
+    assert work[0] == 1
+    assert work == sorted(work, reverse=True)
 
 
-def test_all_layers_learn_after_the_top_but_for_batch_norm(model: Any) -> None:
-    let_learn(model, "top")
-    let_learn(model, "all")
-    assert all(layer.trainable != is_norm(layer) for layer in model.layers if layer.weights)
+def test_the_top_is_about_the_half_of_the_layers_next_to_the_head() -> None:
+    assert top_cut(tiny.graph()).name == "stem"  # 5 of 6 layers: "added" would leave it but 2
 
 
-def test_the_rate_falls_geometrically_from_the_head_to_the_first_layer(model: Any) -> None:
-    let_learn(model, "all")
-    factors = dict(zip((v.name for v in model.trainable_variables), rate_factors(model, 0.01), strict=True))
-    assert factors["classifier/kernel:0"] == 1
-    assert factors["stem_conv/kernel:0"] == pytest.approx(0.01)
-    steps = [factors[f"block{i}_project_conv/kernel:0"] for i in range(7)]
-    np.testing.assert_allclose(np.divide(steps[1:], steps[:-1]), steps[1] / steps[0])
+def test_the_two_parts_of_a_network_answer_as_the_whole_does(x: np.ndarray) -> None:
+    graph = tiny.graph()
+    for cut in ("stem", "added", "pooled"):
+        middle = answers(below(graph, cut), x)
+        np.testing.assert_allclose(answers(above(graph, cut), middle), answers(graph, x), atol=1e-6)
+    assert [op.outputs[0] for op in above(graph, "head").ops] == ["pooled", "logits", "probabilities"]
 
 
-def one_step(model: Any, pictures: Pictures, place: Place, factors: tuple[float, ...]) -> list[np.ndarray]:
+def test_a_new_head_answers_for_other_classes_and_the_old_one_is_gone(x: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    kernel, bias = rng.normal(0, 1, (96, 3)).astype(np.float32), rng.normal(0, 1, 3).astype(np.float32)
+    graph = with_head(tiny.graph(), kernel, bias)
+    z = answers(below(graph, "pooled"), x) @ kernel + bias
+    expected = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    np.testing.assert_allclose(answers(graph, x), expected, atol=1e-5)
+    assert not {"logits_w", "logits_b"} & set(graph.tensors)
+
+
+def test_a_network_that_ends_in_no_dense_layer_is_refused() -> None:
+    with pytest.raises(InputError, match="pooled is made by a MEAN, and finetune puts a new head in the place of"):
+        head_of(below(tiny.graph(), "pooled"))
+
+
+def test_a_network_that_answers_yes_or_no_can_get_a_head_of_several_classes(x: np.ndarray) -> None:
+    graph = tiny.graph(classes=1)
+    softmax = graph.ops[-1]
+    binary = replace(graph, ops=(*graph.ops[:-1], replace(softmax, kind="LOGISTIC", options={}, options_type="NONE")))
+    assert head_of(binary).outputs == ("logits",)
+    made = with_head(binary, np.zeros((96, 3), np.float32), np.array([0, 0, np.log(2)], np.float32))
+    np.testing.assert_allclose(answers(made, x), np.tile([0.25, 0.25, 0.5], (len(x), 1)), atol=1e-6)
+
+
+def test_what_a_part_of_a_network_learned_is_in_the_whole(strategy: Any, x: np.ndarray) -> None:
+    graph = tiny.graph()
+    top = learning(above(graph, "added"), strategy)
+    for v in top.trainable_variables:
+        v.assign(v + 0.1)
+    trained = with_trained(graph, top)
+    learned = np.asarray(top(answers(below(graph, "added"), x)))
+    np.testing.assert_allclose(answers(trained.with_outputs(["logits"]), x), learned, rtol=1e-4, atol=1e-4)
+    changed = {n for n, t in trained.tensors.items() if t.data is not graph.tensors[n].data}
+    assert changed == {"head_w", "head_b", "logits_w", "logits_b"}
+
+
+def test_the_head_stands_at_depth_0_and_the_first_layer_at_1() -> None:
+    found = depths(tiny.graph())
+    assert list(found) == ["stem", "expand", "depthwise", "project", "head", "logits"]
+    np.testing.assert_allclose(list(found.values()), [1, 0.8, 0.6, 0.4, 0.2, 0])
+
+
+def test_the_rate_falls_geometrically_from_the_head_to_the_first_layer(strategy: Any) -> None:
+    graph = tiny.graph()
+    for name in ("stem", "expand", "depthwise", "project", "head", "logits"):  # of one size, so that depth alone counts
+        graph.tensors[f"{name}_w"].data[:] = 1.0
+    model = learning(graph, strategy)
+    found = dict(zip((v.name for v in model.trainable_variables), rate_factors(graph, model, 0.01), strict=True))
+    steps = [float(found[f"{name}/kernel:0"].max()) for name in ("stem", "expand", "project", "head", "logits")]
+    np.testing.assert_allclose(steps, [0.01**d for d in (1, 0.8, 0.4, 0.2, 0)], rtol=1e-5)
+    of_stem = np.sqrt((graph.tensors["stem_b"].data ** 2).mean())
+    np.testing.assert_allclose(found["stem/bias:0"], 0.01 * of_stem, rtol=1e-5)
+    assert found["logits/bias:0"] == 1  # in the units of a logit
+
+
+def test_a_channels_step_is_a_part_of_the_size_of_its_own_weights(strategy: Any) -> None:
+    """Folding batch norm may give a channel weights a hundred times as large as another's."""
+    graph = tiny.graph()
+    w = graph.tensors["expand_w"].data  # (48, 1, 1, 16)
+    assert w is not None
+    w[5], w[6] = 100 * w[5], 0.0
+    model = learning(graph, strategy)
+    names = [v.name for v in model.trainable_variables]
+    kernel, bias = (rate_factors(graph, model, 1.0)[names.index(f"expand/{v}:0")] for v in ("kernel", "bias"))
+    np.testing.assert_allclose(kernel[0, 0, 0, 5], np.sqrt((w[5] ** 2).mean()), rtol=1e-5)
+    assert kernel.shape == (1, 1, 1, 48)
+    assert bias == pytest.approx(np.sqrt((graph.tensors["expand_b"].data ** 2).mean()))  # whatever its weights' size
+    assert kernel.min() > 0  # a channel that is all zeros may learn too
+    depthwise = rate_factors(graph, model, 1.0)[names.index("depthwise/depthwise_kernel:0")]
+    assert depthwise.shape == (1, 1, 48, 1)
+
+
+def one_step(model: Any, pictures: Pictures, place: Place, factors: tuple[np.ndarray, ...]) -> list[np.ndarray]:
     """Return by how much each trainable variable moved in the first step, from the same start each time."""
     tf = tensorflow()
 
@@ -101,11 +170,7 @@ def test_a_step_of_a_layer_is_shortened_by_its_factor(
     model: Any, strategy: Any, tiny_images: tuple[ImageSet, ImageSet], tmp_path: Path
 ) -> None:
     pictures, place = load_pictures((tiny_images[1],), tiny.PREPROCESSING, tmp_path), Place(tmp_path, {}, strategy)
-    for layer in model.layers:  # dropout alone would be drawn anew
-        if isinstance(layer, keras().layers.Dropout):
-            layer.rate = 0.0
-    let_learn(model, "all")
-    factors = rate_factors(model, 0.1)
+    factors = rate_factors(tiny.graph(), model, 0.1)
     whole = one_step(model, pictures, place, ())
     slower = one_step(model, pictures, place, factors)
     assert max(np.abs(a).max() for a in whole) > 5e-4
@@ -130,27 +195,33 @@ def test_epochs_in_which_the_rate_still_rises_cost_no_patience(
     assert (len(outcome.curve) - 1, outcome.best_epoch) == (epochs, 4 if rising_epochs else 0)
 
 
+def of(losses: Any) -> Measured:
+    return Measured(np.asarray(losses), np.zeros(len(losses), bool))
+
+
 def test_a_stage_is_better_where_the_loss_fell_by_more_than_half_its_standard_error() -> None:
-    before = Measured(np.array([1.0, 2.0, 3.0, 4.0]), 0.5)
-    fell = gain(before, Measured(before.losses - [0.5, 0.4, 0.6, 0.5], 0.5))
+    before = of([1.0, 2.0, 3.0, 4.0])
+    fell = gain(before, of(before.losses - [0.5, 0.4, 0.6, 0.5]))
     assert fell.mean == pytest.approx(0.5)
     assert fell.error == pytest.approx(np.std([0.5, 0.4, 0.6, 0.5], ddof=1) / 2)
     assert fell.is_real
-    assert gain(before, Measured(before.losses - [2.0, 0.0, 0.0, 0.0], 1.0)).is_real  # one picture put right
-    assert not gain(before, Measured(before.losses - [2.0, -1.5, 0.0, 0.0], 1.0)).is_real  # and another one lost
+    assert gain(before, of(before.losses - [2.0, 0.0, 0.0, 0.0])).is_real  # one picture put right
+    assert not gain(before, of(before.losses - [2.0, -1.5, 0.0, 0.0])).is_real  # and another one lost
     assert not gain(before, before).is_real  # a tie is the cheaper stage's
     assert not Gain(-0.1, 0.0).is_real
 
 
 def test_one_held_back_picture_cannot_tell() -> None:
-    assert not gain(Measured(np.array([1.0]), 0.0), Measured(np.array([0.1]), 1.0)).is_real
+    assert not gain(of([1.0]), of([0.1])).is_real
 
 
 def test_the_held_back_pictures_are_measured_with_the_weights_of_the_moment(
     model: Any, tiny_images: tuple[ImageSet, ImageSet], tmp_path: Path
 ) -> None:
     pictures = load_pictures((tiny_images[1],), tiny.PREPROCESSING, tmp_path)
-    held_back, classifier = HeldBack(model, pictures), model.get_layer("classifier")
+    pixels = centre(pictures)
+    held_back = HeldBack(model, lambda i, j: normalise(pixels[i:j], tiny.PREPROCESSING), pictures.labels)
+    classifier = model.get_layer("logits")
     kernel, bias = (np.zeros_like(v) for v in classifier.get_weights())
     classifier.set_weights([kernel, bias])
     np.testing.assert_allclose(held_back.measure().losses, np.log(tiny.CLASSES), rtol=1e-6)
@@ -160,6 +231,14 @@ def test_the_held_back_pictures_are_measured_with_the_weights_of_the_moment(
     assert found.accuracy == pytest.approx((pictures.labels == 2).mean())
     of_2 = np.log(np.exp(3) + tiny.CLASSES - 1) - 3
     np.testing.assert_allclose(found.losses[pictures.labels == 2], of_2, rtol=1e-6)
+
+
+def test_pictures_learned_and_forgotten_are_counted_since_the_stage_before() -> None:
+    labels = np.array([0, 1, 2, 3])
+    before, after = (measured(5.0 * np.eye(4)[picked], labels) for picked in ([0, 0, 2, 3], [0, 1, 1, 1]))
+    row = after.row(before)
+    assert (row["learned"], row["forgotten"], row["accuracy"]) == (1, 2, 0.5)
+    assert row["loss"] == pytest.approx((2 * np.log1p(3 * np.exp(-5)) + 2 * (np.log1p(3 * np.exp(-5)) + 5)) / 4)
 
 
 @pytest.mark.parametrize(("better", "best"), [(True, 4), (False, 1)])
