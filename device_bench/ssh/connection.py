@@ -160,7 +160,7 @@ class Connection:
             raise DeviceError(f"{self.id}: cannot start ssh: {e.strerror}") from e
         out, err = done.out.decode(errors="replace"), done.err.decode(errors="replace")
         if done.status == _SSH_FAILED:
-            raise DeviceError(self.reason(_SSH_FAILED, err))
+            raise DeviceError(self.reason(_SSH_FAILED, err) or f"{self.id}: ssh failed")
         return Done(done.status, out, err)
 
     def reason(self, status: int, said: str) -> str | None:
