@@ -310,7 +310,7 @@ class Worker:
             ready, _, _ = select.select([self._from], [], [], _left(deadline))
             if not ready:
                 raise TimeoutError
-            chunk = os.read(self._from, n - len(data))
+            chunk = os.read(self._from, min(n - len(data), 1 << 20))  # more is only asked for when it is there
             if not chunk:
                 raise EOFError
             data += chunk
