@@ -1,5 +1,6 @@
-"""`edgenet compare`: parse, compare, print and write, and exit with 1 where a limit is missed."""
+"""The commands for what many runs say: `edgenet compare`, which exits with 1 where a limit is missed, and `history`."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from edgenet.cli_options import PATH, job_of, json_option, options_of
 from edgenet.cli_output import Progress, print_json, print_table
 from edgenet.compare.options import CompareJob
 from edgenet.errors import GateFailed, InputError
+from edgenet.history.options import HistoryJob
 
 if TYPE_CHECKING:
     from edgenet.compare.nouns import Comparison
@@ -78,3 +80,39 @@ def _tell_github(found: "Comparison", *, err: bool) -> None:
     if summary := os.environ.get(_SUMMARY):
         with Path(summary).open("a", encoding="utf-8") as f:
             f.write(markdown(found) + "\n")
+
+
+@click.command()
+@click.argument("database", metavar="DB", type=PATH)
+@click.argument("more", metavar="[OUT...]", nargs=-1, type=PATH)
+@options_of(HistoryJob)
+@json_option
+def history(database: Path, more: tuple[Path, ...], as_json: bool, **asked: Any) -> None:
+    """Keep runs in a database; list them, and write a page that shows how each file did from run to run.
+
+    \b
+    edgenet history runs.db --add OUT
+    edgenet history runs.db --file '*_int8.tflite' --since 2026-11-01
+    edgenet history runs.db --page trends/
+    """
+    from edgenet.history import text
+    from edgenet.history.job import history as run_job
+
+    job = job_of(HistoryJob, asked)
+    if more and not job.add:
+        raise InputError(f"what is {more[0]}? Give `edgenet history {database} --add {more[0]}` to add a run")
+    job = dataclasses.replace(job, add=(*job.add, *map(str, more)))
+    with Progress() as progress:
+        done = run_job(database, job, progress)
+    if as_json:
+        print_json(text.plain(done))
+        return
+    for line in text.added(done):
+        echo(line)
+    if not job.add or job.page is None:
+        print_table(text.TITLES, text.rows(done.runs))
+    for note in text.notes(done):
+        echo(f"Note: {note}")
+    echo(text.headline(done))
+    if done.page is not None:
+        echo(f"\nThe page: {done.page}")
