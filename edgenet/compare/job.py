@@ -41,7 +41,7 @@ def compare_opened(first: Run, second: Run, job: CompareJob, progress: Progress 
     findings = [
         *_accuracies(first, second, pairs, limits),
         *(
-            remeasured(first, second, pairs, limits, job.devices, progress)
+            remeasured(first, second, pairs, limits, job.devices, job.time_s, progress)
             if job.remeasure
             else _latencies(first, second, pairs, limits)
         ),

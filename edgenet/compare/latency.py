@@ -8,7 +8,7 @@ two parts. RUN_TO_RUN is what runs of one file differ by however long they are; 
 part is how far the tenths of each run lie apart, uncut by their number: slow changes are not averaged out by taking
 more of the same quarter of an hour, and where tenths differ much, so do hours.
 
-Times of another machine, another clock, other settings or a machine that throttled are not compared at all.
+Times of another machine, another clock, other settings, or of a machine that was busy or throttled, are not compared.
 """
 
 import itertools
@@ -28,6 +28,7 @@ from edgenet.results import Measurement
 RUN_TO_RUN = 0.013  # standard deviation of the median from run to run, a fraction of it, on one machine
 _TENTHS = 10
 _FEWEST = 3  # parts of a run that say how far they lie apart
+_FEWEST_ROUNDS = 20  # side by side, for an interval that is worth something
 _OTHER_CLOCK = 0.05  # median clocks that differ by more are two clocks
 _POWER_Z = NormalDist().inv_cdf(0.8)
 _MOST_S = 86_400
@@ -36,16 +37,8 @@ _MACHINE = {"cpu_model": "processor", "name": "device", "soc": "chip", "machine"
             "cores": "cores", "cores_total": "cores in all", "max_khz": "highest clock"}  # fmt: skip
 _STATE = ("governor", "pinned_to")
 # Warnings of a measurement that is not of the machine as it is.
-_TROUBLES = (
-    "clock-fell",
-    "throttled",
-    "hot",
-    "under-voltage",
-    "capped-clock",
-    "battery-saver",
-    "hot-battery",
-    "changed",
-)
+_TROUBLES = ("busy", "stolen", "loaded", "clock-fell", "throttled", "hot", "under-voltage", "capped-clock",
+             "battery-saver", "hot-battery", "changed")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,10 +59,13 @@ def side_by_side(file: str, old: Measurement, new: Measurement, limit: float | N
     change, low, high = c.ratio - 1, c.low - 1, c.high - 1
     verdict = verdict_of(low, high, limit)
     needed = None
-    if verdict == CANNOT_TELL and limit is not None and math.isfinite(high):
-        seconds_a_round = max(_seconds(old), _seconds(new)) / max(c.n_rounds, 1)
+    if verdict == CANNOT_TELL and limit is not None:
+        seconds_a_round = max(sum(m.every_run_ns) / 1e9 for m in (old, new)) / max(c.n_rounds, 1)
         apart = abs(change - limit)
-        rounds = c.n_rounds * ((high - low) / 2 * (1 + _POWER_Z / sure.z) / apart) ** 2 if apart else math.inf
+        if math.isinf(high):
+            rounds = float(_FEWEST_ROUNDS)
+        else:
+            rounds = c.n_rounds * ((high - low) / 2 * (1 + _POWER_Z / sure.z) / apart) ** 2 if apart else math.inf
         needed = math.ceil(rounds * seconds_a_round) if rounds * seconds_a_round <= _MOST_S else None
     open_end = None if math.isinf(high) else high
     return replace(
@@ -126,7 +122,7 @@ def why_not(old: Timed, new: Timed) -> tuple[str, tuple[str, ...]] | None:
         return "other-clock", (f"{clocks[0]:.0f} MHz", f"{clocks[1]:.0f} MHz")
     for m in (a, b):
         if found := next((w for w in m.warnings if w.code in _TROUBLES), None):
-            return "throttled", (m.artifact, found.text)
+            return "unsteady", (m.artifact, found.text)
     return None
 
 
@@ -152,11 +148,6 @@ def _spread(m: Measurement, every: bool) -> float | None:
     cuts = [i * len(groups) // parts for i in range(parts + 1)]
     logs = [math.log(statistics.median([ns for g in groups[i:j] for ns in g])) for i, j in itertools.pairwise(cuts)]
     return statistics.stdev(logs)
-
-
-def _seconds(m: Measurement) -> float:
-    """Return how long the measurement took, all files of its run."""
-    return max(m.round_s, default=0.0) + sum(m.every_run_ns) / 1e9 / max(len(m.round_s), 1)
 
 
 def _mhz(m: Measurement) -> float | None:

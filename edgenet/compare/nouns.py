@@ -72,13 +72,13 @@ class Finding:
         verdict: met | missed | cannot tell; refused where the two cannot be compared; shown where no limit was given.
         how: accuracy: paired | intervals | same-file; latency: rounds | two-runs | same-file; size: bytes; operators:
             precision | accelerator; or why it is refused: other-labels, no-labels, not-evaluated, not-measured, failed,
-            other-machine, unknown-machine, other-clock, other-settings, throttled, few-runs, unknown.
+            other-machine, unknown-machine, other-clock, other-settings, unsteady, few-runs, unknown.
         old: what it was: a fraction of 1, milliseconds, or bytes; `new` is what it is.
         change: how much worse, below 0 where better: a fraction of 1 that was lost, or by which it became slower or
             larger. `low` and `high` are its interval.
         confidence: of the interval.
         n: pictures, or rounds.
-        needed: pictures or seconds that would tell, None where no number would.
+        needed: pictures, or seconds of each file's own time, that would tell; None where no number would.
         lost, won: pictures that only the old file, only the new file answers rightly.
         p: of McNemar's test (mid-p, one side).
         said: what the two say of themselves, where it is refused.

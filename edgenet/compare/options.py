@@ -10,7 +10,8 @@ from edgenet.errors import InputError
 from edgenet.options import Range, check_values, option
 
 _PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?%")
-_MOST_PERCENT = 10_000
+_TIME = re.compile(r"([0-9]{1,5})(s|m)")
+_MOST_PERCENT, _MOST_S = 10_000, 3600
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class CompareJob:
     max_growth: str | None = option("Fail what became larger by more, such as 1%.", None, metavar="P%")
     strict: bool = option("Fail, too, what the data cannot show to be within its limit.", False)
     remeasure: bool = option("Time the files of both side by side now: that tells a few per cent.", False)
+    time: str = option("With --remeasure: at most so long for a file.", "1m", metavar="TIME")
     devices: tuple[str, ...] = option(
         "With --remeasure: where; may be repeated.", ("local",), name="device", metavar="D"
     )
@@ -41,8 +43,18 @@ class CompareJob:
         for name in ("max_slowdown", "max_growth"):
             if (text := getattr(self, name)) is not None:
                 fraction_of(f"--{name.replace('_', '-')}", text)
+        self.time_s  # noqa: B018 (checks it)
         if self.strict and (self.max_accuracy_drop, self.max_slowdown, self.max_growth) == (None, None, None):
             raise InputError("--strict needs a limit: give --max-accuracy-drop, --max-slowdown or --max-growth")
+
+    @property
+    def time_s(self) -> float:
+        """Seconds that a file may be timed for. Raises InputError."""
+        found = _TIME.fullmatch(self.time)
+        seconds = float(found[1]) * (60 if found[2] == "m" else 1) if found else 0.0
+        if not 1 <= seconds <= _MOST_S:
+            raise InputError(f"--time takes 1s to 60m, such as 90s or 5m; it was {self.time!r:.40}")
+        return seconds
 
 
 def fraction_of(option: str, text: str) -> float:

@@ -16,11 +16,18 @@ from edgenet.report.refusals import lost_files
 from edgenet.results import Artifact, Measurement
 
 _OLD, _NEW = "the old file", "the new file"  # ids while they are timed
+_ROUNDS_A_MINUTE = 400  # at most, of a file's own time
 _DELEGATES = ("gpu", "npu", "nnapi")
 
 
 def remeasured(
-    old: Run, new: Run, pairs: tuple[Pair, ...], limits: Limits, devices: Sequence[str], progress: Progress
+    old: Run,
+    new: Run,
+    pairs: tuple[Pair, ...],
+    limits: Limits,
+    devices: Sequence[str],
+    time_s: float,
+    progress: Progress,
 ) -> Iterator[Finding]:
     """Return how fast the files of each pair are against each other, on each device.
 
@@ -37,7 +44,7 @@ def remeasured(
             verdict = SHOWN if limit is None else MET
             yield Finding(pair.new, LATENCY, verdict, "same-file", old_file=pair.old, change=0.0, limit=limit)
             continue
-        wanted += [(pair, a, b, place) for place in _places(new, pair.new, devices)]
+        wanted += [(pair, a, b, place) for place in _places(new, pair.new, devices, time_s)]
     sure = Sure.among(len(wanted))
     for i, (pair, a, b, (device, request)) in enumerate(wanted):
 
@@ -69,12 +76,15 @@ def _file(run: Run, id: str) -> Artifact:
     return artifact
 
 
-def _places(run: Run, id: str, devices: Sequence[str]) -> list[tuple[str, Request]]:
+def _places(run: Run, id: str, devices: Sequence[str], time_s: float) -> list[tuple[str, Request]]:
     """Return how a file is to be timed on each device: as it was measured there, else on one thread.
 
     Where to is the user's to say, never a results file's: it may be anybody's.
     """
-    plan = replace(bench.BENCH_PLAN, self_check=False)
+    plan = bench.BENCH_PLAN
+    # More time is more rounds. On a quiet machine few are enough, and timing ends as soon as they are.
+    rounds = plan.max_rounds if time_s < plan.max_time_s else round(_ROUNDS_A_MINUTE * time_s / 60)
+    plan = replace(plan, self_check=False, max_time_s=time_s, max_rounds=max(rounds, plan.max_rounds))
     found = []
     for device in devices:
         m = next((m for m in run.results.measurements if (m.artifact, m.device) == (id, device)), None)

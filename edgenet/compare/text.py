@@ -1,5 +1,6 @@
 """Findings in words: a row of a table, and a sentence that says why something fails or cannot be told."""
 
+import math
 from collections.abc import Sequence
 
 from edgenet.compare.nouns import (
@@ -30,7 +31,7 @@ _REFUSED = {
     "unknown-machine": "one of the runs does not say on which machine it was measured: give --remeasure",
     "other-clock": "the clock ran at {0} and at {1}: give --remeasure",
     "other-settings": "measured in two ways ({0}; {1}): measure both alike, or give --remeasure",
-    "throttled": "{0}: {1}; measure again, or give --remeasure",
+    "unsteady": "{0}: {1}; measure again, or give --remeasure",
     "few-runs": "too few runs to tell how sure the times are: give --remeasure",
     "unknown": "no size is known",
 }
@@ -123,9 +124,13 @@ def _would_tell(f: Finding) -> str:
     if f.needed is None:
         return f"it lies too near to the limit for any number of {noun}s"
     if f.how == "rounds":
-        return f"about {f.needed:,} seconds of timing would tell"
+        return f"about {f.needed:,} seconds of each file would tell: give --time {_time(f.needed)}"
     more = f"about {max(f.needed - (f.n or 0), 1):,} more pictures would tell"
     return more + (", fewer where both files answer the same ones" if f.how == "intervals" else "")
+
+
+def _time(seconds: int) -> str:
+    return f"{seconds}s" if seconds <= 120 else f"{math.ceil(seconds / 60)}m"
 
 
 def _operators(f: Finding) -> str:
@@ -162,9 +167,8 @@ def headline(c: Comparison) -> str:
         return f"{c.new} beside {c.old}; no limit was given, so nothing can fail"
     unclear = sum(f.verdict in (CANNOT_TELL, REFUSED) for f in asked)
     if unclear:
-        return (
-            f"{c.new} is not shown to be worse than {c.old}; of {counted(len(asked), 'answer')} {unclear} cannot tell"
-        )
+        several = f"{unclear} of {counted(len(asked), 'answer')} cannot tell"
+        return f"{c.new} is not shown to be worse than {c.old}; {several}"
     return f"{c.new} is as good as {c.old}, within the limits"
 
 
