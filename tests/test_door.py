@@ -37,6 +37,7 @@ OWN = {
     "edgenet/door.py": "the door",
     "edgenet/frameworks.py": "the null device",
     "edgenet/cli_errors.py": "the null device",
+    "edgenet/cli_compare.py": "adds to the summary of a step, a file that GitHub's runner made",
     "edgenet/files.py": "syncs what it wrote itself",
     "edgenet/history/store.py": "a database whose header the door has read",
     "edgenet/jobs/output_folder.py": "the lock, which it checks to be a file",

@@ -58,7 +58,9 @@ def value(f: Finding, x: float | None) -> str:
         return MISSING
     if f.aspect == SIZE and x < 1e6:
         return f"{x / 1e3:.1f}{NBSP}kB"
-    return {ACCURACY: percent, LATENCY: milliseconds, SIZE: megabytes}[f.aspect](x)
+    if f.aspect == ACCURACY:
+        return percent(x)
+    return milliseconds(x) if f.aspect == LATENCY else megabytes(x)
 
 
 def change(f: Finding, x: float | None) -> str:
