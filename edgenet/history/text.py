@@ -73,10 +73,10 @@ def notes(done: Done) -> list[str]:
         said += [f"{name} lacks what the run before had: {compare_text.sentence(f)}" for f in run.lost]
         if run.refused:
             said.append(f"{name}: {run.refused}")
-    newest = [t.newest for t in trends_of(done.runs)]
-    unclear = [p for p in newest if p.unclear is not None]
+    newest = [t.newest.unclear for t in trends_of(done.runs)]
+    unclear = [f for f in newest if f is not None]
     if unclear:
-        first = compare_text.sentence(unclear[0].unclear)
+        first = compare_text.sentence(unclear[0])
         more = f"; and {len(unclear) - 1} more" if len(unclear) > 1 else ""
         said.append(f"not comparable with the run before: {first}{more}")
     return said
