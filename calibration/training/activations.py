@@ -20,6 +20,7 @@ from numpy.lib.format import open_memmap
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.training.augment import SMALLEST_CROP, Pictures, mixed, order_of, view
 from edgenet.calibration.training.cut import below
+from edgenet.door import reading
 from edgenet.export.graph import Graph, fingerprint
 from edgenet.files import atomic_write
 from edgenet.frameworks import tensorflow
@@ -116,13 +117,13 @@ def activations(
     kinds, total = ("features", "cut")[: len(names) if keep_cut else 1], look.n * len(pictures)
     run: Executor | None = None
     found: list[list[np.ndarray]] = []
+    shapes = [(len(pictures), *graph.tensors[name].shape[1:]) for name in names]
     for number in range(look.n):
         paths = [folder / FOLDER / f"{key}-{number}-{kind}.npy" for kind in kinds]
         if not all(p.exists() for p in paths):
             run = run or Executor(lower, names, cores())
             with ExitStack() as stack:
                 parts = [stack.enter_context(atomic_write(p)) for p in paths]
-                shapes = [(len(pictures), *graph.tensors[name].shape[1:]) for name in names]
                 types = (np.float32, np.float16)
                 files = [open_memmap(*v) for v in zip(parts, ("w+",) * 2, types, shapes, strict=False)]
                 for i, x in enumerate(view(pictures, look.seed, number, look.augment, look.smallest_crop)):
@@ -131,10 +132,19 @@ def activations(
                     progress("features", number * len(pictures) + i + 1, total)
                 for file in files:
                     file.flush()
-        found.append([np.load(p, mmap_mode="r") for p in paths])
+        found.append([_mapped(p, shape) for p, shape in zip(paths, shapes, strict=False)])
     kept = tuple(arrays[1] for arrays in found) if len(kinds) > 1 else ()
     size = sum(a.nbytes for arrays in found for a in arrays)
     return Activations(kept, tuple(arrays[0] for arrays in found), pictures.labels, size)
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of this shape that lies on disk. Raises InputError where the file is another."""
+    with reading(path, "what this run kept of its pictures", "delete it to compute it again"):
+        found: np.ndarray = np.load(path, mmap_mode="r")
+        if found.shape != shape:
+            raise ValueError(f"it has the shape {found.shape}, and {shape} is wanted")
+    return found
 
 
 def delete(folder: Path) -> None:

@@ -22,6 +22,7 @@ class Judged:
     """What is worse in a run; see trends.PastRun."""
 
     worse: Mapping[Series, Finding] = field(default_factory=dict)
+    unclear: Mapping[Series, Finding] = field(default_factory=dict)
     lost: tuple[Finding, ...] = ()
     refused: str = ""
 
@@ -45,6 +46,7 @@ def judge(
         results_of: gives the results of a run by its id.
     """
     worse: dict[Series, Finding] = {}
+    unclear: dict[Series, Finding] = {}
     lost: list[Finding] = []
     refused = ""
     for old in dict.fromkeys(before.values()):
@@ -56,20 +58,26 @@ def judge(
             refused = refused or str(e)
             continue
         for f in figures:
-            if before.get(f.series) == old and (finding := _about(f, found)) is not None and finding.fails:
+            finding = _about(f, found) if before.get(f.series) == old else None
+            if finding is not None and finding.verdict == REFUSED:
+                unclear[f.series] = finding
+            elif finding is not None and finding.fails:
                 worse[f.series] = finding
         if any(not series.file and at == old for series, at in before.items()):
             lost += [f for f in found.findings if f.fails and f.how == "failed"]
-    return Judged(worse, tuple(dict.fromkeys(lost)), refused)
+    return Judged(worse, unclear, tuple(dict.fromkeys(lost)), refused)
 
 
 def _about(figure: Figure, found: Comparison) -> Finding | None:
-    """Return what a comparison says of a figure; of several thread counts, what is nearest to it."""
+    """Return what a comparison says of a figure; of several thread counts, what is nearest to it.
+
+    Of a pair that cannot be compared it says why; but another pair of the same file may be comparable.
+    """
     s = figure.series
     device = "" if s.device == "local" else s.device
     about = [
         f for f in found.findings
-        if (f.file, f.aspect, f.device) == (s.file, s.aspect, device) and f.verdict != REFUSED and f.new is not None
+        if (f.file, f.aspect, f.device) == (s.file, s.aspect, device) and f.new is not None
         and (f.aspect == SIZE or f.runtime == s.runtime)
     ]  # fmt: skip
-    return min(about, key=lambda f: abs((f.new or 0.0) - figure.value), default=None)
+    return min(about, key=lambda f: (f.verdict == REFUSED, abs((f.new or 0.0) - figure.value)), default=None)

@@ -54,6 +54,7 @@ class Panel:
     value: str
     between: str
     is_worse: bool
+    is_unclear: bool
     classes: str
     figure: Figure
 
@@ -166,7 +167,7 @@ def page(runs: Sequence[PastRun], job: HistoryJob, database: Path) -> Page:
         limits=_limits(job),
         worse=tuple(worse[:_SHOWN_WORSE]),
         worse_folded=tuple(worse[_SHOWN_WORSE:]),
-        notes=tuple(f"Run {run.row.id} cannot be compared: {run.refused}" for run in runs if run.refused),
+        notes=_notes(runs, trends),
         devices=tuple(Choice(keys[d], "this computer" if d == "local" else _short(d)) for d in devices),
         aspects=tuple(Choice(f"a-{a}", _NAMES[a]) for a in there),
         models=tuple(_models(runs, trends, keys)),
@@ -175,11 +176,21 @@ def page(runs: Sequence[PastRun], job: HistoryJob, database: Path) -> Page:
     )
 
 
+def _notes(runs: Sequence[PastRun], trends: Sequence[Trend]) -> tuple[str, ...]:
+    """Return what cannot be compared: whole runs, and the newest figures."""
+    whole = [f"Run {run.row.id}: {run.refused}" for run in runs if run.refused]
+    newest = [(t.newest.run.row.id, t.newest.unclear) for t in trends]
+    return (*whole, *(f"Run {id}: {compare_text.sentence(f)}" for id, f in newest if f is not None))
+
+
 def headline(trends: Sequence[Trend]) -> str:
     """Return the answer: how many of the trends are worse in their newest run."""
     worse = [t for t in trends if t.newest.worse is not None]
     if not trends:
         return "No run fits what was asked for"
+    unclear = sum(t.newest.unclear is not None for t in trends)
+    if not worse and unclear:
+        return f"Nothing is known to be worse in the newest runs; {counted(unclear, 'figure')} cannot be compared"
     if not worse:
         return "Nothing got worse in the newest runs, as far as the data can tell"
     if len(worse) == 1:
@@ -256,6 +267,7 @@ def _panel(t: Trend, places: Mapping[int, int], days: Sequence[str], keys: Mappi
         value=value(newest.figure),
         between="" if between(newest.figure) == MISSING else between(newest.figure),
         is_worse=newest.worse is not None,
+        is_unclear=newest.unclear is not None,
         classes=" ".join([f"a-{s.aspect}", keys.get(s.device, "anywhere")]),
         figure=Figure(trend(dots, days, 100.0 if s.aspect == ACCURACY else math.inf, alt), caption),
     )

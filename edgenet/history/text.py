@@ -6,7 +6,7 @@ from typing import Any
 from edgenet.compare import text as compare_text
 from edgenet.compare.nouns import ACCURACY, LATENCY, SIZE
 from edgenet.history.figures import ESTIMATE, UNITS, Figure, Series
-from edgenet.history.trends import Done, PastRun
+from edgenet.history.trends import Done, PastRun, trends_of
 from edgenet.report.formatting import MISSING, NBSP, counted, interval, megabytes, milliseconds, percent
 from edgenet.results.plain import write
 
@@ -73,6 +73,12 @@ def notes(done: Done) -> list[str]:
         said += [f"{name} lacks what the run before had: {compare_text.sentence(f)}" for f in run.lost]
         if run.refused:
             said.append(f"{name}: {run.refused}")
+    newest = [t.newest.unclear for t in trends_of(done.runs)]
+    unclear = [f for f in newest if f is not None]
+    if unclear:
+        first = compare_text.sentence(unclear[0])
+        more = f"; and {len(unclear) - 1} more" if len(unclear) > 1 else ""
+        said.append(f"not comparable with the run before: {first}{more}")
     return said
 
 
@@ -116,6 +122,7 @@ def _plain_run(run: PastRun) -> dict[str, Any]:
             "n": f.n,
             "before": run.before.get(f.series),
             "worse": write(run.worse[f.series]) if f.series in run.worse else None,
+            "not_comparable": run.unclear[f.series].how if f.series in run.unclear else "",
         }
         for f in run.figures
     ]

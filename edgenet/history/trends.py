@@ -23,6 +23,7 @@ class PastRun:
 
     Attributes:
         worse: what `edgenet compare` calls worse than in the last run that had this series.
+        unclear: what cannot be compared with that run, for the reason in `how`.
         lost: what the run before had and this one failed to make or measure.
         refused: why it cannot be compared with the run before, "" where it can.
         before: id of the run that a series is compared with.
@@ -34,6 +35,7 @@ class PastRun:
     n_failures: int
     figures: tuple[Figure, ...]
     worse: Mapping[Series, Finding] = field(default_factory=dict)
+    unclear: Mapping[Series, Finding] = field(default_factory=dict)
     lost: tuple[Finding, ...] = ()
     refused: str = ""
     before: Mapping[Series, int] = field(default_factory=dict)
@@ -56,6 +58,11 @@ class Point:
     run: PastRun
     figure: Figure
     worse: Finding | None
+
+    @property
+    def unclear(self) -> Finding | None:
+        """Why it cannot be compared with the point before, None where it can or there is none."""
+        return self.run.unclear.get(self.figure.series)
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,9 @@ def past_runs(history: History, job: HistoryJob, progress: Progress = lambda *_:
 
 def _with(run: PastRun, judged: Judged, before: Mapping[Series, Row]) -> PastRun:
     ids = {series: row.id for series, row in before.items()}
-    return replace(run, worse=judged.worse, lost=judged.lost, refused=judged.refused, before=ids)
+    return replace(
+        run, worse=judged.worse, unclear=judged.unclear, lost=judged.lost, refused=judged.refused, before=ids
+    )
 
 
 def before_of(run: PastRun, earlier: Sequence[PastRun]) -> dict[Series, Row]:
@@ -148,7 +157,8 @@ def selected(runs: Sequence[PastRun], job: HistoryJob) -> tuple[PastRun, ...]:
         files = {s.file for s in series}
         worse = {s: f for s, f in run.worse.items() if s in series}
         lost = tuple(f for f in run.lost if not job.files or f.file in files or _fits(f.file, job.files))
-        found.append(replace(run, figures=kept, worse=worse, lost=lost))
+        unclear = {s: f for s, f in run.unclear.items() if s in series}
+        found.append(replace(run, figures=kept, worse=worse, unclear=unclear, lost=lost))
     return tuple(found)
 
 

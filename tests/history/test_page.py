@@ -12,7 +12,7 @@ from edgenet.errors import InputError
 from edgenet.history.job import history
 from edgenet.history.options import HistoryJob
 from edgenet.report.formatting import NBSP
-from edgenet.results import Results
+from edgenet.results import Results, Warning
 from helpers.browser import needs_chromium
 from helpers.chromium import opened
 from helpers.html_page import Page
@@ -42,6 +42,14 @@ def test_a_page_without_anything_worse_says_only_what_the_data_can(tmp_path) -> 
     text = shown(the_page(tmp_path, a_run(0), a_run(1))).visible
     assert "Nothing got worse in the newest runs, as far as the data can tell" in text
     assert "Small steps that each lie within their interval are not marked." in text
+
+
+def test_the_page_says_what_cannot_be_compared_and_why(tmp_path) -> None:
+    busy = a_run(1)
+    busy.measurements = [replace(m, warnings=(Warning("busy", "other programs ran"),)) for m in busy.measurements]
+    text = shown(the_page(tmp_path, a_run(0), busy)).visible
+    assert "Nothing is known to be worse in the newest runs; 5 figures cannot be compared" in text
+    assert "Run 2: efficientnet-lite0_int8: latency: efficientnet-lite0_int8: other programs ran" in text
 
 
 def test_each_trend_has_its_newest_value_and_a_drawing_with_a_text(tmp_path) -> None:

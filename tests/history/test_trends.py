@@ -11,7 +11,7 @@ from edgenet.history import store
 from edgenet.history.figures import ESTIMATE, Series, figures_of
 from edgenet.history.options import HistoryJob
 from edgenet.history.trends import PastRun, past_runs, selected, trends_of
-from edgenet.results import Estimate, Failure, Results
+from edgenet.results import Estimate, Failure, Results, Warning
 from helpers.past_runs import a_run, written
 
 INT8 = "efficientnet-lite0_int8"
@@ -104,6 +104,18 @@ def test_runs_that_cannot_be_compared_say_why(tmp_path) -> None:
     run = history_of(tmp_path, first, other)[1]
     assert "classes have other names" in run.refused
     assert worse(run) == []
+
+
+def test_a_figure_that_cannot_be_compared_is_not_called_as_good(tmp_path) -> None:
+    busy = a_run(1, slower=1.2)
+    busy.measurements = [replace(m, warnings=(Warning("busy", "other programs ran"),)) for m in busy.measurements]
+    runs = history_of(tmp_path, a_run(0), busy)
+    assert worse(runs[1]) == []
+    assert {(s.file, s.aspect, f.how) for s, f in runs[1].unclear.items() if s.file == INT8} == {
+        (INT8, LATENCY, "unsteady")
+    }
+    (newest,) = (t.newest for t in trends_of(runs) if (t.series.file, t.series.aspect) == (INT8, LATENCY))
+    assert newest.unclear is not None
 
 
 def test_runs_of_other_models_do_not_meet(tmp_path) -> None:

@@ -15,6 +15,7 @@ from edgenet.calibration.training.loop import Place, Task, Training
 from edgenet.calibration.training.rate import HIGHEST, LOWEST, PART, find_rate
 from edgenet.calibration.training.strategy import open_strategy
 from edgenet.calibration.training.transfer import smoothed_cross_entropy, training_px
+from edgenet.errors import InputError
 from edgenet.frameworks import tensorflow
 from edgenet.images import normalise
 from edgenet.models import zoo
@@ -62,6 +63,17 @@ def test_a_view_is_read_again_only_for_the_same_pictures_and_network(pictures: P
     assert len(list(tmp_path.rglob("*.npy"))) == 6
     delete(tmp_path)
     assert not list(tmp_path.rglob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no array", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }"]
+)
+def test_a_view_that_is_damaged_on_disk_is_named(content: bytes, pictures: Pictures, tmp_path: Path) -> None:
+    kept(pictures, tmp_path)
+    path = next(tmp_path.rglob("*-1-cut.npy"))
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{path.name} is not what this run kept .*: delete it to compute it again"):
+        kept(pictures, tmp_path)
 
 
 def test_where_the_head_alone_learns_no_activation_is_kept_and_the_features_are_the_same(
