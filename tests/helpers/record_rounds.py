@@ -1,7 +1,7 @@
 """Keep the rounds of real runs for planted_comparisons.py: `python tests/helpers/record_rounds.py OUT... > FILE`.
 
-tests/compare/data/rounds.json is what it printed of five runs of `edgenet run efficientnet-lite0 --images sample` and the
-like, on two cores of a virtual machine, hours apart. Times are whole microseconds.
+tests/compare/data/rounds.json is what it printed of five runs of `edgenet run` of EfficientNet-Lite0 on two cores of a
+virtual machine, hours apart. Times are whole microseconds.
 """
 
 import json
