@@ -24,12 +24,17 @@ def size(old: Artifact, new: Artifact, limit: float | None) -> Finding:
 
 
 def precisions(old: Artifact, new: Artifact) -> Finding | None:
-    """Return which operators compute in another precision than before; None where none does."""
+    """Return which operators compute in another precision than before; None where none does.
+
+    Where a run lists no operator at all, it may be that none has another precision than its file, or that the run is
+    of an edgenet that did not note them: both are said.
+    """
     was, now = _by_operator(old), _by_operator(new)
+    of_old, of_new = (a.precision if found else f"{a.precision}, or not noted" for a, found in ((old, was), (new, now)))
     counts: Counter[tuple[str, str, str]] = Counter()
     for operator in {*was, *now}:
-        kind, before = was.get(operator, ("", old.precision))
-        kind_now, after = now.get(operator, ("", new.precision))
+        kind, before = was.get(operator, ("", of_old))
+        kind_now, after = now.get(operator, ("", of_new))
         if before != after:
             counts[kind or kind_now, before, after] += 1
     return _finding(old.id, new.id, "precision", counts)

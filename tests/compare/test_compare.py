@@ -208,6 +208,8 @@ def test_operators_that_changed_precision_or_left_the_accelerator_are_named(tmp_
     strict = compared(tmp_path, "--max-growth", "1%", "--strict")
     assert strict.exit_code == 1
     assert "3 MEANs left" in strict.stderr
+    a_run(tmp_path / "old")  # as an older edgenet wrote it, or with every operator in int8
+    assert "1 SOFTMAX in float32, before in int8, or not noted" in compared(tmp_path).stdout
 
 
 @pytest.mark.parametrize(

@@ -1,59 +1,44 @@
-"""Record rounds of real files for the gate's error rates: `python tests/helpers/record_rounds.py FILE... --out JSON`.
+"""Keep the rounds of real runs for planted_comparisons.py: `python tests/helpers/record_rounds.py OUT... > FILE`.
 
-Each session times one file as if it were two, in interleaved rounds as `edgenet compare --remeasure` does; sessions
-follow one another with a pause, so that two of them differ as two runs do. The file is kept after every session, and
-one that is there goes on. Times are whole microseconds.
+tests/compare/data/rounds.json is what it printed of five runs of `edgenet run` of EfficientNet-Lite0 on two cores of a
+virtual machine, hours apart. Times are whole microseconds.
 """
 
-import argparse
 import json
-import time
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgenet.device_bench import Plan, Request, local
-from edgenet.results import Measurement
+from edgenet.results import Results
 
-PLAN = Plan(rounds=10, max_rounds=20, max_time_s=20.0, self_check=False)
-
-
-def session(path: Path, seed: int, plan: Plan = PLAN) -> dict[str, Any]:
-    """Time a file twice in the same rounds; return what was taken as plain values."""
-    request = Request(plan=Plan(**{**vars(plan), "seed": seed}))
-    measured, failures = local.bench([("a", path), ("b", path)], request)
-    if failures:
-        raise SystemExit(f"{path} failed: {failures[0].why}")
-    first = measured[0].device_info
-    about = {"cpu_model": first["cpu_model"], "load": first["load_average"], "at": round(time.time())}
-    return {"file": path.name, **about, "runs": [_plain(m) for m in measured]}
+BUSY = ("busy", "stolen", "loaded")  # codes of warnings that two runs are not compared with
 
 
-def _plain(m: Measurement) -> dict[str, Any]:
-    return {
-        "samples_us": [round(ns / 1e3) for ns in m.samples_ns],
-        "rounds": list(m.rounds),
-        "pace_us": [round(ns / 1e3, 1) for ns in m.pace_ns],
-        "disturbed_us": [round(ns / 1e3) for ns in m.disturbed_ns],
-        "disturbed_rounds": list(m.disturbed_rounds),
-        "disturbed_pace_us": [round(ns / 1e3, 1) for ns in m.disturbed_pace_ns],
-        "round_s": list(m.round_s),
-    }
+def rows(folder: Path, run: str) -> Iterator[dict[str, Any]]:
+    """Yield what was timed on this machine, a file each."""
+    results = Results.load(folder)
+    for m in results.measurements:
+        if m.device == "local":
+            about = m.device_info
+            yield {
+                "run": run,
+                "at": results.context.created,
+                "file": m.artifact,
+                "sha256": m.artifact_sha256,
+                "cpu_model": about.get("cpu_model"),
+                "load": (about.get("load_average") or [None])[0],
+                "others_cores": about.get("other_processes_cores"),
+                "codes": [w.code for w in m.warnings if w.code in BUSY],
+                "runtime": m.runtime,
+                "samples_us": [round(ns / 1000) for ns in m.samples_ns],
+                "rounds": list(m.rounds),
+            }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sessions", type=int, default=12, help="of each file")
-    parser.add_argument("--pause", type=float, default=30.0, help="seconds between two sessions")
-    args = parser.parse_args()
-    kept = json.loads(args.out.read_text()) if args.out.exists() else []
-    for i in range(args.sessions):
-        for path in args.files:
-            kept.append(session(path, len(kept)))
-            args.out.write_text("[\n" + ",\n".join(json.dumps(s, separators=(",", ":")) for s in kept) + "\n]\n")
-            print(f"session {i + 1} of {path.name}", flush=True)
-            time.sleep(args.pause)
+    found = [row for i, folder in enumerate(sys.argv[1:], 1) for row in rows(Path(folder), f"r{i}")]
+    print("[\n" + ",\n".join(json.dumps(row, separators=(",", ":")) for row in found) + "\n]")
 
 
 if __name__ == "__main__":
