@@ -44,6 +44,7 @@ from edgenet.cli_output import (
     train_and_print,
     verify_handoff,
 )
+from edgenet.cli_publish import publish
 from edgenet.door import open_regular
 from edgenet.errors import InputError
 from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
@@ -68,6 +69,7 @@ def main() -> None:
 
 main.add_command(compare)
 main.add_command(history)
+main.add_command(publish)
 
 
 @main.command()
