@@ -13,7 +13,7 @@ import click
 from edgenet import __version__
 from edgenet.cli_compare import compare
 from edgenet.cli_errors import OneLineErrors, echo
-from edgenet.cli_history import history
+from edgenet.cli_history import history, publish
 from edgenet.cli_options import (
     PATH,
     job_of,
@@ -44,7 +44,6 @@ from edgenet.cli_output import (
     train_and_print,
     verify_handoff,
 )
-from edgenet.cli_publish import publish
 from edgenet.door import open_regular
 from edgenet.errors import InputError
 from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob

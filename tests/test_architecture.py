@@ -20,7 +20,6 @@ ROWS = (
     (
         "edgenet.compare",
         "edgenet.history",
-        "edgenet.publish",
         "edgenet.jobs",
         "edgenet.pipeline",
         "edgenet.preflight",

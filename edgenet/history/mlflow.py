@@ -18,8 +18,8 @@ from edgenet.errors import DeviceError, InputError, MissingDependency
 from edgenet.files import files_of
 from edgenet.history.figures import ESTIMATE, Figure, figures_of
 from edgenet.history.kept import content_of
+from edgenet.history.options import PublishJob
 from edgenet.options import Progress
-from edgenet.publish.options import PublishJob
 from edgenet.report.refusals import lost_files
 from edgenet.results import RESULTS_FILE, Results
 
