@@ -42,7 +42,7 @@ from edgenet.cli_output import (
     train_and_print,
     verify_handoff,
 )
-from edgenet.cli_runs import compare, history
+from edgenet.cli_runs import compare, history, publish
 from edgenet.door import open_regular
 from edgenet.errors import InputError
 from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
@@ -67,6 +67,7 @@ def main() -> None:
 
 main.add_command(compare)
 main.add_command(history)
+main.add_command(publish)
 
 
 @main.command()

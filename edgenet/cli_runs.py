@@ -1,4 +1,4 @@
-"""The commands for what many runs say: `edgenet compare`, which exits with 1 where a limit is missed, and `history`."""
+"""The commands for what many runs say: `compare`, which exits with 1 where a limit is missed, `history`, `publish`."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ from edgenet.cli_options import PATH, job_of, json_option, options_of
 from edgenet.cli_output import Progress, print_json, print_table
 from edgenet.compare.options import CompareJob
 from edgenet.errors import GateFailed, InputError
-from edgenet.history.options import HistoryJob
+from edgenet.history.options import HistoryJob, PublishJob
 
 if TYPE_CHECKING:
     from edgenet.compare.nouns import Comparison
@@ -116,3 +116,29 @@ def history(database: Path, more: tuple[Path, ...], as_json: bool, **asked: Any)
     echo(text.headline(done))
     if done.page is not None:
         echo(f"\nThe page: {done.page}")
+
+
+@click.command()
+@click.argument("out", type=PATH)
+@options_of(PublishJob)
+@json_option
+def publish(out: Path, as_json: bool, **asked: Any) -> None:
+    """Log a run to an MLflow server: parameters, metrics and files.
+
+    \b
+    edgenet publish OUT --mlflow http://127.0.0.1:5000
+    """
+    from edgenet.history.mlflow import publish as run_job
+
+    job = job_of(PublishJob, asked)
+    with Progress() as progress:
+        done = run_job(out, job, progress)
+    if as_json:
+        print_json(dataclasses.asdict(done))
+        return
+    for text in done.left:
+        echo(f"Note: {text}: it was left out")
+    if done.is_new:
+        echo(f"{out} is run {done.run_id} of {done.experiment}: {done.n_metrics} metrics, {len(done.files)} files")
+    else:
+        echo(f"{out} was there already, as run {done.run_id} of {done.experiment}")

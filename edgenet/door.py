@@ -11,7 +11,6 @@ import io
 import json
 import os
 import stat
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,6 +118,8 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
 
 def read_toml(path: str | Path, what: str, remedy: str = "") -> dict[str, Any]:
     """Return the values of a TOML file, at most DEPTH deep. Raises InputError."""
+    import tomllib  # late: few commands read any, and it loads six modules
+
     with reading(path, what, remedy):
         found: dict[str, Any] = _shallow(tomllib.loads(read_text(path)))
         return found

@@ -17,7 +17,14 @@ FOLDERS = {"edgenet": "edgenet", "export": "edgenet.export", "calibration": "edg
 ROWS = (
     ("edgenet.__main__", "edgenet.cli"),
     ("edgenet.cli_",),
-    ("edgenet.compare", "edgenet.history", "edgenet.jobs", "edgenet.pipeline", "edgenet.preflight", "edgenet.doctor"),
+    (
+        "edgenet.compare",
+        "edgenet.history",
+        "edgenet.jobs",
+        "edgenet.pipeline",
+        "edgenet.preflight",
+        "edgenet.doctor",
+    ),
     ("edgenet.report", "edgenet.paper", "edgenet.handoff"),
     ("edgenet.evaluate", "edgenet.tasks.measures"),
     ("edgenet.calibration", "edgenet.device_bench"),

