@@ -124,18 +124,20 @@ class Worker:
             _check_weights(Path(path))
         self.path, self._timeout_s, self._first = path, timeout_s, True
         self._first_s = timeout_s  # for the first inference, which tells whether the model ends
-        # A file, not a pipe: it never fills, however much is said.
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         if launch is None:
             launch = Launch(_child(runtime, cores, delegate), str(path))
             path, self._first_s = Path(path).resolve(), _FIRST_TIMEOUT_S
         self.name, self._explain = launch.name or str(path), launch.explain
+        # A file, not a pipe: it never fills, however much is said.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
                 list(launch.command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0
             )
-        except OSError as e:
+        except BaseException as e:
             self._stderr.close()
+            if not isinstance(e, OSError):
+                raise
             raise DeviceError(
                 f"cannot start {launch.command[0]}: {e.strerror}; give the path of a program that runs"
             ) from e

@@ -32,6 +32,8 @@ EXTRAS = {
     "qat": "quantization-aware training",
     "weights": "pretrained weights of EfficientNet-Lite0, 1 and 2",
     "sample": "the sample photographs (--images sample)",
+    "mat": "reading data sets whose lists are .mat files (--images flowers102:DIR)",
+    "mlflow": "logging runs to an MLflow server (publish)",
     "tfds": "reading TensorFlow Datasets (--images tfds:NAME)",
     "ethos-u": "estimates for Ethos-U (ethos-u:CONFIG)",
     "micro": "microcontrollers: memory and answers in tflite-micro (micro)",

@@ -119,8 +119,8 @@ def _prepare(job: FinetuneJob) -> _Task:
     check_strategy(job.strategy)
     if job.time is not None:
         seconds_of(job.time, "--time")
-    source, graph, preprocessing = _network(job)
     check_finetune(job)
+    source, graph, preprocessing = _network(job)
     classes = classes_of_folder(job.images)
     images = labelled(open_images(job.images, (), classes))
     test = None if job.images_test is None else labelled(open_images(job.images_test, (), classes))

@@ -249,7 +249,7 @@ def test_a_run_that_cannot_tell_is_status_0_with_a_loud_note_and_more_pictures_s
     few = edgenet(*export, "--limit", 24)
     assert few.returncode == 0, few.stderr
     assert "The budget in tflite: at most 0.5 points lost" in few.stdout
-    assert re.search(r"→ 1\. int8 with .* 0\.00 .* to .*dB .*MB +cannot tell", few.stdout)
+    assert re.search(r"→ 1\. int8 with .* 0\.00 .* to .*dB .*[Mk]B +cannot tell", few.stdout)
     assert re.search(r"^Warning: 14 pictures cannot tell .* About \d,\d00 would tell\.$", few.stdout, re.MULTILINE)
     first = json.loads((out / "results.json").read_text())
     assert first["context"]["search"]["tflite"]["verdict"] == "cannot tell"

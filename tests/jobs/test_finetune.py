@@ -416,7 +416,9 @@ def test_lite0_learns_some_handwritten_digits_and_hands_over_a_file_that_needs_n
         folder.mkdir(parents=True, exist_ok=True)
         big = Image.fromarray(np.uint8(np.clip(x * 16, 0, 255))).resize((48, 48), Image.Resampling.BICUBIC)
         big.convert("RGB").save(folder / f"{i}.png")
-    job = FinetuneJob("efficientnet-lite0", tmp_path / "out", str(tmp_path / "digits"), 64, augment=("crop",))
+    job = FinetuneJob(
+        "efficientnet-lite0", tmp_path / "out", str(tmp_path / "digits"), resolution_px=64, augment=("crop",)
+    )
     job = replace(job, settings=replace(job.settings, epochs=3))
     results = finetune(job)
     assert results.evaluations[0].n_images == 120
