@@ -3,29 +3,40 @@
 import gc
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from edgenet.errors import MissingDependency
 
+_lock = threading.Lock()
+_inside, _stderr = 0, -1  # blocks of all threads that are quiet now, and a copy of stderr as it was before the first
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Send what native code prints on stderr to nowhere while the block runs."""
+    """Send what native code prints on stderr to nowhere while the block, or such a block of another thread, runs."""
+    global _inside, _stderr
     try:
         null = os.open(os.devnull, os.O_WRONLY)
     except PermissionError:  # in a child that reads a stranger's file and may write nowhere; nobody hears it
         yield
         return
-    saved = os.dup(2)
-    os.dup2(null, 2)
+    with _lock:
+        if _inside == 0:
+            _stderr = os.dup(2)
+            os.dup2(null, 2)
+        _inside += 1
     os.close(null)
     try:
         yield
     finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                os.dup2(_stderr, 2)
+                os.close(_stderr)
 
 
 @contextmanager
