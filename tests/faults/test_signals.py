@@ -75,7 +75,8 @@ def test_a_run_ends_by_a_signal_with_its_children_and_the_same_command_finishes_
     assert process.returncode in (expected, 0), err  # it may have been done already
     assert "Traceback" not in out + err
     if process.returncode == 130:
-        assert err.splitlines()[-1] == "edgenet: interrupted; the same command goes on where it was"
+        # Not the last line always: the interpreter may complain of the socket to the tests' fork server when it ends.
+        assert "edgenet: interrupted; the same command goes on where it was" in err.splitlines()
     wait_for(lambda: not any(map(is_running, children)), 20)
     done = edgenet(*asked)
     assert done.returncode == 0, done.stderr
