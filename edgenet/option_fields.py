@@ -139,5 +139,6 @@ def _default(f: "Field[Any]") -> Any:
 
 
 def one_of(option: str, value: str, valid: tuple[str, ...]) -> None:
+    """Raise InputError, which lists what is valid, where an option has another value."""
     if value not in valid:
         raise InputError(f"unknown {option} '{value}' (valid: {', '.join(valid)})")

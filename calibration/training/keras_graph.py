@@ -314,6 +314,7 @@ def _kernel(kind: str) -> str:
 
 
 def layer_name(tensor: str) -> str:
+    """Return what the layer is called that computes a tensor of the graph: Keras takes fewer characters."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", tensor)
 
 

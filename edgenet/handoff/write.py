@@ -136,6 +136,7 @@ def is_within(name: str) -> bool:
 
 
 def check_replaceable(out: Path) -> None:
+    """Raise InputError where `out` holds anything but an earlier hand-over that nobody has edited."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -286,4 +287,5 @@ def _write_golden(
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write plain values as JSON, one a line."""
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import dataclasses
 import os
 import shutil
 import signal
@@ -11,87 +10,24 @@ import sys
 import textwrap
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgenet.device_bench import Plan, Request, Worker, bench, comparison, local, machine, rounds, runner, timing
+from edgenet.device_bench import Request, Worker, bench, machine, runner
 from edgenet.device_bench.worker import Launch, describe_exit
 from edgenet.errors import DeviceError, InputError
 from edgenet.export import runtime
-from edgenet.files import sha256_of
 from helpers import fork_server
 from helpers.processes import is_running, wait_for
-
-RNG = np.random.default_rng(0)
-PX = 32
-KERNEL = RNG.normal(0, 0.3, (3, 3, 3, 16)).astype(np.float32)
-DENSE = RNG.normal(0, 0.5, (16, 7)).astype(np.float32)
-FLOATS = RNG.normal(0, 1, (21, PX, PX, 3)).astype(np.float32)
+from helpers.small_nets import FLOATS, PX
 
 
 @pytest.fixture(autouse=True)
 def _as_a_user_starts_them(request):
     with contextlib.nullcontext() if "forked" in request.fixturenames else fork_server.fresh_interpreters():
         yield
-
-
-@pytest.fixture
-def forked(monkeypatch):
-    """For what `bench` makes of many workers, one a round: they are forked, and led in by one run and not for 0.1 s."""
-    monkeypatch.setattr(timing, "_LEAD_NS", 1)
-    monkeypatch.setattr(timing, "_FRESH_LEAD_NS", 1)
-
-
-@pytest.fixture(scope="module")
-def tflite(tmp_path_factory):
-    import tensorflow as tf
-
-    @tf.function(input_signature=[tf.TensorSpec((1, PX, PX, 3), tf.float32)])
-    def net(x):
-        y = tf.nn.relu(tf.nn.conv2d(x, KERNEL, 1, "SAME"))
-        return tf.nn.softmax(tf.matmul(tf.reduce_mean(y, (1, 2)), DENSE))
-
-    path = tmp_path_factory.mktemp("models") / "net.tflite"
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([net.get_concrete_function()])
-    path.write_bytes(converter.convert())
-    return path
-
-
-@pytest.fixture(scope="module")
-def onnx_file(tmp_path_factory):
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    nodes = [
-        helper.make_node("Conv", ["image", "kernel"], ["c"], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["c"], ["r"]),
-        helper.make_node("GlobalAveragePool", ["r"], ["g"]),
-        helper.make_node("Flatten", ["g"], ["f"]),
-        helper.make_node("MatMul", ["f", "dense"], ["l"]),
-        helper.make_node("Softmax", ["l"], ["probabilities"]),
-    ]
-    constants = [
-        numpy_helper.from_array(np.ascontiguousarray(KERNEL.transpose(3, 2, 0, 1)), "kernel"),
-        numpy_helper.from_array(DENSE, "dense"),
-    ]
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, PX, PX])
-    out = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [1, 7])
-    graph = helper.make_graph(nodes, "net", [image], [out], constants)
-    path = tmp_path_factory.mktemp("models") / "net.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def ir(onnx_file):
-    import openvino as ov
-
-    path = onnx_file.with_suffix(".xml")
-    ov.save_model(ov.convert_model(onnx_file), str(path), compress_to_fp16=False)
-    return path
 
 
 def impostor(tmp_path, body):
@@ -395,127 +331,6 @@ def test_the_two_files_run_from_any_folder_without_edgenet(tflite, tmp_path):
     names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert {n.partition(".")[0] for n in names} - {"numpy", "__future__"} <= set(sys.stdlib_module_names)
-
-
-# bench
-
-QUICK = Request(plan=Plan(min_runs=14, min_time_s=0.02, rounds=7, max_rounds=7))
-ONCE = replace(QUICK, plan=replace(QUICK.plan, self_check=False))
-
-
-def machine_that_is(virtual):
-    return lambda: {**machine.local_info(), "virtual": virtual}
-
-
-@pytest.mark.usefixtures("forked")
-def test_bench_times_all_three_formats_and_a_broken_one_is_a_failure(tflite, onnx_file, ir, tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "local_info", machine_that_is(virtual=False))
-    monkeypatch.setattr(rounds, "_CHEAP_START_S", 60.0)  # a busy machine starts slowly
-    broken = tmp_path / "broken.tflite"
-    broken.write_bytes(b"no model")
-    steps = []
-    artifacts = [("t", tflite), ("broken", broken), ("o", onnx_file), ("v", ir), ("none", tmp_path / "none.onnx")]
-    measurements, failures = bench(artifacts, QUICK, progress=lambda *step: steps.append(step))
-    assert [m.artifact for m in measurements] == ["t", "o", "v"]
-    assert [m.runtime for m in measurements] == ["litert", "onnxruntime", "openvino"]
-    for m in measurements:
-        assert m.device == "local"
-        assert m.threads == 1
-        assert m.n_runs >= 14
-        assert sorted(set(m.rounds)) == list(range(7))
-        assert len(m.rounds) == m.n_runs
-        assert m.warmup_runs >= 10 + 7
-        assert m.processes == 8  # one to warm up, one a round
-        assert len(m.round_s) == len(m.round_mhz) == len(m.round_celsius) == 7
-        assert sorted(m.round_s) == list(m.round_s)
-        assert 1 <= m.effective_runs <= m.n_runs
-        assert 0.5 < m.self_ratio < 2
-        assert m.self_ratio_ci98[0] <= m.self_ratio <= m.self_ratio_ci98[1]
-        assert 0 < m.median_ms <= m.p90_ms <= m.p95_ms
-        assert m.load_ns > 0
-        assert m.peak_rss_bytes > m.baseline_rss_bytes > 0
-        assert m.runtime_version[0].isdigit()
-        assert m.artifact_sha256 == sha256_of(dict(artifacts)[m.artifact])
-        assert m.device_info["cores"] >= 1
-    assert [(f.stage, f.artifact, f.device) for f in failures] == [
-        ("bench", "broken", "local"),
-        ("bench", "none", "local"),
-    ]
-    assert "broken.tflite" in failures[0].why
-    assert "no such file" in failures[1].why
-    assert all(f.remedy for f in failures)
-    assert steps[-1][:2] == (6 * 9, 6 * 9)  # the first file is measured twice
-    assert [s[0] for s in steps] == sorted(s[0] for s in steps)
-
-
-@pytest.mark.usefixtures("forked")
-@pytest.mark.parametrize("virtual", [False, True])
-def test_runs_are_set_aside_on_a_virtual_machine_only(tflite, monkeypatch, virtual):
-    monkeypatch.setattr(local, "local_info", machine_that_is(virtual))
-    run, turns = Worker.run, []
-
-    def run_beside_a_guest(self, *args, **kwargs):
-        burst = run(self, *args, **kwargs)
-        turns.append(kwargs.get("pace_limit_ns"))
-        pace_ns = tuple(20_000 if i < len(burst.samples_ns) // 2 else 30_000 for i in range(len(burst.samples_ns)))
-        return dataclasses.replace(burst, pace_ns=pace_ns)
-
-    monkeypatch.setattr(Worker, "run", run_beside_a_guest)
-    (m,), _ = bench([("a", tflite)], ONCE)
-    assert m.device_info["virtual"] is virtual
-    assert m.n_runs >= 14
-    if virtual:
-        assert set(m.pace_ns) == {20_000}
-        assert set(m.disturbed_pace_ns) == {30_000}
-        assert len(m.disturbed_ns) == len(m.disturbed_rounds) == len(m.disturbed_pace_ns)
-        assert turns[-1] == 22_000
-        assert any(w.code == "disturbed" and w.text.startswith("disturbed: ") for w in m.warnings)
-    else:
-        assert m.disturbed_ns == ()
-        assert turns[-1] is None
-
-
-@pytest.mark.usefixtures("forked")
-def test_a_crash_while_timing_is_a_failure_and_the_others_are_measured(tflite, monkeypatch):
-    run, killed = Worker.run, []
-
-    def run_and_kill(self, *args, **kwargs):
-        if "victim" in str(self.path) and kwargs.get("lead_ns"):
-            os.kill(self.pid, signal.SIGSEGV)
-            killed.append(self.pid)
-        return run(self, *args, **kwargs)
-
-    victim = tflite.with_name("victim.tflite")
-    shutil.copy(tflite, victim)
-    monkeypatch.setattr(Worker, "run", run_and_kill)
-    measurements, failures = bench([("victim", victim), ("other", tflite)], ONCE)
-    assert [m.artifact for m in measurements] == ["other"]
-    assert measurements[0].n_runs >= 14
-    assert [(f.stage, f.artifact, f.device) for f in failures] == [("bench", "victim", "local")]
-    assert "SIGSEGV" in failures[0].why
-    assert len(killed) == 1
-
-
-@pytest.mark.usefixtures("forked")
-def test_the_same_file_twice_cannot_be_told_apart(tflite, monkeypatch):
-    equal = comparison.Comparison(1.0, 0.9, 1.1, "cannot tell", 7)
-    monkeypatch.setattr(comparison, "compare", lambda *args: equal)
-    measurements, _ = bench([("a", tflite), ("b", tflite)], ONCE)
-    for m, other in zip(measurements, "ba", strict=True):
-        assert [
-            w for w in m.warnings if w.text.startswith(f"cannot tell it from {other} (ratio 1.000, 0.900 to 1.100)")
-        ]
-        assert "cannot-tell" in [w.code for w in m.warnings]
-
-
-def test_bench_refuses_arguments_that_make_no_sense(tflite):
-    with pytest.raises(InputError, match="id 'a'"):
-        bench([("a", tflite), ("a", tflite)])
-    with pytest.raises(InputError, match="min_runs"):
-        bench([("a", tflite)], Request(plan=Plan(min_runs=0)))
-    with pytest.raises(InputError, match="pixels"):
-        bench([("a", tflite)], Request(pixels=np.zeros((8, 8, 3), np.float32)))
-    assert bench([]) == ([], [])
 
 
 def test_the_work_of_our_own_children_is_not_that_of_others(tflite):

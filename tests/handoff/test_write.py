@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,37 +15,16 @@ from edgenet.errors import DeviceError, InputError, MissingDependency
 from edgenet.export import Network, export_graph, find_source
 from edgenet.files import sha256_of
 from edgenet.handoff import MANIFEST, deployed, hand_over, read_deployed, templates, write
-from edgenet.handoff import verify as verify_module
 from edgenet.handoff.deployed import TOLERANCE
 from edgenet.handoff.templates import VERSIONS
-from edgenet.handoff.verify import Golden, compare, read_golden, verify
+from edgenet.handoff.verify import compare, read_golden, verify
 from edgenet.handoff.write import ASSETS, GOLDEN, N_CASES, Known
 from edgenet.images import limit, load_pixels, open_images
 from edgenet.results import Artifact, Calibration, Evaluation, Measurement, Results, TensorInfo, Warning
 from helpers.command_line import Edgenet
+from helpers.hand_overs import KOTLIN, golden_scores, outcome, read
 
 needs_mediapipe = pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="needs mediapipe")
-KOTLIN = Path("src/main/kotlin/edgenet/classifier")
-
-
-@pytest.fixture(scope="session")
-def handed(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The hand-over of the tiny int8 file. Copy it before changing it."""
-    out = tmp_path_factory.mktemp("handed") / "over"
-    hand_over(tiny_files["int8"], out)
-    return out
-
-
-@pytest.fixture
-def copy(handed: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(handed, tmp_path / "copy"))
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LiteRT stands in for MediaPipe, which takes seconds to import; the slow tests take the real one."""
-    monkeypatch.setattr(verify_module, "_mediapipe", verify_module._litert)
-    monkeypatch.setattr(verify_module, "_has_mediapipe", lambda: True)
 
 
 @pytest.fixture
@@ -62,14 +40,6 @@ def exported(network: Network, calibration: Calibration, io: str, out: Path) -> 
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def read(folder: Path, name: str) -> str:
-    return (folder / name).read_text(encoding="utf-8")
-
-
-def outcome(folder: Path) -> dict[str, bool | None]:
-    return {c.what: c.ok for c in verify(folder)}
 
 
 # -------------------------------------------------------------------------------------------------------- what is there
@@ -214,6 +184,23 @@ def test_a_hand_over_whose_code_was_edited_is_not_replaced(copy: Path, tiny_file
     assert tree(copy) == before
 
 
+def test_code_that_is_edited_while_a_second_hand_over_is_made_is_kept(
+    copy: Path, tiny_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = copy / KOTLIN / "Preprocessing.kt"
+    pictures = write.golden_pictures
+
+    def edit(*args: Any) -> Any:
+        edited.write_text("// mine")
+        return pictures(*args)
+
+    monkeypatch.setattr(write, "golden_pictures", edit)
+    with pytest.raises(InputError, match=r"Preprocessing\.kt, which was edited"):
+        hand_over(tiny_files["int8"], copy)
+    assert edited.read_text() == "// mine"
+    assert [p.name for p in copy.parent.iterdir()] == [copy.name]
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "src/main/assets/other.tflite"])
 def test_a_folder_with_something_else_in_it_is_refused(
     copy: Path, tiny_files: dict[str, Path], tmp_path: Path, name: str
@@ -309,127 +296,6 @@ def test_a_file_of_another_tool_goes_by_its_metadata(
     assert (model.preprocessing.mean, model.preprocessing.crop_padding_px) == ((127.0,) * 3, 0)
     text = templates.readme(model, N_CASES, (), ())
     assert "bilinear are assumed" in " ".join(text.split())
-
-
-# --------------------------------------------------------------------------------------------------------------- verify
-
-
-def test_a_hand_over_holds(handed: Path, quick: None) -> None:
-    assert outcome(handed) == {"files": True, "inputs": True, "LiteRT": True, "MediaPipe": True}
-
-
-def test_code_that_the_team_changed_does_not_matter(copy: Path, quick: None) -> None:
-    (copy / KOTLIN / "MediaPipeClassifier.kt").unlink()
-    (copy / "README.md").write_text("ours")
-    assert False not in outcome(copy).values()
-
-
-def another_model(copy: Path, tiny_files: dict[str, Path]) -> None:
-    shutil.copy(tiny_files["float32"], copy / ASSETS / tiny_files["int8"].name)
-
-
-def byte_of_the_model(copy: Path, tiny_files: dict[str, Path]) -> None:
-    path = copy / ASSETS / tiny_files["int8"].name
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x40
-    path.write_bytes(content)
-
-
-def golden_scores(copy: Path, tiny_files: dict[str, Path]) -> None:
-    np.roll(np.fromfile(copy / GOLDEN / "3_scores.bin", "<f4"), 1).tofile(copy / GOLDEN / "3_scores.bin")
-
-
-def golden_input(copy: Path, tiny_files: dict[str, Path]) -> None:
-    x = np.fromfile(copy / GOLDEN / "0_input.bin", "<f4").reshape(-1, 3)[:, ::-1]
-    np.ascontiguousarray(x).tofile(copy / GOLDEN / "0_input.bin")
-
-
-def golden_photograph(copy: Path, tiny_files: dict[str, Path]) -> None:
-    shutil.copy(copy / GOLDEN / "1.png", copy / GOLDEN / "0.png")
-
-
-def tolerance(copy: Path, tiny_files: dict[str, Path]) -> None:
-    path = copy / GOLDEN / "golden.json"
-    path.write_text(path.read_text().replace('"tolerance": 0.06', '"tolerance": 9'))
-
-
-def labels(copy: Path, tiny_files: dict[str, Path]) -> None:
-    path = copy / ASSETS / "labels.txt"
-    path.write_text("\n".join(reversed(path.read_text().splitlines())))
-
-
-def gone_model(copy: Path, tiny_files: dict[str, Path]) -> None:
-    (copy / ASSETS / tiny_files["int8"].name).unlink()
-
-
-def gone_golden(copy: Path, tiny_files: dict[str, Path]) -> None:
-    shutil.rmtree(copy / GOLDEN)
-
-
-def cut_golden(copy: Path, tiny_files: dict[str, Path]) -> None:
-    (copy / GOLDEN / "2_input.bin").write_bytes(b"short")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [another_model, byte_of_the_model, golden_scores, golden_input, golden_photograph, tolerance, labels, gone_model,
-     gone_golden, cut_golden],
-)  # fmt: skip
-def test_whatever_was_changed_fails(
-    copy: Path, tiny_files: dict[str, Path], quick: None, damage: Callable[[Path, dict[str, Path]], None]
-) -> None:
-    damage(copy, tiny_files)
-    assert outcome(copy)["files"] is False
-
-
-@pytest.mark.parametrize(
-    ("damage", "check"), [(golden_scores, "LiteRT"), (golden_input, "inputs"), (golden_photograph, "inputs")]
-)
-def test_the_replay_itself_sees_a_changed_golden_file(
-    copy: Path, tiny_files: dict[str, Path], quick: None, damage: Callable[[Path, dict[str, Path]], None], check: str
-) -> None:
-    damage(copy, tiny_files)
-    manifest = json.loads(read(copy, MANIFEST))
-    manifest["files"] = {n: sha256_of(copy / n) for n in manifest["files"]}
-    (copy / MANIFEST).write_text(json.dumps(manifest))
-    found = outcome(copy)
-    assert found["files"] is True
-    assert found[check] is False
-
-
-def some_golden(scores: list[list[float]], margins: list[float]) -> Golden:
-    s = np.array(scores, np.float32)
-    paths = tuple(Path(f"{i}.png") for i in range(len(s)))
-    return Golden(np.zeros((len(s), 1)), s, paths, tuple(map(int, s.argmax(axis=1))), tuple(margins), 0.05)
-
-
-def test_scores_are_compared_one_by_one_and_a_sure_top_1_must_not_flip() -> None:
-    golden = some_golden([[0.9, 0.1], [0.51, 0.49]], [0.8, 0.02])
-    assert "2 of 2" in compare(golden.scores + 0.04, golden)
-    compare(np.array([[0.9, 0.1], [0.49, 0.51]], np.float32), golden)  # a tie may turn
-    for wrong in ([[0.9, 0.1], [0.51, 0.55]], [[np.nan, 0.1], [0.51, 0.49]]):
-        with pytest.raises(InputError, match="1 of 2 photographs differ"):
-            compare(np.array(wrong, np.float32), golden)
-    with pytest.raises(InputError, match=r"\(2, 3\)"):
-        compare(np.zeros((2, 3), np.float32), golden)
-    sure = replace(some_golden([[0.56, 0.44]], [0.12]), tolerance=0.055)
-    with pytest.raises(InputError, match="another top-1"):
-        compare(np.array([[0.51, 0.489]], np.float32) * [1, 1.05], replace(sure, tolerance=0.0599))
-
-
-def test_what_is_no_hand_over_is_wrong_input(tmp_path: Path, copy: Path) -> None:
-    with pytest.raises(InputError, match="is no hand-over"):
-        verify(tmp_path)
-    for text, says in (("{", "damaged"), ("[]", "not one that this version"), ('{"edgenet_handoff": 9}', "not one")):
-        (copy / MANIFEST).write_text(text)
-        with pytest.raises(InputError, match=says):
-            verify(copy)
-
-
-def test_without_mediapipe_the_error_names_the_extra(handed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_module, "_has_mediapipe", lambda: False)
-    with pytest.raises(MissingDependency, match=r"edgenet\[android\]"):
-        verify(handed)
 
 
 # ----------------------------------------------------------------------------------------------------- the command line
@@ -529,103 +395,3 @@ def test_the_tolerance_is_wider_than_kernels_differ_and_narrower_than_a_wrong_in
     for wrong in (golden.inputs[..., ::-1], golden.inputs * 128 + 127, (golden.inputs + 1) / 2):  # BGR, 0..255, 0..1
         with pytest.raises(InputError, match="photographs differ"):
             compare(scores(np.ascontiguousarray(wrong), OpResolverType.BUILTIN), golden)
-
-
-# --------------------------------------------------------------------------------------------------- hostile hand-overs
-
-
-def no_files(manifest: dict[str, Any]) -> None:
-    manifest["files"] = {}
-
-
-def the_model_alone(manifest: dict[str, Any]) -> None:
-    manifest["files"] = {manifest["model"]["file"]: manifest["model"]["sha256"]}
-
-
-def a_file_outside(manifest: dict[str, Any]) -> None:
-    manifest["files"]["../../etc/passwd"] = "0" * 64
-
-
-def an_absolute_file(manifest: dict[str, Any]) -> None:
-    manifest["files"]["/etc/passwd"] = "0" * 64
-
-
-def a_hash_that_is_none(manifest: dict[str, Any]) -> None:
-    manifest["files"][manifest["model"]["file"]] = 5
-
-
-def a_model_outside(manifest: dict[str, Any]) -> None:
-    manifest["model"]["file"] = "../../m.tflite"
-
-
-def no_model(manifest: dict[str, Any]) -> None:
-    del manifest["model"]
-
-
-def a_model_that_is_a_list(manifest: dict[str, Any]) -> None:
-    manifest["model"] = [1]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        no_files,
-        a_file_outside,
-        an_absolute_file,
-        a_hash_that_is_none,
-        a_model_outside,
-        no_model,
-        a_model_that_is_a_list,
-    ],
-)
-def test_a_list_that_does_not_list_the_files_of_the_hand_over_is_refused(
-    copy: Path, quick: None, change: Callable[[dict[str, Any]], None]
-) -> None:
-    manifest = json.loads(read(copy, MANIFEST))
-    change(manifest)
-    (copy / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="hand the model over again"):
-        verify(copy)
-
-
-def test_a_file_that_the_list_leaves_out_was_not_handed_over(copy: Path, quick: None) -> None:
-    manifest = json.loads(read(copy, MANIFEST))
-    the_model_alone(manifest)
-    (copy / MANIFEST).write_text(json.dumps(manifest))
-    assert outcome(copy)["files"] is False
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [('"tolerance": 0.06', '"tolerance": NaN'), ('"tolerance": 0.06', '"tolerance": 9'),
-     ('"tolerance": 0.06', '"tolerance": "x"'), ('"cases": [', '"cases": [5, '), ('"cases": [', '"cases": [{}, '),
-     ("{", "["), ('"margin": ', '"margin": -Infinity, "m": ')],
-)  # fmt: skip
-def test_a_golden_test_that_lets_anything_pass_is_none(copy: Path, quick: None, old: str, new: str) -> None:
-    path = copy / GOLDEN / "golden.json"
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new, 1))
-    manifest = json.loads(read(copy, MANIFEST))
-    manifest["files"] = {n: sha256_of(copy / n) for n in manifest["files"]}
-    (copy / MANIFEST).write_text(json.dumps(manifest))
-    checks = {c.what: c for c in verify(copy)}
-    assert checks["golden"].ok is False
-    assert "hand over again" in checks["golden"].said
-    assert "Error" not in checks["golden"].said
-
-
-def test_code_that_is_edited_while_a_second_hand_over_is_made_is_kept(
-    copy: Path, tiny_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    edited = copy / KOTLIN / "Preprocessing.kt"
-    pictures = write.golden_pictures
-
-    def edit(*args: Any) -> Any:
-        edited.write_text("// mine")
-        return pictures(*args)
-
-    monkeypatch.setattr(write, "golden_pictures", edit)
-    with pytest.raises(InputError, match=r"Preprocessing\.kt, which was edited"):
-        hand_over(tiny_files["int8"], copy)
-    assert edited.read_text() == "// mine"
-    assert [p.name for p in copy.parent.iterdir()] == [copy.name]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -69,7 +70,8 @@ SAFETENSORS = {
 @pytest.mark.parametrize("data", SAFETENSORS.values(), ids=SAFETENSORS)
 def test_safetensors_that_are_not_what_they_say_are_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(data)
-    refuses(lambda: read_checkpoint(tmp_path / "w.safetensors"), "w.safetensors")
+    said = refuses(lambda: read_checkpoint(tmp_path / "w.safetensors"), "w.safetensors")
+    assert "is damaged or cut short, or is not what its name says" in said
 
 
 def npy(shape: str, descr: str = "'<f4'", data: bytes = bytes(64)) -> bytes:
@@ -101,7 +103,8 @@ def test_arrays_that_are_not_what_they_say_are_refused(
 def test_an_archive_of_zeros_is_not_unpacked_beyond_what_it_explains(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "w.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("w.npy", npy("(6000000000,)", data=bytes(20 << 20)))
-    refuses(lambda: read_checkpoint(tmp_path / "w.npz"), "w.npz")
+    said = refuses(lambda: read_checkpoint(tmp_path / "w.npz"), "w.npz")
+    assert "is damaged or cut short, or is not what its name says" in said
 
 
 # ----------------------------------------------------------------------------------------------------------- two things
@@ -233,7 +236,8 @@ def test_weights_of_an_onnx_file_that_lie_elsewhere_are_not_read(place: Callable
     (tmp_path / "secret").write_bytes(np.arange(15, dtype=np.float32).tobytes())
     (tmp_path / "in").mkdir()
     network(tmp_path / "in/m.onnx", helper.make_node("Identity", ["m"], ["y"]), constants=(external(place(tmp_path)),))
-    refuses(lambda: find_source(str(tmp_path / "in/m.onnx"), preprocess="torch").network(), "m.onnx")
+    said = refuses(lambda: find_source(str(tmp_path / "in/m.onnx"), preprocess="torch").network(), "m.onnx")
+    assert re.search("outside of its folder, where edgenet reads nothing|not beside it|multiple hard links", said)
 
 
 @pytest.mark.parametrize(("length", "offset"), [(HUGE, 0), (60, HUGE), (-1, 0), (60, -8), (10**9, 0)])

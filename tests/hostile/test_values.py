@@ -1,6 +1,7 @@
 """Every number and text of an option or a recipe that makes no sense is refused by its name, before any work."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -150,7 +151,8 @@ RECIPES = {
 @pytest.mark.parametrize("text", RECIPES.values(), ids=RECIPES)
 def test_a_recipe_that_makes_no_sense_is_refused(text: str | bytes, refused: Any) -> None:
     Path("r.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    refused("run", "r.toml")
+    said = refused("run", "r.toml")
+    assert re.search(r"^edgenet: r\.toml|^edgenet: --[a-z-]+ (is|must)|unknown model|File name too long", said), said
 
 
 @pytest.mark.parametrize("job", [Job, QatJob, FinetuneJob, PaperJob], ids=lambda j: j.__name__)
