@@ -45,7 +45,10 @@ class Shelf:
         found = np.empty(self.shape[1:], self.dtype)
         view, done = found.reshape(-1).view(np.uint8).data, 0
         while done < self._bytes:  # one call moves at most 2 GiB
-            done += os.preadv(self._file.fileno(), [view[done:]], i * self._bytes + done)
+            n = os.preadv(self._file.fileno(), [view[done:]], i * self._bytes + done)
+            if n == 0:  # nothing was put there, and asking again would never end
+                raise IndexError(i)
+            done += n
         return found
 
     def __setitem__(self, i: int, x: np.ndarray) -> None:

@@ -248,7 +248,14 @@ def fingerprint(graph: Graph) -> str:
 
 
 def multiply_adds(graph: Graph, op: Op) -> int:
-    """Return the products of one inference: of convolutions and dense layers, 0 of all others."""
+    """Return the products of one inference: of convolutions, dense layers and matrix products, 0 of all others."""
+    if op.kind == "BATCH_MATMUL":  # (..., n, k) x (..., k, m)
+        inner = graph.tensors[str(op.inputs[0])].shape[-2 if op.options.get("adjX") else -1]
+        return math.prod(graph.tensors[op.outputs[0]].shape) * inner
+    if op.kind == "TRANSPOSE_CONV":  # inputs: output shape, weights (out, h, w, in), data
+        return math.prod(graph.tensors[str(op.inputs[2])].shape) * math.prod(
+            graph.tensors[str(op.inputs[1])].shape[:-1]
+        )
     if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
         return 0
     weights = graph.tensors[str(op.inputs[1])].shape

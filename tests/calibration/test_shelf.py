@@ -22,6 +22,13 @@ def test_what_was_put_comes_back_in_any_order(in_memory: bool, dtype: str) -> No
         shelf[4]
 
 
+def test_what_was_never_put_is_an_error_and_no_endless_wait() -> None:
+    shelf = Shelf(2, (5,), np.dtype(np.float32), in_memory=False)
+    shelf[0] = np.ones(5, np.float32)
+    with pytest.raises(IndexError):
+        shelf[1]
+
+
 def test_numbers_that_do_not_lie_in_a_row_are_put_as_they_are() -> None:
     x = np.arange(24, dtype=np.float32).reshape(4, 6)
     shelf = Shelf(1, (6, 2), x.dtype, in_memory=False)

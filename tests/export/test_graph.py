@@ -5,7 +5,19 @@ import pytest
 
 from edgenet.errors import InputError
 from edgenet.export import Network
-from edgenet.export.graph import Activation, Op, Padding, Quantization, Window, along_axis, fused, same_pads
+from edgenet.export.graph import (
+    Activation,
+    Graph,
+    Op,
+    Padding,
+    Quantization,
+    Tensor,
+    Window,
+    along_axis,
+    fused,
+    multiply_adds,
+    same_pads,
+)
 from edgenet.export.tflite_file import schema
 
 
@@ -115,3 +127,24 @@ def test_real_numbers_are_the_stored_ones_less_the_zero_point_times_the_scale() 
     real = q.real(np.array([[1, 2], [3, -1]], np.int8))
     assert real.dtype == np.float32
     assert real.tolist() == [[0.0, 6.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes", "out", "options", "products"),
+    [
+        ("CONV_2D", [(1, 8, 8, 3), (4, 3, 3, 3)], (1, 8, 8, 4), {}, 8 * 8 * 4 * 27),
+        ("DEPTHWISE_CONV_2D", [(1, 8, 8, 6), (1, 3, 3, 6)], (1, 4, 4, 6), {}, 4 * 4 * 6 * 9),
+        ("FULLY_CONNECTED", [(1, 10), (7, 10)], (1, 7), {}, 70),
+        ("BATCH_MATMUL", [(1, 3, 5, 2), (1, 3, 2, 4)], (1, 3, 5, 4), {"adjX": False}, 3 * 5 * 4 * 2),
+        ("BATCH_MATMUL", [(1, 3, 2, 5), (1, 3, 2, 4)], (1, 3, 5, 4), {"adjX": True}, 3 * 5 * 4 * 2),
+        ("TRANSPOSE_CONV", [(4,), (6, 3, 3, 2), (1, 4, 4, 2)], (1, 8, 8, 6), {}, 4 * 4 * 2 * 6 * 9),
+        ("ADD", [(1, 9), (1, 9)], (1, 9), {}, 0),
+    ],
+)
+def test_products_are_counted_in_all_that_multiplies_matrices(
+    kind: str, shapes: list[tuple[int, ...]], out: tuple[int, ...], options: dict[str, bool], products: int
+) -> None:
+    names = tuple(f"in{i}" for i in range(len(shapes)))
+    tensors = {n: Tensor(n, shape, "float32") for n, shape in (*zip(names, shapes, strict=True), ("out", out))}
+    op = Op(kind, names, ("out",), options)
+    assert multiply_adds(Graph("net", tensors, (op,), names, ("out",)), op) == products
