@@ -191,6 +191,8 @@ def headline(trends: Sequence[Trend]) -> str:
     unclear = sum(t.newest.unclear is not None for t in trends)
     if not worse and unclear:
         return f"Nothing is known to be worse in the newest runs; {counted(unclear, 'figure')} cannot be compared"
+    if all(len(t.points) == 1 for t in trends):
+        return "The first run of each file: there is none before to compare it with"
     if not worse:
         return "Nothing got worse in the newest runs, as far as the data can tell"
     if len(worse) == 1:

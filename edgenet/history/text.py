@@ -99,7 +99,9 @@ def headline(done: Done) -> str:
     first, last = (done.runs[i].row.created[:10] for i in (0, -1))
     worse = sum(bool(r.worse or r.lost) for r in done.runs)
     days = f"of {first}" if first == last else f"from {first} to {last}"
-    return f"{counted(n, 'run')} {days}; in {worse or 'none'} of them something is worse than before"
+    if not worse:
+        return f"{counted(n, 'run')} {days}; nothing is known to be worse than in the run before"
+    return f"{counted(n, 'run')} {days}; in {worse} of them something is worse than before"
 
 
 def plain(done: Done) -> dict[str, Any]:

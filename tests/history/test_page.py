@@ -44,6 +44,12 @@ def test_a_page_without_anything_worse_says_only_what_the_data_can(tmp_path) -> 
     assert "Small steps that each lie within their interval are not marked." in text
 
 
+def test_a_page_of_one_run_does_not_say_that_nothing_got_worse(tmp_path) -> None:
+    text = shown(the_page(tmp_path, a_run(0))).visible
+    assert "The first run of each file: there is none before to compare it with" in text
+    assert "got worse" not in text.split("Trends")[0].replace("what edgenet compare calls worse", "")
+
+
 def test_the_page_says_what_cannot_be_compared_and_why(tmp_path) -> None:
     busy = a_run(1)
     busy.measurements = [replace(m, warnings=(Warning("busy", "other programs ran"),)) for m in busy.measurements]
