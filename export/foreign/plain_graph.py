@@ -14,13 +14,12 @@ _DTYPES = frozenset(
     ("float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 )
 _MAX_NAME, _MAX_RANK, _MAX_NUMBERS = 4096, 8, 1 << 31  # numbers of one tensor: TFLite counts its bytes in 64 bits
-_MOST_MULTIPLY_ADDS = (
-    10**14
-)  # of one picture: the largest classifiers that were published need 10^13, a core does 10^10 a second
+# Of one picture: the largest classifiers that were published need 10^13, a core does 10^10 a second.
+_MOST_MULTIPLY_ADDS = 10**14
 # What reads a second tensor: weights, axes, a shape, or another of its kind.
 _OF_TWO = frozenset(
-    ("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "DIV", "FULLY_CONNECTED", "MAXIMUM", "MEAN", "MINIMUM", "MUL", "PAD", "POW",
-     "REDUCE_MAX", "SPLIT", "SUB", "SUM", "TRANSPOSE")
+    ("ADD", "BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "DIV", "FULLY_CONNECTED", "MAXIMUM", "MEAN", "MINIMUM",
+     "MUL", "PAD", "POW", "REDUCE_MAX", "SPLIT", "SUB", "SUM", "TRANSPOSE", "TRANSPOSE_CONV")
 )  # fmt: skip
 _WORD = re.compile(r"[A-Za-z0-9_]+")
 
