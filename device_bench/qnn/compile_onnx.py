@@ -7,6 +7,7 @@ DONE, the sizes of what belongs together. It is a program of its own because a c
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def main(model: str, compiled: str, qnn_id: str) -> None:
     entries = {"ep.context_enable": "1", "ep.context_embed_mode": "0", "ep.context_file_path": compiled}
     profile = {"profiling_level": "basic", "profiling_file_path": str(folder / PROFILE)}
     trace = {"enable_framework_op_trace": "1", "framework_op_trace_dir": str(folder)}
-    session(model, qnn_id, entries, **profile, **trace)
+    # onnxruntime hashes the path it reads from into the names of what it compiles: the same file has to give the same.
+    os.chdir(Path(model).parent)
+    session(Path(model).name, qnn_id, entries, **profile, **trace)
     session(compiled, qnn_id, {})
     written = [out, *sorted(folder.glob(f"{out.stem}_qnn*.bin"))]
     (folder / DONE).write_text(json.dumps({p.name: p.stat().st_size for p in written}))

@@ -1,5 +1,6 @@
 """qnn: what Qualcomm's compilers make of a file, and what the emulator of the NPU answers, with the real package."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,22 @@ def test_compiled_files_load_by_the_names_that_they_are_given(
     with Emulator(found.files[0], sm8750.chip, processes=1) as emulator:
         answers = emulator.predict(pixels[:2])
     assert np.array_equal(answers, sm8750.predict(files["onnx int8 uint8"], pixels[:2]))
+
+
+@needs_qnn
+def test_what_is_compiled_does_not_depend_on_where_the_file_lies(
+    sm8750: Hexagon, files: dict[str, Path], tmp_path: Path
+) -> None:
+    found = []
+    for name in ("short", "a much longer name of a folder"):
+        moved, out = tmp_path / name / files["onnx int8 uint8"].name, tmp_path / f"{name} compiled"
+        moved.parent.mkdir()
+        out.mkdir()
+        shutil.copyfile(files["onnx int8 uint8"], moved)
+        with open_device("SM8750") as device:
+            assert isinstance(device, Hexagon)
+            found.append([p.read_bytes() for p in device.compile(moved, out).files])
+    assert found[0] == found[1]
 
 
 @needs_qnn
