@@ -113,6 +113,15 @@ def with_head(graph: Graph, kernel: np.ndarray, bias: np.ndarray) -> Graph:
     return drop_unused(replace(graph, tensors=tensors, ops=ops, outputs=(answer,)))
 
 
+def sharpened(graph: Graph, factor: float) -> Graph:
+    """Return the network with logits that are so many times as large: as sure of its answers as it should be."""
+    head, tensors = head_of(graph), dict(graph.tensors)
+    for name in head.inputs[1:]:
+        if name is not None and (data := graph.constant(name)) is not None:
+            tensors[name] = replace(tensors[name], data=(factor * data).astype(np.float32))
+    return replace(graph, tensors=tensors)
+
+
 def with_trained(graph: Graph, model: object) -> Graph:
     """Return the network with the weights that a model of a part of it (`float_model`) has now."""
     tensors = dict(graph.tensors)

@@ -4,6 +4,7 @@ The top layers learn first, then all, each from the best that came before: gradu
 layer to layer, after Howard and Ruder, https://arxiv.org/abs/1801.06146, sections 3.2 and 3.3.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from edgenet.frameworks import tensorflow
 CLEARLY = 0.5
 LEAST_SIZE = 0.01  # of a channel's weights beside those of its layer: one that is all zeros may learn too
 _CHUNK = 32
+MOST_SHARPENED = 8.0  # times; as much the other way
+_HALVINGS = 40  # of the interval in which the sharpness lies
 
 
 def rate_factors(graph: Graph, model: Any, first_layer_rate: float) -> tuple[np.ndarray, ...]:
@@ -68,19 +71,41 @@ class HeldBack:
 
 
 def measured(logits: np.ndarray, labels: np.ndarray) -> "Measured":
-    """Return what logits (N, classes) are worth: labels (N,)."""
+    """Return what logits (N, classes) are worth: labels (N,).
+
+    They are multiplied by one number first, that with which the loss is least. How sure a network is of its answers
+    moves with the learning rate and the smoothing of the labels, by more than what it learns: by the plain loss an
+    early epoch of few right answers looks better than a late one of many.
+    """
     z = logits.astype(np.float64)
     z = z - z.max(1, keepdims=True)
-    losses = np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), labels]
-    return Measured(losses, z.argmax(1) == labels)
+    sharpness = sharpness_of(z, labels)
+    losses = np.log(np.exp(sharpness * z).sum(1)) - sharpness * z[np.arange(len(z)), labels]
+    return Measured(losses, z.argmax(1) == labels, sharpness)
+
+
+def sharpness_of(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the factor of logits (N, classes) that makes the cross entropy with labels (N,) least.
+
+    The inverse of the temperature of https://arxiv.org/abs/1706.04599, by halving: the loss is convex in it.
+    """
+    low, high = -math.log(MOST_SHARPENED), math.log(MOST_SHARPENED)
+    own = logits[np.arange(len(logits)), labels]
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        p = np.exp(math.exp(middle) * logits)
+        p /= p.sum(1, keepdims=True)
+        low, high = (low, middle) if ((p * logits).sum(1) - own).mean() > 0 else (middle, high)
+    return math.exp((low + high) / 2)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Cross entropy of each held-back picture, (N,), and whether it is right, (N,)."""
+    """Cross entropy of each held-back picture, (N,), whether it is right, (N,), and what multiplied the logits."""
 
     losses: np.ndarray
     right: np.ndarray
+    sharpness: float = 1.0
 
     @property
     def loss(self) -> float:

@@ -25,7 +25,7 @@ from edgenet.calibration.execute import Executor
 from edgenet.calibration.training import stages
 from edgenet.calibration.training.activations import Activations, Look, activations, delete, expected_bytes
 from edgenet.calibration.training.augment import Pictures, batches, centre
-from edgenet.calibration.training.cut import Cut, above, below, head_of, top_cut, with_head, with_trained
+from edgenet.calibration.training.cut import Cut, above, below, head_of, sharpened, top_cut, with_head, with_trained
 from edgenet.calibration.training.head import fit_head
 from edgenet.calibration.training.keras_graph import float_model
 from edgenet.calibration.training.loop import Outcome, Place, Task, Training, differs, identity_of, joined
@@ -172,7 +172,7 @@ def transfer(lesson: Lesson, place: Place, note: Callable[[str], None]) -> Learn
         elif better.mean <= 0:  # it is not promising, and a next stage takes longer
             break
     settings = replace(lesson.settings, learning_rate=plan.learning_rate)
-    return Learned(run.graph, outcome, tuple(kept_stages), kept, run.record(), settings)
+    return Learned(sharpened(run.graph, best.sharpness), outcome, tuple(kept_stages), kept, run.record(), settings)
 
 
 class _Run:

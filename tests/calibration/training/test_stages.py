@@ -9,10 +9,20 @@ import pytest
 
 from edgenet.calibration.execute import Executor
 from edgenet.calibration.training.augment import Pictures, batches, centre, load_pictures
-from edgenet.calibration.training.cut import above, below, cuts, depths, head_of, top_cut, with_head, with_trained
+from edgenet.calibration.training.cut import (
+    above,
+    below,
+    cuts,
+    depths,
+    head_of,
+    sharpened,
+    top_cut,
+    with_head,
+    with_trained,
+)
 from edgenet.calibration.training.keras_graph import float_model
 from edgenet.calibration.training.loop import Outcome, Place, Task, Training, joined
-from edgenet.calibration.training.stages import Gain, HeldBack, Measured, gain, measured, rate_factors
+from edgenet.calibration.training.stages import MOST_SHARPENED, Gain, HeldBack, Measured, gain, measured, rate_factors
 from edgenet.calibration.training.strategy import open_strategy
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph
@@ -229,7 +239,8 @@ def test_the_held_back_pictures_are_measured_with_the_weights_of_the_moment(
     classifier.set_weights([kernel, bias])
     found = held_back.measure()
     assert found.accuracy == pytest.approx((pictures.labels == 2).mean())
-    of_2 = np.log(np.exp(3) + tiny.CLASSES - 1) - 3
+    logit = 3 * found.sharpness
+    of_2 = np.log(np.exp(logit) + tiny.CLASSES - 1) - logit
     np.testing.assert_allclose(found.losses[pictures.labels == 2], of_2, rtol=1e-6)
 
 
@@ -238,7 +249,39 @@ def test_pictures_learned_and_forgotten_are_counted_since_the_stage_before() -> 
     before, after = (measured(5.0 * np.eye(4)[picked], labels) for picked in ([0, 0, 2, 3], [0, 1, 1, 1]))
     row = after.row(before)
     assert (row["learned"], row["forgotten"], row["accuracy"]) == (1, 2, 0.5)
-    assert row["loss"] == pytest.approx((2 * np.log1p(3 * np.exp(-5)) + 2 * (np.log1p(3 * np.exp(-5)) + 5)) / 4)
+    logit = 5 * after.sharpness
+    assert row["loss"] == pytest.approx(
+        (2 * np.log1p(3 * np.exp(-logit)) + 2 * (np.log1p(3 * np.exp(-logit)) + logit)) / 4
+    )
+
+
+def test_how_sure_a_network_is_of_its_answers_is_not_what_it_has_learned() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 6, 300)
+    logits = 2.0 * np.eye(6)[labels] + rng.normal(size=(300, 6))
+    plain, shy, bold = (measured(factor * logits, labels) for factor in (1.0, 0.4, 2.5))
+    assert plain.sharpness == pytest.approx(2.0, abs=0.5)  # logits of unit variance, their means 2 apart
+    for found in (shy, bold):
+        np.testing.assert_allclose(found.losses, plain.losses, rtol=1e-6)
+    assert (shy.sharpness, bold.sharpness) == pytest.approx((plain.sharpness / 0.4, plain.sharpness / 2.5))
+    worse = [measured(logits, labels).loss]
+    for factor in (0.8, 1.2):
+        z = factor * plain.sharpness * logits
+        worse.append(float((np.log(np.exp(z).sum(1)) - z[np.arange(300), labels]).mean()))
+    assert min(worse) == worse[0]
+
+
+def test_answers_that_are_all_right_are_sharpened_no_further_than_a_limit() -> None:
+    found = measured(np.eye(4), np.arange(4))
+    assert found.sharpness == pytest.approx(MOST_SHARPENED)
+    assert measured(-np.eye(4), np.arange(4)).sharpness == pytest.approx(1 / MOST_SHARPENED)
+
+
+def test_a_sharpened_network_gives_larger_logits_and_the_same_answers(x: np.ndarray) -> None:
+    plain = tiny.graph()
+    name = head_of(plain).outputs[0]
+    logits, larger = (Executor(g, [name], 1)(x[:1])[0] for g in (plain, sharpened(plain, 2.5)))
+    np.testing.assert_allclose(larger, 2.5 * logits, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("better", "best"), [(True, 4), (False, 1)])
