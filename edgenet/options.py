@@ -306,7 +306,7 @@ class FinetuneJob:
     )  # fmt: skip
     time: str | None = option("What all of it may take: 20m. The epochs are fitted to it.", None, metavar="TIME")
     settings: Settings = field(
-        default=Settings(epochs=16, batch=16, learning_rate=None, warmup=0.2, ema=0.9, patience=12)
+        default=Settings(epochs=12, batch=16, learning_rate=None, warmup=0.2, ema=0.9, patience=12)
     )
     command: str = ""
 

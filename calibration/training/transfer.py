@@ -43,11 +43,9 @@ from edgenet.options import LAYERS, Settings
 from edgenet.results.records import KeptActivations, TrainedStage
 
 SMALLEST_CROP = 0.743  # of the side that evaluation cuts out: 65 % of a picture of the zoo's networks
-SMALLER, SMALLER_FROM_PX, MULTIPLE_PX = (
-    6 / 7,
-    192,
-    16,
-)  # the side that all layers learn at; of smaller networks their own
+# The side that all layers learn at, of networks from 192 px on; smaller ones learn at their own.
+SMALLER, SMALLER_FROM_PX, MULTIPLE_PX = 6 / 7, 192, 16
+ALL_PART = 0.5  # of the learning rate, where all layers learn: those below the top have less to unlearn
 RATE_BATCH = 16  # pictures of the batch that --learning-rate is meant for
 PLAN = "plan.json"
 TOP_PART = 0.35  # of the time that is left for training
@@ -299,7 +297,9 @@ class _Run:
 
     def train(self, layers: str, plan: Plan, before: Measured) -> tuple[Graph, Measured, Outcome]:
         """Train a stage; return the network with the weights of its best epoch, epoch 0 among them."""
-        s = replace(self.lesson.settings, epochs=plan.epochs[layers], learning_rate=plan.learning_rate)
+        assert plan.learning_rate is not None
+        rate = plan.learning_rate * (ALL_PART if layers == "all" else 1.0)
+        s = replace(self.lesson.settings, epochs=plan.epochs[layers], learning_rate=rate)
         own = replace(
             self.place,
             folder=self.place.folder / layers,
