@@ -12,7 +12,8 @@ from edgenet.cli_options import PATH, job_of, json_option, options_of
 from edgenet.cli_output import Progress, print_json, print_table
 from edgenet.compare.options import CompareJob
 from edgenet.errors import GateFailed, InputError
-from edgenet.history.options import HistoryJob, PublishJob
+from edgenet.history.options import HistoryJob
+from edgenet.publish.options import PublishJob
 
 if TYPE_CHECKING:
     from edgenet.compare.nouns import Comparison
@@ -123,22 +124,31 @@ def history(database: Path, more: tuple[Path, ...], as_json: bool, **asked: Any)
 @options_of(PublishJob)
 @json_option
 def publish(out: Path, as_json: bool, **asked: Any) -> None:
-    """Log a run to an MLflow server: parameters, metrics and files.
+    """Write a run in the formats that other tools read, and log it to an MLflow server.
 
     \b
+    edgenet publish OUT --model-card OUT/README.md
+    edgenet publish OUT --node-data NODES --trace trace.json
+    edgenet publish OUT --benchmark-json bench.json --dvc metrics.json --attestation provenance.json
     edgenet publish OUT --mlflow http://127.0.0.1:5000
     """
-    from edgenet.history.mlflow import publish as run_job
+    from edgenet.publish.job import publish as run_job
 
     job = job_of(PublishJob, asked)
     with Progress() as progress:
         done = run_job(out, job, progress)
+    sent = done.mlflow
     if as_json:
-        print_json(dataclasses.asdict(done))
+        logged = dataclasses.asdict(sent) if sent else {}
+        print_json({**logged, "written": [str(path) for path in done.written], "notes": list(done.notes)})
         return
-    for text in done.left:
-        echo(f"Note: {text}: it was left out")
-    if done.is_new:
-        echo(f"{out} is run {done.run_id} of {done.experiment}: {done.n_metrics} metrics, {len(done.files)} files")
+    for note in (*done.notes, *(f"{text}: it was left out" for text in (sent.left if sent else ()))):
+        echo(f"Note: {note}")
+    for path in done.written:
+        echo(f"written: {path}")
+    if sent is None:
+        return
+    if sent.is_new:
+        echo(f"{out} is run {sent.run_id} of {sent.experiment}: {sent.n_metrics} metrics, {len(sent.files)} files")
     else:
-        echo(f"{out} was there already, as run {done.run_id} of {done.experiment}")
+        echo(f"{out} was there already, as run {sent.run_id} of {sent.experiment}")

@@ -55,15 +55,18 @@ def size_of(path: Path) -> int:
     return sum(p.stat().st_size for p in files_of(path))
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path, *, alone: bool = False) -> str:
     """Return the sha256 of all files that a model is, one after another, in hex.
+
+    Args:
+        alone: of this file only.
 
     Raises:
         InputError: one is no regular file.
         OSError: one cannot be read.
     """
     digest = hashlib.sha256()
-    for p in files_of(path):
+    for p in [path] if alone else files_of(path):
         with open_regular(p) as f:
             while chunk := f.read(1 << 20):
                 digest.update(chunk)
@@ -71,13 +74,16 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, instead: str = "--out") -> Iterator[Path]:
     """Yield a temporary path near `path`; rename it to `path` when the block ends well, else delete it.
+
+    Args:
+        instead: what to choose another of where it cannot be written, for messages.
 
     Raises:
         InputError: the disk is full or the place cannot be written to.
     """
-    with _part_of(path, lambda **where: _closed(tempfile.mkstemp(**where, suffix=path.suffix))) as tmp:
+    with _part_of(path, lambda **where: _closed(tempfile.mkstemp(**where, suffix=path.suffix)), instead) as tmp:
         try:
             yield tmp
             check_held(path.parent)
@@ -90,7 +96,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             check_held(path.parent)
             if e.errno not in _WRITE_ERRORS:
                 raise
-            raise InputError(f"cannot write {path}: {e.strerror}; free some space or choose another --out") from e
+            raise InputError(f"cannot write {path}: {e.strerror}; free some space or choose another {instead}") from e
 
 
 @contextmanager
@@ -148,11 +154,11 @@ def check_held(path: Path) -> None:
 
 
 @contextmanager
-def _part_of(path: Path, make: Callable[..., str]) -> Iterator[Path]:
+def _part_of(path: Path, make: Callable[..., str], instead: str = "--out") -> Iterator[Path]:
     """Yield what `make` makes in the folder PARTS beside `path`, and delete it where it is still there in the end."""
     check_held(path.parent)
     if path.name in _foreign.get(Path(os.path.abspath(path.parent)), ()):
-        raise InputError(f"{path} is there already, and edgenet did not make it: move it, or choose another --out")
+        raise InputError(f"{path} is there already, and edgenet did not make it: move it, or choose another {instead}")
     parts = path.parent / PARTS
     if parts.is_symlink():
         raise InputError(f"{parts} is a link, and what is half written would land elsewhere: remove it")
@@ -162,7 +168,7 @@ def _part_of(path: Path, make: Callable[..., str]) -> Iterator[Path]:
     except OSError as e:
         with suppress(OSError):
             parts.rmdir()
-        raise InputError(f"cannot write {path}: {e.strerror}; choose another --out folder") from None
+        raise InputError(f"cannot write {path}: {e.strerror}; choose another {instead}") from None
     try:
         yield tmp
     finally:

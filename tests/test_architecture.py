@@ -22,6 +22,7 @@ ROWS = (
         "edgenet.history",
         "edgenet.jobs",
         "edgenet.pipeline",
+        "edgenet.publish",
         "edgenet.preflight",
         "edgenet.doctor",
     ),

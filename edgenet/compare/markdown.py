@@ -13,25 +13,25 @@ _MARKUP = frozenset("&<>\"'`*_[]{}()#+!|\\~@$:/")
 
 def markdown(c: Comparison) -> str:
     """Return a heading, the table, the reasons and the warnings."""
-    lines = [f"### edgenet compare: {'worse' if c.failed else 'passed'}", "", _code(text.headline(c)), ""]
+    lines = [f"### edgenet compare: {'worse' if c.failed else 'passed'}", "", code(text.headline(c)), ""]
     shown = [f for f in c.findings if f.aspect != OPERATORS]
     if shown:
         lines += [f"| {' | '.join(text.TITLES)} |", "|---|---" + "|---:" * 5 + "|---|"]
         for f in shown:
             name, *cells, answer = text.row(f)
-            lines.append(f"| {_code(name)} | {' | '.join(map(_plain, cells))} | {'**' if f.fails else ''}"
+            lines.append(f"| {code(name)} | {' | '.join(map(plain, cells))} | {'**' if f.fails else ''}"
                          f"{answer}{'**' if f.fails else ''} |")  # fmt: skip
         lines.append("")
     for title, said in (("Fails", [text.reason(f) for f in c.failed]), ("To know", text.warnings(c))):
         if said:
-            lines += [f"**{title}**", "", *(f"- {_code(s)}" for s in said), ""]
+            lines += [f"**{title}**", "", *(f"- {code(s)}" for s in said), ""]
     return "\n".join(lines)
 
 
-def _code(said: str) -> str:
-    return f"<code>{_plain(said)}</code>"
+def code(said: str) -> str:
+    return f"<code>{plain(said)}</code>"
 
 
-def _plain(said: str) -> str:
+def plain(said: str) -> str:
     said = printable(said.replace("\n", " "))
     return "".join(f"&#{ord(c)};" if c in _MARKUP else c for c in said)

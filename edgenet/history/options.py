@@ -46,17 +46,3 @@ class HistoryJob:
         return CompareJob(
             max_accuracy_drop=self.max_accuracy_drop, max_slowdown=self.max_slowdown, max_growth=self.max_growth
         )
-
-
-@dataclass(frozen=True)
-class PublishJob:
-    """What `edgenet publish` is asked for."""
-
-    mlflow: str = option(
-        "Log the run to this MLflow server.", metavar="URI", missing="a server, e.g. --mlflow http://127.0.0.1:5000"
-    )
-    experiment: str | None = option("Of MLflow; the model's name by default.", None, metavar="NAME")
-    files: bool = option("Whether model files go along with results.json and the report.", True, off="no-files")
-
-    def __post_init__(self) -> None:
-        check_values(self)

@@ -140,3 +140,25 @@ def _is_complaint(event: dict[str, Any]) -> bool:
     if event.get("method") == "Runtime.consoleAPICalled":
         return params["type"] in ("error", "warning", "assert")
     return event.get("method") == "Runtime.exceptionThrown"
+
+
+def shown_text(url: str, profile: Path, until: str, screenshot: Path | None = None) -> str:
+    """Return the text of a page that fills itself, as soon as it holds `until`; what it holds after a minute if not."""
+    import base64
+
+    with _chromium(profile) as pipe:
+        target = pipe.call("Target.createTarget", url="about:blank")["targetId"]
+        session = pipe.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        pipe.call("Emulation.setDeviceMetricsOverride", session, width=1400, height=900, deviceScaleFactor=1, mobile=False)
+        pipe.call("Page.enable", session)
+        pipe.call("Page.navigate", session, url=url)
+        text = ""
+        for _ in range(240):
+            found = pipe.call("Runtime.evaluate", session, expression="document.body ? document.body.innerText : ''")
+            text = str(found["result"].get("value", ""))
+            if until in text:
+                break
+            time.sleep(0.25)
+        if screenshot is not None:
+            screenshot.write_bytes(base64.b64decode(pipe.call("Page.captureScreenshot", session)["data"]))
+    return text

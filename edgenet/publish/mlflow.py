@@ -18,8 +18,8 @@ from edgenet.errors import DeviceError, InputError, MissingDependency
 from edgenet.files import files_of
 from edgenet.history.figures import ESTIMATE, Figure, figures_of
 from edgenet.history.kept import content_of
-from edgenet.history.options import PublishJob
 from edgenet.options import Progress
+from edgenet.publish.options import PublishJob
 from edgenet.report.refusals import lost_files
 from edgenet.results import RESULTS_FILE, Results
 
@@ -67,6 +67,7 @@ def publish(out: Path, job: PublishJob, progress: Progress = lambda *_: None) ->
     models = tuple(dict.fromkeys(a.model for a in results.artifacts))
     experiment = job.experiment or (models[0] if models else "edgenet")
     files, left = _files(out, results, job.files)
+    assert job.mlflow is not None
     with _talking(job.mlflow) as client:
         place = client.get_experiment_by_name(experiment)
         id = place.experiment_id if place is not None else client.create_experiment(experiment)

@@ -19,8 +19,8 @@ import pytest
 from edgenet.errors import InputError, MissingDependency
 from edgenet.files import sha256_of
 from edgenet.history.figures import figures_of
-from edgenet.history.mlflow import metrics_of, parameters_of, publish
-from edgenet.history.options import PublishJob
+from edgenet.publish.mlflow import metrics_of, parameters_of, publish
+from edgenet.publish.options import PublishJob
 from edgenet.results import Results
 from helpers.command_line import Edgenet
 from helpers.past_runs import a_run, written
