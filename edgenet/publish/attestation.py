@@ -41,7 +41,10 @@ def attestation(results: Results, files: Mapping[str, str], results_sha256: str)
     machine = {"processor": c.cpu_model, "instructions": list(c.isa), "cores": c.cores}
     details: dict[str, Any] = {
         "builder": {"id": "urn:edgenet", "version": {"edgenet": c.edgenet_version, **c.versions}},
-        "metadata": {"invocationId": f"sha256:{content_of(results)}", **({"startedOn": c.created} if c.created else {})},
+        "metadata": {
+            "invocationId": f"sha256:{content_of(results)}",
+            **({"startedOn": c.created} if c.created else {}),
+        },
         "byproducts": [{"name": "results.json", "digest": {"sha256": results_sha256}, "annotations": machine}],
     }
     definition = {

@@ -56,7 +56,9 @@ def _numbers(f: Figure) -> tuple[float, float | None, float | None]:
     """Return value and interval in the unit that is written, smaller being better."""
     if f.series.aspect != ACCURACY:
         return _rounded(f.value), f.low, f.high
-    wrong = [None if x is None else 100 * (1 - x) for x in (f.value, f.high, f.low)]  # the interval's ends change places
+    wrong = [
+        None if x is None else 100 * (1 - x) for x in (f.value, f.high, f.low)
+    ]  # the interval's ends change places
     return _rounded(wrong[0] or 0.0), wrong[1], wrong[2]
 
 

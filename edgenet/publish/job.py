@@ -43,7 +43,7 @@ def publish(out: Path, job: PublishJob, progress: Progress = lambda *_: None) ->
     """Write the run of a folder in each format that was asked for; the files first, then the server.
 
     Raises:
-        InputError: the folder has no run, or a place cannot be written to, or is the run's own. Nothing was written then.
+        InputError: the folder has no run, or a place cannot be written to, or is the run's own.
         MissingDependency: the extra `mlflow` is not installed.
         DeviceError: the server cannot be reached, or refuses.
     """
@@ -103,10 +103,12 @@ def _node_data(run: Run, place: Path) -> dict[Path, str]:
                 f"--node-data {place} is one file, and the run has {len(found)} to write ({', '.join(sorted(found))}): "
                 "give a folder"
             )
-        return {place: text for text in found.values()}
+        return dict.fromkeys([place], *found.values())
     for name in found:
         if (place / name).exists() and not _is_ours(place / name):
-            raise InputError(f"{place / name} is there already, and edgenet did not make it: move it, or give another folder")
+            raise InputError(
+                f"{place / name} is there already, and edgenet did not make it: move it, or give another folder"
+            )
     return {place / name: text for name, text in found.items()}
 
 
@@ -123,7 +125,9 @@ def _attestation(run: Run) -> str:
 
     whole = [a for a in run.results.artifacts if a.id not in run.lost]
     if not whole:
-        raise InputError(f"no file of {run.out} is as it was when it was made: there is nothing to attest; run it again")
+        raise InputError(
+            f"no file of {run.out} is as it was when it was made: there is nothing to attest; run it again"
+        )
     files = {path.relative_to(run.out).as_posix(): path for a in whole for path in files_of(run.out / a.path)}
     # A hash of its own for each: what the results have of a model in two files is of both.
     return _json(attestation(run.results, {name: _sha256(path) for name, path in files.items()},

@@ -7,7 +7,7 @@ from edgenet.errors import InputError
 from edgenet.images import Preprocessing
 from edgenet.report.formatting import FORMAT_NAMES
 from edgenet.report.rows import Row
-from edgenet.results import Artifact, Results
+from edgenet.results import Artifact
 
 _ORDERS = {"rgb": "red, green, blue", "bgr": "blue, green, red", "grey": "grey"}
 _PACKAGES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime", "openvino": "openvino"}

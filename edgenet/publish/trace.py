@@ -35,7 +35,11 @@ def trace(results: Results) -> dict[str, Any]:
         name = f"operators of {e.artifact} on {e.device}, {e.runtime}, {_threads(e.threads)}"
         events += [_named("process_name", process, 0, name), _named("thread_name", process, 1, e.how)]
         events += _operators(e, process)
-    about = {"made_by": f"edgenet {results.context.edgenet_version}".strip(), "rounds": _ROUNDS, "operators": _OPERATORS}
+    about = {
+        "made_by": f"edgenet {results.context.edgenet_version}".strip(),
+        "rounds": _ROUNDS,
+        "operators": _OPERATORS,
+    }
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": about}
 
 
@@ -90,6 +94,7 @@ def _runs(m: Measurement) -> list[tuple[int, Sequence[tuple[float, bool]]]]:
 def _operators(e: Explanation, process: int) -> Iterator[Event]:
     now = 0.0
     for layer in e.layers:
-        yield _slice(f"{layer.kind} {layer.name}", layer.kind, now, layer.time_us, process, 1, arithmetic=layer.arithmetic,
-                     kernel=layer.kernel, multiply_adds=layer.multiply_adds, moved_bytes=layer.moved_bytes)  # fmt: skip
+        about = {"arithmetic": layer.arithmetic, "kernel": layer.kernel, "multiply_adds": layer.multiply_adds,
+                 "moved_bytes": layer.moved_bytes}  # fmt: skip
+        yield _slice(f"{layer.kind} {layer.name}", layer.kind, now, layer.time_us, process, 1, **about)
         now += layer.time_us

@@ -149,7 +149,9 @@ def shown_text(url: str, profile: Path, until: str, screenshot: Path | None = No
     with _chromium(profile) as pipe:
         target = pipe.call("Target.createTarget", url="about:blank")["targetId"]
         session = pipe.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        pipe.call("Emulation.setDeviceMetricsOverride", session, width=1400, height=900, deviceScaleFactor=1, mobile=False)
+        pipe.call(
+            "Emulation.setDeviceMetricsOverride", session, width=1400, height=900, deviceScaleFactor=1, mobile=False
+        )
         pipe.call("Page.enable", session)
         pipe.call("Page.navigate", session, url=url)
         text = ""

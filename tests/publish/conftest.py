@@ -12,8 +12,8 @@ def published_run(tiny_folder: Path, edgenet: Edgenet, tmp_path_factory: pytest.
     """The folder OUT of a run in all formats. Read only."""
     out = tmp_path_factory.mktemp("published") / "OUT"
     made = edgenet("run", "tiny", "--images", tiny_folder, "--out", out, "--format", "all", "--precision", "float32",
-                   "--precision", "int8", "--calibration-images", 10, "--min-sqnr", 60, timeout_s=300)  # fmt: skip
-    assert made.returncode in (0, 1), made.stderr  # 60 dB is more than int8 has: the search keeps layers better
+                   "--precision", "int8", "--calibration-images", 10, "--min-sqnr", 36, timeout_s=300)  # fmt: skip
+    assert made.returncode == 0, made.stderr
     done = edgenet("bench", out / "tiny_float32.tflite", out / "tiny_int8.tflite", "--explain", "--out", out)
     assert done.returncode == 0, done.stderr
     return out

@@ -106,7 +106,9 @@ def test_another_device_has_a_metric_of_its_own() -> None:
     assert {"latency_ms", "latency_ms adb:PIXEL", "latency_ms adb:PIXEL 2"} <= {*dvc_metrics(run)[run.artifacts[3].id]}
 
 
-@pytest.mark.skipif(DVC is None, reason="needs python -m venv D && D/bin/pip install dvc==3.67.1, EDGENET_DVC=D/bin/dvc")
+@pytest.mark.skipif(
+    DVC is None, reason="needs python -m venv D && D/bin/pip install dvc==3.67.1, EDGENET_DVC=D/bin/dvc"
+)
 @pytest.mark.slow
 def test_dvc_shows_the_metrics(tmp_path: Path) -> None:
     run = some_results()

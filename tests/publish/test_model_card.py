@@ -89,7 +89,9 @@ def test_a_licence_is_named_only_where_it_is_known() -> None:
 
 
 def test_the_licences_are_those_of_the_table_of_licences() -> None:
-    rows = dict(re.findall(r"^\| (efficientnet-\S+) \| (\S+) \|", (ROOT / "docs/licences.md").read_text(), re.MULTILINE))
+    rows = dict(
+        re.findall(r"^\| (efficientnet-\S+) \| (\S+) \|", (ROOT / "docs/licences.md").read_text(), re.MULTILINE)
+    )
     assert {name: licence.lower() for name, licence in rows.items()} == {n: k[0] for n, k in KNOWN_WEIGHTS.items()}
 
 
@@ -160,7 +162,9 @@ def test_the_pixels_of_the_card_are_those_that_edgenet_makes(change, io, tmp_pat
     pixels = decode(str(path), p)[None]
     if pixels.ndim == 3:
         pixels = pixels[..., None]
-    expected = {"float32": normalise(pixels, p), "uint8": pixels, "int8": (pixels.astype(int) - 128).astype(np.int8)}[io]
+    expected = {"float32": normalise(pixels, p), "uint8": pixels, "int8": (pixels.astype(int) - 128).astype(np.int8)}[
+        io
+    ]
     made = found["pixels"](path)
     assert made.dtype == expected.dtype
     np.testing.assert_allclose(made, expected, rtol=1e-6)
@@ -170,4 +174,3 @@ def test_a_card_never_names_the_folder_above_the_pictures() -> None:
     run = some_results()
     run.context = run.context.__class__(images=ImagesRecord(root="/home/joe/secret/flowers"))
     assert "secret" not in model_card(run)
-
