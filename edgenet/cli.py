@@ -42,7 +42,7 @@ from edgenet.cli_output import (
     train_and_print,
     verify_handoff,
 )
-from edgenet.cli_runs import compare, history, publish
+from edgenet.cli_runs import compare, history, init, publish, show_plan
 from edgenet.door import open_regular
 from edgenet.errors import InputError
 from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
@@ -68,13 +68,15 @@ def main() -> None:
 main.add_command(compare)
 main.add_command(history)
 main.add_command(publish)
+main.add_command(init)
 
 
 @main.command()
 @click.argument("model", metavar="MODEL|RECIPE.toml")
 @options_of(Job)
+@click.option("--dry-run", is_flag=True, help="Say what would be made, and about how long it takes; write nothing.")
 @json_option
-def run(as_json: bool, **asked: Any) -> None:
+def run(dry_run: bool, as_json: bool, **asked: Any) -> None:
     """Export, evaluate and time MODEL in every format and precision, and write the report.
 
     Killed at any moment, the same command goes on and redoes only what was cut.
@@ -87,6 +89,9 @@ def run(as_json: bool, **asked: Any) -> None:
 
     job = job_or_recipe(asked)
     arena_budget.check(job.max_arena, job.devices)
+    if dry_run:
+        show_plan(job, as_json)
+        return
     with Progress(job.out) as progress:
         results = run_job(job, progress)
     print_run(results, job.out, as_json, job.max_arena)

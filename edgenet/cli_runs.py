@@ -1,4 +1,4 @@
-"""The commands for what many runs say: `compare`, which exits with 1 where a limit is missed, `history`, `publish`."""
+"""The commands around a run: `init` and the plan before it; `compare`, `history` and `publish` after it."""
 
 import dataclasses
 import os
@@ -17,6 +17,7 @@ from edgenet.publish.options import PublishJob
 
 if TYPE_CHECKING:
     from edgenet.compare.nouns import Comparison
+    from edgenet.options import Job
 
 _SUMMARY = "GITHUB_STEP_SUMMARY"  # the file that GitHub shows under a step
 
@@ -152,3 +153,36 @@ def publish(out: Path, as_json: bool, **asked: Any) -> None:
         echo(f"{out} is run {sent.run_id} of {sent.experiment}: {sent.n_metrics} metrics, {len(sent.files)} files")
     else:
         echo(f"{out} was there already, as run {sent.run_id} of {sent.experiment}")
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE.toml", type=PATH)
+@json_option
+def init(recipe: Path, as_json: bool) -> None:
+    """Write a recipe for `edgenet run`: every key with its default, its range and what it is for.
+
+    \b
+    edgenet init recipe.toml
+    edgenet run recipe.toml --dry-run
+    """
+    from edgenet.jobs.recipe_file import keys, write_recipe
+
+    write_recipe(recipe)
+    if as_json:
+        print_json({"recipe": str(recipe), "keys": list(keys())})
+    else:
+        echo(f"{recipe}: change what you like, and then `edgenet run {recipe}`; --dry-run says first what that does")
+
+
+def show_plan(job: "Job", as_json: bool) -> None:
+    """Print what `edgenet run` would do."""
+    from edgenet.dry_run import text
+    from edgenet.dry_run.plan import plan
+
+    found = plan(job)
+    if as_json:
+        print_json(text.plain(found))
+        return
+    print_table(text.TITLES, text.rows(found))
+    for line in text.lines(found):
+        echo(line)

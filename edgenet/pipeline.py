@@ -34,11 +34,11 @@ from edgenet.results.records import NAMES_FROM_FOLDERS, TAKEN_FOR_EMBEDDING, Con
 from edgenet.targets import check_formats, target
 from edgenet.tasks import AUTO, CLASSES, Task
 
-_Wanted = tuple[str, str, Form | None]  # format, precision, and what devices ask for beside the job's own
+Wanted = tuple[str, str, Form | None]  # format, precision, and what devices ask for beside the job's own
 
 
 @dataclass(frozen=True)
-class _Images:
+class PicturesOfJob:
     """The pictures of a job, split once; None where no picture is needed."""
 
     calibration: ImageSet | None = None
@@ -46,14 +46,23 @@ class _Images:
     findings: tuple[Finding, ...] = ()
 
 
-def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = False) -> Results:
-    """Do the job and return its results; OUT/results.json and OUT/report.html are there when it ends.
+@dataclass(frozen=True)
+class Prepared:
+    """A job that was checked, with its model found and its pictures split. Nothing is written yet."""
 
-    Args:
-        only_export: stop when the files are written.
+    source: Source
+    images: PicturesOfJob
+    factory: FileFactory
+    findings: tuple[Finding, ...]
+
+
+def prepare(job: Job, only_export: bool = False) -> Prepared:
+    """Check the job, find its model and split its pictures.
 
     Raises:
-        InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
+        InputError: the arguments or the images are wrong.
+        MissingDependency: a package is missing.
+        DeviceError: a device is not there.
     """
     check(job)
     if job.history is not None:
@@ -66,11 +75,25 @@ def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = F
     source, named = _meaning(job, source)
     images = _open(job, source, only_export)
     factory = _factory(job, source, images)
-    findings = [*source.findings, *named, *images.findings, *_lint(job, source, images)]
+    findings = (*source.findings, *named, *images.findings, *_lint(job, source, images))
+    return Prepared(source, images, factory, findings)
+
+
+def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = False) -> Results:
+    """Do the job and return its results; OUT/results.json and OUT/report.html are there when it ends.
+
+    Args:
+        only_export: stop when the files are written.
+
+    Raises:
+        InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
+    """
+    prepared = prepare(job, only_export)
+    source, images = prepared.source, prepared.images
     page = None if only_export else report_page(_names_of(source, job))
     with results_in(job.out, model=source.name, page=page) as results:
-        _note_context(job, source, images, findings, results)
-        _export(job, factory, images, results, progress)
+        _note_context(job, source, images, prepared.findings, results)
+        _export(job, prepared.factory, images, results, progress)
         if not only_export:
             assert images.calibration is not None
             assert images.evaluation is not None
@@ -94,7 +117,9 @@ def _note_lost(job: Job, results: Results) -> None:
             results.put(Failure("export", a.id, why=why, remedy="the same command makes it again"))
 
 
-def _note_context(job: Job, source: Source, images: _Images, findings: list[Finding], results: Results) -> None:
+def _note_context(
+    job: Job, source: Source, images: PicturesOfJob, findings: tuple[Finding, ...], results: Results
+) -> None:
     """Write into the results how this run is made. What describes files of an earlier run, which may stay, is kept."""
     results.failures.clear()
     used = None
@@ -104,7 +129,7 @@ def _note_context(job: Job, source: Source, images: _Images, findings: list[Find
         context_of(job.command, job.target, used),
         calibration=results.context.calibration,
         search=results.context.search,
-        calibration_findings=tuple(findings),
+        calibration_findings=findings,
     )
 
 
@@ -170,13 +195,13 @@ def _impossible(job: Job) -> list[tuple[str, str]]:
     return [(f, p) for f in job.formats for p in job.precisions if p not in FORMATS[f].precisions]
 
 
-def _open(job: Job, source: Source, only_export: bool) -> _Images:
+def _open(job: Job, source: Source, only_export: bool) -> PicturesOfJob:
     if job.images is None:
         needing = [p for p in job.precisions if p in NEEDS_CALIBRATION]
         if needing or not only_export:
             what = f"precision {needing[0]}" if needing else "measuring accuracy"
             raise InputError(f"{what} needs images: give --images DIR (a folder of photographs) or --images sample")
-        return _Images()
+        return PicturesOfJob()
     images = open_images(job.images, source.class_ids, source.class_names, source.task)
     test = job.images_test and open_images(job.images_test, source.class_ids, source.class_names, source.task)
     divided = divide_by_role(
@@ -187,7 +212,7 @@ def _open(job: Job, source: Source, only_export: bool) -> _Images:
             f"a budget is held on pictures that are new to {source.name}, and {(test or images).root} has none: "
             "give --images-test DIR"
         )
-    return _Images(divided.calibration, divided.evaluation, divided.findings)
+    return PicturesOfJob(divided.calibration, divided.evaluation, divided.findings)
 
 
 def _meaning(job: Job, source: Source) -> tuple[Source, list[Finding]]:
@@ -222,7 +247,7 @@ def _names_of(source: Source, job: Job) -> tuple[str, ...]:
     return names_in(images) if images else ()
 
 
-def _lint(job: Job, source: Source, images: _Images) -> list[Finding]:
+def _lint(job: Job, source: Source, images: PicturesOfJob) -> list[Finding]:
     """Look at the calibration pictures, if any are needed, before anything is written; stop where they are bad."""
     from edgenet.calibration.image_checks import lint, refuse
 
@@ -234,7 +259,7 @@ def _lint(job: Job, source: Source, images: _Images) -> list[Finding]:
     return findings
 
 
-def _factory(job: Job, source: Source, images: _Images) -> FileFactory:
+def _factory(job: Job, source: Source, images: PicturesOfJob) -> FileFactory:
     """Return what writes the files. Raises InputError where --keep names no operator: the network is built for that."""
     recipe = Recipe(job.calibration_method, job.corrections)
     interface = Interface(job.io, batch_of(job.batch), job.logits)
@@ -245,19 +270,24 @@ def _factory(job: Job, source: Source, images: _Images) -> FileFactory:
     return factory
 
 
-def _export(job: Job, factory: FileFactory, images: _Images, results: Results, progress: Progress) -> None:
+def files_of_job(job: Job) -> list[Wanted]:
+    """Return the files that a job writes, in that order: its own, and what its devices ask for beside them."""
+    own = ((f, p, None) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions)
+    return [*own, *((f, "int8", form) for f, form in forms(job))]
+
+
+def _export(job: Job, factory: FileFactory, images: PicturesOfJob, results: Results, progress: Progress) -> None:
     """Write the files that an earlier run did not leave whole."""
     budget = Budget(job.max_accuracy_drop, job.min_sqnr)
     find, search_options = None, {}
     if budget and images.evaluation is not None:  # there are some: int8 was asked for
         find = cache(searches(factory, images.evaluation, budget, job.threads, progress))
         search_options = options_of(budget, images.evaluation)
-    own = ((f, p, None) for p in job.precisions for f in job.formats if p in FORMATS[f].precisions)
-    wanted: list[_Wanted] = [*own, *((f, "int8", form) for f, form in forms(job))]
+    wanted = files_of_job(job)
     for done, (format, precision, form) in enumerate(wanted):
         searched = format in job.formats
         options = factory.options(format, precision, search_options if searched else {}, form)
-        if found := _whole(job.out, results, factory.id(format, precision, form), options):
+        if found := whole(job.out, results, factory.id(format, precision, form), options):
             results.put(replace(found, made_for=form.devices if form else ()))
             continue
         progress("export", done, len(wanted))
@@ -272,7 +302,7 @@ def _export(job: Job, factory: FileFactory, images: _Images, results: Results, p
 def _write(
     job: Job,
     factory: FileFactory,
-    wanted: _Wanted,
+    wanted: Wanted,
     find: Callable[[str], Search] | None,
     results: Results,
 ) -> None:
@@ -301,7 +331,7 @@ def _write(
         results.put(Failure("export", id, why=str(e), remedy="see docs/troubleshooting.md"))
 
 
-def _drop_files_of_other_inputs(factory: FileFactory, wanted: Sequence[_Wanted], results: Results) -> None:
+def _drop_files_of_other_inputs(factory: FileFactory, wanted: Sequence[Wanted], results: Results) -> None:
     """Forget files with other weights, preprocessing or labels; the rest is sorted as it was asked for."""
     now = factory.options(*wanted[0][:2])
     alike = ("weights", "preprocessing", "labels", "task")
@@ -310,7 +340,7 @@ def _drop_files_of_other_inputs(factory: FileFactory, wanted: Sequence[_Wanted],
     results.artifacts.sort(key=lambda a: ids.index(a.id) if a.id in ids else len(ids))
 
 
-def _whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> Artifact | None:
+def whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> Artifact | None:
     """Return the file that an earlier run wrote from the same inputs, if its bytes have not changed since."""
     found = next((a for a in results.artifacts if a.id == id), None)
     if found is None or found.options != options or not (out / found.path).exists():

@@ -102,6 +102,13 @@ def check_run(job: Job, only_export: bool = False) -> None:
         *_estimates(devices),
     ])  # fmt: skip
     _check_run_devices(devices)
+    check_room(rooms_of_run(job, only_export))
+
+
+def rooms_of_run(job: Job, only_export: bool = False) -> list[Room]:
+    """Return how much `edgenet run` or `edgenet export` will write where; files that are there already take nothing."""
+    measured = not only_export
+    searches = job.max_accuracy_drop is not None or job.min_sqnr is not None
     weights_of = _weights_of(job.model)
     sizes: dict[tuple[str, str, tuple[str, ...]], float] = {
         (f, p, ()): _file_bytes(weights_of, p) for f in job.formats for p in job.precisions
@@ -114,7 +121,7 @@ def check_run(job: Job, only_export: bool = False) -> None:
     rooms = [Room(job.out, max(left, 0) + _PAGE_BYTES)]
     if searches:
         rooms.append(_temporary(2 * _file_bytes(weights_of, "float32")))
-    check_room(rooms)
+    return rooms
 
 
 def check_qat(job: QatJob) -> None:
@@ -315,7 +322,7 @@ def check_room(rooms: Sequence[Room]) -> None:
     """Raise InputError where a disk has less room than what will be written; folders of one disk share it."""
     disks: dict[int, list[tuple[Room, Path]]] = {}
     for room in rooms:
-        folder = _existing(room.folder)
+        folder = existing(room.folder)
         disks.setdefault(os.stat(folder).st_dev, []).append((room, folder))
     for shared in disks.values():
         needed, (first, folder) = sum(room.size_bytes for room, _ in shared), shared[0]
@@ -327,7 +334,8 @@ def check_room(rooms: Sequence[Room]) -> None:
             )
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that is there."""
     return next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
 
 
@@ -341,6 +349,11 @@ def _weights_of(model: str) -> float:
         return zoo.parameters(zoo.MODELS[model])
     path = Path(model)
     return size_of(path) / 4 if path.exists() else 0.0
+
+
+def size_bytes_of(model: str, precision: str) -> float:
+    """Return about how large a file of a model will be, from its number of weights; 0 where nothing is known."""
+    return _file_bytes(_weights_of(model), precision)
 
 
 def _file_bytes(n_weights: float, precision: str) -> float:

@@ -19,6 +19,7 @@ ROWS = (
     ("edgenet.cli_",),
     (
         "edgenet.compare",
+        "edgenet.dry_run",
         "edgenet.history",
         "edgenet.jobs",
         "edgenet.pipeline",

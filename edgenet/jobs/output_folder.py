@@ -6,7 +6,7 @@ import fcntl
 import os
 import platform
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +71,7 @@ def exclusive(out: Path) -> Iterator[None]:
     except ValueError:
         raise InputError(f"--out {out} is no name of a folder: it holds NUL") from None
     except BlockingIOError:
-        raise InputError(f"--out {out} is in use by another run: wait for it or choose another folder") from None
+        raise _in_use(out) from None
     except OSError as e:
         raise InputError(f"cannot write to --out {out}: {e.strerror}; choose another folder") from None
     with handle:
@@ -89,6 +89,38 @@ def exclusive(out: Path) -> Iterator[None]:
                     (out / LOCK_FILE).unlink()
                 if made and not any(out.iterdir()):
                     out.rmdir()
+
+
+def look(out: Path, model: str, files: Collection[str]) -> Results:
+    """Return what an earlier run left in an output folder, without holding it or writing anything.
+
+    Args:
+        model: that is to fill it.
+        files: names that are to be written.
+
+    Raises:
+        InputError: another process holds it, another model filled it, one of the files is the user's, or it cannot be
+            written to.
+    """
+    place = next((p for p in (out.absolute(), *out.absolute().parents) if os.path.lexists(p)), Path("/"))
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to --out {out}: {place} is no folder that you may write to; choose another")
+    if (out / LOCK_FILE).exists():
+        try:
+            _lock(out / LOCK_FILE).close()
+        except BlockingIOError:
+            raise _in_use(out) from None
+    results = Results.load(out) if (out / RESULTS_FILE).exists() else Results()
+    _refuse_another_model(results, out, model)
+    if theirs := sorted(_foreign_files(out) & {*files}):
+        raise InputError(
+            f"{out / theirs[0]} is there already, and edgenet did not make it: move it, or choose another --out"
+        )
+    return results
+
+
+def _in_use(out: Path) -> InputError:
+    return InputError(f"--out {out} is in use by another run: wait for it or choose another folder")
 
 
 def _foreign_files(out: Path) -> frozenset[str]:
