@@ -12,6 +12,7 @@ import numpy as np
 
 from edgenet.errors import InputError
 from edgenet.export.graph import WEIGHT_AXIS, Graph, Op, Quantization, Tensor, along_axis
+from edgenet.options import PRECISIONS
 from edgenet.results import Calibration
 from edgenet.targets import PAIR_LIMIT
 
@@ -41,7 +42,6 @@ INT16_KINDS = INT8_KINDS - {"HARD_SWISH", "PRELU", "GELU", "RELU_N1_TO_1", "GATH
 INTEGER = {"int8": (-128, 127), "int16": (-32768, 32767), "uint8": (0, 255)}
 # Precisions of single operators that do not round their weights, or hardly.
 UNROUNDED = ("float32", "float16")
-PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
 NEEDS_CALIBRATION = ("int8", "int16x8")
 # The converter's own threshold: smaller weights are not worth a hybrid kernel.
 MIN_HYBRID_ELEMENTS = 1024

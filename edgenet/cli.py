@@ -14,6 +14,7 @@ from edgenet import __version__
 from edgenet.cli_errors import OneLineErrors, echo
 from edgenet.cli_options import (
     PATH,
+    complete_model,
     job_of,
     job_or_recipe,
     json_option,
@@ -72,7 +73,7 @@ main.add_command(init)
 
 
 @main.command()
-@click.argument("model", metavar="MODEL|RECIPE.toml")
+@click.argument("model", metavar="MODEL|RECIPE.toml", shell_complete=complete_model)
 @options_of(Job)
 @click.option("--dry-run", is_flag=True, help="Say what would be made, and about how long it takes; write nothing.")
 @json_option
@@ -98,7 +99,7 @@ def run(dry_run: bool, as_json: bool, **asked: Any) -> None:
 
 
 @main.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @options_of(Job, without=("devices", "threads", "emulated_images", "max_arena", "history"))
 @json_option
 def export(as_json: bool, **asked: Any) -> None:
@@ -225,7 +226,7 @@ def bench(
 
 
 @main.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @options_of(QatJob)
 @json_option
 def qat(as_json: bool, **asked: Any) -> None:
@@ -240,7 +241,7 @@ def qat(as_json: bool, **asked: Any) -> None:
 
 
 @main.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @options_of(FinetuneJob)
 @json_option
 def finetune(as_json: bool, **asked: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 
 from edgenet.errors import InputError
 from edgenet.option_fields import OptionField, build, option_fields
@@ -93,8 +94,35 @@ def _click_option(f: OptionField) -> Callable[[Command], Command]:
         about |= {"multiple": True}
     if option.metavar:
         about["metavar"] = option.metavar
+    if option.choices:
+        about["shell_complete"] = _completing(option.choices, option.with_commas, "dir" if option.path else "")
     types = {Path: PATH, int: int, float: float}
     return click.option(name, f.name, type=NamedPath() if option.path else types.get(kind, str), **about)
+
+
+def _completing(
+    choices: Sequence[str], with_commas: bool = False, otherwise: str = ""
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Return what tells a shell the words that may stand there.
+
+    Args:
+        with_commas: several may, with commas between them.
+        otherwise: "file" or "dir" where the shell is to complete paths, where no word fits.
+    """
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",") if with_commas else ("", "", incomplete)
+        found = [CompletionItem(f"{before}{comma}{word}") for word in choices if word.startswith(last)]
+        return found or ([CompletionItem(incomplete, type=otherwise)] if otherwise else [])
+
+    return complete
+
+
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the zoo's models for a shell, and files where none fits."""
+    from edgenet.models.zoo import MODELS
+
+    return _completing(list(MODELS), otherwise="file")(ctx, param, incomplete)
 
 
 def _name(f: OptionField) -> str:

@@ -61,6 +61,7 @@ class Option:
     missing: str = ""  # what to give, where the field has no default
     within: Range | None = None
     word: str = ""  # that may stand in the place of the number
+    choices: tuple[str, ...] = ()  # words that a shell completes; one that ends in ":" or "," goes on
 
 
 class OptionField(NamedTuple):

@@ -15,8 +15,9 @@ from typing import Any
 from edgenet.data_sets import measuring_part
 from edgenet.errors import InputError
 from edgenet.option_fields import Range, check_values, one_of, option, option_fields, same_as
-from edgenet.targets import FORMATS
-from edgenet.tasks import AUTO
+from edgenet.targets import AUTO as AUTO_TARGET
+from edgenet.targets import FORMATS, TARGETS
+from edgenet.tasks import AUTO, KINDS
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, in all)
 
@@ -28,7 +29,12 @@ STRATEGIES = ("auto", "cpu", "mirrored", "tpu", "multiworker")
 LAYERS = ("head", "top", "all")  # what may learn in finetune, from the cheapest stage on
 MIXED_PRECISIONS = ("off", "auto", "float16", "bfloat16")
 KEPT_PRECISIONS = ("float32", "float16", "int16", "weight-only")  # of single operators of an integer file
+PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
+IO_DTYPES = ("float32", "uint8", "int8")
+DEVICES = ("local", "adb:", "ssh:", "qemu:", "ethos-u:", "edgetpu", "qnn:", "litert-npu:", "rknn:", "micro")
+RUNTIMES = ("litert", "onnxruntime", "openvino")
+DELEGATES = ("cpu", "gpu", "nnapi", "npu")
 TABLES = ("2", "3", "4", "5", "7", "lite", "ladder")  # of the EfficientNet paper, and two of our own
 QUICK_TABLES = ("4",)
 MAX_THREADS = 1024
@@ -118,11 +124,16 @@ class Distillation:
         metavar="LIST",
         with_commas=True,
         words={"none": ()},
+        choices=(*AUGMENTATIONS, "none"),
     )
     learn_ranges: bool = option("Whether the ranges of activations learn.", True, off="fixed-ranges")
     learn_scales: bool = option("Whether the scales of weights learn.", False, off="fixed-scales")
-    strategy: str = option(f"{', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]} (tf.distribute).", "auto", metavar="S")
-    mixed_precision: str = option(f"{', '.join(MIXED_PRECISIONS[:-1])} or {MIXED_PRECISIONS[-1]}.", "auto", metavar="M")
+    strategy: str = option(
+        f"{', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]} (tf.distribute).", "auto", metavar="S", choices=STRATEGIES
+    )
+    mixed_precision: str = option(
+        f"{', '.join(MIXED_PRECISIONS[:-1])} or {MIXED_PRECISIONS[-1]}.", "auto", metavar="M", choices=MIXED_PRECISIONS
+    )
 
     def __post_init__(self) -> None:
         check_training(self.augment, self.strategy, self.mixed_precision)
@@ -145,6 +156,7 @@ class Job:
         None,
         metavar="DIR|sample|NAME:DIR|tfds:NAME",
         path=True,
+        choices=("sample",),
         missing="a folder of photographs, e.g. --images photos/",
     )
     images_test: str | None = option(
@@ -152,17 +164,19 @@ class Job:
     )
     formats: tuple[str, ...] = option(
         f"{', '.join(FORMATS)} or all; may be repeated.", ("tflite",), name="format", metavar="F",
-        words={"all": FORMATS},
+        words={"all": FORMATS}, choices=(*FORMATS, "all"),
     )  # fmt: skip
     precisions: tuple[str, ...] = option(
         "float32, float16, weight-only, dynamic, int8 or int16x8; may be repeated.",
         DEFAULT_PRECISIONS,
         name="precision",
         metavar="P",
+        choices=PRECISIONS,
     )
     devices: tuple[str, ...] = option(
-        "Where: local, adb:SERIAL, ssh:USER@HOST, ...; may be repeated.", ("local",), name="device", metavar="D"
-    )
+        "Where: local, adb:SERIAL, ssh:USER@HOST, ...; may be repeated.", ("local",), name="device", metavar="D",
+        choices=DEVICES,
+    )  # fmt: skip
     calibration_images: int = option(
         "Pictures to calibrate with.", 100, metavar="N", within=Range(least=1, most=1_000_000)
     )
@@ -172,7 +186,7 @@ class Job:
     emulated_images: int = option(
         "Pictures that the emulator of a chip answers.", 100, metavar="N", within=Range(least=1, most=1_000_000)
     )
-    io: str = option("float32 (normalised), uint8 or int8 (raw pixels).", "float32", metavar="TYPE")
+    io: str = option("float32 (normalised), uint8 or int8 (raw pixels).", "float32", metavar="TYPE", choices=IO_DTYPES)
     batch: int | str = option(
         "Pictures an ONNX or OpenVINO file takes at once.",
         1,
@@ -189,16 +203,24 @@ class Job:
         metavar="TEXT",
     )
     labels: Path | None = option("Names of the classes of an own model or of --weights, one a line.", None)
-    task: str = option("What the output means: auto, classes, binary, labels or embedding.", AUTO, metavar="KIND")
+    task: str = option(
+        "What the output means: auto, classes, binary, labels or embedding.", AUTO, metavar="KIND",
+        choices=(AUTO, *KINDS),
+    )  # fmt: skip
     output: str | None = option("Which output is wanted, where the model has several.", None, metavar="NAME")
-    target: str = option("What runs the files: auto, pixel-8, coral, ...", "auto", metavar="NAME")
-    calibration_method: str = option("How ranges are chosen: auto, min-max, mse, ...", Recipe.method, metavar="M")
+    target: str = option(
+        "What runs the files: auto, pixel-8, coral, ...", "auto", metavar="NAME", choices=(AUTO_TARGET, *TARGETS)
+    )
+    calibration_method: str = option(
+        "How ranges are chosen: auto, min-max, mse, ...", Recipe.method, metavar="M", choices=RANGE_METHODS
+    )
     corrections: tuple[str, ...] = option(
         "What makes up for rounding: all, none, or some by name.",
         Recipe.corrections,
         metavar="LIST",
         with_commas=True,
         words={"all": CORRECTIONS, "none": ()},
+        choices=(*CORRECTIONS, "all", "none"),
     )
     keep: tuple[str, ...] = option(
         "Operators of int8 and int16x8 files, by name, that keep float32, float16 or int16; may be repeated.",
@@ -290,6 +312,7 @@ class FinetuneJob:
         "What learns at most: the new head, the upper half too, or all. A later stage is kept where it is better.",
         "all",
         metavar="head|top|all",
+        choices=LAYERS,
     )
     first_layer_rate: float = option(
         "Learning rate of the first layer, as a part of the head's; of those between, it falls from one to the next.",
@@ -320,7 +343,9 @@ class FinetuneJob:
 class ScaleJob:
     """What `edgenet scale` is asked for."""
 
-    device: str = option("Where to measure: local, adb:SERIAL, micro, ...", metavar="D", missing="--device local, say")
+    device: str = option(
+        "Where to measure: local, adb:SERIAL, micro, ...", metavar="D", missing="--device local, say", choices=DEVICES
+    )
     out: Path = same_as(Job, "out")
     budget: str | None = option("What one picture may take: 30ms.", None, metavar="TIME")
     family: str | None = option(
@@ -342,7 +367,7 @@ class PaperJob:
 
     out: Path = same_as(Job, "out")
     tables: tuple[str, ...] = option(
-        f"{', '.join(TABLES[:-1])} or {TABLES[-1]}; all by default.", (), name="table", metavar="T"
+        f"{', '.join(TABLES[:-1])} or {TABLES[-1]}; all by default.", (), name="table", metavar="T", choices=TABLES
     )
     quick: bool = option("Table 4 without GPipe's network, in minutes.", False)
     images: str = same_as(Job, "images", default="sample")
@@ -369,8 +394,12 @@ class BenchJob:
 
     devices: tuple[str, ...] = same_as(Job, "devices")
     threads: int = same_as(Job, "threads")
-    runtime: str | None = option("litert, onnxruntime or openvino; a format's own by default.", None, metavar="R")
-    delegate: str | None = option("What runs the network there: cpu, gpu, nnapi, npu.", None, metavar="D")
+    runtime: str | None = option(
+        "litert, onnxruntime or openvino; a format's own by default.", None, metavar="R", choices=RUNTIMES
+    )
+    delegate: str | None = option(
+        "What runs the network there: cpu, gpu, nnapi, npu.", None, metavar="D", choices=DELEGATES
+    )
     cores: str | None = option("Run on these cores only, such as 2,3.", None, metavar="LIST")
     sustained: str | None = option("Run each file without a pause for so long, such as 10m.", None, metavar="TIME")
     require_full_delegation: bool = option("Fail where an operator stays on the CPU of an accelerator's device.", False)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgenet.export.formats import FORMATS, Format, export_graph, versions
     from edgenet.export.importers.find import find_source
-    from edgenet.export.interface import IO_DTYPES
     from edgenet.export.network import Network, Source
+    from edgenet.options import IO_DTYPES
 
 __all__ = ["FORMATS", "IO_DTYPES", "Format", "Network", "Source", "export_graph", "find_source", "versions"]
 

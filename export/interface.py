@@ -10,8 +10,8 @@ import numpy as np
 from edgenet.errors import InputError
 from edgenet.export.graph import Graph, Op, Quantization, Tensor, fused
 from edgenet.images import Preprocessing
+from edgenet.options import IO_DTYPES
 
-IO_DTYPES = ("float32", "uint8", "int8")
 LOGITS = "logits"
 PROBABILITY = {"int8": Quantization.per_tensor(1 / 256, -128), "uint8": Quantization.per_tensor(1 / 256, 0)}
 

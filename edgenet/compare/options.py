@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgenet.errors import InputError
 from edgenet.option_fields import Range, check_values, option
+from edgenet.options import DEVICES
 
 _PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?%")
 _TIME = re.compile(r"([0-9]{1,5})(s|m)")
@@ -32,7 +33,7 @@ class CompareJob:
     remeasure: bool = option("Time the files of both side by side now: that tells a few per cent.", False)
     time: str = option("With --remeasure: at most so long for a file.", "1m", metavar="TIME")
     devices: tuple[str, ...] = option(
-        "With --remeasure: where; may be repeated.", ("local",), name="device", metavar="D"
+        "With --remeasure: where; may be repeated.", ("local",), name="device", metavar="D", choices=DEVICES
     )
     junit: Path | None = option("Write the findings as JUnit XML.", None, metavar="FILE")
     markdown: Path | None = option("Write them for a pull request.", None, metavar="FILE")

@@ -1,7 +1,6 @@
 """A plan in words: for the terminal, and as plain values for `--json`."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,7 +40,7 @@ def lines(plan: Plan) -> Iterator[str]:
     for f in plan.findings:
         yield f"Note: {f.message}; {f.remedy}"
     yield ""
-    yield "How long it takes on this machine at rest, estimated:"
+    yield "About how long it takes on this machine, as busy as it is now:"
     for s in plan.steps:
         yield f"  {s.name} {s.what}: {duration(s.seconds) or s.how}{f' ({s.how})' if s.seconds else ''}"
     yield ""
@@ -71,5 +70,5 @@ def _rounded(x: float) -> str:
 
 def plain(plan: Plan) -> dict[str, Any]:
     """Return the plan for `--json`."""
-    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(plan), default=str))  # paths are texts there
-    return found
+    files = [{**dataclasses.asdict(f), "path": str(f.path)} for f in plan.files]
+    return {**dataclasses.asdict(plan), "out": str(plan.out), "files": files}

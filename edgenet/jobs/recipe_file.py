@@ -96,6 +96,10 @@ def _ordered() -> Iterator[OptionField]:
 def _entry(f: OptionField) -> str:
     """Return a key with its comment; commented out where it has no default, with what it takes in its place."""
     said = [f.option.help, *([f"A number, {f.option.within}."] if f.option.within else [])]
+    if others := [w for w in f.option.choices if w not in f.option.help]:
+        said.append(
+            f"One of {', '.join(f.option.choices)}." if f.option.name != "device" else f"Or {', '.join(others)}."
+        )
     if f.option.word:
         said.append(f'Or "{f.option.word}".')
     value = _FIRST.get(f.name, f.default)
