@@ -82,7 +82,7 @@ def test_a_word_loads_no_framework_and_no_numpy() -> None:
     ("line", "expected"),
     [
         ("edgenet hist", ["history"]),
-        ("edgenet run --max-", ["--max-accuracy-drop", "--max-arena"]),
+        ("edgenet run --max-a", ["--max-accuracy-drop", "--max-arena"]),
         ("edgenet run efficientnet-lite", [f"efficientnet-lite{i}" for i in range(5)]),
         ("edgenet run efficientnet-b0 --precision int", ["int8", "int16x8"]),
         ("edgenet run efficientnet-b0 --device e", ["ethos-u:", "edgetpu"]),

@@ -116,7 +116,8 @@ def test_a_place_that_is_none_is_one_line(path, says, tmp_path, monkeypatch) -> 
 @pytest.mark.parametrize(
     ("key", "nearest"),
     [("precision", "precisions"), ("calibration-images", "calibration_images"),
-     ("calibraton_images", "calibration_images"), ("format", "formats"), ("Out", "out"), ("max_accuracy", "max_accuracy_drop"), ("device", "devices")],
+     ("calibraton_images", "calibration_images"), ("format", "formats"), ("Out", "out"),
+     ("max_accuracy", "max_accuracy_drop"), ("device", "devices")],
 )  # fmt: skip
 def test_a_wrong_key_is_told_with_the_nearest(key, nearest, tmp_path) -> None:
     path = tmp_path / "r.toml"
