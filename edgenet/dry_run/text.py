@@ -7,6 +7,7 @@ from typing import Any
 from edgenet.dry_run.plan import COMPILED, Plan, PlannedDevice
 from edgenet.report.formatting import MISSING, counted, megabytes
 
+_DONE = "An earlier run did all of it: only the page would be written again."
 TITLES = ("file", "size", "input", "")
 
 
@@ -36,11 +37,11 @@ def lines(plan: Plan) -> Iterator[str]:
     yield f"Pictures of {p.root}: {', '.join([*roles, *[f'{p.emulated} on an emulator'] * bool(p.emulated)])}"
     for device in plan.devices:
         yield f"Device {device.device}: {_done_by(device)}"
-    yield f"Disk: about {megabytes(plan.needed_bytes)} will be written, {megabytes(plan.free_bytes)} are free"
+    yield f"Disk: about {megabytes(plan.needed_bytes)} will be written, {plan.free_bytes / 1e9:,.1f} GB are free"
     for f in plan.findings:
         yield f"Note: {f.message}; {f.remedy}"
     yield ""
-    yield "About how long it takes on this machine, as busy as it is now:"
+    yield "About how long it takes on this machine, as busy as it is now:" if plan.steps else _DONE
     for s in plan.steps:
         yield f"  {s.name} {s.what}: {duration(s.seconds) or s.how}{f' ({s.how})' if s.seconds else ''}"
     yield ""
@@ -65,7 +66,7 @@ def duration(seconds: tuple[float, float] | None) -> str:
 
 
 def _rounded(x: float) -> str:
-    return f"{x:.1g}" if x < 10 else f"{round(x, -1 if x >= 100 else 0):.0f}"
+    return f"{float(f'{x:.1g}'):g}" if x < 10 else f"{round(x, -1 if x >= 100 else 0):.0f}"
 
 
 def plain(plan: Plan) -> dict[str, Any]:

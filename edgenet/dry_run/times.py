@@ -10,19 +10,22 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
+from edgenet.device_bench import Plan
 from edgenet.errors import EdgenetError
 from edgenet.images import Chunk, limit, normalise, stream
 from edgenet.jobs import bench
+from edgenet.jobs.devices import present, unmeasured
 from edgenet.jobs.file_factory import USES_IMAGES
 from edgenet.options import Job, Recipe
 from edgenet.pipeline import Prepared, files_of_job
 from edgenet.preflight import RUNTIME_OF
+from edgenet.report.formatting import counted
 from edgenet.results import ImageSet, Results
 from edgenet.targets import target_of
 
@@ -82,11 +85,12 @@ def steps_of(job: Job, prepared: Prepared, results: Results, there: Sequence[boo
     steps = [_calibrate(job, prepared, measured, left)] if left else []
     if left:
         search = job.max_accuracy_drop is not None or job.min_sqnr is not None
-        steps.append(Step("export", f"{len(left)} files", None, _SEARCH if search else _EXPORT))
+        steps.append(Step("export", counted(len(left), "file"), None, _SEARCH if search else _EXPORT))
     evaluation = prepared.images.evaluation
-    if evaluation:
+    if evaluation and (left or not _evaluated(ids, evaluation, results)):
         steps.append(_evaluate(evaluation, run_s, measured, how))
-    steps += _bench(job, ids, run_s, measured, how)
+    devices = job.devices if left else unmeasured(job, present(job, results), results)
+    steps += _bench(devices, run_s, measured, how)
     return tuple(s for s in steps if s is not None)
 
 
@@ -118,31 +122,49 @@ def _calibrate(job: Job, prepared: Prepared, m: Measured, left: Sequence[tuple[s
 
 def _evaluate(images: ImageSet, run_s: Sequence[float], m: Measured, how: str) -> Step:
     a_picture = m.decode_s + sum(run_s) / (os.cpu_count() or 1)
-    about = len(images) * a_picture
-    what = f"{len(run_s)} files on {len(images)} pictures"
+    about = len(images) * a_picture + len(run_s) * _start_of_one(m)
+    what = f"{counted(len(run_s), 'file')} on {len(images)} pictures"
     said = f"{how}, on all cores; reading a picture takes {m.decode_s * 1e3:.3g} ms"
     return Step("evaluate", what, (about / _AGREE_WITHIN, about * _AGREE_WITHIN), said)
 
 
-def _bench(job: Job, ids: Sequence[str], run_s: Sequence[float], m: Measured, how: str) -> list[Step]:
+def _evaluated(ids: Sequence[str], images: ImageSet, results: Results) -> bool:
+    """Whether an earlier run evaluated all files on these pictures."""
+    sha256 = {a.id: a.sha256 for a in results.artifacts}
+    done = {(e.artifact, e.artifact_sha256) for e in results.evaluations if e.images == images.fingerprint}
+    return all((id, sha256.get(id)) in done for id in ids)
+
+
+def _bench(devices: Sequence[str], run_s: Sequence[float], m: Measured, how: str) -> list[Step]:
     """Return a step a device: this machine's rounds are counted, the others' pace is not known before."""
     found = []
     p = bench.RUN_PLAN
-    for device in job.devices:
+    for device in devices:
         if target_of(device) is not None:
             found.append(Step("compile", device, None, "cannot be told: it depends on the chip's compiler"))
         elif device != "local":
             found.append(Step("bench", device, None, "cannot be told: how fast the device is, is measured there"))
         else:
-            start_s = statistics.mean(m.start_s.values()) if m.start_s else 0.0
-            turns = [start_s + _LEAD_S + max(p.min_time_s / p.rounds, p.min_runs / p.rounds * s) for s in run_s]
-            turns.append(turns[0])  # the first file is timed twice
-            least = p.rounds * sum(turns)
-            most = len(turns) * (p.warmup_s + start_s) + p.max_rounds * sum(turns)
+            start_s = _start_of_one(m)
+            least, most = (
+                (len(run_s) + 1) * (p.warmup_s + start_s) * (rounds > p.rounds)
+                + rounds * sum(_turns(p, run_s, f, start_s))
+                for rounds, f in ((p.rounds, 1 / _AGREE_WITHIN), (p.max_rounds, _AGREE_WITHIN))
+            )
             said = (f"{p.rounds} to {p.max_rounds} rounds of all files and the first once more, {start_s:.2g} s to "
                     f"start a process, {how}")  # fmt: skip
-            found.append(Step("bench", f"{len(ids)} files on local", (least, most), said))
+            found.append(Step("bench", f"{counted(len(run_s), 'file')} on local", (least, most), said))
     return found
+
+
+def _start_of_one(m: Measured) -> float:
+    return statistics.mean(m.start_s.values()) if m.start_s else 0.0
+
+
+def _turns(p: Plan, run_s: Sequence[float], factor: float, start_s: float) -> Iterator[float]:
+    """Yield what a turn of each file takes, and of the first once more, where all that was measured is so far off."""
+    for s in (*run_s, run_s[0]):
+        yield factor * start_s + _LEAD_S + max(p.min_time_s / p.rounds, p.min_runs / p.rounds * factor * s)
 
 
 _LEAD_S = 0.1  # untimed, of a new process: device_bench/timing.py

@@ -58,8 +58,13 @@ def test_the_plan_is_what_the_run_then_makes(edgenet: Edgenet, tiny_folder, tmp_
     again = json.loads(edgenet(*asked, "--dry-run", "--json").stdout)
     assert all(f["is_there"] for f in again["files"])
     assert [f["size_bytes"] for f in again["files"]] == [a.size_bytes for a in results.artifacts]
-    assert [s["name"] for s in again["steps"]] == ["evaluate", "bench"]
-    assert all("from the medians of the run before" in s["how"] for s in again["steps"])
+    assert again["steps"] == []
+    assert "An earlier run did all of it" in edgenet(*asked, "--dry-run").stdout
+
+    more = json.loads(edgenet(*asked, "--precision", "float16", "--dry-run", "--json").stdout)
+    assert [f["is_there"] for f in more["files"]] == [True] * 4 + [False] * 2
+    assert [s["name"] for s in more["steps"]] == ["export", "evaluate", "bench"]
+    assert "but for 4 with a median of the run before" in more["steps"][-1]["how"]
 
 
 def test_the_terminal_says_the_same_in_words(edgenet: Edgenet, tiny_folder, tmp_path) -> None:
@@ -145,10 +150,10 @@ def test_times_are_computed_from_what_was_measured(job, monkeypatch) -> None:
     steps = estimated(replace(job, precisions=("float32", "int8")), monkeypatch)
     busy = 22 * 0.010 * 10 + 1.5
     assert steps["calibrate"].seconds == pytest.approx((busy / 2, 2 * busy))
-    a_picture = 0.002 + 2 * 0.010 / 2
-    assert steps["evaluate"].seconds == pytest.approx((30 * a_picture / 2, 30 * a_picture * 2))
-    turn = 0.3 + 0.1 + max(1.0 / 10, 50 / 10 * 0.010)
-    assert steps["bench"].seconds == pytest.approx((10 * 3 * turn, 3 * (3.0 + 0.3) + 20 * 3 * turn))
+    about = 30 * (0.002 + 2 * 0.010 / 2) + 2 * 0.3  # pictures, and the start of a process a file
+    assert steps["evaluate"].seconds == pytest.approx((about / 2, about * 2))
+    short, long = 0.3 / 2 + 0.1 + 1.0 / 10, 0.3 * 2 + 0.1 + 1.0 / 10  # a turn: 5 runs take less than a tenth of 1 s
+    assert steps["bench"].seconds == pytest.approx((10 * 3 * short, 3 * (3.0 + 0.3) + 20 * 3 * long))
     assert steps["export"].seconds is None
 
 
@@ -191,7 +196,8 @@ def test_what_is_measured_now_is_measured(job) -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [((5.2, 21.0), "5 to 21 s"), ((51.7, 206.9), "0.9 to 3 minutes"), ((300, 1200), "5 to 20 minutes"),
-     ((4000, 16000), "1 to 4 hours"), ((0.04, 0.16), "0.04 to 0.2 s")],
+     ((4000, 16000), "1 to 4 hours"), ((0.04, 0.16), "0.04 to 0.2 s"),
+     ((9.6, 26.2), "10 to 26 s")],
 )  # fmt: skip
 def test_durations_are_rounded_to_what_an_estimate_is_worth(seconds, words) -> None:
     assert text.duration(seconds) == words
