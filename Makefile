@@ -2,6 +2,7 @@
 # make test     sets up the same and runs the tests; make test-all those too that take minutes each
 # make check    what CI runs: lint, format, types, tests
 # make fuzz     feeds damaged files to every reader for an hour: SECONDS=60 for each, CASES=10000 instead, SEED=another
+# make axe      installs axe-core, make mlflow-server a server of MLflow, both below build/ for the tests that need them
 # make audit    asks PyPI which installed packages have known weaknesses; make sbom writes build/sbom.json
 PYTHON ?= python3.11
 VENV := .venv
@@ -12,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Files of tests side by side: most tests wait for one core, or for a process.
 WORKERS ?= --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-all test-fast check lint types fuzz audit sbom setup clean
+.PHONY: demo test test-all test-fast check lint types fuzz audit sbom setup mlflow-server axe clean
 
 setup: $(VENV)/.installed
 
@@ -22,7 +23,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	# MediaPipe asks for a newer absl-py than tensorflow-model-optimization takes; both work with the older one.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps mediapipe==1.2.2 opencv-contrib-python-headless==5.0.0.93
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check matplotlib==3.11.2 sounddevice==0.5.6
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check sounddevice==0.5.6
 	@touch $@
 
 demo: setup
@@ -70,6 +71,24 @@ audit: setup $(AUDIT)/.installed
 sbom: setup $(AUDIT)/.installed
 	$(AUDIT)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --no-validate \
 		--output-reproducible --output-format JSON --output-file build/sbom.json
+
+# What some tests drive, and skip without, in places of their own: an MLflow server (it wants an older pyarrow than the
+# tests have), and axe-core, which looks for what keeps people from reading a page.
+MLFLOW := build/mlflow-venv
+AXE := build/node/node_modules/axe-core
+
+mlflow-server: $(MLFLOW)/.installed
+
+$(MLFLOW)/.installed: Makefile
+	$(PYTHON) -m venv $(MLFLOW)
+	$(MLFLOW)/bin/python -m pip install --quiet --disable-pip-version-check mlflow==3.17.2
+	@touch $@
+
+axe: $(AXE)/.installed
+
+$(AXE)/.installed: Makefile
+	npm install --prefix build/node --no-save --no-audit --no-fund --silent axe-core@4.14.1
+	@touch $@
 
 clean:
 	rm -rf build $(OUT) .pytest_cache .ruff_cache .mypy_cache

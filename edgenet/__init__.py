@@ -1,7 +1,15 @@
-"""edgenet: take a trained image classifier to a phone, a board or an edge accelerator, and prove what it cost."""
+"""edgenet: take a trained image classifier to a phone, a board or an edge accelerator, and prove what it cost.
+
+    results = edgenet.run("efficientnet-lite0", images="photos", out="OUT")
+
+docs/library.md shows each function. All of it is looked up when it is asked for, so that importing the package loads
+nothing; __init__.pyi says the same to type checkers.
+"""
 
 import importlib
 import os
+import sys
+from types import ModuleType
 from typing import Any
 
 # NumPy's BLAS spins on the cores that the runtimes' own threads compute on: with more than one thread, rounding weights
@@ -10,28 +18,60 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __version__ = "0.1.0"
 
-__all__ = ["run"]
+__all__ = [
+    "Artifact",
+    "Comparison",
+    "DeviceError",
+    "EdgenetError",
+    "Estimate",
+    "Evaluation",
+    "Failure",
+    "GateFailed",
+    "InputError",
+    "Inspection",
+    "Measurement",
+    "MissingDependency",
+    "Quantized",
+    "Results",
+    "bench",
+    "compare",
+    "evaluate",
+    "export",
+    "inspect",
+    "quantize",
+    "run",
+]
+
+_ERRORS = ("DeviceError", "EdgenetError", "GateFailed", "InputError", "MissingDependency")
+_MODULES = {
+    **dict.fromkeys(_ERRORS, "edgenet.errors"),
+    **dict.fromkeys(("Artifact", "Estimate", "Evaluation", "Failure", "Measurement", "Results"), "edgenet.results"),
+    "Comparison": "edgenet.compare.nouns",
+    "Inspection": "edgenet.export.inspect.inspection",
+    "Quantized": "edgenet.library.quantized",
+}
 
 
-def run(
-    module: Any, *, example_input: Any, images: Any, out: Any, progress: Any = lambda *_: None, **options: Any
-) -> Any:
-    """Take a PyTorch classifier to measured files, as `edgenet run` does with a file; return its `Results`.
+class _Front(ModuleType):
+    """The package. `edgenet.export` is the function, though there is a folder of that name too.
 
-    Args:
-        module: a torch.nn.Module that gives (1, classes) scores. It is exported by torch.onnx in inference mode, and
-            left as it was.
-        example_input: (1, 3, H, W) float32 tensor of the size that the files will take.
-        images: folder of photographs, "sample" or "tfds:NAME".
-        out: folder for what is made, report.html and results.json among it.
-        progress: called with (what is being done, done, in all).
-        options: those of `edgenet run` by their names in Python: preprocess="torch", formats="all",
-            precisions=("int8",), labels="labels.txt", ...
-
-    Raises:
-        edgenet.errors.InputError: an argument is wrong, or the module cannot be exported.
-        edgenet.errors.MissingDependency: torch or onnxscript is not installed.
+    Importing a module sets it as an attribute of its package, which would hide the functions export, evaluate and
+    compare. So that is left out for them; `from edgenet.export import ...` does not need it.
     """
-    # Everything imports this package, so that it can import nothing of its own: the work is looked up when asked for.
-    work = importlib.import_module("edgenet.jobs.pytorch")
-    return work.run(module, example_input, images, out, progress, options)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in __all__ or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        found = getattr(importlib.import_module(_MODULES.get(name, "edgenet.library")), name)
+        setattr(self, name, found)
+        return found
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Front

@@ -6,7 +6,7 @@ Nothing else exits or prints.
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -22,7 +22,6 @@ from edgenet.cli_options import (
 )
 from edgenet.cli_output import (
     Progress,
-    hold_to_budget,
     io_text,
     megabytes,
     print_classes,
@@ -44,12 +43,8 @@ from edgenet.cli_output import (
     verify_handoff,
 )
 from edgenet.cli_runs import compare, history, init, publish, show_plan
-from edgenet.door import open_regular
 from edgenet.errors import InputError
 from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
-
-if TYPE_CHECKING:
-    from edgenet.results import Results
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -108,6 +103,7 @@ def export(as_json: bool, **asked: Any) -> None:
     \b
     edgenet export efficientnet-lite0 --precision int8 --images photos/ --out OUT
     """
+    from edgenet.jobs import accuracy_budget
     from edgenet.pipeline import run as run_job
 
     job = job_or_recipe(asked)
@@ -127,7 +123,7 @@ def export(as_json: bool, **asked: Any) -> None:
         print_findings(results)
         print_searches(results)
         print_kept(results)
-    hold_to_budget(results)
+    accuracy_budget.hold(results)
     print_failures(results)
 
 
@@ -149,22 +145,12 @@ def evaluate(
     \b
     edgenet evaluate OUT/*.tflite --images photos/
     """
-    from edgenet.device_bench.registry import parse
-    from edgenet.jobs.bench import models_among
-    from edgenet.pipeline import evaluate_files
-    from edgenet.preflight import check_evaluate
+    from edgenet.library import evaluate as evaluate_files
 
-    artifacts = models_among(artifacts)
-    for path in (*artifacts, *([reference] if reference else [])):
-        if path.exists() and not path.is_dir():
-            open_regular(path).close()
-    for device in devices:
-        parse(device)
-    if images is None:
-        raise InputError("evaluating needs images: give --images DIR (a folder of photographs) or --images sample")
-    check_evaluate(artifacts, images, devices)
     with Progress() as progress:
-        results = evaluate_files(artifacts, images, reference, limit, progress, tuple(dict.fromkeys(devices)))
+        results = evaluate_files(
+            artifacts, images=images, reference=reference, limit=limit, devices=devices, progress=progress
+        )
     if as_json:
         print_json(results.to_json())
     elif results.evaluations:
@@ -194,33 +180,16 @@ def bench(
     edgenet bench OUT/*_float32.tflite OUT/*_int8.tflite --explain --out OUT
     """
     from edgenet.jobs import arena_budget
-    from edgenet.jobs import explain as explain_job
-    from edgenet.jobs.bench import bench_files, check_files, models_among, request_of, require_full_delegation
-    from edgenet.preflight import check_bench
+    from edgenet.jobs.bench import request_of
+    from edgenet.library.bench_job import bench_job
 
     job = job_of(BenchJob, asked)
-    request, artifacts = request_of(job), models_among(artifacts)
-    arena_budget.check(job.max_arena, job.devices)
-    check_files(artifacts)
-    if explain:
-        explain_job.check(job.devices, request)
-        if out is not None:
-            explain_job.check_run(out, artifacts)
-    elif out is not None:
-        raise InputError("bench --out goes with --explain: it draws the explanation in the report of a run")
-    check_bench(artifacts, job.devices, job.runtime)
     with Progress() as progress:
-        results = bench_files(artifacts, job.devices, request, progress)
-        if job.require_full_delegation:
-            require_full_delegation(results)
-        if explain:
-            explain_job.add_explanations(results, request, progress)
-    if out is not None and results.explanations:
-        _write_report(explain_job.keep(results.explanations, out), out)
+        results = bench_job(artifacts, job, progress, explain=explain, out=out)
     if as_json:
         print_json(results.to_json())
     else:
-        print_measurements(results, request)
+        print_measurements(results, request_of(job))
     arena_budget.hold(results, job.max_arena, every=True)
     print_failures(results)
 
@@ -342,30 +311,15 @@ def handoff(
 @json_option
 def report(folder: Path, as_json: bool) -> None:
     """Write DIR/report.html again from DIR/results.json."""
+    from edgenet.library.page import rewrite_report
     from edgenet.results import Results
 
     results = Results.load(folder)
-    _write_report(results, folder)
+    rewrite_report(results, folder)
     if results.context.training:
         print_trained(results, folder, as_json)
     else:
         print_run(results, folder, as_json)
-
-
-def _write_report(results: "Results", folder: Path) -> None:
-    from edgenet.export.importers.labels import class_labels
-    from edgenet.pipeline import classes_in
-    from edgenet.report import lost_files, write_report
-
-    lost = lost_files(results, folder)
-    whole = next((a for a in results.artifacts if a.id not in lost), None)
-    shape = next((a.outputs[0].shape for a in results.artifacts if a.outputs and a.outputs[0].shape), ())
-    names: tuple[str, ...] = ()
-    if whole is not None:
-        names = classes_in(folder / whole.path)[1]
-    elif shape:
-        names = class_labels(shape[-1], None)[1]
-    write_report(results, folder, names, lost)
 
 
 @main.command()

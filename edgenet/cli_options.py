@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from edgenet.errors import InputError
-from edgenet.option_fields import OptionField, build, option_fields
+from edgenet.option_fields import OptionField, build, kind_of, option_fields, value_of
 from edgenet.options import Job
 
 Command = Callable[..., Any]
@@ -63,7 +63,7 @@ def job_of(job: type[T], given: Mapping[str, Any]) -> T:
     values = {name: value for name, value in given.items() if value not in (None, ())}
     for f in option_fields(job):
         if f.name in values:
-            values[f.name] = _value(f, values[f.name])
+            values[f.name] = value_of(f, values[f.name])
         elif f.default is MISSING:
             raise InputError(f"--{_name(f)} is missing: give {f.option.missing}")
     if "command" in {f.name for f in dataclasses.fields(job)}:  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def job_or_recipe(given: Mapping[str, Any]) -> Job:
 
 def _click_option(f: OptionField) -> Callable[[Command], Command]:
     """Return the click option of a field. Its default is None: the field has the real one, and the help shows it."""
-    option, kind = f.option, _kind(f.type)
+    option, kind = f.option, kind_of(f.type)
     about: dict[str, Any] = {"default": None, "help": _help(f)}
     name = f"--{_name(f)}"
     if kind is bool:
@@ -129,14 +129,6 @@ def _name(f: OptionField) -> str:
     return f.option.name or f.name.replace("_", "-")
 
 
-def _kind(annotation: Any) -> Any:
-    """Return int for `int | None`, tuple for `tuple[str, ...]`, str where a number or a word may be given."""
-    if get_origin(annotation) is tuple:
-        return tuple
-    kinds = [a for a in get_args(annotation) if a is not type(None)] or [annotation]
-    return kinds[0] if len(kinds) == 1 else str
-
-
 def _help(f: OptionField) -> str:
     default = f.option.default_text if f.default is None else _default_text(f)
     return f.option.help + (f"  [default: {default}]" if default else "")
@@ -152,21 +144,6 @@ def _default_text(f: OptionField) -> str:
         words = [word for word, values in f.option.words.items() if values == default]
         return words[0] if words else ("," if f.option.with_commas else ", ").join(default)
     return f"{default:g}" if isinstance(default, float) else str(default)
-
-
-def _value(f: OptionField, value: Any) -> Any:
-    """Return what the field holds: the values that a word stands for, each once; a path where it takes one."""
-    kind, words = _kind(f.type), f.option.words
-    if kind is Path and value:
-        return Path(value)
-    if kind is not tuple:
-        digits = f.option.within is not None and isinstance(value, str) and value.isascii() and value.isdecimal()
-        return int(value) if digits and len(value) < 10 else value
-    if isinstance(value, str):
-        return words.get(value, tuple(dict.fromkeys(value.split(","))))
-    if not f.option.with_commas:
-        value = next((words[v] for v in value if v in words), value)
-    return tuple(dict.fromkeys(value))
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def print_run(results: "Results", out: Path, as_json: bool, max_arena: str | None = None) -> None:
     """Print the summary of a run and where its report is; exit with 1 for a missed budget, 3 for a failure."""
-    from edgenet.jobs import arena_budget
+    from edgenet.jobs import accuracy_budget, arena_budget
 
     if as_json:
         print_json(results.to_json())
@@ -31,7 +31,7 @@ def print_run(results: "Results", out: Path, as_json: bool, max_arena: str | Non
         print_searches(results)
         print_kept(results)
         echo(f"\nThe report: {out / 'report.html'}")
-    hold_to_budget(results)
+    accuracy_budget.hold(results)
     arena_budget.hold(results, max_arena, every=False)
     if results.failures:
         sys.exit(3)
@@ -287,16 +287,6 @@ def print_kept(results: "Results") -> None:
         kept = list(next(a.mixture for a in results.artifacts if a.id == files[0]).values())
         what = ", ".join(f"{counted(kept.count(p), 'operator')} in {p}" for p in dict.fromkeys(kept))
         echo(f"{', '.join(files)}: {what}; the same again by {repeated(keep)}")
-
-
-def hold_to_budget(results: "Results") -> None:
-    """Raise GateFailed where a search missed its budget; that the pictures cannot tell is no failure."""
-    from edgenet.results.records import MISSED, verdict_of
-
-    missed = [(format, s) for format, s in results.context.search.items() if verdict_of(s) == MISSED]
-    if missed:
-        format, s = missed[0]
-        raise GateFailed(f"no int8 file in {format} has {s.budget}; {len(s.steps)} were tried, the nearest was kept")
 
 
 def print_json(value: Any) -> None:

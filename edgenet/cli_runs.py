@@ -35,16 +35,14 @@ def compare(old: Path, new: Path, as_json: bool, **asked: Any) -> None:
     edgenet compare shipped/ OUT/ --remeasure --max-slowdown 3% --strict
     """
     from edgenet.compare import text
-    from edgenet.compare.job import compare_runs
+    from edgenet.compare.job import check_files, compare_runs, write_files
     from edgenet.results.plain import write
 
     job = job_of(CompareJob, asked)
-    for path in (job.junit, job.markdown):
-        if path is not None and path.is_dir():
-            raise InputError(f"{path} is a folder: give the name of a file")
+    check_files(job)
     with Progress() as progress:
         found = compare_runs(old, new, job, progress)
-    _write(found, job)
+    write_files(found, job)
     if as_json:
         print_json({**write(found), "failed": [text.reason(f) for f in found.failed]})
     else:
@@ -59,17 +57,6 @@ def compare(old: Path, new: Path, as_json: bool, **asked: Any) -> None:
         raise GateFailed(text.headline(found))
     if not as_json:
         echo(text.headline(found))
-
-
-def _write(found: "Comparison", job: CompareJob) -> None:
-    from edgenet.compare.junit import junit
-    from edgenet.compare.markdown import markdown
-    from edgenet.files import atomic_write
-
-    for path, make in ((job.junit, junit), (job.markdown, markdown)):
-        if path is not None:
-            with atomic_write(path) as part:
-                part.write_text(make(found), encoding="utf-8")
 
 
 def _tell_github(found: "Comparison", *, err: bool) -> None:

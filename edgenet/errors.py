@@ -13,6 +13,7 @@ message and an exit status.
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 _EXCEPTION = re.compile(r"\[?\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception)\b\]?(?:\s*:\s*)?")
 _LINE_BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
@@ -88,9 +89,10 @@ class MissingDependency(EdgenetError):
 
 
 class GateFailed(EdgenetError):
-    """A budget or a comparison failed."""
+    """A budget or a comparison failed. `results`: what was made and measured all the same, where there is anything."""
 
     exit_status = 1
+    results: Any = None
 
 
 class DeviceError(EdgenetError):

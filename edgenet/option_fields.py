@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_origin
 
 from edgenet.errors import InputError
 
@@ -109,6 +109,29 @@ def build(job: type, values: Mapping[str, Any]) -> Any:
             names = {inner.name for inner in fields(f.type)} & set(values)
             own[f.name] = dataclasses.replace(_default(f), **{name: values[name] for name in names})
     return job(**own)
+
+
+def kind_of(annotation: Any) -> Any:
+    """Return int for `int | None`, tuple for `tuple[str, ...]`, str where a number or a word may be given."""
+    if get_origin(annotation) is tuple:
+        return tuple
+    kinds = [a for a in get_args(annotation) if a is not type(None)] or [annotation]
+    return kinds[0] if len(kinds) == 1 else str
+
+
+def value_of(f: OptionField, value: Any) -> Any:
+    """Return what the field holds: the values that a word stands for, each once; a path where it takes one."""
+    kind, words = kind_of(f.type), f.option.words
+    if kind is Path and value:
+        return Path(value)
+    if kind is not tuple:
+        digits = f.option.within is not None and isinstance(value, str) and value.isascii() and value.isdecimal()
+        return int(value) if digits and len(value) < 10 else value
+    if isinstance(value, str):
+        return words.get(value, tuple(dict.fromkeys(value.split(",") if f.option.with_commas else [value])))
+    if not f.option.with_commas:
+        value = next((words[v] for v in value if v in words), value)
+    return tuple(dict.fromkeys(value))
 
 
 def check_values(job: Any) -> None:

@@ -64,10 +64,7 @@ def prepare(job: Job, only_export: bool = False) -> Prepared:
         MissingDependency: a package is missing.
         DeviceError: a device is not there.
     """
-    check(job)
-    if job.history is not None:
-        store.check(job.history)
-    check_run(job, only_export)
+    _check_all(job, only_export)
     source = find_source(
         job.model, job.weights, job.random_weights, preprocess=job.preprocess, labels=job.labels, task=job.task,
         output=job.output,
@@ -79,16 +76,29 @@ def prepare(job: Job, only_export: bool = False) -> Prepared:
     return Prepared(source, images, factory, findings)
 
 
-def run(job: Job, progress: Progress = lambda *_: None, *, only_export: bool = False) -> Results:
+def _check_all(job: Job, only_export: bool) -> None:
+    check(job)
+    if job.history is not None:
+        store.check(job.history)
+    check_run(job, only_export)
+
+
+def run(
+    job: Job, progress: Progress = lambda *_: None, *, only_export: bool = False, prepared: Prepared | None = None
+) -> Results:
     """Do the job and return its results; OUT/results.json and OUT/report.html are there when it ends.
 
     Args:
         only_export: stop when the files are written.
+        prepared: of this job, where somebody prepared it before.
 
     Raises:
         InputError: the arguments, the images or the output folder are wrong. Nothing was written then.
     """
-    prepared = prepare(job, only_export)
+    if prepared is None:
+        prepared = prepare(job, only_export)
+    else:
+        _check_all(job, only_export)
     source, images = prepared.source, prepared.images
     page = None if only_export else report_page(_names_of(source, job))
     with results_in(job.out, model=source.name, page=page) as results:

@@ -17,6 +17,7 @@ FOLDERS = {"edgenet": "edgenet", "export": "edgenet.export", "calibration": "edg
 ROWS = (
     ("edgenet.__main__", "edgenet.cli"),
     ("edgenet.cli_",),
+    ("edgenet.library",),
     (
         "edgenet.compare",
         "edgenet.dry_run",

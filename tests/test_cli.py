@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from edgenet import cli
 from edgenet.errors import DeviceError, EdgenetError, GateFailed, InputError, MissingDependency
+from edgenet.export import inspect as inspect_package
 from edgenet.results import Results
 from helpers import tiny
 from helpers.command_line import Edgenet
@@ -109,7 +110,7 @@ def test_each_error_has_its_exit_status_and_one_line(
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr("edgenet.export.inspect.inspect", fail)
+    monkeypatch.setattr(inspect_package, "inspect", fail)
     done = invoke("inspect", "x.tflite")
     assert done.exit_code == status
     assert done.stdout == ""
@@ -120,7 +121,7 @@ def test_an_error_of_several_lines_becomes_one(monkeypatch: pytest.MonkeyPatch) 
     def fail(_: object) -> None:
         raise InputError("first\n   second")
 
-    monkeypatch.setattr("edgenet.export.inspect.inspect", fail)
+    monkeypatch.setattr(inspect_package, "inspect", fail)
     assert invoke("inspect", "x").stderr == "edgenet: first second\n"
 
 

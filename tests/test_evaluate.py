@@ -1,5 +1,6 @@
 """evaluate.py: the statistics by numbers from books, the counting on networks whose answers are known."""
 
+import importlib
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from edgenet import evaluate as module
 from edgenet.errors import DeviceError
 from edgenet.evaluate import Candidate, centred_logits, evaluate, mcnemar, paired_difference, sqnr_db, wilson
 from edgenet.export import Network
@@ -16,6 +16,8 @@ from edgenet.export.tflite_file import write_tflite
 from edgenet.images import open_images, stream
 from edgenet.results import NO_ANSWER, Confusion, ImageSet, Results, Warning
 from helpers import tiny
+
+module = importlib.import_module("edgenet.evaluate")  # `edgenet.evaluate` is the function of the package
 
 # ------------------------------------------------------------------------------------------------------ statistics
 

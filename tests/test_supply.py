@@ -14,6 +14,7 @@ SPDX = {
     "apache 2.0": "Apache-2.0", "apache license 2.0": "Apache-2.0", "apache software license": "Apache-2.0",
     "apache software license 2.0": "Apache-2.0", "apache-2.0": "Apache-2.0", "mit": "MIT", "mit license": "MIT",
     "bsd license": "BSD-3-Clause", "bsd-3-clause": "BSD-3-Clause", "mit-cmu": "MIT-CMU",
+    "python software foundation license": "PSF-2.0",
 }  # fmt: skip
 
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgenet.compare import accuracy, latency, structure
+from edgenet.compare.junit import junit
+from edgenet.compare.markdown import markdown
 from edgenet.compare.nouns import (
     ACCURACY,
     CANNOT_TELL,
@@ -21,6 +23,8 @@ from edgenet.compare.nouns import (
 from edgenet.compare.options import CompareJob, fraction_of
 from edgenet.compare.pairs import Pair, Run, match, open_run
 from edgenet.compare.remeasure import remeasured
+from edgenet.errors import InputError
+from edgenet.files import atomic_write
 from edgenet.options import Progress
 from edgenet.results import Evaluation, Measurement
 
@@ -160,3 +164,18 @@ def _lost(new: Run, only_old: tuple[str, ...], limits: Limits) -> Iterator[Findi
         if failure is not None:
             said = (id, new.name, failure.stage, failure.why)
             yield Finding(id, ACCURACY, MISSED if asked else SHOWN, "failed", old_file=id, said=said)
+
+
+def check_files(job: CompareJob) -> None:
+    """Raise InputError where a file that the findings go to is a folder."""
+    for path in (job.junit, job.markdown):
+        if path is not None and path.is_dir():
+            raise InputError(f"{path} is a folder: give the name of a file")
+
+
+def write_files(found: Comparison, job: CompareJob) -> None:
+    """Write the findings as JUnit XML and as Markdown, where the job names files for them."""
+    for path, make in ((job.junit, junit), (job.markdown, markdown)):
+        if path is not None:
+            with atomic_write(path) as part:
+                part.write_text(make(found), encoding="utf-8")

@@ -15,14 +15,14 @@ from edgenet import device_bench
 from edgenet.calibration import SharedCalibration
 from edgenet.calibration.sensitivity import PICTURES, layers, loudest, sensitivity
 from edgenet.device_bench import Plan, Request
-from edgenet.errors import DeviceError, EdgenetError
+from edgenet.errors import DeviceError, EdgenetError, GateFailed
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.images import limit
 from edgenet.jobs.budget_verdict import BROKEN, Budget, Judgement, chosen, is_over, judge, refused_for_sure
 from edgenet.jobs.file_factory import FileFactory, Variant
 from edgenet.options import Progress
-from edgenet.results import Artifact, Evaluation, ImageSet, Measurement
-from edgenet.results.records import FAILED, MET, MISSED, SearchRecord, SearchStep, Sensitivity
+from edgenet.results import Artifact, Evaluation, ImageSet, Measurement, Results
+from edgenet.results.records import FAILED, MET, MISSED, SearchRecord, SearchStep, Sensitivity, verdict_of
 
 FIRST_PICTURES = 1000  # that may refuse a file; one that they do not refuse is measured on all
 STEP_PLAN = Plan(rounds=3, max_rounds=3, min_time_s=0.5, self_check=False)
@@ -253,3 +253,11 @@ def _missed(step: SearchStep, budget: Budget) -> str:
     if step.drop is not None:
         return f"{step.drop * 100:.2f} points lost, {budget.max_drop_points:g} allowed"
     return f"{100 - 100 * (step.agreement or 0):.2f} % of the answers differ, {budget.max_drop_points:g} allowed"
+
+
+def hold(results: Results) -> None:
+    """Raise GateFailed where a search missed its budget; that the pictures cannot tell is no failure."""
+    missed = [(format, s) for format, s in results.context.search.items() if verdict_of(s) == MISSED]
+    if missed:
+        format, s = missed[0]
+        raise GateFailed(f"no int8 file in {format} has {s.budget}; {len(s.steps)} were tried, the nearest was kept")

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -153,6 +154,22 @@ class FileFactory:
         """Return how many bits the weights may have: fewer where the target's sums would saturate."""
         return weight_bits((form or self).target, format) if precision == "int8" else 8
 
+    def with_interface(self, interface: Interface) -> "FileFactory":
+        """Return a factory for files with other inputs and outputs, from the same network and calibration."""
+        other = copy(self)
+        other.interface = interface
+        return other
+
+    def _exceptions(self, precision: str, variant: Variant) -> dict[str, str]:
+        return {**variant.exceptions, **(self.kept if precision in NEEDS_CALIBRATION else {})}
+
+    def quantized(self, format: str, precision: str, variant: Variant | None = None, form: Form | None = None) -> Graph:
+        """Return the graph that a file is written from; the format, on a target, decides the bits of the weights."""
+        variant = variant or Variant(self.recipe, {})
+        bits, per_channel = self.bits(format, precision, form), (form or self).target.dense_per_channel
+        exceptions = self._exceptions(precision, variant)
+        return self.shared(variant.recipe).quantized(precision, bits, exceptions, per_channel)
+
     def export(
         self,
         out: Path,
@@ -164,10 +181,8 @@ class FileFactory:
     ) -> Artifact:
         """Write one file into `out` and return what it is. `search` and `form` as in `options`."""
         variant = variant or Variant(self.recipe, {})
-        shared = self.shared(variant.recipe)
-        exceptions = {**variant.exceptions, **(self.kept if precision in NEEDS_CALIBRATION else {})}
-        per_channel = (form or self).target.dense_per_channel
-        graph = shared.quantized(precision, self.bits(format, precision, form), exceptions, per_channel)
+        shared, exceptions = self.shared(variant.recipe), self._exceptions(precision, variant)
+        graph = self.quantized(format, precision, variant, form)
         artifact = export_graph(
             self.network,
             graph,

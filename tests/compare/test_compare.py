@@ -27,6 +27,7 @@ from edgenet.results import Artifact, Estimate, Failure, LeftOperators, OtherPre
 from edgenet.results.answers import pack
 from helpers.command_line import Edgenet
 from helpers.hand_built import a_measurement, an_artifact, an_evaluation, some_results
+from helpers.places import ROOT
 
 
 def quiet(*_: Any) -> None:
@@ -274,6 +275,40 @@ def test_junit_is_xml_whatever_a_file_is_called() -> None:
     failure = cases[0].find("failure")
     assert failure is not None
     assert (failure.get("message") or "").startswith("worse: x ::error::y\\x1b[31m")
+
+
+def test_a_reader_of_junit_that_is_not_ours_finds_every_case(tmp_path: Path) -> None:
+    """junitparser, which CI tools use: https://pypi.org/project/junitparser/"""
+    junitparser = pytest.importorskip("junitparser")
+    a_run(tmp_path / "old")
+    a_run(tmp_path / "new", wrong=100, slower=1.5)
+    done = compared(tmp_path, *LIMITS, "--junit", str(tmp_path / "found.xml"), "--json")
+    assert done.exit_code == 1
+    findings = json.loads(done.stdout)["findings"]
+    whole = junitparser.JUnitXml.fromfile(str(tmp_path / "found.xml"))
+    cases = [case for suite in whole for case in suite]
+    failed = [c for c in cases if any(isinstance(r, junitparser.Failure) for r in c.result)]
+    assert [(c.classname, c.name) for c in cases] == [(f["file"], f["aspect"]) for f in findings]
+    assert {c.name for c in failed} == {f["aspect"] for f in findings if f["fails"]} == {"accuracy", "latency"}
+    assert all(c.result[0].message.startswith("worse: ") for c in failed)
+    assert all(c.system_out for c in cases)
+    suite = next(iter(whole))
+    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (len(cases), 2, 0, 0)
+    names = [c for s in junitparser.JUnitXml.fromstring(junit(hostile()).encode()) for c in s]
+    assert [[type(r).__name__ for r in c.result] for c in names] == [["Failure"], ["Skipped"], []]
+
+
+def test_the_first_command_of_the_page_is_one_that_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    command = re.findall(r"^    (edgenet compare .*)$", page, re.MULTILINE)[0].split()[1:]
+    a_run(tmp_path / "shipped")
+    a_run(tmp_path / "OUT")
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(main, command).exit_code == 0
+    a_run(tmp_path / "OUT", wrong=100)
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert "worse: efficientnet-lite0_int8: accuracy" in done.stderr
 
 
 def read_as_the_runner_does(line: str) -> tuple[str, dict[str, str], str]:

@@ -10,6 +10,7 @@ import pytest
 from edgenet.calibration import measure_ranges, quantize
 from edgenet.errors import InputError
 from edgenet.export import Network, runtime
+from edgenet.export import onnx as onnx_writer
 from edgenet.export.inspect import inspect
 from edgenet.export.onnx import BESIDE, PRECISIONS, to_onnx
 from edgenet.images import normalise
@@ -183,7 +184,7 @@ def test_constants_too_large_for_one_file_stand_in_one_beside_it(
     expected, known = runtime.load(path).predict(x), inspect(path)
     assert not beside.exists()
 
-    monkeypatch.setattr("edgenet.export.onnx.LARGEST_BYTES", 1000)
+    monkeypatch.setattr(onnx_writer, "LARGEST_BYTES", 1000)
     parted = written(tiny_network, tiny_calibration, tmp_path, precision, "onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, beside.name]
     assert np.array_equal(runtime.load(path).predict(x), expected)

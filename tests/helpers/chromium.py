@@ -74,7 +74,8 @@ class _Pipe:
 
 
 @contextmanager
-def _chromium(profile: Path) -> Iterator[_Pipe]:
+def chromium(profile: Path) -> Iterator[_Pipe]:
+    """Start Chromium, and end it after the block."""
     assert CHROMIUM is not None
     their_read, write = os.pipe()
     read, their_write = os.pipe()
@@ -99,6 +100,31 @@ def _chromium(profile: Path) -> Iterator[_Pipe]:
         child.wait(30)
 
 
+def tab(pipe: _Pipe) -> str:
+    """Open a tab, and return its session."""
+    target = pipe.call("Target.createTarget", url="about:blank")["targetId"]
+    session: str = pipe.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    for domain in ("Page", "Runtime", "Log", "Performance"):
+        pipe.call(f"{domain}.enable", session)
+    return session
+
+
+def go(pipe: _Pipe, session: str, page: Path, width_px: int) -> None:
+    """Show a page from the disk in a window `width_px` wide."""
+    pipe.call("Emulation.setDeviceMetricsOverride", session, width=width_px, height=900, deviceScaleFactor=1,
+              mobile=width_px < 600)  # fmt: skip
+    pipe.call("Page.navigate", session, url=page.as_uri())
+    for _ in range(600):  # an answer of the page before is none
+        if pipe.call("Runtime.evaluate", session, expression="location.href")["result"]["value"] == page.as_uri():
+            break
+        time.sleep(0.05)
+
+
+def complaints_of(pipe: _Pipe) -> tuple[str, ...]:
+    """Return what the console said up to now: errors and warnings."""
+    return tuple(json.dumps(e["params"]) for e in pipe.events if _is_complaint(e))
+
+
 def opened(page: Path, width_px: int, profile: Path, screenshot: Path | None = None, evaluate: str = "") -> Opened:
     """Open a page from the disk in a window `width_px` wide.
 
@@ -107,18 +133,9 @@ def opened(page: Path, width_px: int, profile: Path, screenshot: Path | None = N
     """
     import base64
 
-    with _chromium(profile) as pipe:
-        target = pipe.call("Target.createTarget", url="about:blank")["targetId"]
-        session = pipe.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Performance"):
-            pipe.call(f"{domain}.enable", session)
-        pipe.call("Emulation.setDeviceMetricsOverride", session, width=width_px, height=900, deviceScaleFactor=1,
-                  mobile=width_px < 600)  # fmt: skip
-        pipe.call("Page.navigate", session, url=page.as_uri())
-        for _ in range(600):  # an answer of the blank page before is none
-            if pipe.call("Runtime.evaluate", session, expression="location.href")["result"]["value"] == page.as_uri():
-                break
-            time.sleep(0.05)
+    with chromium(profile) as pipe:
+        session = tab(pipe)
+        go(pipe, session, page, width_px)
         found = pipe.call("Runtime.evaluate", session, expression=_PAINTED, awaitPromise=True, returnByValue=True)
         metrics = pipe.call("Performance.getMetrics", session)["metrics"]
         value = found["result"]["value"]
@@ -128,9 +145,9 @@ def opened(page: Path, width_px: int, profile: Path, screenshot: Path | None = N
         if screenshot is not None:
             data = pipe.call("Page.captureScreenshot", session, captureBeyondViewport=True)["data"]
             screenshot.write_bytes(base64.b64decode(data))
-        complaints = [json.dumps(e["params"]) for e in pipe.events if _is_complaint(e)]
+        complaints = complaints_of(pipe)
     cpu_s = next(m["value"] for m in metrics if m["name"] == "ProcessTime")
-    return Opened(value["load_ms"], cpu_s, value["width"], value["scroll"], tuple(complaints), tuple(value["outside"]))
+    return Opened(value["load_ms"], cpu_s, value["width"], value["scroll"], complaints, tuple(value["outside"]))
 
 
 def _is_complaint(event: dict[str, Any]) -> bool:
@@ -146,9 +163,8 @@ def shown_text(url: str, profile: Path, until: str, screenshot: Path | None = No
     """Return the text of a page that fills itself, as soon as it holds `until`; what it holds after a minute if not."""
     import base64
 
-    with _chromium(profile) as pipe:
-        target = pipe.call("Target.createTarget", url="about:blank")["targetId"]
-        session = pipe.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    with chromium(profile) as pipe:
+        session = tab(pipe)
         pipe.call(
             "Emulation.setDeviceMetricsOverride", session, width=1400, height=900, deviceScaleFactor=1, mobile=False
         )

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from edgenet import cli
 from edgenet.cli_errors import TRACEBACK, echo
 from edgenet.errors import printable
+from edgenet.export import inspect as inspect_package
 from helpers.command_line import Done
 
 MAIN = "from edgenet.__main__ import main; main()"
@@ -87,7 +88,7 @@ def test_an_error_that_a_library_makes_of_ctrl_c_is_still_ctrl_c(monkeypatch: py
         raise ImportError("initialization failed")
 
     monkeypatch.setattr(cli_errors, "_interrupts", [])
-    monkeypatch.setattr("edgenet.export.inspect.inspect", swallowed)
+    monkeypatch.setattr(inspect_package, "inspect", swallowed)
     done = CliRunner().invoke(cli.main, ["inspect", "x"])
     assert (done.exit_code, done.stderr) == (130, "edgenet: interrupted; the same command goes on where it was\n")
 
@@ -104,7 +105,7 @@ def test_an_error_that_nobody_foresaw_is_a_line_that_says_where(
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr("edgenet.export.inspect.inspect", fail)
+    monkeypatch.setattr(inspect_package, "inspect", fail)
     monkeypatch.delenv(TRACEBACK, raising=False)
     done = CliRunner().invoke(cli.main, ["inspect", "x"])
     assert done.exit_code == 2
@@ -119,7 +120,7 @@ def test_too_little_memory_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("edgenet.export.inspect.inspect", fail)
+    monkeypatch.setattr(inspect_package, "inspect", fail)
     done = CliRunner().invoke(cli.main, ["inspect", "x"])
     assert done.exit_code == 3
     assert "too little memory" in done.stderr

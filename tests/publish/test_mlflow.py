@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,14 +23,13 @@ from edgenet.publish.options import PublishJob
 from edgenet.results import Results
 from helpers.command_line import Edgenet
 from helpers.past_runs import a_run, written
+from helpers.places import ROOT
 
-SERVER = os.environ.get("EDGENET_MLFLOW_SERVER") or shutil.which("mlflow")
+SERVER = ROOT / "build" / "mlflow-venv" / "bin" / "mlflow"
 CLIENT = importlib.util.find_spec("mlflow") is not None
 needs_client = pytest.mark.skipif(not CLIENT, reason="needs pip install 'edgenet[mlflow]'")
 needs_server = pytest.mark.skipif(
-    SERVER is None or not CLIENT,
-    reason="needs pip install 'edgenet[mlflow]', and a server: python -m venv M && M/bin/pip install mlflow==3.17.2, "
-    "EDGENET_MLFLOW_SERVER=M/bin/mlflow",
+    not SERVER.is_file() or not CLIENT, reason="needs pip install 'edgenet[mlflow]', and a server: make mlflow-server"
 )
 
 
@@ -104,7 +102,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
         try:
-            for _ in range(360):
+            for _ in range(1200):  # a busy machine takes minutes for its imports
                 with contextlib.suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=5):
                     break
                 assert child.poll() is None, (folder / "log").read_text()
@@ -112,7 +110,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield uri
         finally:
             os.killpg(child.pid, signal.SIGTERM)  # the workers too, which this test started
-            child.wait(60)
+            try:
+                child.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
 
 
 def asked(server: str, path: str, **body: Any) -> Any:

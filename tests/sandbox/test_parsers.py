@@ -21,7 +21,7 @@ OWN = {
     "edgenet.export.network": "what TensorFlow's converter gave, in the child",
     "edgenet.device_bench.micro.interpreter": "a child: the model, which operators.py has checked",
     "edgenet.device_bench.rknn.toolkit": "a child of another interpreter: the file that adapt.py wrote",
-    "edgenet.jobs.pytorch": "what torch.onnx.export wrote of a module of this process",
+    "edgenet.library.pytorch": "what torch.onnx.export wrote of a module of this process",
 }
 
 

@@ -1,4 +1,4 @@
-"""From a PyTorch module in memory to measured files: torch.onnx.export into a temporary folder, then the pipeline.
+"""From a PyTorch module in memory to an ONNX file, by torch.onnx.export, that answers as the module does.
 
 PyTorch is imported here alone, and only when a module is given. https://docs.pytorch.org/docs/stable/onnx.html
 """
@@ -6,80 +6,37 @@ PyTorch is imported here alone, and only when a module is given. https://docs.py
 import contextlib
 import io
 import logging
-import re
-import tempfile
-import typing
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgenet import pipeline
 from edgenet.calibration.execute import Executor
 from edgenet.errors import InputError, MissingDependency
 from edgenet.export.graph import LARGEST_BYTES
 from edgenet.export.importers.onnx_importer import from_onnx, load_onnx
-from edgenet.option_fields import OptionField, build, option_fields
-from edgenet.options import Job, Progress
-from edgenet.results import Results
 
 TOLERANCE = 1e-3  # of the largest answer: both compute in float32, in another order
-_OWN = ("model", "out", "images", "command", "weights", "random_weights")  # that are no options of this call
 
 
-def run(
-    module: Any, example_input: Any, images: Any, out: Any, progress: Progress, options: Mapping[str, Any]
-) -> Results:
-    """Export `module` and do what `edgenet run` does. See `edgenet.run`."""
-    torch = _torch()
-    job = _job(options)
-    x = _checked(torch, module, example_input)
-    name = re.sub(r"\W+", "_", type(module).__name__).strip("_").lower() or "module"
-    with tempfile.TemporaryDirectory(prefix="edgenet-") as folder:
-        path = Path(folder) / f"{name}.onnx"
-        picture, answer = _export(torch, module, x, path)
-        try:
-            _compare(path, picture, answer)
-        except InputError as e:
-            raise InputError(str(e).replace(str(path), type(module).__name__)) from None
-        values = {**job, "model": str(path), "images": str(images), "out": Path(out), "command": f"edgenet.run({name})"}
-        return pipeline.run(build(Job, values), progress)
-
-
-def _torch() -> Any:
+def installed(function: str) -> Any:
+    """Return the module torch. Raises MissingDependency, also for what its exporter needs."""
     try:
         import onnxscript  # noqa: F401
         import torch
     except ImportError as e:
         package = e.name or "torch"
-        raise MissingDependency(package, "", "edgenet.run", install=f"pip install {package}") from None
+        raise MissingDependency(package, "", f"edgenet.{function}", install=f"pip install {package}") from None
     return torch
 
 
-def _job(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a Job that `options` name. Raises InputError for one that there is not."""
-    fields = {f.name: f for f in option_fields(Job) if f.name not in _OWN}
-    unknown = [name for name in options if name not in fields]
-    if unknown:
-        raise InputError(f"edgenet.run has no option {unknown[0]} (valid: {', '.join(fields)})")
-    return {name: _value(fields[name], value) for name, value in options.items()}
-
-
-def _value(f: OptionField, value: Any) -> Any:
-    """Return what the field holds: a word of the command line may stand for several values, a text for a path."""
-    kinds = {typing.get_origin(f.type) or f.type, *typing.get_args(f.type)}
-    if tuple in kinds:
-        given = (value,) if isinstance(value, str) else tuple(value)
-        return tuple(v for g in given for v in f.option.words.get(g, (g,)))
-    return Path(value) if Path in kinds and value is not None else value
-
-
-def _checked(torch: Any, module: Any, example_input: Any) -> Any:
+def checked(torch: Any, module: Any, example_input: Any, function: str) -> Any:
     """Return the example as a tensor of one picture. Raises InputError."""
     if not isinstance(module, torch.nn.Module):
-        raise InputError(f"edgenet.run takes a torch.nn.Module, was given {type(module).__name__}")
+        raise InputError(
+            f"edgenet.{function} takes a torch.nn.Module with example_input, was given {type(module).__name__}"
+        )
     if not isinstance(example_input, torch.Tensor):
         raise InputError(f"example_input is {type(example_input).__name__}: give a tensor, torch.zeros(1, 3, 224, 224)")
     shape = tuple(example_input.shape)
@@ -89,6 +46,16 @@ def _checked(torch: Any, module: Any, example_input: Any) -> Any:
             "torch.zeros(1, 3, 224, 224)"
         )
     return example_input
+
+
+def export(torch: Any, module: Any, x: Any, path: Path) -> None:
+    """Write the module to `path`, and compare the file's answer with the module's. `x`: as `checked` returns it.
+
+    Raises:
+        InputError: it gives no single tensor, torch cannot export it, or the file answers otherwise.
+    """
+    picture, answer = _export(torch, module, x, path)
+    _compare(path, picture, answer)
 
 
 def _export(torch: Any, module: Any, x: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:

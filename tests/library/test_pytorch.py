@@ -1,4 +1,4 @@
-"""edgenet.run takes a PyTorch module to measured files; PyTorch is no part of anything else."""
+"""A PyTorch module in the place of a model: measured files come of it; PyTorch is no part of anything else."""
 
 import subprocess
 import sys
@@ -94,7 +94,7 @@ def test_the_example_of_the_page_runs(
 
 
 def given(torch: Any, **change: Any) -> dict[str, Any]:
-    return {"module": torch.nn.Flatten(), "example_input": torch.zeros(1, 3, 4, 4), "images": "p", "out": "o", **change}
+    return {"model": torch.nn.Flatten(), "example_input": torch.zeros(1, 3, 4, 4), "images": "p", "out": "o", **change}
 
 
 @pytest.mark.slow
@@ -111,12 +111,14 @@ def test_arguments_that_do_not_do_are_refused_in_one_line(tmp_path: Path) -> Non
             return x.flatten(1)[:, :5] + float(torch.rand(()))
 
     for change, message in (
-        ({"module": "resnet18.pth"}, r"takes a torch\.nn\.Module, was given str"),
+        ({"model": "resnet18.pth"}, r"example_input is for a torch\.nn\.Module"),
+        ({"model": 5}, r"takes a torch\.nn\.Module with example_input, was given int"),
+        ({"example_input": None}, r"example_input is NoneType: give a tensor"),
         ({"example_input": [1]}, r"example_input is list: give a tensor"),
         ({"example_input": torch.zeros(2, 3, 4, 4)}, r"example_input has the shape \(2, 3, 4, 4\).*one picture"),
         ({"precison": "int8"}, r"no option precison \(valid: .*precisions"),
-        ({"module": Two()}, r"the module gives tuple"),
-        ({"module": Random()}, r"answers otherwise than the module|Random has the operator RandomUniformLike"),
+        ({"model": Two()}, r"the module gives tuple"),
+        ({"model": Random()}, r"answers otherwise than the module|Random has the operator RandomUniformLike"),
     ):
         with pytest.raises(InputError, match=message) as e:
             edgenet.run(**given(torch, **change))
@@ -127,7 +129,8 @@ def test_the_package_and_its_help_load_neither_pytorch_nor_the_work() -> None:
     code = (
         "import sys, edgenet; from click.testing import CliRunner; from edgenet.cli import main\n"
         "assert CliRunner().invoke(main, ['run', '--help']).exit_code == 0\n"
-        "print([m for m in ('torch', 'onnxscript', 'onnx', 'tensorflow', 'edgenet.jobs.pytorch') if m in sys.modules])"
+        "found = ('torch', 'onnxscript', 'onnx', 'tensorflow', 'edgenet.library.pytorch')\n"
+        "print([m for m in found if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -138,4 +141,4 @@ def test_without_pytorch_the_error_says_what_to_install(monkeypatch: pytest.Monk
 
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingDependency, match=r"edgenet\.run needs onnxscript.*pip install onnxscript"):
-        edgenet.run(None, example_input=None, images="p", out="o")
+        edgenet.run(None, example_input=[0], images="p", out="o")
