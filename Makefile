@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Files of tests side by side: most tests wait for one core, or for a process.
 WORKERS ?= --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-all test-fast check lint types fuzz audit sbom setup mlflow-server axe clean
+.PHONY: demo test test-all test-fast check lint types docs python-versions fuzz audit sbom setup mlflow-server axe clean
 
 setup: $(VENV)/.installed
 
@@ -49,6 +49,13 @@ types: setup
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgenet
 
 check: lint types test
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open build/site/index.html"
+
+python-versions: setup
+	$(BIN)/python tests/helpers/python_versions.py
 
 # 25 readers, 144 s each. What is found lies in build/fuzz; mended, it goes to tests/corpus.
 SECONDS ?= 144

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from edgenet.device_bench import Request
     from edgenet.images import Classes
     from edgenet.results import Results
+
+LINES = "EDGENET_PROGRESS"  # 0: a log gets no lines of progress
+LINES_APART_S, SILENT_S = 15, 60
 
 
 def print_run(results: "Results", out: Path, as_json: bool, max_arena: str | None = None) -> None:
@@ -345,7 +350,7 @@ def foreign_in(out: Path) -> list[str]:
 
 
 class Progress:
-    """A progress bar on stderr while it is a terminal; called with (what, done, total).
+    """Progress on stderr, called with (what, done, total): a bar in a terminal, plain lines in a log.
 
     Args:
         out: the folder that is filled: where it holds something of the user's, it is said once that this stays.
@@ -357,20 +362,26 @@ class Progress:
     def __enter__(self) -> Callable[[str, int, int], None]:
         self.foreign = foreign_in(self.out) if self.out is not None else []
         self.bar: Any = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        self.done = threading.Event()
+        if not sys.stderr.isatty():
+            if os.environ.get(LINES) == "0":
+                return self.show
+            lines = ProgressLines(lambda line: echo(line, err=True))
+            threading.Thread(target=lines.watch, args=(self.done,), daemon=True).start()
+            return lines
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            self.bar = Progress(
-                TextColumn("{task.description:>10}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self.bar.start()
-            self.tasks: dict[str, Any] = {}
+        self.bar = Progress(
+            TextColumn("{task.description:>10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.bar.start()
+        self.tasks: dict[str, Any] = {}
         return self.show
 
     def show(self, what: str, done: int, total: int) -> None:
@@ -380,11 +391,47 @@ class Progress:
             self.bar.update(self.tasks[what], completed=done, total=total)
 
     def __exit__(self, kind: object, *_: object) -> None:
+        self.done.set()
         if self.bar is not None:
             self.bar.stop()
         if self.foreign and kind is None:
             more = f" and {len(self.foreign) - 1} more" if len(self.foreign) > 1 else ""
             echo(f"Note: {self.out} held {self.foreign[0]}{more}, not of edgenet's making: left as it was", err=True)
+
+
+class ProgressLines:
+    """Progress in a log: a line as each stage begins, then at most one every 15 seconds, and one in each silent minute.
+
+    Args:
+        tell: gets each line.
+        now: seconds of a clock that only rises.
+    """
+
+    def __init__(self, tell: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
+        self.tell, self.now, self.began = tell, now, now()
+        self.stages: set[str] = set()
+        self.last, self.state = self.began, ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self.state = f"{what}: {done} of {total}"
+        if what not in self.stages or self.now() - self.last >= LINES_APART_S:
+            self.stages.add(what)
+            self._tell()
+
+    def watch(self, done: threading.Event) -> None:
+        """Until the work is done: repeat a line where a step takes minutes, so that nobody takes it for dead."""
+        while not done.wait(LINES_APART_S):
+            self.repeat()
+
+    def repeat(self) -> None:
+        """Say where it is, if nothing was said for a minute."""
+        if self.state and self.now() - self.last >= SILENT_S:
+            self._tell()
+
+    def _tell(self) -> None:
+        self.last = self.now()
+        minutes, seconds = divmod(int(self.last - self.began), 60)
+        self.tell(f"{self.state}, after {minutes}:{seconds:02d} min")
 
 
 def megabytes(size_bytes: int) -> str:

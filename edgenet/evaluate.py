@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 Z95 = 1.959964  # 97.5 % quantile of the normal distribution
 MAX_FLIPS = 200  # kept in the results; the counts are of all
-MAX_CONFUSIONS = 20  # kept in the results, the most frequent
+MAX_CONFUSIONS = 2000  # kept in the results, the most frequent
 
 
 @dataclass(frozen=True)

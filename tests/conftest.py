@@ -10,6 +10,9 @@ os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 # As edgenet.frameworks has it: some tests import TensorFlow before edgenet does, and tf.keras would be Keras 3.
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
+# What a command says in a log is its result, a note or an error; tests/test_progress.py asks for the progress, too.
+os.environ["EDGENET_PROGRESS"] = "0"
+
 import signal
 import subprocess
 import sys

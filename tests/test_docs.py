@@ -67,6 +67,7 @@ def test_no_option_is_promised_that_is_not_there() -> None:
     known = {"--help", "--version"}.union(*map(options, main.commands))
     for path in PAGES:
         for line in path.read_text(encoding="utf-8").splitlines():
+            line = re.sub(r"^ +docker run .* edgenet (?=[a-z])", "edgenet ", line)  # those before are docker's
             if "edgenet" in line or path.name == "commands.md":
                 promised = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", line))
                 others = "pip" in line or "benchmarks/" in line

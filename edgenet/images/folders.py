@@ -146,6 +146,11 @@ def _unknown_folders(root: Path, folders: Mapping[str, list[str]], why: Mapping[
         rename, stand = "rename them", "they stand"
     if not classes.count:
         return f"{wrong}; {rename}, or give a flat folder to go unlabelled"
+    if classes.ids == tuple(map(str, range(classes.count))):  # as export.network.classes_of has it
+        return (
+            f"{wrong}; the model file does not name its {classes.count} classes: --labels FILE of `edgenet run` does, "
+            "one name a line in the order of the outputs; or give a flat folder to go unlabelled"
+        )
     line = next((line for name in why if (line := _line_of_map(name, classes))), f"`{first} = class, class`")
     return (
         f"{wrong}; {rename} (`edgenet classes WORD` finds names), or write what {stand} for into "

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edgenet.evaluate import MAX_CONFUSIONS, paired_difference, wilson
+from edgenet.evaluate import paired_difference, wilson
 from edgenet.report.formatting import MISSING, counted, interval, number, percent, points
 from edgenet.report.pieces import Cell, Line, Table, table, two_lines
+from edgenet.report.plots.confusion import Matrix, is_whole, matrix
 from edgenet.report.rows import Row
 from edgenet.report.view import View
 from edgenet.results import Evaluation
@@ -29,6 +30,7 @@ class Classes:
     table: Table | None
     confusions: Table | None
     notes: tuple[str, ...]
+    matrix: Matrix | None = None
 
 
 class _Class(NamedTuple):
@@ -55,9 +57,8 @@ def classes(view: View) -> Classes | None:
     listed = [c for c in found if c.n >= FEWEST]
     confusions = _confusions(view, e, base)
     lead = f"{r.name}, class by class" + (", beside float32 on the same pictures." if base else ".")
-    return Classes(
-        lead, _table(view, listed, base is not None), confusions, _notes(found, listed, confusions, base is not None)
-    )
+    notes = _notes(found, listed, confusions, base is not None)
+    return Classes(lead, _table(view, listed, base is not None), confusions, notes, matrix(view, e, base))
 
 
 def _labels(view: View, r: Row, m: Measures) -> Classes:
@@ -133,7 +134,7 @@ def _confusions(view: View, e: Evaluation, base: Evaluation | None) -> Table | N
     if not often:
         return None
     by_float = {(c.label, c.answer): c.n for c in base.confusions} if base else {}
-    unknown = MISSING if base and len(base.confusions) >= MAX_CONFUSIONS else "0"
+    unknown = MISSING if base and not is_whole(base) else "0"
     titles = ("Pictures of", "Taken for", "Pictures", "Share", *(("In float32",) if base else ()))
     lines = []
     for c in often:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from edgenet.errors import InputError
 from edgenet.evaluate import as_labels
+from edgenet.export.network import classes_of
 from edgenet.images import Classes, imagenet_classes, limit, open_images, split
 from edgenet.images.folders import class_groups, list_folder
 from helpers.places import ROOT
@@ -105,6 +106,15 @@ def test_two_folders_may_share_a_class_only_if_they_mean_the_same(tmp_path: Path
     put(tmp_path, "cat = cat\nKatze = tabby, tiger cat\n")
     with pytest.raises(InputError, match="tabby would be right for both cat and Katze"):
         list_folder(tmp_path, IMAGENET)
+
+
+def test_where_a_model_does_not_name_its_classes_the_option_that_does_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "", "daisy/a.png", "rose/b.png")
+    (tmp_path / "class-map.txt").unlink()
+    with pytest.raises(InputError) as e:
+        list_folder(tmp_path, Classes(*classes_of(5)))
+    assert "does not name its 5 classes: --labels FILE of `edgenet run` does, one name a line" in str(e.value)
+    assert "finetune" not in str(e.value)
 
 
 def test_unknown_folders_are_told_what_to_do_about_each(tmp_path: Path) -> None:

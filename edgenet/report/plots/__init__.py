@@ -1,1 +1,1 @@
-"""Plots as inline SVG, written by hand: no library, no script, colours by CSS class."""
+"""Plots as inline SVG, and the confusion matrix as a table, by hand: no library, no script, colours by CSS class."""
