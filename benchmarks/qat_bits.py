@@ -5,7 +5,7 @@
 One `edgenet qat --format all` for each number of bits: 100 pictures calibrate, 300 train (a part of them decides which
 epoch is kept), the rest measure; labels are not used to train. What stands beside it is the post-training file that a
 user would ship instead, from the same calibration, measured on the same pictures in the same run. With 4 bits only
-pointwise convolutions have 4. With --out DIR a run that was stopped goes on there.
+pointwise convolutions and the classifier have 4. With --out DIR a run that was stopped goes on there.
 
 100 pictures cannot tell half a point, so every file is also shown six views of each (as in ptq_quality.py, three crops,
 each also mirrored), and R is of those; the command itself has decided by the pictures which file it returns.
@@ -38,7 +38,7 @@ from edgenet.calibration import Recipe, SharedCalibration
 from edgenet.calibration.gptq import gptq_weights
 from edgenet.calibration.quantize import quantize
 from edgenet.calibration.shared import rounding_of
-from edgenet.calibration.training.qat import WEIGHT_BITS, layer_bits
+from edgenet.calibration.training.qat import WEIGHT_BITS, bits_of, precision_of
 from edgenet.export import FORMATS, Network, export_graph, find_source
 from edgenet.images import divide, load_pixels, open_images, split
 from edgenet.report.formatting import decibels, number, percent
@@ -107,7 +107,10 @@ def on_views(model: str, images_dir: str, n_train: int, out: Path, rows: Sequenc
 
     def agreement(r: Row, kind: str) -> float:
         folder, suffix = out / f"bits{r.bits}", FORMATS[r.format].suffix
-        for path in (floating := folder / f"{model}_float32.tflite", file := folder / kind / f"{model}_int8{suffix}"):
+        for path in (
+            floating := folder / f"{model}_float32.tflite",
+            file := folder / kind / f"{model}_{precision_of(r.bits)}{suffix}",
+        ):
             if path not in told:
                 told[path] = answer(path, pixels, network).argmax(1)
         return float((told[file] == told[floating]).mean())
@@ -122,12 +125,12 @@ def rounded_to_nearest(model: str, images_dir: str, n_train: int, folder: Path) 
     """Return the agreement on the views of the 4-bit TFLite file without a correction; `folder` has the float one."""
     network, calibration, pixels = pictures(model, images_dir, n_train)
     shared = SharedCalibration(network, load_pixels(calibration, network.preprocessing), recipe=Recipe(corrections=()))
-    rounding = rounding_of(shared.recipe, layer_bits(shared.graph, 4))  # without corrections
+    rounding = rounding_of(shared.recipe, bits_of(shared.graph, 4))  # without corrections
     weights = gptq_weights(shared.graph, shared.inputs(), shared.calibration, rounding, images=1)
-    graph = quantize(shared.graph, "int8", shared.calibration, weights=weights)
+    graph = quantize(shared.graph, "int4", shared.calibration, weights=weights)
     (folder / "nearest").mkdir(exist_ok=True)
     made = export_graph(
-        network, graph, folder / "nearest", format="tflite", precision="int8", calibration=shared.calibration
+        network, graph, folder / "nearest", format="tflite", precision="int4", calibration=shared.calibration
     )
     file = folder / "nearest" / made.path
     told, floating = (answer(p, pixels, network).argmax(1) for p in (file, folder / f"{model}_float32.tflite"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from edgenet.calibration.quantize import INT8_KINDS, INT16_KINDS, constant_weights, normalising
+from edgenet.calibration.quantize import ACTIVATIONS, INT8_KINDS, INT16_KINDS, constant_weights, normalising
 from edgenet.export.graph import WEIGHT_AXIS, Graph, Op
 from edgenet.export.other_precisions import COMPUTED_WEIGHTS, KEPT, NO_KERNEL, NORMALISES, OUTPUT, unlike
 
@@ -16,10 +16,10 @@ def float_reasons(
 
     Args:
         graph: what `quantize` returned.
-        precision: int8 or int16x8; any other has no such operators.
+        precision: int8, int16x8 or int4; any other has no such operators.
         exceptions: as `quantize` took them.
     """
-    own = {"int8": "int8", "int16x8": "int16"}.get(precision)
+    own = ACTIVATIONS.get(precision)
     if own is None:
         return {}
     divided, asked = normalising(graph), exceptions or {}

@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from edgenet.calibration.alike import mean_square, weighted_mean, weights_of
 from edgenet.calibration.quantize import (
+    FEW_BITS,
     UNROUNDED,
     Weight,
     adds_in_pairs,
@@ -45,6 +46,7 @@ SAMPLES = 8192  # positions that a layer's covariance is computed from, at least
 SAMPLES_PER_INPUT = 8
 GROUP_SAMPLES = 512  # the same, where a channel has inputs of its own: a depthwise kernel has 9 or 25
 # (more do not change lite0's 24.6 dB or lite1's 24.0 dB by 0.1)
+CLIPS = np.linspace(1, 0.4, 25)  # parts of the largest weight of a channel that few bits may reach to
 PARTS = 2  # threads' shares of the covariance of half of the pictures
 MOST_IMAGES = 100  # pictures that weights are corrected with
 MAX_BYTES = 2**31  # for the activations that are kept at one time
@@ -307,6 +309,9 @@ def _layer(graph: Graph, op: Op, w: np.ndarray, moments: Callable[[slice], _Mome
     in_pairs = rounding.in_pairs and adds_in_pairs(op.kind, w.shape) and groups == 1
     if in_pairs:
         scale, limit = pair_scale(rows), 127
+    elif bits <= FEW_BITS:
+        heard = np.concatenate([np.diagonal(of(i).covariance, axis1=1, axis2=2) for i in range(len(parts))], -1)
+        scale = _scale_of_few(rows, np.repeat(heard, channels // groups, 0), bits)
     else:
         scale = weight_scale(rows, 0, bits)
     s = scale.astype(np.float64).reshape(grouped.shape[:2])
@@ -327,7 +332,25 @@ def _layer(graph: Graph, op: Op, w: np.ndarray, moments: Callable[[slice], _Mome
         bias = (before + (target - made).reshape(-1)).astype(np.float32)
     shape = (channels, *(n for i, n in enumerate(w.shape) if i != axis))
     values = np.moveaxis(q.reshape(shape), 0, axis).astype(np.int8)
-    return Weight(np.ascontiguousarray(values), scale, axis, bias)
+    return Weight(np.ascontiguousarray(values), scale, axis, bias, bits)
+
+
+def _scale_of_few(rows: np.ndarray, variance: np.ndarray, bits: int) -> np.ndarray:
+    """Return the scale of each row, (C,) float32, whose rounding errors change its output least.
+
+    With few bits it is worth clipping the largest weights, so that the steps of all others are finer.
+
+    rows: (C, T). variance: (C, T) of what each weight is multiplied by.
+    """
+    limit, peak = 2 ** (bits - 1) - 1, np.maximum(np.abs(rows).max(-1), 1e-10)
+    best, least = peak / limit, np.full(len(rows), np.inf)
+    for part in CLIPS:
+        scale = peak * part / limit
+        q = np.clip(np.rint(rows / scale[:, None]), -limit, limit) * scale[:, None]
+        lost = ((rows - q) ** 2 * variance).sum(-1)
+        best, least = np.where(lost < least, scale, best), np.minimum(lost, least)
+    found: np.ndarray = best.astype(np.float32)
+    return found
 
 
 def _towards_float(w: np.ndarray, m: _Moments) -> np.ndarray:

@@ -42,7 +42,9 @@ INT16_KINDS = INT8_KINDS - {"HARD_SWISH", "PRELU", "GELU", "RELU_N1_TO_1", "GATH
 INTEGER = {"int8": (-128, 127), "int16": (-32768, 32767), "uint8": (0, 255)}
 # Precisions of single operators that do not round their weights, or hardly.
 UNROUNDED = ("float32", "float16")
-NEEDS_CALIBRATION = ("int8", "int16x8")
+NEEDS_CALIBRATION = ("int8", "int16x8", "int4")
+ACTIVATIONS = {"int8": "int8", "int16x8": "int16", "int4": "int8"}  # of the precisions that need it
+FEW_BITS = 4  # of the weights of int4 files that have fewer than 8
 # The converter's own threshold: smaller weights are not worth a hybrid kernel.
 MIN_HYBRID_ELEMENTS = 1024
 
@@ -55,6 +57,7 @@ class Weight:
     scale: np.ndarray  # (C,) float32; one number where the weights have one scale
     axis: int
     bias: np.ndarray | None = None  # (C,) float32; None leaves the float graph's
+    bits: int = 8
 
     @property
     def quantization(self) -> Quantization:
@@ -119,18 +122,37 @@ def share_pairs(q: np.ndarray) -> np.ndarray:
     return out
 
 
+def layer_bits(graph: Graph, most: int = 8) -> dict[str, int]:
+    """Return the bits of each operator's weights in an int4 file, by its output.
+
+    Pointwise (1 x 1) convolutions and dense layers have FEW_BITS: they are nearly all of the weights. Others keep
+    `most`, and so does the first layer, whose errors all others see.
+    """
+    bits: dict[str, int] = {}
+    for op in graph.ops:
+        w = constant_weights(graph, op)
+        if w is not None:
+            few = op.kind == "FULLY_CONNECTED" or (op.kind == "CONV_2D" and w.shape[1:3] == (1, 1))
+            bits[op.outputs[0]] = min(FEW_BITS, most) if few and bits else most
+    return bits
+
+
 def round_weights(
-    graph: Graph, bits: int = 8, per_channel: bool = True, skip: Container[str] = ()
+    graph: Graph, bits: int | Mapping[str, int] = 8, per_channel: bool = True, skip: Container[str] = ()
 ) -> dict[str, Weight]:
-    """Return the weights rounded to the nearest integer, by the name of the operator's output, without `skip`."""
+    """Return the weights rounded to the nearest integer, by the name of the operator's output, without `skip`.
+
+    bits: of all weights, or by the name of the operator's output, 8 for those that it leaves out.
+    """
     weights = {}
     for op in graph.ops:
         w = constant_weights(graph, op)
         if w is not None and op.outputs[0] not in skip:
             axis = WEIGHT_AXIS[op.kind]
-            scale = weight_scale(w, axis, bits, per_channel)
+            own = bits.get(op.outputs[0], 8) if isinstance(bits, Mapping) else bits
+            scale = weight_scale(w, axis, own, per_channel)
             q = Quantization(scale, np.zeros(len(scale), np.int64), axis)
-            weights[op.outputs[0]] = Weight(quantize_array(w, q, "int8"), scale, axis)
+            weights[op.outputs[0]] = Weight(quantize_array(w, q, "int8"), scale, axis, bits=own)
     return weights
 
 
@@ -152,7 +174,7 @@ def quantize(
     Args:
         graph: float operators.
         precision: one of PRECISIONS.
-        calibration: ranges of every activation; int8 and int16x8 need it.
+        calibration: ranges of every activation; int8, int16x8 and int4 need it.
         weights: the integers to use, by the name of the operator's output; rounded to the nearest by default.
         exceptions: the precision of single operators, by the name of their output: "int8", "int16", "float32", or two
             that compute in float: "weight-only" with the integers of its weights, "float16" with weights in float16.
@@ -166,7 +188,8 @@ def quantize(
         return graph
     if precision == "float16":
         return _with_stored_weights(graph, lambda t, _: _half(t) if t.dtype == "float32" else None)
-    weights = {**round_weights(graph, skip=weights or {}), **(weights or {})}
+    bits = layer_bits(graph) if precision == "int4" else 8
+    weights = {**round_weights(graph, bits, skip=weights or {}), **(weights or {})}
     if precision == "weight-only":
         graph = _with_corrected_biases(graph, weights)
         return _with_stored_weights(graph, lambda t, w: None if w is None else _int8_constant(t, w), weights)
@@ -174,9 +197,7 @@ def quantize(
         return _dynamic(_with_corrected_biases(graph, weights), weights)
     if calibration is None:
         raise InputError(f"precision {precision} needs images to calibrate with: give --images DIR (or sample)")
-    return _Quantizer(
-        graph, calibration, weights, {"int8": "int8", "int16x8": "int16"}[precision], exceptions or {}
-    ).run()
+    return _Quantizer(graph, calibration, weights, ACTIVATIONS[precision], exceptions or {}).run()
 
 
 def _half(t: Tensor) -> Tensor:
@@ -408,7 +429,8 @@ class _Quantizer:
         assert input_scale is not None
         bias = w.bias if w.bias is not None else self.graph.constant(op.inputs[2] if len(op.inputs) > 2 else None)
         t = _int8_constant(self.graph.tensors[str(op.inputs[1])], w)
-        t = replace(t, name=f"{out}_weights")
+        few = w.bits <= FEW_BITS and dtype == "int8"  # no kernel takes them beside int16 activations
+        t = replace(t, name=f"{out}_weights", bits=FEW_BITS if few else None)
         inputs: tuple[str | None, ...] = (x, t.name, None)
         if bias is not None:
             stored, t = _bias(out, bias, float(input_scale.scale[0]), t, dtype)

@@ -12,7 +12,7 @@ from edgenet.calibration.equalize import equalize
 from edgenet.calibration.equalize_gates import equalize_gates
 from edgenet.calibration.equalize_swish import equalize_swishes, sigmoid_ranges
 from edgenet.calibration.gptq import Rounding, gptq_weights
-from edgenet.calibration.quantize import NEEDS_CALIBRATION, Weight, quantize, round_weights
+from edgenet.calibration.quantize import ACTIVATIONS, NEEDS_CALIBRATION, Weight, layer_bits, quantize, round_weights
 from edgenet.calibration.ranges import Observation, choose_ranges, observe, wide_range, without_flat_tails
 from edgenet.calibration.views import more_views
 from edgenet.errors import InputError
@@ -59,7 +59,7 @@ class SharedCalibration:
 
     def __init__(self, network: Network, pixels: Pixels | None, images: str = "", recipe: Recipe = Recipe()) -> None:
         self.network, self.pixels, self.images, self.recipe = network, pixels, images, recipe
-        self._weights: dict[tuple[str, int, str, bool], dict[str, Weight]] = {}
+        self._weights: dict[tuple[str, str, str, bool], dict[str, Weight]] = {}
 
     def inputs(self) -> Iterator[np.ndarray]:
         """Yield what the graph takes, one picture at a time: (1, H, W, 3) float32, normalised.
@@ -141,15 +141,20 @@ class SharedCalibration:
         """Return the float graph that is quantized to this precision."""
         return self.graph if precision in NEEDS_CALIBRATION else self.plain_graph
 
-    def weights(self, precision: str, bits: int = 8, exceptions: Mapping[str, str] | None = None) -> dict[str, Weight]:
-        """Return the integers of every layer's weights for this precision, corrected as the recipe says."""
+    def weights(
+        self, precision: str, bits: int | Mapping[str, int] = 8, exceptions: Mapping[str, str] | None = None
+    ) -> dict[str, Weight]:
+        """Return the integers of every layer's weights for this precision, corrected as the recipe says.
+
+        bits: of all weights, or by the name of the operator's output.
+        """
         graph = self.graph_for(precision)
         if self.pixels is None or not set(self.recipe.corrections) - CHANGES_GRAPH:
             return round_weights(graph, bits)
         # What is made good depends on how activations are rounded. To 16 bits, or as they come, they hardly are: what
         # int8 activations do wrong, to the means above all, must not be made good there.
-        rounded = "int8" if precision == "int8" else "weight-only"
-        key = (rounded, bits, repr(exceptions or {}), graph is self.plain_graph)
+        rounded = "int8" if ACTIVATIONS.get(precision) == "int8" else "weight-only"
+        key = (rounded, repr(bits), repr(exceptions or {}), graph is self.plain_graph)
         if key not in self._weights:
             # Where sums saturate at 8 bits, two weights that are added first share what 7 bits would give each of them.
             rounding = rounding_of(
@@ -165,7 +170,7 @@ class SharedCalibration:
         exceptions: Mapping[str, str] | None = None,
         dense_per_channel: bool = True,
     ) -> Graph:
-        """Return the network in `precision`, with weights of `bits` bits.
+        """Return the network in `precision`, with weights of `bits` bits; of int4, those that keep more than 4.
 
         Args:
             dense_per_channel: False gives the weights of a dense layer one scale, for runtimes that know no more.
@@ -178,9 +183,10 @@ class SharedCalibration:
             return quantize(self.network.graph, precision)
         calibration = self.calibration if precision in NEEDS_CALIBRATION else None
         graph = self.graph_for(precision)
-        weights = self.weights(precision, bits, exceptions)
+        own = layer_bits(graph, bits) if precision == "int4" else bits
+        weights = self.weights(precision, own, exceptions)
         if not dense_per_channel:
             dense = {op.outputs[0] for op in graph.ops if op.kind == "FULLY_CONNECTED"}
             others = [name for name in weights if name not in dense]
-            weights = {**weights, **round_weights(graph, bits, per_channel=False, skip=others)}
+            weights = {**weights, **round_weights(graph, own, per_channel=False, skip=others)}
         return quantize(graph, precision, calibration, weights=weights, exceptions=exceptions)

@@ -26,10 +26,11 @@ CORRECTIONS = ("equalization", "spare-channels", "reconstruction", "feedback", "
 RANGE_METHODS = ("min-max", "moving-average", "percentile", "mse", "entropy", "auto")
 AUGMENTATIONS = ("flip", "crop", "colour", "mixup")
 STRATEGIES = ("auto", "cpu", "mirrored", "tpu", "multiworker")
+THEN = ("int8", "qat")  # what may follow finetune
 LAYERS = ("head", "top", "all")  # what may learn in finetune, from the cheapest stage on
 MIXED_PRECISIONS = ("off", "auto", "float16", "bfloat16")
 KEPT_PRECISIONS = ("float32", "float16", "int16", "weight-only")  # of single operators of an integer file
-PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
+PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8", "int4")
 DEFAULT_PRECISIONS = ("float32", "float16", "dynamic", "int8")
 IO_DTYPES = ("float32", "uint8", "int8")
 DEVICES = ("local", "adb:", "ssh:", "qemu:", "ethos-u:", "edgetpu", "qnn:", "litert-npu:", "rknn:", "micro")
@@ -126,8 +127,14 @@ class Distillation:
         words={"none": ()},
         choices=(*AUGMENTATIONS, "none"),
     )
+    layers: str = option("What learns: top, the half next to the head, or all.", "all", metavar="top|all")
+    views: int = option(
+        "Of each picture, that the top layers learn from.", 6, metavar="N", within=Range(least=1, most=1000)
+    )
     learn_ranges: bool = option("Whether the ranges of activations learn.", True, off="fixed-ranges")
-    learn_scales: bool = option("Whether the scales of weights learn.", False, off="fixed-scales")
+    learn_scales: bool | None = option(
+        "Whether the scales of weights learn.", None, off="fixed-scales", default_text="with 4 bits"
+    )
     strategy: str = option(
         f"{', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]} (tf.distribute).", "auto", metavar="S", choices=STRATEGIES
     )
@@ -137,6 +144,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         check_training(self.augment, self.strategy, self.mixed_precision)
+        one_of("--layers", self.layers, LAYERS[1:])
         check_values(self)
 
 
@@ -167,7 +175,7 @@ class Job:
         words={"all": FORMATS}, choices=(*FORMATS, "all"),
     )  # fmt: skip
     precisions: tuple[str, ...] = option(
-        "float32, float16, weight-only, dynamic, int8 or int16x8; may be repeated.",
+        "float32, float16, weight-only, dynamic, int8, int16x8 or int4; may be repeated.",
         DEFAULT_PRECISIONS,
         name="precision",
         metavar="P",
@@ -223,7 +231,7 @@ class Job:
         choices=(*CORRECTIONS, "all", "none"),
     )
     keep: tuple[str, ...] = option(
-        "Operators of int8 and int16x8 files, by name, that keep float32, float16 or int16; may be repeated.",
+        "Operators of int8, int16x8 and int4 files, by name, that keep float32, float16 or int16; may be repeated.",
         (),
         metavar="REGEX=PRECISION",
     )
@@ -288,7 +296,8 @@ class QatJob:
     def job(self) -> Job:
         """The same as a job of `edgenet export`, with the two precisions that are compared."""
         shared = {f.name for f in fields(Job)} & {f.name for f in fields(self)}
-        return Job(**{name: getattr(self, name) for name in shared}, precisions=("float32", "int8"))
+        precisions = ("float32", "int4" if self.weight_bits == 4 else "int8")
+        return Job(**{name: getattr(self, name) for name in shared}, precisions=precisions)
 
 
 @dataclass(frozen=True)
@@ -327,7 +336,10 @@ class FinetuneJob:
         "Of each picture, whose activations the head and the top layers learn from.", 6, metavar="N",
         within=Range(least=1, most=1000),
     )  # fmt: skip
-    time: str | None = option("What all of it may take: 20m. The epochs are fitted to it.", None, metavar="TIME")
+    time: str | None = option("What learning may take: 20m. The epochs are fitted to it.", None, metavar="TIME")
+    then: str | None = option(
+        "Quantize the result too: int8, or qat, which goes on training it in int8.", None, metavar="int8|qat"
+    )
     settings: Settings = field(
         default=Settings(epochs=12, batch=16, learning_rate=None, warmup=0.2, ema=0.9, patience=12)
     )
@@ -335,6 +347,8 @@ class FinetuneJob:
 
     def __post_init__(self) -> None:
         one_of("--layers", self.layers, LAYERS)
+        if self.then is not None:
+            one_of("--then", self.then, THEN)
         check_values(self)
         _imply_test(self)
 

@@ -163,7 +163,8 @@ def check(job: Job) -> None:
     check_formats(target(job.target), job.formats)
     Recipe(job.calibration_method, job.corrections)
     if parse_keep(job.keep, target(job.target)) and not set(job.precisions) & set(NEEDS_CALIBRATION):
-        raise InputError(f"--keep is for {' and '.join(NEEDS_CALIBRATION)} files: add --precision int8")
+        *some, last = NEEDS_CALIBRATION
+        raise InputError(f"--keep is for {', '.join(some)} and {last} files: add --precision int8")
     if Budget(job.max_accuracy_drop, job.min_sqnr) and "int8" not in job.precisions:
         raise InputError("--max-accuracy-drop and --min-sqnr search for an int8 file: add --precision int8")
     if job.random_weights and job.max_accuracy_drop is not None:

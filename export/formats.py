@@ -115,6 +115,8 @@ def export_graph(
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         preprocessing=network.preprocessing.to_json(),
+        weight_bits=tflite.weight_bits(whole),
+        stored_bits=tflite.stored_bits(whole, format),
         options=dict(options or {}),
         other_precisions=others,
         export_s=round(time.perf_counter() - start, 3),

@@ -68,6 +68,19 @@ def fused(activation: Activation | None = None) -> dict[str, int]:
     return {FUSED: (activation or Activation.NONE).value}
 
 
+def packed(values: np.ndarray) -> np.ndarray:
+    """Return integers of -8 to 7 two a byte, the first in the lower half: (N,) int8 -> (ceil(N / 2),) uint8."""
+    halves = np.append(values.ravel(), np.zeros(values.size % 2, np.int8)).astype(np.uint8) & 15
+    both: np.ndarray = halves[::2] | halves[1::2] << 4
+    return both
+
+
+def unpacked(stored: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return the integers that `packed` stored: (ceil(N / 2),) uint8 -> int8 of `shape`."""
+    halves = np.stack([stored & 15, stored >> 4], -1).ravel()[: math.prod(shape)].astype(np.int8)
+    return ((halves ^ 8) - 8).reshape(shape)
+
+
 def along_axis(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
     """Return `values`, (C,) or (1,), in the shape that broadcasts along `axis` of an array with `rank` axes."""
     shape = [1] * rank
@@ -135,13 +148,17 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A value of the graph; `data` holds its stored numbers when it is a constant."""
+    """A value of the graph; `data` holds its stored numbers when it is a constant.
+
+    `bits`: of an int8 constant whose numbers fit in 4, which a writer may store so; None of all others.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str  # NumPy's name
     data: np.ndarray | None = None
     quantization: Quantization | None = None
+    bits: int | None = None
 
 
 @dataclass(frozen=True)

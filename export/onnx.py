@@ -25,7 +25,7 @@ from edgenet.files import WEIGHTS_BESIDE
 
 SUFFIX = ".onnx"
 BESIDE = WEIGHTS_BESIDE[SUFFIX]  # of the file that holds the constants of a network too large for one
-PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8")
+PRECISIONS = ("float32", "float16", "weight-only", "dynamic", "int8", "int16x8", "int4")
 OPSET = 21  # the first with 16-bit QuantizeLinear; onnxruntime 1.20 and later read it
 IR_VERSION = 10
 _FLOAT_RESULTS = {"FULLY_CONNECTED"}  # onnxruntime's kernel of QDQ operators that gives float32 from integers: QGemm

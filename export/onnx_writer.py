@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.export.graph import Graph, Op, Quantization, Tensor
+from edgenet.export.graph import Graph, Op, Quantization, Tensor, packed
 from edgenet.export.nchw import real_numbers
 from edgenet.export.onnx_constants import Store
 
@@ -93,14 +93,25 @@ class Writer:
 
     def dequantize(self, name: str, out: str) -> str:
         t = self.graph.tensors[name]
+        if t.data is not None and t.bits is not None:
+            return self.dequantize_few(t, out)
         if t.data is not None:
             dtype, shift = self.stored_as(t)
             self.initializer(name, (t.data.astype(np.int32) + shift).astype(dtype) if shift else t.data)
         return self.dequantize_with(name, out, name, t)
 
-    def dequantize_with(self, source: str, out: str, parameters: str, t: Tensor) -> str:
+    def dequantize_few(self, t: Tensor, out: str) -> str:
+        """Weights of 4 bits. onnxruntime folds the Cast when it loads the file, and has its int8 kernels then."""
+        assert t.data is not None
+        types = self.onnx.TensorProto
+        raw = packed(t.data).tobytes()
+        self.initializers[t.name] = types(name=t.name, dims=t.data.shape, data_type=types.INT4, raw_data=raw)
+        self.node("Cast", [t.name], f"{t.name}_int8", to=self.type("int8"))
+        return self.dequantize_with(f"{t.name}_int8", out, t.name, t, weights=True)
+
+    def dequantize_with(self, source: str, out: str, parameters: str, t: Tensor, weights: bool = False) -> str:
         assert t.quantization is not None
-        dtype, shift = ("uint8", 128) if source != t.name else self.stored_as(t)
+        dtype, shift = ("uint8", 128) if source != t.name and not weights else self.stored_as(t)
         axis = {"axis": t.quantization.axis} if len(t.quantization.scale) > 1 else {}
         return self.node(
             "DequantizeLinear", [source, *self.parameters(parameters, t.quantization, dtype, shift)], out, **axis

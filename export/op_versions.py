@@ -14,6 +14,7 @@ _QUANTIZED = {
 }  # fmt: skip
 # Float activations with int8 weights, one scale per channel: the dynamic-range kernels.
 _HYBRID = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6, "FULLY_CONNECTED": 12}
+_FEW_BITS = {"CONV_2D": 7, "FULLY_CONNECTED": 10}  # int8 activations with weights of 4 bits
 
 
 def op_version(kind: str, data_dtype: str, weight_dtype: str | None, written: int = 1) -> int:
@@ -21,12 +22,14 @@ def op_version(kind: str, data_dtype: str, weight_dtype: str | None, written: in
 
     Args:
         data_dtype: NumPy name of the type of the data that it reads.
-        weight_dtype: that of its second input, None where it has none.
+        weight_dtype: that of its second input, None where it has none; "INT4" of weights of 4 bits.
         written: the version that the float file gave it, below which the answer never falls.
     """
     if kind == "DEQUANTIZE":
         return 3 if data_dtype in ("int16", "float16") else 1
     if data_dtype == "float32" and weight_dtype == "int8":
         return max(written, _HYBRID.get(kind, 1))
+    if data_dtype == "int8" and weight_dtype == "INT4":
+        return max(written, _FEW_BITS[kind])
     int8, int16 = _QUANTIZED.get(kind, (1, 1))
     return max(written, {"int8": int8, "int16": int16}.get(data_dtype, 1))

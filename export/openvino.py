@@ -21,7 +21,7 @@ from edgenet.export.network import Network
 from edgenet.export.unscaled_swish import unscaled_swishes
 
 SUFFIX = ".xml"
-PRECISIONS = ("float32", "float16", "weight-only", "int8", "int16x8")
+PRECISIONS = ("float32", "float16", "weight-only", "int8", "int16x8", "int4")
 
 
 def to_openvino(network: Network, graph: Graph, path: Path, about: dict[str, Any], batch: int | None = 1) -> Path:
@@ -151,7 +151,9 @@ class _Writer:
         scale, _ = q.broadcast(t.data.ndim)
         if len(shape) != t.data.ndim:
             scale = scale.reshape(*shape[:2], *[1] * (len(shape) - 2)) if len(q.scale) > 1 else scale[..., None]
-        real = self.ops.convert(self.ops.constant(t.data.reshape(shape)), "f32")
+        whole = self.ops.constant(t.data.reshape(shape), *([self.ov.Type.i4] if t.bits is not None else ()))
+        # The plugin folds what makes i8 of i4 when it loads the file, and has its int8 kernels then.
+        real = self.ops.convert(whole if t.bits is None else self.ops.convert(whole, "i8"), "f32")
         if q.zero_point.any():
             real = self.ops.subtract(real, self.scalar(float(q.zero_point[0]), len(shape)))
         elif fold:

@@ -26,7 +26,7 @@ WHY = {
 }
 OTHERS = "other_precisions"  # what a file's own notes call them
 
-_OWN = {"int8": "int8", "int16x8": "int16"}
+_OWN = {"int8": "int8", "int16x8": "int16", "int4": "int8"}
 _CONVERTS = ("QUANTIZE", "DEQUANTIZE")
 
 

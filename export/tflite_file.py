@@ -4,14 +4,16 @@ The file is a flatbuffer; its classes are generated from
 https://github.com/google-ai-edge/LiteRT, `tflite/converter/schema/schema.fbs`.
 """
 
+import math
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edgenet.errors import InputError, MissingDependency
-from edgenet.export.graph import LARGEST_BYTES, Graph, Op, Quantization, Tensor
+from edgenet.export.graph import LARGEST_BYTES, Graph, Op, Quantization, Tensor, packed, unpacked
 from edgenet.export.op_versions import op_version
 
 # What the flatbuffers package and NumPy raise on a buffer that is cut or overwritten.
@@ -36,6 +38,8 @@ _DTYPES = {
     "FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "UINT8": "uint8", "INT64": "int64", "BOOL": "bool",
     "INT16": "int16", "INT8": "int8", "FLOAT64": "float64", "UINT32": "uint32", "UINT16": "uint16", "UINT64": "uint64",
 }  # fmt: skip
+
+FEW = "INT4"  # two a byte; int8 with `bits` in a graph
 
 
 def read_tflite(model: bytes) -> Graph:
@@ -65,13 +69,18 @@ def _read(s: Any, model: bytes) -> Graph:
     names = _unique_names([t.name.decode() for t in sub.tensors])
     tensors = {}
     for name, t in zip(names, sub.tensors, strict=True):
-        dtype = _DTYPES.get(types[t.type])
+        few = types[t.type] == FEW
+        dtype = "int8" if few else _DTYPES.get(types[t.type])
         if dtype is None:
             raise InputError(f"tensor {name} has type {types[t.type]}, which edgenet does not handle")
         shape = () if t.shape is None else tuple(int(d) for d in t.shape)
-        tensors[name] = Tensor(
-            name, shape, dtype, _buffer(m, t.buffer, dtype, shape), _read_quantization(t.quantization)
-        )
+        data = _buffer(m, t.buffer, "uint8" if few else dtype, (-1,) if few else shape)
+        if few:
+            if data is None or data.size != (math.prod(shape) + 1) // 2:
+                raise InputError(f"tensor {name} has type {FEW} and is no constant, which edgenet does not handle")
+            data = unpacked(data, shape)
+        bits = 4 if few else None
+        tensors[name] = Tensor(name, shape, dtype, data, _read_quantization(t.quantization), bits)
     ops = []
     placed = [i for row in (sub.inputs, sub.outputs, *(op.outputs for op in sub.operators)) for i in row]
     if min(placed, default=0) < 0:
@@ -141,12 +150,14 @@ def write_tflite(
     description: str = "edgenet",
     signature: str | None = "serving_default",
     metadata: Mapping[str, bytes] | None = None,
+    few_bits: bool = False,
 ) -> bytes:
     """Return `graph` as a .tflite file: the same graph always gives the same bytes.
 
     Args:
         signature: key of the signature that names inputs and outputs, None for none.
         metadata: entries of the model's metadata table by name.
+        few_bits: store constants of 4 bits two a byte; else as the int8 that kernels of the same integers take.
 
     Raises:
         InputError: the constants exceed the 2 GB that a flatbuffer can hold.
@@ -159,6 +170,8 @@ def write_tflite(
     size = sum(data.nbytes for data in constants)
     if size > LARGEST_BYTES:
         raise InputError(f"the weights are {size / 2**30:.1f} GiB and a .tflite file holds 2: use openvino or onnx")
+    if not few_bits:
+        graph = replace(graph, tensors={n: replace(t, bits=None) for n, t in graph.tensors.items()})
     m = s.ModelT()
     m.version, m.description, m.buffers = 3, description, [s.BufferT()]  # buffer 0 is empty by convention
     sub = s.SubGraphT()
@@ -196,7 +209,8 @@ def _version(graph: Graph, op: Op) -> int:
         quantization = graph.tensors[str(op.inputs[0])].quantization
         return 5 if quantization is not None and len(quantization.scale) > 1 else 2
     data = dtypes[1] if op.kind == "SPLIT" else dtypes[0]
-    return op_version(op.kind, str(data), dtypes[1] if len(dtypes) > 1 else None, op.version)
+    few = len(dtypes) > 1 and op.inputs[1] is not None and graph.tensors[op.inputs[1]].bits is not None
+    return op_version(op.kind, str(data), FEW if few else dtypes[1] if len(dtypes) > 1 else None, op.version)
 
 
 def _bytes_buffer(s: Any, data: np.ndarray) -> Any:
@@ -208,14 +222,15 @@ def _bytes_buffer(s: Any, data: np.ndarray) -> Any:
 def _pack_tensor(s: Any, m: Any, t: Tensor, shared: dict[tuple[str, bytes], int]) -> Any:
     out = s.TensorT()
     out.name, out.shape, out.hasRank = t.name, np.array(t.shape, np.int32), True
-    out.type = getattr(s.TensorType, {v: k for k, v in _DTYPES.items()}[t.dtype])
+    stored = FEW if t.bits is not None else {v: k for k, v in _DTYPES.items()}[t.dtype]
+    out.type = getattr(s.TensorType, stored)
     out.buffer = 0
     if t.data is not None:
-        raw = np.ascontiguousarray(t.data).tobytes()
-        if (t.dtype, raw) not in shared:
-            shared[t.dtype, raw] = len(m.buffers)
+        raw = np.ascontiguousarray(t.data if t.bits is None else packed(t.data)).tobytes()
+        if (stored, raw) not in shared:
+            shared[stored, raw] = len(m.buffers)
             m.buffers.append(_bytes_buffer(s, np.frombuffer(raw, np.uint8)))
-        out.buffer = shared[t.dtype, raw]
+        out.buffer = shared[stored, raw]
     if t.quantization is not None:
         q = s.QuantizationParametersT()
         q.scale, q.zeroPoint = t.quantization.scale.astype(np.float32), t.quantization.zero_point.astype(np.int64)

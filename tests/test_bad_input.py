@@ -53,7 +53,7 @@ def check_refused(edgenet: Edgenet, tmp_path: Path) -> Callable[..., None]:
     ("args", "says"),
     [
         (["run", "efficientnet-lit0"], ("unknown model 'efficientnet-lit0'", "efficientnet-lite0", "efficientnet-b7")),
-        (["run", "tiny", "--precision", "int4"], ("unknown precision 'int4'", "float32", "int16x8")),
+        (["run", "tiny", "--precision", "int3"], ("unknown precision 'int3'", "float32", "int16x8")),
         (["run", "tiny", "--format", "coreml"], ("unknown format 'coreml'", "tflite")),
         (["run", "tiny", "--format", "openvino", "--precision", "dynamic"], ("openvino", "dynamic", "valid: ")),
         (["run", "tiny", "--io", "float16"], ("unknown io 'float16'", "uint8")),

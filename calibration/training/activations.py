@@ -82,6 +82,92 @@ class Activations:
         return mixed(data, seed, epoch) if mixup else data
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Views of pictures at a cut of a quantized network, and what the float network answers to each.
+
+    Attributes:
+        cut: (N, ...) int8 for each view, on disk.
+        wanted: (N, classes) float32 logits of the float network, for each view.
+        labels: (N,), -1 for none.
+        zero_point: of the integers at the cut.
+    """
+
+    cut: tuple[np.ndarray, ...]
+    wanted: tuple[np.ndarray, ...]
+    labels: np.ndarray
+    zero_point: int
+
+    def levels(self, number: int, i: int, j: int) -> np.ndarray:
+        """Return view `number` of pictures i to j as the layers above the cut take it: (n, ...) float32."""
+        return self.cut[number][i:j].astype(np.float32) - np.float32(self.zero_point)
+
+    def batches(self, batch: int, seed: int, epoch: int) -> Any:
+        """Return an epoch as a tf.data.Dataset of (x, target): x (B, ...) levels, target (B, 2 * classes).
+
+        The first half of a target is one-hot, or zero where a picture has no label; the second is the float network's
+        logits. A picture's view is another one from epoch to epoch, and the views of a batch differ.
+        """
+        tf = tensorflow()
+        n, shape, classes = len(self.labels), self.cut[0].shape[1:], self.wanted[0].shape[1]
+        order = order_of(n, seed, epoch)[: n // batch * batch].reshape(-1, batch)
+
+        def fetch(rows: Any) -> tuple[np.ndarray, np.ndarray]:
+            picked = [((epoch + i) % len(self.cut), i) for i in rows]
+            x = np.stack([self.cut[v][i] for v, i in picked]).astype(np.float32) - np.float32(self.zero_point)
+            return x, np.stack([self.wanted[v][i] for v, i in picked])
+
+        def pair(rows: Any) -> tuple[Any, Any]:
+            x, wanted = tf.numpy_function(fetch, [rows], (tf.float32, tf.float32), stateful=False)
+            label = tf.one_hot(tf.gather(tf.constant(self.labels), rows), classes)
+            wanted = tf.ensure_shape(wanted, (batch, classes))
+            return tf.ensure_shape(x, (batch, *shape)), tf.concat([label, wanted], -1)
+
+        return tf.data.Dataset.from_tensor_slices(order.astype(np.int64)).map(pair)
+
+
+def answers(
+    frozen: Graph, cut: str, teacher: Graph, pictures: Pictures, about: str, look: Look, folder: Path,
+    progress: Progress,
+) -> Answers:  # fmt: skip
+    """Return views of pictures at `cut` of the quantized graph `frozen`, with the float graph `teacher`'s logits.
+
+    What is on disk already is not computed again.
+
+    Args:
+        about: which pictures they are, beside their number.
+        folder: of the run; the files are in FOLDER there.
+    """
+    lower, logits = below(frozen, cut), teacher.logits()
+    q = frozen.tensors[cut].quantization
+    assert q is not None
+    told = [
+        fingerprint(lower), repr(q), fingerprint(teacher), about, len(pictures), pictures.preprocessing.to_json(),
+        list(look.augment), look.smallest_crop, look.seed,
+    ]  # fmt: skip
+    key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    n, classes = len(pictures), int(np.prod(teacher.tensors[logits].shape))
+    runs: list[Executor] = []
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    shapes = ((n, *frozen.tensors[cut].shape[1:]), (n, classes))
+    for number in range(look.n):
+        paths = [folder / FOLDER / f"{key}-{number}-{kind}.npy" for kind in ("levels", "answers")]
+        if not all(p.exists() for p in paths):
+            runs = runs or [Executor(lower, [cut], cores()), Executor(teacher, [logits], cores())]
+            with ExitStack() as stack:
+                parts = [stack.enter_context(atomic_write(p)) for p in paths]
+                types = (np.int8, np.float32)
+                files = [open_memmap(*v) for v in zip(parts, ("w+",) * 2, types, shapes, strict=True)]
+                for i, x in enumerate(view(pictures, look.seed, number, look.augment, look.smallest_crop)):
+                    for file, run in zip(files, runs, strict=True):
+                        file[i] = run(np.asarray(x)[None])[0].reshape(file.shape[1:])
+                    progress("views", number * n + i + 1, look.n * n)
+                for file in files:
+                    file.flush()
+        found.append((_mapped(paths[0], shapes[0]), _mapped(paths[1], shapes[1])))
+    return Answers(tuple(a for a, _ in found), tuple(b for _, b in found), pictures.labels, int(q.zero_point[0]))
+
+
 def expected_bytes(shape: Sequence[int], n: int, n_views: int) -> int:
     """Return what the activations of n pictures take on disk; shape: of one at the cut."""
     return int(np.prod(shape)) * np.dtype(np.float16).itemsize * n * n_views

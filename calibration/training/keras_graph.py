@@ -162,6 +162,11 @@ class _Steps:
         """Return a function that gives the scale of an activation, 1 where it is a real number."""
         if self.graph.tensors[name].quantization is None:
             return lambda: np.float32(1.0)
+        if name in self.graph.inputs:  # of a network above a cut: levels come in
+            q = self.graph.tensors[name].quantization
+            assert q is not None
+            fixed = np.float32(q.scale[0])
+            return lambda: fixed
         op = self.graph.ops[self.producers[name]]
         if op.kind in MOVES:
             return self.of(str(op.inputs[0]))
@@ -234,7 +239,7 @@ def _read_weight(
         # The very integer that the simulation adds: rounding it differently would change all later layers.
         added = np.rint(values["bias"] / factor).astype(np.float64)
         bias = (added * (np.float64(fed) * scale)).astype(np.float32)
-    return Weight(np.ascontiguousarray(stored), scale.astype(np.float32), axis, bias)
+    return Weight(np.ascontiguousarray(stored), scale.astype(np.float32), axis, bias, bits)
 
 
 # --------------------------------------------------------------------------------------------------------- assembling

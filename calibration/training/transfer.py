@@ -116,6 +116,7 @@ class Learned:
     """The network that is returned, how training went, each stage, and which of them is kept."""
 
     graph: Graph
+    head_alone: Graph  # the network with the new head, all else as it was
     outcome: Outcome
     stages: tuple[TrainedStage, ...]
     kept: str
@@ -151,7 +152,7 @@ def transfer(lesson: Lesson, place: Place, note: Callable[[str], None]) -> Learn
     kept_stages = [TrainedStage("head", first.accuracy, first.loss, seconds=round(time.monotonic() - started, 1))]
     row = first.row(first)
     outcome = Outcome(({"epoch": 0, **{f"held_back_{k}": v for k, v in row.items()}},), 0, 0.0, 0, False)
-    kept, best, plan = "head", first, run.plan(started)
+    kept, best, plan, head_alone = "head", first, run.plan(started), sharpened(run.graph, first.sharpness)
     for layers in LAYERS[1 : LAYERS.index(lesson.layers) + 1]:
         if not plan.epochs[layers]:
             note(f"{layers}: no epoch fits into the time")
@@ -170,7 +171,8 @@ def transfer(lesson: Lesson, place: Place, note: Callable[[str], None]) -> Learn
         elif better.mean <= 0:  # it is not promising, and a next stage takes longer
             break
     settings = replace(lesson.settings, learning_rate=plan.learning_rate)
-    return Learned(sharpened(run.graph, best.sharpness), outcome, tuple(kept_stages), kept, run.record(), settings)
+    graph = sharpened(run.graph, best.sharpness)
+    return Learned(graph, head_alone, outcome, tuple(kept_stages), kept, run.record(), settings)
 
 
 class _Run:

@@ -306,7 +306,7 @@ def difference(e: Evaluation, path: Path, info: dict[str, Any]) -> str:
 def _is_integer(path: Path) -> bool:
     from edgenet.export.inspect import inspect
 
-    return inspect(path).precision in ("int8", "int16x8", "dynamic")
+    return inspect(path).precision in ("int8", "int16x8", "int4", "dynamic")
 
 
 def _version_here(runtime: str) -> str | None:

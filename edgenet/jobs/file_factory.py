@@ -11,6 +11,7 @@ from typing import Any
 from edgenet import __version__
 from edgenet.calibration import NEEDS_CALIBRATION, SharedCalibration
 from edgenet.calibration.float_reasons import float_reasons
+from edgenet.calibration.quantize import ACTIVATIONS
 from edgenet.export import FORMATS, Network, Source, export_graph
 from edgenet.export.graph import Graph
 from edgenet.images import Pixels, load_pixels
@@ -151,8 +152,8 @@ class FileFactory:
         return merged(self.network.pictures, history_of(calibrated=calibrated, measured=self.set_aside))
 
     def bits(self, format: str, precision: str, form: Form | None = None) -> int:
-        """Return how many bits the weights may have: fewer where the target's sums would saturate."""
-        return weight_bits((form or self).target, format) if precision == "int8" else 8
+        """Return how many bits weights may have, of int4 those that keep more: fewer where sums would saturate."""
+        return weight_bits((form or self).target, format) if precision in ("int8", "int4") else 8
 
     def with_interface(self, interface: Interface) -> "FileFactory":
         """Return a factory for files with other inputs and outputs, from the same network and calibration."""
@@ -205,7 +206,7 @@ class FileFactory:
 
 def _mixture(graph: Graph, exceptions: Mapping[str, str], precision: str) -> dict[str, str]:
     """Return the operators of a quantized graph that really have another precision than the file."""
-    own = {"int8": "int8", "int16x8": "int16"}.get(precision)
+    own = ACTIVATIONS.get(precision)
     # An operator that has no integer kernel for int16 is computed in float32.
     unable = {n for n, p in exceptions.items() if p == "int16" and graph.tensors[n].dtype == "float32"}
     really = {n: "float32" if n in unable else p for n, p in exceptions.items()}

@@ -22,16 +22,18 @@ from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import find_source
 from edgenet.export.graph import Graph, fingerprint
 from edgenet.export.network import Source
+from edgenet.files import sha256_of
 from edgenet.images import Preprocessing, divide, hold_back, names_in, open_images, subset
 from edgenet.images.preprocess_option import preprocessing_of
 from edgenet.images.roles import history_of, joined, merged, new_pictures, part
+from edgenet.jobs.finetune_then import add_then, job_after
 from edgenet.jobs.output_folder import context_of, images_record, report_page, results_in
 from edgenet.models import weights as weights_module
 from edgenet.models import zoo
 from edgenet.models.efficientnet import deploy
 from edgenet.options import FinetuneJob, Progress, check_training
-from edgenet.preflight import Room, check_finetune, check_room
-from edgenet.results import ImageSet, Results
+from edgenet.preflight import Room, check_finetune, check_qat, check_room
+from edgenet.results import RESULTS_FILE, Artifact, ImageSet, Results
 from edgenet.results.records import Finding, PictureCounts, PictureHistory, Score
 
 if TYPE_CHECKING:
@@ -73,27 +75,59 @@ def finetune(
         note(f"{finding.severity}: {finding}")
     identity = _identity(job, task)
     _check_same_run(job, identity)
-    page = report_page(task.classes)
-    with results_in(job.out, command=KIND, model=_name(task), resume=False, page=page) as results:
-        history = task.source.pictures
-        used = images_record(task.evaluation, taught=task.train, chose=task.held_back, history=history)
-        results.context = replace(context_of(job.command, "auto", used), calibration_findings=task.findings)
-        learned = _learn(job, task, identity, results, progress, note)
-        _write(job, task, learned.graph, results, progress)
-        record = learned.outcome.record(
-            KIND,
-            learned.settings,
-            before=Score(held_back_accuracy_of_the_new_head=learned.stages[0].held_back_accuracy),
-            after=Score(top1=results.evaluations[0].top1 if results.evaluations else None),
-            pictures=PictureCounts(len(task.train), len(task.held_back), len(task.evaluation)),
-            classes=len(task.classes),
-            stages=learned.stages,
-            kept=learned.kept,
-            activations=learned.activations,
-        )
-        record = replace(record, settings={**record.settings, **_asked(job)})
-        results.context = replace(results.context, training=record)
+    page, done = report_page(task.classes), _done(job, task)
+    with results_in(job.out, command=KIND, model=_name(task), resume=done, page=page) as results:
+        if not done:
+            _teach(job, task, identity, results, progress, note)
+            results.save(job.out)
+        if job.then is not None:
+            add_then(job, results, _head_alone(task), progress, note)
     return results
+
+
+def _done(job: FinetuneJob, task: _Task) -> bool:
+    """Whether an earlier start of the same command had finished learning, and was stopped at what follows."""
+    if job.then is None or not (job.out / RESULTS_FILE).exists() or not _plan_is_there(job):
+        return False
+    results = Results.load(job.out)
+    ids = {f"{_name(task)}.tflite", _head_alone(task)}
+    kept = [a for a in results.artifacts if a.id in ids and (job.out / a.path).exists()]
+    whole = len(kept) == len(ids) and all(sha256_of(job.out / a.path) == a.sha256 for a in kept)
+    return whole and results.context.training is not None and ids <= {e.artifact for e in results.evaluations}
+
+
+def _head_alone(task: _Task) -> str:
+    """Return the id of the network with the new head, all else as it was, which `--then` compares with."""
+    return f"{_name(task)}_head.tflite"
+
+
+def _teach(
+    job: FinetuneJob,
+    task: _Task,
+    identity: dict[str, Any],
+    results: Results,
+    progress: Progress,
+    note: Callable[[str], None],
+) -> None:
+    """Learn, write and measure what was learned, and note how it went."""
+    history = task.source.pictures
+    used = images_record(task.evaluation, taught=task.train, chose=task.held_back, history=history)
+    results.context = replace(context_of(job.command, "auto", used), calibration_findings=task.findings)
+    learned = _learn(job, task, identity, results, progress, note)
+    _write(job, task, learned, results, progress)
+    record = learned.outcome.record(
+        KIND,
+        learned.settings,
+        before=Score(held_back_accuracy_of_the_new_head=learned.stages[0].held_back_accuracy),
+        after=Score(top1=results.evaluations[0].top1 if results.evaluations else None),
+        pictures=PictureCounts(len(task.train), len(task.held_back), len(task.evaluation)),
+        classes=len(task.classes),
+        stages=learned.stages,
+        kept=learned.kept,
+        activations=learned.activations,
+    )
+    record = replace(record, settings={**record.settings, **_asked(job)})
+    results.context = replace(results.context, training=record)
 
 
 def _name(task: _Task) -> str:
@@ -104,6 +138,13 @@ def _asked(job: FinetuneJob) -> dict[str, Any]:
     """Return the options of this command that are none of Settings."""
     names = ("layers", "first_layer_rate", "label_smoothing", "views", "time")
     return {name: getattr(job, name) for name in names}
+
+
+def _plan_is_there(job: FinetuneJob) -> bool:
+    """Whether OUT holds what an earlier start began; `_check_same_run` has seen that it is the same run's."""
+    from edgenet.calibration.training.transfer import PLAN
+
+    return (job.out / FOLDER / PLAN).exists()
 
 
 def _check_same_run(job: FinetuneJob, identity: dict[str, Any]) -> None:
@@ -120,6 +161,8 @@ def _prepare(job: FinetuneJob) -> _Task:
     if job.time is not None:
         seconds_of(job.time, "--time")
     check_finetune(job)
+    if job.then == "qat":
+        check_qat(job_after(job, job.model))
     source, graph, preprocessing = _network(job)
     classes = classes_of_folder(job.images)
     images = labelled(open_images(job.images, (), classes))
@@ -296,28 +339,33 @@ def _unreadable(skipped: Sequence["Skipped"]) -> Finding:
     )  # fmt: skip
 
 
-def _write(job: FinetuneJob, task: _Task, graph: Graph, results: Results, progress: Progress) -> None:
-    """Write OUT/MODEL-finetuned.tflite and measure it."""
-    from edgenet.export import export_graph
-
+def _write(job: FinetuneJob, task: _Task, learned: "Learned", results: Results, progress: Progress) -> None:
+    """Write OUT/MODEL-finetuned.tflite and measure it; with --then also OUT/MODEL-finetuned_head.tflite."""
     history = history_of(taught=task.train, chose=task.held_back, measured=task.evaluation)
-    source = Source(
-        _name(task), task.preprocessing, task.classes, task.classes, f"{task.source.weights}, finetuned", "",
-        lambda: graph, pictures=merged(task.source.pictures, history),
-    )  # fmt: skip
-    network = source.network()
-    a = export_graph(network, network.graph, job.out, format="tflite", precision="float32")
-    path = f"{network.name}.tflite"
-    os.replace(job.out / a.path, job.out / path)
-    a = replace(a, id=path, path=path)
-    results.put(a)
+    history = merged(task.source.pictures, history)
+    made = [_file_of(job.out, task, learned.graph, history, f"{_name(task)}.tflite")]
+    if job.then is not None:
+        made.append(_file_of(job.out, task, learned.head_alone, history, _head_alone(task)))
     evaluations, failures = evaluate(
-        [Candidate(a.id, job.out / a.path, a.sha256)],
+        [Candidate(a.id, job.out / a.path, a.sha256) for a in made],
         task.evaluation,
         task.preprocessing,
         progress=lambda done, total: progress("evaluate", done, total),
     )
-    for item in evaluations:
-        results.put(item)
-    for failure in failures:
-        results.put(failure)
+    for items in (made, evaluations, failures):
+        for item in items:
+            results.put(item)
+
+
+def _file_of(out: Path, task: _Task, graph: Graph, history: PictureHistory, path: str) -> Artifact:
+    """Write a float network as OUT/path, and return what it is."""
+    from edgenet.export import export_graph
+
+    source = Source(
+        _name(task), task.preprocessing, task.classes, task.classes, f"{task.source.weights}, finetuned", "",
+        lambda: graph, pictures=history,
+    )  # fmt: skip
+    network = source.network()
+    a = export_graph(network, network.graph, out, format="tflite", precision="float32")
+    os.replace(out / a.path, out / path)
+    return replace(a, id=path, path=path)

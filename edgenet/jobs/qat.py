@@ -1,11 +1,11 @@
 """`edgenet qat`: post-training files -> training -> trained files, measured on the same pictures; the better stays.
 
-What it writes: OUT/MODEL_int8.* (the better of both), OUT/ptq and OUT/qat (each by itself), OUT/MODEL_float32.*
-that all are compared with, OUT/training (checkpoints, TensorBoard logs), results.json with context.training, and
-report.html.
+What it writes: OUT/MODEL_int8.* (the better of both; _int4 where weights have 4 bits), OUT/ptq and OUT/qat (each by
+itself), OUT/MODEL_float32.* that all are compared with, OUT/training (checkpoints, TensorBoard logs), results.json with
+context.training, and report.html. `edgenet finetune --then` does the same behind its own training.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from edgenet import pipeline
 from edgenet.calibration.float_reasons import float_reasons
 from edgenet.calibration.image_checks import lint, refuse
 from edgenet.calibration.training.loop import FOLDER, check_resumable, identity_of
-from edgenet.calibration.training.qat import WEIGHT_BITS
+from edgenet.calibration.training.qat import WEIGHT_BITS, precision_of
 from edgenet.calibration.training.strategy import check_strategy
 from edgenet.errors import InputError
 from edgenet.evaluate import Candidate, evaluate
@@ -48,7 +48,9 @@ KIND = "qat"  # of the TrainingRecord
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
+    """Which pictures do what; no picture is in two parts."""
+
     calibration: ImageSet
     train: ImageSet
     held_back: ImageSet
@@ -87,29 +89,78 @@ def qat(job: QatJob, progress: Progress = lambda *_: None, note: Callable[[str],
         raise InputError(f"--weight-bits must be one of {', '.join(map(str, WEIGHT_BITS))}, was {job.weight_bits}")
     check_qat(job)
     source = find_source(job.model, job.weights, preprocess=job.preprocess, labels=job.labels)
-    if source.task.kind != "classes" or not source.preprocessing.is_plain:
-        what = f"the task is {source.task.kind}" if source.task.kind != "classes" else "its input is grey or no square"
-        raise InputError(f"{source.name}: {what}; qat trains classifiers of square colour pictures: use `edgenet run`")
-    parts, findings = _split(job, source)
-    pixels = stream(parts.calibration, source.preprocessing)
-    found = lint(pixels, parts.calibration, source.preprocessing, parts.evaluation)
-    refuse(found, job.allow)
-    identity = _identity(job, source, parts)
-    check_resumable(job.out / FOLDER, identity_of(job.settings, identity))
+    parts, found = prepare(job, source)
     page = report_page(source.class_names)
     with results_in(job.out, command=KIND, model=source.name, resume=False, page=page) as results:
         context = context_of(job.command, job.target, _images_used(parts, source))
-        results.context = replace(context, calibration_findings=(*source.findings, *findings, *found))
-        factory = FileFactory(
-            source, parts.calibration, target(job.target), Recipe(), Interface(job.io), set_aside=parts.evaluation
-        )
-        trained = _train(job, factory, parts, identity, progress, note)
-        choices = _write(job, factory, trained, parts, results, progress)
-        results.context = replace(results.context, training=_record(job, trained, parts, choices))
+        results.context = replace(context, calibration_findings=(*source.findings, *found))
+        record = train_and_write(job, source, parts, results, progress, note)
+        results.context = replace(results.context, training=record)
     return results
 
 
-def _split(job: QatJob, source: Source) -> tuple[_Parts, tuple[Finding, ...]]:
+def prepare(job: QatJob, source: Source) -> tuple[Parts, tuple[Finding, ...]]:
+    """Return the pictures in their parts, and what there is to say of them. Raises InputError before any work."""
+    if source.task.kind != "classes" or not source.preprocessing.is_plain:
+        what = f"the task is {source.task.kind}" if source.task.kind != "classes" else "its input is grey or no square"
+        raise InputError(f"{source.name}: {what}; qat trains classifiers of square colour pictures: use `edgenet run`")
+    parts, findings = split_pictures(job, source)
+    pixels = stream(parts.calibration, source.preprocessing)
+    found = lint(pixels, parts.calibration, source.preprocessing, parts.evaluation)
+    refuse(found, job.allow)
+    check_resumable(job.out / FOLDER, identity_of(job.settings, _identity(job, source, parts)))
+    return parts, (*findings, *found)
+
+
+def train_and_write(
+    job: QatJob,
+    source: Source,
+    parts: Parts,
+    results: Results,
+    progress: Progress,
+    note: Callable[[str], None],
+    floats: Mapping[str, Artifact] | None = None,
+) -> TrainingRecord:
+    """Train, write and measure the files of `parts`; add them to `results`, and return how training went.
+
+    Args:
+        floats: the float files that all are compared with, by format; they are written where there are none.
+    """
+    factory = _factory(job, source, parts)
+    trained = _train(job, factory, parts, _identity(job, source, parts), progress, note)
+    choices = _write(job, factory, trained, parts, results, progress, floats)
+    return _record(job, trained, parts, choices)
+
+
+def quantize_and_write(
+    job: QatJob, source: Source, parts: Parts, results: Results, progress: Progress, floating: Artifact
+) -> None:
+    """Write and measure the post-training file of each format, beside a float file, without any training."""
+    factory = _factory(job, source, parts)
+    made = [factory.export(job.out, format, _precision(job)) for format in job.formats]
+    evaluations, failures = evaluate(
+        [Candidate(a.id, job.out / a.path, a.sha256) for a in (floating, *made)],
+        parts.evaluation,
+        factory.network.preprocessing,
+        reference=floating.id,
+        progress=lambda done, total: progress("evaluate", done, total),
+    )
+    for items in (made, evaluations, failures):
+        for item in items:
+            results.put(item)
+
+
+def _factory(job: QatJob, source: Source, parts: Parts) -> FileFactory:
+    return FileFactory(
+        source, parts.calibration, target(job.target), Recipe(), Interface(job.io), set_aside=parts.evaluation
+    )
+
+
+def _precision(job: QatJob) -> str:
+    return precision_of(_bits(job)[0])
+
+
+def split_pictures(job: QatJob, source: Source) -> tuple[Parts, tuple[Finding, ...]]:
     """Four parts that share no picture, by content hash, and what there is to say of them.
 
     Pictures that the network has seen before teach again. Those that were set aside to measure when it was trained
@@ -138,7 +189,7 @@ def _split(job: QatJob, source: Source) -> tuple[_Parts, tuple[Finding, ...]]:
             f"back, {len(evaluation)} measure, which leaves {len(train)} to train on and a batch has "
             f"{job.settings.batch}{why}: give more pictures, or change --train-images"
         )
-    return _Parts(calibration, train, held_back, evaluation), findings
+    return Parts(calibration, train, held_back, evaluation), findings
 
 
 def _roles(job: QatJob, source: Source, images: ImageSet) -> tuple[ImageSet, ImageSet, ImageSet]:
@@ -161,7 +212,7 @@ def _roles(job: QatJob, source: Source, images: ImageSet) -> tuple[ImageSet, Ima
     return calibration, train if job.train_images is None else divide(train, job.train_images)[0], evaluation
 
 
-def _images_used(parts: _Parts, source: Source) -> ImagesRecord:
+def _images_used(parts: Parts, source: Source) -> ImagesRecord:
     return images_record(
         parts.evaluation,
         calibration=parts.calibration,
@@ -171,13 +222,13 @@ def _images_used(parts: _Parts, source: Source) -> ImagesRecord:
     )
 
 
-def _history(factory: FileFactory, parts: _Parts, kind: str) -> PictureHistory:
+def _history(factory: FileFactory, parts: Parts, kind: str) -> PictureHistory:
     """Return which pictures had a role in an int8 file: the trained one also learned from what calibrates."""
     taught = joined(parts.train, parts.calibration) if kind == "qat" else None
     return merged(factory.pictures("int8"), history_of(taught=taught, chose=parts.held_back))
 
 
-def _identity(job: QatJob, source: Source, parts: _Parts) -> dict[str, Any]:
+def _identity(job: QatJob, source: Source, parts: Parts) -> dict[str, Any]:
     about = {f"{name}_pictures": part.fingerprint for name, part in vars(parts).items()}
     distill = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(job.distill).items()}
     return {
@@ -202,14 +253,14 @@ def _bits(job: QatJob) -> list[int]:
 def _train(
     job: QatJob,
     factory: FileFactory,
-    parts: _Parts,
+    parts: Parts,
     identity: dict[str, Any],
     progress: Progress,
     note: Callable[[str], None],
 ) -> "Trained":
     from edgenet.calibration.training.augment import load_pictures
     from edgenet.calibration.training.loop import Place
-    from edgenet.calibration.training.qat import layer_bits, train
+    from edgenet.calibration.training.qat import bits_of, train
     from edgenet.calibration.training.strategy import open_strategy
 
     strategy = open_strategy(job.distill.strategy)
@@ -220,19 +271,26 @@ def _train(
         shared,
         load_pictures((parts.train, parts.calibration), preprocessing, folder),
         load_pictures((parts.held_back,), preprocessing, folder),
-        layer_bits(shared.graph, *_bits(job)),
+        bits_of(shared.graph, *_bits(job)),
         job.distill,
         job.settings,
         Place(folder, identity, strategy, progress, note),
+        f"{parts.train.fingerprint} {parts.calibration.fingerprint} {parts.held_back.fingerprint}",
     )
 
 
 def _write(
-    job: QatJob, factory: FileFactory, trained: "Trained", parts: _Parts, results: Results, progress: Progress
+    job: QatJob,
+    factory: FileFactory,
+    trained: "Trained",
+    parts: Parts,
+    results: Results,
+    progress: Progress,
+    floats: Mapping[str, Artifact] | None = None,
 ) -> list[_Choice]:
     """Write and measure both files of each format, and the better one of each under the name that is shipped."""
     kinds = ("ptq", "qat") if trained.outcome.best_epoch > 0 else ("ptq",)
-    floats = {format: factory.export(job.out, format, "float32") for format in job.formats}
+    floats = floats or {format: factory.export(job.out, format, "float32") for format in job.formats}
     made = {
         (format, kind): _candidate(job, factory, trained, parts, format, kind)
         for format in job.formats
@@ -249,7 +307,7 @@ def _write(
     choices = []
     for format in job.formats:
         before, after = (by_id.get(made[format, k].id) if k in kinds else None for k in ("ptq", "qat"))
-        kept, why = _choose(before, after, len(kinds) > 1)
+        kept, why = _choose(before, after, len(kinds) > 1, bool(job.distill.labels_weight))
         choices.append(_Choice(format, kept, why, before, after))
         final = _export(job, factory, trained, parts, job.out, format, kept)
         if (measured := by_id.get(made[format, kept].id)) is not None:
@@ -264,43 +322,49 @@ def _write(
 
 
 def _export(
-    job: QatJob, factory: FileFactory, trained: "Trained", parts: _Parts, out: Path, format: str, kind: str
+    job: QatJob, factory: FileFactory, trained: "Trained", parts: Parts, out: Path, format: str, kind: str
 ) -> Artifact:
     """Write the int8 file of a format: "ptq" as it was before training, "qat" as it is after."""
-    before = kind == "ptq"
+    before, precision = kind == "ptq", _precision(job)
     graph = trained.before if before else trained.after
     return export_graph(
         factory.network,
         graph,
         out,
         format=format,
-        precision="int8",
+        precision=precision,
         io=job.io,
         calibration=factory.shared(factory.recipe).calibration if before else trained.calibration,
         pictures=_history(factory, parts, kind),
-        options={**factory.options(format, "int8"), "weight_bits": _bits(job)[0], "training": kind},
-        reasons=float_reasons(graph, "int8"),
+        options={**factory.options(format, precision), "weight_bits": _bits(job)[0], "training": kind},
+        reasons=float_reasons(graph, precision),
     )
 
 
-def _candidate(
-    job: QatJob, factory: FileFactory, trained: "Trained", parts: _Parts, format: str, kind: str
-) -> Artifact:
+def _candidate(job: QatJob, factory: FileFactory, trained: "Trained", parts: Parts, format: str, kind: str) -> Artifact:
     """Write OUT/ptq/... or OUT/qat/..., one of the two files that are compared."""
     a = _export(job, factory, trained, parts, job.out / kind, format, kind)
     name, suffix = a.path.split(".", 1)[0], FORMATS[format].suffix
     return replace(a, id=f"{name}_{kind}{suffix}", path=f"{kind}/{a.path}")
 
 
-def _choose(before: Evaluation | None, after: Evaluation | None, better: bool) -> tuple[str, str]:
-    """Return "ptq" or "qat", and why. The held-back pictures decide; those that measure have a veto."""
+def _choose(
+    before: Evaluation | None, after: Evaluation | None, better: bool, by_labels: bool = False
+) -> tuple[str, str]:
+    """Return "ptq" or "qat", and why. The held-back pictures decide; those that measure have a veto.
+
+    by_labels: the network learned from labels too, so that to be right counts before to agree with float.
+    """
     if not better:
         return "ptq", "no epoch brought the held-back pictures nearer to the float network than post-training had"
     if after is None or after.agreement is None:
         return "ptq", "the trained file could not be measured"
-    for number, says in (("agreement", "agrees with float"), ("top1", "is right")):  # labels settle a tie
+    asked = (("agreement", "agrees with float"), ("top1", "is right"))  # the second settles a tie
+    for number, says in asked[::-1] if by_labels else asked:
         old, new = getattr(before, number, None), getattr(after, number)
-        if old is None or new is None or new > old:
+        if old is None or new is None:
+            continue
+        if new > old:
             break
         if new < old:
             return "ptq", (
@@ -310,7 +374,7 @@ def _choose(before: Evaluation | None, after: Evaluation | None, better: bool) -
     return "qat", "the held-back pictures came nearer to the float network"
 
 
-def _record(job: QatJob, trained: "Trained", parts: _Parts, choices: list[_Choice]) -> TrainingRecord:
+def _record(job: QatJob, trained: "Trained", parts: Parts, choices: list[_Choice]) -> TrainingRecord:
     files = tuple(choice.record for choice in choices)
     first = files[0]
     return trained.outcome.record(

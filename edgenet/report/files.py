@@ -140,7 +140,11 @@ def _file(r: Row, ship: bool, lost: str) -> Cell:
     a = r.artifact
     counts = Counter(a.mixture.values())
     mixed = "".join(f", {counted(n, 'operator')} in {precision}" for precision, n in counts.items())
-    return Cell(r.name, f"{a.format} · {a.precision}{mixed} · {a.io_dtype} in and out", small_chips=tuple(chips))
+    bits = "" if a.weight_bits is None else f" · {a.weight_bits}-bit weights"
+    if a.stored_bits not in (None, a.weight_bits):
+        bits += f" stored in {a.stored_bits}"
+    about = f"{a.format} · {a.precision}{mixed}{bits} · {a.io_dtype} in and out"
+    return Cell(r.name, about, small_chips=tuple(chips))
 
 
 def _drop(r: Row) -> Cell:

@@ -70,6 +70,11 @@ WORDS = (
         "Weights and what is computed between the layers in 8-bit integers: a quarter of the size, and fast where the "
         "chip computes with them.",
     ),
+    Word(
+        "int4",
+        r"int4",
+        "8-bit numbers between the layers, 4-bit weights where nearly all of them are: about a seventh of the size.",
+    ),
     Word("int16x8", r"int16x8", "8-bit weights, 16-bit numbers between the layers: nearer to float32, often slow."),
     Word(
         "Dynamic",

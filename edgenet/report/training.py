@@ -25,10 +25,16 @@ from edgenet.report.plots.axes import for_both
 from edgenet.report.refusals import NO_OWN_PICTURES
 from edgenet.report.rows import Row
 from edgenet.report.view import View
-from edgenet.results.records import Epoch, Score, TrainedFile, TrainedStage, TrainingRecord
+from edgenet.results.records import Epoch, Score, Step, ThenRecord, TrainedFile, TrainedStage, TrainingRecord
 
 _ABSURD = 1e30  # what a loss that is no number is kept as
 _RETURNED = Chip("returned", "good")
+_STEPS_OF_THEN = {
+    "float before": "Float, the new head alone",
+    "float after": "Float, after learning",
+    "INT8": "INT8, post-training",
+    "trained INT8": "INT8, trained",
+}
 # What learned, by the last stage of finetune that was tried.
 _LEARNED = {
     "head": "A new head learned the classes of the folder",
@@ -45,6 +51,8 @@ class TrainingSection:
     curve: Figure | None
     scores: Table | None
     note: str = ""
+    steps: Table | None = None  # of finetune --then
+    confusions: Table | None = None
 
 
 def training(view: View) -> TrainingSection | None:
@@ -53,7 +61,8 @@ def training(view: View) -> TrainingSection | None:
     if t is None:
         return None
     if t.kind == "finetune":
-        return TrainingSection(_lead(t), _curve(t), _heads(t), _kept_once(t))
+        after = (_then_steps(t.then), _then_confusions(view, t.then)) if t.then else (None, None)
+        return TrainingSection(_lead(t), _curve(t), _heads(t), _kept_once(t), *after)
     return TrainingSection(_lead(t), _curve(t), _ablation(t), _likeness(t))
 
 
@@ -75,17 +84,29 @@ def headline(view: View) -> str:
         return f"The file that was returned {state}: {returned.name}"
     if returned and returned.evaluation and returned.evaluation.nonfinite_images:
         return f"The file that was returned answers NaN or infinity: {returned.name}"
+    if t.then and (text := _then_headline(t.then)):
+        return text
     if t.kind == "finetune":
         top1 = t.after.top1 if t.after else None
         if top1 is None:
             return "The finetuned network was not measured"
         return f"The finetuned network is right on {percent(top1)} of the pictures"
-    before, after = (score.agreement if score else None for score in (t.before, t.after))
+    name = _precision(t)
     if t.kept != "qat":
-        return "Training brought nothing more: the post-training int8 file is returned"
+        return f"Training brought nothing more: the post-training {name} file is returned"
+    if t.distillation and t.distillation.get("labels_weight") and t.before and t.after:  # labels taught it too
+        old, new = t.before.top1, t.after.top1
+        if old is not None and new is not None and new > old:
+            return f"Training brought the {name} file from {percent(old)} to {percent(new)} of the pictures right"
+    before, after = (score.agreement if score else None for score in (t.before, t.after))
     if before is None or after is None or after <= before:
-        return f"The trained int8 file agrees with float on {percent(after)} of the pictures"
-    return f"Training brought the int8 file from {percent(before)} to {percent(after)} agreement with float"
+        return f"The trained {name} file agrees with float on {percent(after)} of the pictures"
+    return f"Training brought the {name} file from {percent(before)} to {percent(after)} agreement with float"
+
+
+def _precision(t: TrainingRecord) -> str:
+    """Return the precision of the files that qat made."""
+    return "int4" if t.weight_bits == 4 else "int8"
 
 
 def opening(view: View) -> Opening | None:
@@ -98,8 +119,11 @@ def opening(view: View) -> Opening | None:
 
 
 def _returned(t: TrainingRecord, view: View) -> Row | None:
-    precision = "float32" if t.kind == "finetune" else "int8"
-    return next((r for r in view.rows if r.artifact.precision == precision), None)
+    if t.then:
+        step = _then_returned(t.then)
+        return next((r for r in view.rows if step and r.artifact.id == step.artifact), None)
+    wanted = ("float32",) if t.kind == "finetune" else ("int8", "int4")
+    return next((r for r in view.rows if r.artifact.precision in wanted), None)
 
 
 def _accuracy_tile(t: TrainingRecord, returned: Row | None) -> Tile:
@@ -109,7 +133,7 @@ def _accuracy_tile(t: TrainingRecord, returned: Row | None) -> Tile:
     if t.kind == "finetune":
         sentence = f"Of {counted(e.n_labelled, 'picture')} that were not trained on; 95 %: {interval(e.top1_ci95)}."
         return Tile("Top-1", percent(e.top1), sentence, share=e.top1)
-    other, name = (t.before, "Post-training int8") if t.kept == "qat" else (t.after, "The trained file")
+    other, name = (t.before, f"Post-training {_precision(t)}") if t.kept == "qat" else (t.after, "The trained file")
     had = f"{name} had {percent(other.agreement if other else None)}."
     sentence = had if t.best_epoch else "No epoch was better than none."
     of = f"of {counted(e.n_images, 'picture')}"
@@ -119,6 +143,8 @@ def _accuracy_tile(t: TrainingRecord, returned: Row | None) -> Tile:
 def _size_tile(t: TrainingRecord, view: View, returned: Row | None) -> Tile:
     size = returned.artifact.size_bytes if returned else None
     whole = view.baseline.artifact.size_bytes if view.baseline else None
+    if t.then and size and whole:
+        return Tile("Size", megabytes(size), "In int8.", f"of {megabytes(whole)}", size / whole)
     if t.kind == "finetune" or not size or not whole:
         return Tile("Size", megabytes(size), "In float32, batch norm folded; edgenet qat makes it int8.")
     return Tile("Size", megabytes(size), f"{t.weight_bits}-bit weights.", f"of {megabytes(whole)}", size / whole)
@@ -134,7 +160,7 @@ def verdict(t: TrainingRecord) -> str:
     """Return in a sentence what was returned and why."""
     best = f"after epoch {t.best_epoch} of {len(t.curve) - 1}"
     if t.kind == "finetune" and t.stages:
-        return _kept_stage(t)
+        return " ".join(filter(None, (_kept_stage(t), _then_verdict(t.then) if t.then else "")))
     if t.kind == "finetune":
         return f"The best network was that {best}." if t.best_epoch else "No epoch was better than the new head."
     files = t.files or (TrainedFile(kept=t.kept, why=t.why),)
@@ -276,7 +302,7 @@ def _ablation(t: TrainingRecord) -> Table | None:
     groups: dict[str, list[Line]] = {}
     for f in t.files:
         before = f.before or Score()
-        groups[_format(f)] = [_measured(f, "ptq", "Post-training INT8", before, None, labelled)]
+        groups[_format(f)] = [_measured(f, "ptq", f"Post-training {_precision(t).upper()}", before, None, labelled)]
         if f.after:
             groups[_format(f)].append(_measured(f, "qat", "After training", f.after, before.agreement, labelled))
     caption = "The ablation: the same calibration, the same pictures, with and without training; difference in points."
@@ -354,6 +380,61 @@ def _heads(t: TrainingRecord) -> Table:
         for name, right, kept in ((_STAGES["head"][0], head, best == 0), (_STAGES["all"][0], after, best > 0))
     ]
     return table("First the head alone, then all layers.", ("Trained", "Right, held back"), lines)
+
+
+def _then_returned(then: ThenRecord) -> Step | None:
+    """Return the step whose file is to be shipped: the trained one where it was kept."""
+    wanted = "trained INT8" if then.kept == "qat" else "INT8"
+    return next((s for s in then.steps if s.name == wanted), None)
+
+
+def _then_headline(then: ThenRecord) -> str:
+    """Return what came of it, "" where nothing was measured."""
+    step, base = _then_returned(then), next((s for s in then.steps if s.name == "float after"), None)
+    if step is None or step.top1 is None:
+        return ""
+    beside = f"; in float it was {percent(base.top1)}" if base and base.top1 is not None else ""
+    return f"The finetuned int8 file is right on {percent(step.top1)} of the pictures{beside}"
+
+
+def _then_verdict(then: ThenRecord) -> str:
+    """Return which int8 file is returned and why."""
+    if then.what == "int8":
+        return "Its int8 file is the post-training one: --then qat would have trained it too."
+    return f"Returned is the {'trained' if then.kept == 'qat' else 'post-training'} int8 file: {then.why}."
+
+
+def _then_steps(then: ThenRecord) -> Table:
+    """Float before and after, int8 before and after, on the same pictures."""
+    kept = _then_returned(then)
+    base = next((s for s in then.steps if s.name == "float after"), None)
+    lines = []
+    for s in then.steps:
+        change = s.top1 - base.top1 if base and s is not base and s.top1 is not None and base.top1 is not None else None
+        cells = (
+            Cell(_STEPS_OF_THEN.get(s.name, s.name), chip=_RETURNED if s is kept else None),
+            Cell(percent(s.top1), interval(s.top1_ci95) if s.top1_ci95 else ""),
+            Cell(points(change)),
+            Cell(MISSING if s.agreement is None else percent(s.agreement)),
+            Cell(megabytes(s.size_bytes)),
+        )
+        lines.append(Line(cells, s is kept))
+    titles = ("File", "Top-1", "Beside float after", "Agreement with float after", "Size")
+    return table("Step by step, on the same pictures; in small print the 95 % interval.", titles, lines)
+
+
+def _then_confusions(view: View, then: ThenRecord) -> Table | None:
+    """The wrong answers whose number changed from step to step."""
+    if not then.confusions:
+        return None
+    lines = [
+        Line((Cell(view.label_name(c.label)), Cell(view.class_name(c.answer)), *(Cell(number(n, 0)) for n in c.n)))
+        for c in then.confusions
+    ]
+    titles = ("Is", "Taken for", *(_STEPS_OF_THEN.get(s.name, s.name) for s in then.steps))
+    shown, whole = len(then.confusions), then.n_confusions
+    some = f"the {shown} that changed most of {whole}" if shown < whole else "all of them"
+    return table(f"Mistakes whose number changed, {some}: pictures, step by step.", titles, lines)
 
 
 def _format(f: TrainedFile) -> str:

@@ -107,6 +107,8 @@ class Artifact:
     keep: tuple[str, ...] = absent(())  # values of --keep that ask for this mixture
     other_precisions: tuple[OtherPrecision, ...] = absent(())  # all operators of an integer file that are not integer
     made_for: tuple[str, ...] = absent(())  # devices of the run that ask for this form of the integers
+    weight_bits: int | None = absent(None)  # of those weights that have fewer than 8 bits; int4 files alone have some
+    stored_bits: int | None = absent(None)  # what the file takes for each of these: 8 where a runtime has no kernel
     export_s: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
 

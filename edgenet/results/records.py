@@ -335,6 +335,49 @@ class Likeness:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One of the files that `finetune --then` went through: what it is, and what it is worth on the same pictures."""
+
+    name: str = ""  # "float before" (the new head alone), "float after", "INT8", "trained INT8"
+    artifact: str = ""
+    top1: float | None = None
+    top1_ci95: tuple[float, float] | None = None
+    agreement: float | None = None  # with "float after"
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class ChangedConfusion:
+    """A wrong answer whose number is not the same in all steps. `n`: pictures with this label that got it, by step."""
+
+    label: int = 0
+    answer: int = 0
+    n: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ThenRecord:
+    """What followed `finetune` in the same command.
+
+    Attributes:
+        what: "int8" or "qat".
+        confusions: those that changed most since "float after", at most 20 of `n_confusions`.
+        curve: of the training in int8, as the record of `qat` has it; empty where there was none.
+        kept: "ptq" or "qat": which of the int8 files is returned, and `why`.
+    """
+
+    what: str = ""
+    steps: tuple[Step, ...] = ()
+    confusions: tuple[ChangedConfusion, ...] = ()
+    n_confusions: int = 0
+    curve: tuple[Epoch, ...] = absent(())
+    best_epoch: int = absent(0)
+    seconds: float | None = absent(None)
+    kept: str = absent("")
+    why: str = absent("")
+
+
+@dataclass(frozen=True)
 class TrainingRecord:
     """How a training went, and what it brought. Those fields that one of the two commands lacks are left out."""
 
@@ -357,6 +400,7 @@ class TrainingRecord:
     simulated_like_file: Likeness | None = absent(None)
     distillation: Mapping[str, Any] | None = absent(None)  # calibration/training/qat.py's Distillation
     weight_bits: int | None = absent(None)
+    then: ThenRecord | None = absent(None)  # finetune --then
 
 
 # ------------------------------------------------------------------------------------------------------ scale and paper

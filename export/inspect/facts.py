@@ -11,6 +11,7 @@ Precision of one operator:
     weight-only      integer weights, expanded to float32 before use
     int8, uint8      integer weights and activations
     int16x8          8-bit weights, 16-bit activations
+    int4             4-bit weights, 8-bit activations
     integer          index arithmetic: shapes, gathers, ids
     convert          changes the representation only: QUANTIZE, DEQUANTIZE, CAST, and work on constants
 Two joined by "+" mean that an operator has activations of both kinds.
@@ -40,6 +41,7 @@ _MEANING = {
     "int8": "full integer",
     "uint8": "full integer, in the older uint8 scheme",
     "int16x8": "full integer, 8-bit weights and 16-bit activations",
+    "int4": "full integer, 4-bit weights and 8-bit activations",
 }
 
 
@@ -114,6 +116,9 @@ def verdict(operators: Iterable[Operator]) -> tuple[str, str]:
     main = [k for k in kinds if k != "float32"]
     if set(main) == {"dynamic", "weight-only"}:  # where a runtime has no hybrid kernel, of depthwise convolutions say
         main = ["dynamic"]
+    if "int4" in kinds and set(kinds) <= {"int4", "int8"}:  # what has few weights keeps 8 bits
+        why = f"{_MEANING['int4']}, in {kinds['int4']} of {len(heavy)} {_layers(heavy)}"
+        return "int4", why + _others(heavy, "int4")
     if len(kinds) == 1 or (len(main) == 1 and main[0] in _STORAGE):
         chosen = main[0] if main else "float32"
         n = sum(o.precision == chosen for o in compute)
@@ -153,7 +158,7 @@ def _others(operators: list[Operator], chosen: str) -> str:
 def conclude(path: str, size_bytes: int, facts: Facts) -> Inspection:
     """Derive what a user wants to know from what a reader found."""
     precision, why = verdict(facts.operators)
-    if precision in ("int8", "int16x8"):
+    if precision in ("int8", "int16x8", "int4"):
         edges = [
             s for s, t in (("input", facts.inputs), ("output", facts.outputs)) if any(x.dtype == "float32" for x in t)
         ]
@@ -237,7 +242,7 @@ def _warnings(path: str, precision: str, facts: Facts, q: WeightQuantization) ->
             out.append("no TFLite metadata: MediaPipe Tasks finds no labels, and refuses it if its input is float")
         if not facts.signatures:
             out.append("no signature: it can be run by the position of its tensors only")
-    elif precision == "int8" and q.saturates:
+    elif precision in ("int8", "int4") and q.saturates:
         out.append(
             "weights use all 8 bits: on x86 without VNNI, OpenVINO and onnxruntime add products in saturating 16 bits, "
             "which costs accuracy; `--target generic` writes weights that fit"
@@ -250,7 +255,7 @@ def _warnings(path: str, precision: str, facts: Facts, q: WeightQuantization) ->
         out.append(f"custom operators ({', '.join(custom)}): runs only where they are registered; work not counted")
     if facts.inputs and any(d < 0 for t in facts.inputs for d in t.shape):
         out.append("dynamic shape: multiply-adds are counted with 1 for each dynamic dimension")
-    if q.dtypes and q.per_tensor > q.per_channel and precision in ("int8", "int16x8"):
+    if q.dtypes and q.per_tensor > q.per_channel and precision in ("int8", "int16x8", "int4"):
         out.append("most weights have one scale a tensor: one scale a channel is more accurate at the same size")
     return out
 
@@ -262,6 +267,7 @@ def _claim(stem: str) -> str | None:
         "int16x8": {"int16x8", "16x8"},
         "dynamic": {"dynamic", "drq"},
         "weight-only": {"weightonly", "wo"},
+        "int4": {"int4", "w4a8"},
         "int8": {"int8", "uint8", "quant", "quantized", "i8"},
         "float16": {"float16", "fp16", "f16"},
         "float32": {"float32", "fp32", "f32"},

@@ -40,7 +40,7 @@ class Inspection:
     path: str
     format: str  # tflite | onnx | openvino
     name: str
-    precision: str  # float32 | float16 | dynamic | weight-only | int8 | int16x8 | mixed
+    precision: str  # float32 | float16 | dynamic | weight-only | int8 | int16x8 | int4 | mixed
     why: str
     operators: dict[str, dict[str, int]]  # kind -> precision -> how many
     n_operators: int

@@ -281,7 +281,7 @@ def _precision(g: _Graph, node: Any) -> str:
     if activations and all(activations) and (kind in _MATRIX or _quantized_after(g, node)):
         wide = any(a in ("int16", "uint16") for a in activations)
         if kind not in _MATRIX or weights & (_NARROW | {"int16", "uint16"}) or not weights:
-            return "int16x8" if wide else "int8"
+            return "int16x8" if wide else "int4" if weights & {"int4", "uint4"} else "int8"
     if _fused_activation(g, node):
         return _precision(g, g.producers[data[0]])
     if kind in _MATRIX and weights & _NARROW:

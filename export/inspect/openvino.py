@@ -241,13 +241,14 @@ def _precision(g: _Graph, layer: _Layer, before: dict[str, Operator]) -> str:
     if layer.kind in _MATRIX:
         levels = [g.quantized.get(s, 0) for s in data]
         if data and all(levels) and (narrow or len(data) == 2):
-            return "int8" if max(levels) <= 256 else "int16x8"
+            few = any(_BITS.get(dtype) == 4 for dtype in stored)
+            return "int16x8" if max(levels) > 256 else "int4" if few else "int8"
         if narrow and len(data) == 1:
             return "weight-only"
     elif layer.kind in _FUSED and data:
         inner = [_of(g, before, s) for s in data]
-        if all(p in ("int8", "int16x8") for p in inner):
-            return min(inner, key=len)
+        if all(p in ("int8", "int16x8", "int4") for p in inner):
+            return min(("int8" if p == "int4" else p for p in inner), key=len)  # of the layer's own weights alone
     if "float16" in types or "bfloat16" in types:
         return "float16"
     return "float16 weights" if "float16" in stored else "float32"

@@ -294,6 +294,8 @@ def _operator(op: _Op, tensors: list[_Tensor], origin: dict[int, int]) -> Operat
             precision = "float32"
     else:
         precision = "+".join(sorted(_BY_ACTIVATION.get(a, a) for a in active))
+        if precision == "int8" and any(_PACKED_BITS.get(t.dtype) == 4 for t in constants.values()):
+            precision = "int4"
     return Operator(op.kind, precision, _multiply_adds(op, tensors))
 
 

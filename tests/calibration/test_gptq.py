@@ -365,3 +365,20 @@ def test_a_layer_that_is_corrected_in_parts_is_named_and_so_are_fewer_pictures(
     assert gptq.pictures_that_fit(graph) == 100
     assert gptq.pictures_that_fit(graph, max_bytes=7 * 10 * largest) == 7
     assert gptq.pictures_that_fit(graph, max_bytes=1) == 1
+
+
+def test_the_scale_of_4_bits_clips_large_weights_where_that_loses_less() -> None:
+    rng = np.random.default_rng(0)
+    rows, variance = rng.laplace(0, 1, (8, 256)), rng.uniform(0.1, 2, (8, 256))
+
+    def lost(scale: np.ndarray) -> np.ndarray:
+        q = np.clip(np.rint(rows / scale[:, None]), -7, 7) * scale[:, None]
+        total: np.ndarray = ((rows - q) ** 2 * variance).sum(-1)
+        return total
+
+    widest = np.abs(rows).max(-1) / 7
+    found = gptq._scale_of_few(rows, variance, 4)
+    assert np.all(found < widest)
+    assert np.all(lost(found) < 0.9 * lost(widest))
+    even = np.tile(np.linspace(-7, 7, 15), (1, 4))  # nothing to gain: every step is met
+    assert gptq._scale_of_few(even, np.ones_like(even), 4) == pytest.approx(1.0)

@@ -39,8 +39,8 @@ class Format(NamedTuple):
 
 EXACT = {"float32": 1e-5, "float16": 1e-5, "weight-only": 1e-5, "int16x8": 2e-3}
 BOTH = (
-    Format("onnx", onnx.to_onnx, ".onnx", EXACT | {"dynamic": 0.06, "int8": 0.01}, 1 / 256),
-    Format("openvino", openvino.to_openvino, ".xml", EXACT | {"int8": 0.05}, 1 / 256 + 0.01),
+    Format("onnx", onnx.to_onnx, ".onnx", EXACT | {"dynamic": 0.06, "int8": 0.01, "int4": 0.01}, 1 / 256),
+    Format("openvino", openvino.to_openvino, ".xml", EXACT | {"int8": 0.05, "int4": 0.05}, 1 / 256 + 0.01),
 )
 PRECISIONS = [pytest.param(f, p, id=f"{f.name}-{p}") for f in BOTH for p in f.tolerance]
 in_both = pytest.mark.parametrize("format", BOTH, ids=lambda f: f.name)

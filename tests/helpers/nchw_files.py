@@ -11,7 +11,7 @@ import pytest
 
 from edgenet.calibration import quantize
 from edgenet.calibration.execute import Executor
-from edgenet.calibration.quantize import round_weights
+from edgenet.calibration.quantize import layer_bits, round_weights
 from edgenet.export import Network, export_graph
 from edgenet.export.graph import Graph
 from edgenet.images import load_pixels
@@ -26,7 +26,8 @@ EXACT_BITS = weight_bits(target("auto"), "onnx")
 
 def quantized(graph: Graph, precision: str, calibration: Calibration | None = None, bits: int = EXACT_BITS) -> Graph:
     """Return `graph` with integers that all runtimes add alike on this machine."""
-    return quantize(graph, precision, calibration, weights=round_weights(graph, bits))
+    own = layer_bits(graph, bits) if precision == "int4" else bits
+    return quantize(graph, precision, calibration, weights=round_weights(graph, own))
 
 
 def written(

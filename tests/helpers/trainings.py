@@ -14,11 +14,13 @@ from edgenet.calibration.training.augment import Pictures, batches
 from edgenet.calibration.training.distill import distillation, divergence
 from edgenet.calibration.training.keras_graph import FakeQuantized, fake_quantized, float_model
 from edgenet.calibration.training.loop import Place, Settings, State, Task, Training
-from edgenet.calibration.training.qat import layer_bits, logits, start
+from edgenet.calibration.training.qat import bits_of, logits, precision_of, start
 from edgenet.calibration.training.strategy import open_strategy, policy
 from edgenet.export import Network
+from edgenet.export.tflite_file import write_tflite
 from edgenet.frameworks import tensorflow
 from edgenet.images import normalise
+from edgenet.options import FinetuneJob
 from edgenet.targets import SAFE_BITS
 from helpers import tiny
 
@@ -32,9 +34,24 @@ def settings(**changes: Any) -> Settings:
     return replace(Settings(epochs=3, batch=8, learning_rate=0.02, ema=0.9), **changes)
 
 
+def small_job(model: str, out: Path, photos: Path, **changes: Any) -> FinetuneJob:
+    """Return a job of an epoch a stage and two views, which learns fast."""
+    job = replace(FinetuneJob(model, out, str(photos), views=2, first_layer_rate=1.0), **changes)
+    return replace(job, settings=replace(job.settings, epochs=1, batch=8, learning_rate=0.02))
+
+
+def network_file(folder: Path) -> Path:
+    """Write the tiny network as a stranger's float .tflite would be: nothing but the network."""
+    path = folder / "mine.tflite"
+    path.write_bytes(write_tflite(tiny.trained()))
+    return path
+
+
 def student_of(shared: SharedCalibration, bits: int = 8, **learn: bool) -> FakeQuantized:
-    own = layer_bits(shared.graph, bits)
-    graph = quantize(shared.graph, "int8", shared.calibration, weights=start(shared, own, calibrating(shared)))
+    own = bits_of(shared.graph, bits)
+    graph = quantize(
+        shared.graph, precision_of(bits), shared.calibration, weights=start(shared, own, calibrating(shared))
+    )
     latent = {op.outputs[0]: w for op in graph.ops if (w := _float(shared, op.outputs[0])) is not None}
     return fake_quantized(graph, latent, own, in_pairs=bits == SAFE_BITS, **learn)
 

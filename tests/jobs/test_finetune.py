@@ -14,7 +14,6 @@ from edgenet.calibration.training import activations, stages, transfer
 from edgenet.calibration.training.head import fit_head
 from edgenet.errors import InputError
 from edgenet.export import export_graph, find_source
-from edgenet.export.tflite_file import write_tflite
 from edgenet.frameworks import keras
 from edgenet.handoff import hand_over
 from edgenet.jobs import finetune as finetune_job
@@ -27,6 +26,7 @@ from edgenet.options import FinetuneJob, Job, QatJob
 from edgenet.pipeline import run
 from edgenet.results import Results
 from helpers import tiny
+from helpers.trainings import network_file, small_job
 
 
 def test_the_classes_are_the_folders_that_hold_files(tmp_path: Path) -> None:
@@ -188,19 +188,6 @@ def test_the_head_alone_takes_no_epoch_and_a_stage_that_is_not_better_leaves_its
     assert [row.epoch for row in told.curve] == [0, 1]
     file = f"{untrained.name}-finetuned.tflite"
     assert (tmp_path / "all" / file).read_bytes() == (tmp_path / "head" / file).read_bytes()
-
-
-def small_job(model: str, out: Path, photos: Path, **changes: object) -> FinetuneJob:
-    """Return a job of an epoch a stage and two views, which learns fast."""
-    job = replace(FinetuneJob(model, out, str(photos), views=2, first_layer_rate=1.0), **changes)  # type: ignore[arg-type]
-    return replace(job, settings=replace(job.settings, epochs=1, batch=8, learning_rate=0.02))
-
-
-def network_file(folder: Path) -> Path:
-    """Write the tiny network as a stranger's float .tflite would be: nothing but the network."""
-    path = folder / "mine.tflite"
-    path.write_bytes(write_tflite(tiny.trained()))
-    return path
 
 
 def test_a_network_file_of_a_users_own_learns_other_classes(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_a_later_run_with_other_operators_makes_the_file_anew_and_with_the_same_
     [
         (["--keep", "hade=float32"], "near are head"),
         (["--keep", "head=float32", "--target", "coral"], "coral runs no float operators"),
-        (["--keep", "head=float32", "--precision", "float32"], "--keep is for int8 and int16x8 files"),
+        (["--keep", "head=float32", "--precision", "float32"], "--keep is for int8, int16x8 and int4 files"),
     ],
 )
 def test_a_wrong_option_is_status_2_and_nothing_is_written(

@@ -15,7 +15,7 @@ from edgenet.calibration import Recipe, SharedCalibration, quantize
 from edgenet.calibration.training.augment import Pictures, batches, load_pictures
 from edgenet.calibration.training.keras_graph import FakeQuantized, float_model, quantized_logits
 from edgenet.calibration.training.loop import CHECKPOINT, LOGS, Outcome, Place, Settings, Task, Training
-from edgenet.calibration.training.qat import Distillation, _apart, layer_bits, logits, start, train
+from edgenet.calibration.training.qat import Distillation, _apart, bits_of, logits, start, train
 from edgenet.calibration.training.strategy import open_strategy
 from edgenet.errors import InputError
 from edgenet.export import Network
@@ -166,18 +166,18 @@ def test_weights_that_share_seven_bits_share_them_after_training_too(shared: Sha
     np.testing.assert_allclose(simulated, logits(graph, quantized_logits(graph), x), atol=1e-4)
 
 
-def test_with_four_bits_only_pointwise_convolutions_have_four(shared: SharedCalibration) -> None:
-    bits = layer_bits(shared.graph, 4, 7)
-    assert bits == {"stem": 7, "expand": 4, "depthwise": 7, "project": 4, "head": 4, "logits": 7}
+def test_with_four_bits_pointwise_convolutions_and_dense_layers_have_four(shared: SharedCalibration) -> None:
+    bits = bits_of(shared.graph, 4, 7)
+    assert bits == {"stem": 7, "expand": 4, "depthwise": 7, "project": 4, "head": 4, "logits": 4}
     weights = start(shared, bits, calibrating(shared))
     assert np.abs(weights["expand"].values).max() <= 7 < np.abs(weights["depthwise"].values).max() <= 63
 
 
 def test_four_bits_start_from_what_all_pictures_say(shared: SharedCalibration, pictures: Pictures) -> None:
-    bits = layer_bits(shared.graph, 4)
+    bits = bits_of(shared.graph, 4)
     few, all_of_them = (start(shared, bits, p)["head"].values for p in (pictures.subset([0, 1]), pictures))
     assert (few != all_of_them).any()
-    eight = layer_bits(shared.graph, 8)
+    eight = bits_of(shared.graph, 8)
     np.testing.assert_array_equal(start(shared, eight, pictures)["head"].values, shared.weights("int8")["head"].values)
 
 
