@@ -28,7 +28,7 @@ from edgenet.jobs.finetune import finetune
 from edgenet.models.zoo import spec
 from edgenet.options import FinetuneJob
 from edgenet.report.formatting import points
-from edgenet.results.records import TrainingRecord
+from edgenet.results.training import TrainingRecord
 
 MODEL, CLASSES, PICTURES = "efficientnet-lite0", 10, 10  # pictures of a class that finetune is given
 CHANCE = 0.05

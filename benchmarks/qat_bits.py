@@ -43,7 +43,7 @@ from edgenet.export import FORMATS, Network, export_graph, find_source
 from edgenet.images import divide, load_pixels, open_images, split
 from edgenet.report.formatting import decibels, number, percent
 from edgenet.results import ImageSet, Results
-from edgenet.results.records import Score
+from edgenet.results.training import Score
 
 SLACK, MOST = 0.005, 0.5  # of agreement; of what was lost
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,34 @@ from edgenet.export.graph import Graph
 from edgenet.results import Calibration
 
 PICTURES = 16
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Quantizes some operators of a graph alone, and says what that costs: a task that may travel to other machines.
+
+    `expected` are the float graph's logits, (N, classes); `others` what a group is computed in while the rest is in
+    float, where it is not `precision`.
+    """
+
+    graph: Graph
+    pictures: tuple[np.ndarray, ...]
+    calibration: Calibration
+    weights: Mapping[str, Weight] | None
+    precision: str
+    kept: str | None
+    expected: np.ndarray
+
+    def do(self, group: Sequence[str], threads: int) -> float:
+        """Return the SQNR of the logits in dB where these operators, by their outputs, are quantized alone."""
+        exceptions = {op.outputs[0]: "float32" for op in self.graph.ops if op.outputs[0] not in group}
+        if self.kept is not None:
+            exceptions |= dict.fromkeys(group, self.kept)
+        quantized = quantize(self.graph, self.precision, self.calibration, weights=self.weights, exceptions=exceptions)
+        return sqnr_db(self.expected, _logits(quantized, self.pictures, threads))
+
+
+Each = Callable[[Alone, Sequence[Sequence[str]]], Iterable[float]]  # task.do of each group, in order
 
 
 def sensitivity(
@@ -25,6 +54,7 @@ def sensitivity(
     alone: str | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    each: Each | None = None,
 ) -> list[tuple[tuple[str, ...], float]]:
     """Return (names of the outputs, SQNR of the logits in dB) of each group of operators, quantized alone, worst first.
 
@@ -33,27 +63,27 @@ def sensitivity(
         inputs: what the graph takes, one picture each: (1, H, W, 3) float32, normalised; the first 16 are used.
         weights: the integers of each operator, as `quantize` takes them.
         alone: what a group is computed in while the others are in float, where it is not `precision`.
+        each: who computes the groups; this machine by default.
 
     Raises:
         InputError: there was no picture.
     """
-    pictures = inputs[:PICTURES]
+    pictures = tuple(inputs[:PICTURES])
     if not pictures:
         raise InputError("no picture to measure with: give a folder of photographs with --images")
     expected = _logits(graph, pictures, threads)
     names = [op.outputs[0] for op in graph.ops]
     whole = quantize(graph, precision, calibration, weights=weights)
     integer = {n for n in names if n in whole.tensors and whole.tensors[n].dtype in ("int8", "int16")}
-    found = []
     wanted = [tuple(n for n in group if n in integer) for group in groups or [(n,) for n in names]]
     wanted = [group for group in wanted if group]
-    for done, group in enumerate(wanted, 1):
-        others = {n: "float32" for n in names if n not in group}
-        exceptions = others if alone is None else {**others, **dict.fromkeys(group, alone)}
-        quantized = quantize(graph, precision, calibration, weights=weights, exceptions=exceptions)
-        found.append((group, sqnr_db(expected, _logits(quantized, pictures, threads))))
+    task = Alone(graph, pictures, calibration, weights, precision, alone, expected)
+    here = (task.do(group, threads or os.cpu_count() or 1) for group in wanted)
+    found = []
+    for group, db in zip(wanted, here if each is None else each(task, wanted), strict=True):
+        found.append((group, db))
         if progress:
-            progress(done, len(wanted))
+            progress(len(found), len(wanted))
     return sorted(found, key=lambda f: f[1])
 
 

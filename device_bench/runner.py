@@ -5,6 +5,8 @@ runtime, nothing else of edgenet, and keep to Python 3.9. A message, either way,
 
     8 bytes "edgenet1", 4 bytes length of the header, 8 bytes length of the payload (big endian), header (JSON), payload
 
+The payload of "predict" may also stand in memory that both sides have (--shared), "at" so many bytes from its start.
+
 Requests ("do"): load, info, predict, input, run, memory, cpu, quit. An answer has "ok", or "error" and its "kind":
 missing (no runtime), load (not a model), input (a batch that does not fit), failed (the runtime threw).
 """
@@ -122,8 +124,12 @@ def memory_bytes(field: str) -> int:
     return 0
 
 
-def serve(requests: BinaryIO, answers: BinaryIO, runtime: Any) -> None:
-    """Answer requests until the other side closes or says quit."""
+def serve(requests: BinaryIO, answers: BinaryIO, runtime: Any, shared: Any = None) -> None:
+    """Answer requests until the other side closes or says quit.
+
+    Args:
+        shared: memory that the other side writes, None where there is none.
+    """
     import numpy as np
 
     predictor: Any = None
@@ -154,6 +160,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, runtime: Any) -> None:
                 output_dtype=predictor.output.dtype,
                 python=sys.version.split()[0],
                 numpy=np.__version__,
+                shares_memory=shared is not None,
             )
             return loaded, b""
         if do == "info":
@@ -172,7 +179,10 @@ def serve(requests: BinaryIO, answers: BinaryIO, runtime: Any) -> None:
                 samples.byteswap()
                 paces.byteswap()
             return {"n": len(samples), "lead_runs": lead}, samples.tobytes() + paces.tobytes()
-        batch = np.frombuffer(payload, request["dtype"]).reshape(request["shape"])
+        if "at" in request:
+            batch = np.ndarray(request["shape"], request["dtype"], shared, request["at"])
+        else:
+            batch = np.frombuffer(payload, request["dtype"]).reshape(request["shape"])
         if do == "input":
             predictor.set_input(batch)
             return {}, b""
@@ -189,15 +199,18 @@ def serve(requests: BinaryIO, answers: BinaryIO, runtime: Any) -> None:
             header, payload = handle(*message)
             header = {"ok": True, **header}
         except Exception as e:
-            kind = "failed"
-            for cls, name in ((runtime.MissingRuntime, "missing"), (runtime.LoadError, "load"), (ValueError, "input")):
-                if isinstance(e, cls):
-                    kind = name
-                    break
-            header, payload = {"error": " ".join(str(e).split()) or type(e).__name__, "kind": kind}, b""
+            header, payload = {"error": " ".join(str(e).split()) or type(e).__name__, "kind": _kind(e, runtime)}, b""
         answers.write(pack(header, len(payload)))
         answers.write(payload)
         answers.flush()
+
+
+def _kind(error: Exception, runtime: Any) -> str:
+    """Return what went wrong in a word, by which the other side chooses its own exception."""
+    for cls, name in ((runtime.MissingRuntime, "missing"), (runtime.LoadError, "load"), (ValueError, "input")):
+        if isinstance(error, cls):
+            return name
+    return "failed"
 
 
 def main() -> None:
@@ -212,7 +225,9 @@ def main() -> None:
     parser.add_argument("--confine", help="edgenet's policy.py: give up writing, the network and other programs by it")
     parser.add_argument("--writes", help="with --confine: the one folder that may be written in")
     parser.add_argument("--devices", action="store_true", help="with --confine: leave devices open, for a delegate")
+    parser.add_argument("--shared", help="memory that the parent writes: a file to read")
     args = parser.parse_args()
+    shared = _map(args.shared) if args.shared else None
     if args.cores:
         _pin([int(core) for core in args.cores.split(",")])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -220,7 +235,7 @@ def main() -> None:
         _die_with(args.parent)
     if args.confine:
         _confine(args.confine, args.devices, args.writes)
-    serve(sys.stdin.buffer, answers, _module(args.runtime))
+    serve(sys.stdin.buffer, answers, _module(args.runtime), shared)
 
 
 def _read(stream: BinaryIO) -> tuple[Header, bytes] | None:
@@ -246,6 +261,20 @@ def _module(path: str, name: str = "edgenet_runtime") -> Any:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _map(path: str) -> Any:
+    """Return a file as memory that is only read; None where it cannot be had: pictures come through the pipe then."""
+    import mmap
+
+    try:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            return mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+        finally:
+            os.close(fd)
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _forget_peak() -> None:

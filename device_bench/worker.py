@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from edgenet.device_bench import runner
+from edgenet.device_bench.shared_memory import SharedMemory
 from edgenet.errors import DeviceError, InputError, without_exceptions
 from edgenet.export import runtime as runtime_module
 from edgenet.results import plain
@@ -74,6 +75,7 @@ class WorkerInfo:
     baseline_rss_bytes: int
     python: str
     numpy: str
+    shares_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Worker:
         cores: the cores to run on, none for all that this process may use; those of this machine only.
         launch: where the child is not on this machine; `path` is then a path there.
         timeout_s: for each request after loading (the time that `run` is asked to take comes on top).
+        shared: memory of this process that the child may read: batches that lie in it are not sent; here only.
 
     Raises:
         InputError: the file is not a model that this runtime loads.
@@ -117,15 +120,18 @@ class Worker:
         cores: Sequence[int] = (),
         launch: Launch | None = None,
         timeout_s: float = 600.0,
+        shared: SharedMemory | None = None,
     ) -> None:
         if threads < 1:
             raise InputError(f"threads must be at least 1, was {threads}")
         if launch is None:
             _check_weights(Path(path))
         self.path, self._timeout_s, self._first = path, timeout_s, True
+        self._shared = shared if launch is None else None
         self._first_s = timeout_s  # for the first inference, which tells whether the model ends
         if launch is None:
-            launch = Launch(_child(runtime, cores, delegate), str(path))
+            memory = ["--shared", shared.path] if shared is not None else []
+            launch = Launch(_child(runtime, cores, delegate) + memory, str(path))
             path, self._first_s = Path(path).resolve(), _FIRST_TIMEOUT_S
         self.name, self._explain = launch.name or str(path), launch.explain
         # A file, not a pipe: it never fills, however much is said.
@@ -155,7 +161,8 @@ class Worker:
             self.close()
             raise
         with self._sense(info):
-            self.info = plain.read(WorkerInfo, {name: info[name] for name in WorkerInfo.__dataclass_fields__})
+            known = {name: info[name] for name in WorkerInfo.__dataclass_fields__ if name in info}
+            self.info = plain.read(WorkerInfo, known)
 
     @property
     def pid(self) -> int:
@@ -169,7 +176,10 @@ class Worker:
             DeviceError: the child crashed or hung.
         """
         first_s = min(self._timeout_s, self._first_s * (1 + len(batch) / 10))
-        header, payload = self._ask(_array_header("predict", batch), _bytes(batch), first_s)
+        request = _array_header("predict", batch)
+        at = self._shared.offset_of(batch) if self._shared is not None and self.info.shares_memory else None
+        sent = _bytes(batch) if at is None else b""
+        header, payload = self._ask(request if at is None else request | {"at": at}, sent, first_s)
         self._first_s = self._timeout_s
         with self._sense(header):
             return np.frombuffer(payload, "<f4").reshape(header["shape"]).astype(np.float32, copy=False)

@@ -37,6 +37,7 @@ def bench(
     sustained: str | None = None,
     require_full_delegation: bool = False,
     publish: bool = False,
+    cluster: str | None = None,
     max_arena: str | None = None,
     progress: Progress | None = None,
 ) -> Results: ...
@@ -63,6 +64,7 @@ def evaluate(
     images: str | Path | None = None,
     devices: str | Sequence[str] = (),
     limit: int | None = None,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Results: ...
 def export(
@@ -76,6 +78,7 @@ def export(
     precisions: str | Sequence[str] = ("float32", "float16", "dynamic", "int8"),
     calibration_images: int = 100,
     limit: int | None = None,
+    cluster: str | None = None,
     io: str = "float32",
     batch: int | str = 1,
     logits: bool = False,
@@ -144,6 +147,7 @@ def run(
     devices: str | Sequence[str] = ("local",),
     calibration_images: int = 100,
     limit: int | None = None,
+    cluster: str | None = None,
     threads: int = 1,
     emulated_images: int = 100,
     io: str = "float32",

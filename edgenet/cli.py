@@ -42,7 +42,7 @@ from edgenet.cli_output import (
     train_and_print,
     verify_handoff,
 )
-from edgenet.cli_runs import compare, history, init, publish, show_plan
+from edgenet.cli_runs import cache, compare, history, init, publish, show_plan
 from edgenet.errors import InputError
 from edgenet.options import BenchJob, FinetuneJob, Job, PaperJob, QatJob, ScaleJob
 
@@ -61,6 +61,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")
 
 
+main.add_command(cache)
 main.add_command(compare)
 main.add_command(history)
 main.add_command(publish)
@@ -130,7 +131,7 @@ def export(as_json: bool, **asked: Any) -> None:
 @main.command()
 @click.argument("artifacts", nargs=-1, required=True, type=PATH)
 @click.option("--reference", type=PATH, help="The file to compare with; the float32 one by default.")
-@options_of(Job, only=("images", "devices", "limit"))
+@options_of(Job, only=("images", "devices", "limit", "cluster"))
 @json_option
 def evaluate(
     artifacts: tuple[Path, ...],
@@ -138,6 +139,7 @@ def evaluate(
     reference: Path | None,
     limit: int | None,
     devices: tuple[str, ...],
+    cluster: str | None,
     as_json: bool,
 ) -> None:
     """Measure accuracy of files on the same pictures; with --device, run them there and compare with this machine.
@@ -149,7 +151,13 @@ def evaluate(
 
     with Progress() as progress:
         results = evaluate_files(
-            artifacts, images=images, reference=reference, limit=limit, devices=devices, progress=progress
+            artifacts,
+            images=images,
+            reference=reference,
+            limit=limit,
+            devices=devices,
+            cluster=cluster,
+            progress=progress,
         )
     if as_json:
         print_json(results.to_json())
@@ -374,7 +382,7 @@ def classes(word: str, model: Path | None, as_json: bool) -> None:
     if model is None:
         ids, names = imagenet_classes()
     else:
-        from edgenet.pipeline import classes_in
+        from edgenet.jobs.evaluate_files import classes_in
 
         ids, names = classes_in(model)
     print_classes(Classes(ids, names), word, as_json)

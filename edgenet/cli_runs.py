@@ -1,4 +1,4 @@
-"""The commands around a run: `init` and the plan before it; `compare`, `history` and `publish` after it."""
+"""The commands around a run: `init` and the plan before it; `compare`, `history`, `publish` and `cache` after it."""
 
 import dataclasses
 import os
@@ -13,6 +13,7 @@ from edgenet.cli_output import Progress, print_json, print_table
 from edgenet.compare.options import CompareJob
 from edgenet.errors import GateFailed, InputError
 from edgenet.history.options import HistoryJob
+from edgenet.options import CacheJob
 from edgenet.publish.options import PublishJob
 
 if TYPE_CHECKING:
@@ -173,3 +174,23 @@ def show_plan(job: "Job", as_json: bool) -> None:
     print_table(text.TITLES, text.rows(found))
     for line in text.lines(found):
         echo(line)
+
+
+@click.command()
+@options_of(CacheJob)
+@json_option
+def cache(as_json: bool, **asked: Any) -> None:
+    """List the steps that are kept so that no run computes them twice, or remove some.
+
+    \b
+    edgenet cache
+    edgenet cache --prune --older-than 30d
+    """
+    from edgenet.cache import listing
+
+    found = listing.run(job_of(CacheJob, asked))
+    if as_json:
+        print_json(listing.plain(found))
+        return
+    print_table(listing.TITLES, listing.rows(found))
+    echo(listing.headline(found))

@@ -21,6 +21,8 @@ LITTLE_DISK_BYTES = 2_000_000_000  # TensorFlow alone takes as much when it is i
 LITTLE_MEMORY_BYTES = 2_000_000_000  # converting the largest networks takes this
 CHANGING_GOVERNORS = ("powersave", "ondemand", "conservative")
 BUSY = 0.5  # of the cores, by load average
+# A requirement of an extra, itself not one of edgenet's: name, versions, extra.
+_OF_AN_EXTRA = re.compile(r"(?!edgenet\b)([\w.-]+)(?:\[\w+\])?\s*([^;\[]*?)\s*;\s*extra\s*==\s*['\"]([\w-]+)['\"]")
 _INTERNAL_EXTRAS = ("all", "dev")  # made of other extras, or for those who change edgenet
 
 # What an extra is for, where it is missing.
@@ -33,6 +35,7 @@ EXTRAS = {
     "weights": "pretrained weights of EfficientNet-Lite0, 1 and 2",
     "sample": "the sample photographs (--images sample)",
     "mat": "reading data sets whose lists are .mat files (--images flowers102:DIR)",
+    "ray": "the machines of a Ray cluster (--cluster)",
     "mlflow": "logging runs to an MLflow server (publish)",
     "tfds": "reading TensorFlow Datasets (--images tfds:NAME)",
     "ethos-u": "estimates for Ethos-U (ethos-u:CONFIG)",
@@ -154,7 +157,7 @@ def packages() -> tuple[Package, ...]:
     except metadata.PackageNotFoundError:  # run from a folder, not installed: the tested versions are not known
         required = []
     for line in required:
-        match = re.fullmatch(r"([\w.-]+)\s*([^;\[]*?)\s*;\s*extra\s*==\s*['\"]([\w-]+)['\"]", line)
+        match = _OF_AN_EXTRA.fullmatch(line)
         if match is None or match[3] in _INTERNAL_EXTRAS:
             continue  # a dependency of edgenet itself, or an extra made of others
         name, tested, extra = match.groups()

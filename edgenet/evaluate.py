@@ -16,21 +16,29 @@ An answer with a number that is not finite (NaN, infinity) is none: it is never 
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from edgenet.errors import DeviceError, EdgenetError, InputError
-from edgenet.images import Preprocessing, normalise, stream
+from edgenet.errors import DeviceError, InputError
+from edgenet.farm.answers import (
+    LOST_REMEDY,
+    Answering,
+    Candidate,
+    FileAnswers,
+    Opened,
+    Work,
+    answer_here,
+    centred_logits,
+    concatenated,
+)
+from edgenet.images import Preprocessing
 from edgenet.results import NO_ANSWER, Confusion, Evaluation, Failure, Flip, ImageSet, Warning
 from edgenet.results.answers import PictureAnswers, pack
-from edgenet.results.records import Measures
+from edgenet.results.records import EvaluationTime, Measures
 from edgenet.tasks import CLASSES, Task
 from edgenet.tasks.measures import (
     MAX_NUMBERS,
@@ -39,49 +47,49 @@ from edgenet.tasks.measures import (
     measures_of_yes,
     rows_of_labels,
     rows_of_yes,
-    signal_of,
 )
 from edgenet.tasks.statistics import nearest, unit
 
-if TYPE_CHECKING:
-    from edgenet.device_bench import Device
+__all__ = ["Candidate", "centred_logits", "evaluate", "mcnemar", "paired_difference", "sqnr_db", "wilson"]
 
 Z95 = 1.959964  # 97.5 % quantile of the normal distribution
 MAX_FLIPS = 200  # kept in the results; the counts are of all
 MAX_CONFUSIONS = 2000  # kept in the results, the most frequent
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A file to evaluate, on this machine or on `device`; then `here` is the id of the same file here, given before."""
-
-    id: str
-    path: Path
-    sha256: str = ""
-    device: "Device | None" = None
-    here: str = ""
-
-
 @dataclass
 class _Tally:
     """What is kept of one file: a few numbers a picture; of several labels and of embeddings all, up to a bound."""
 
-    runtime: str
-    io_dtype: str
-    eight_bit: bool
-    top1: list[np.ndarray] = field(default_factory=list)  # (n,) int, NO_ANSWER where a number is not finite
-    top5: list[np.ndarray] = field(default_factory=list)  # (n, 5) int, the same
-    confidence: list[np.ndarray] = field(default_factory=list)  # (n,) of top-1
-    kept: list[np.ndarray] = field(default_factory=list)  # (n, K) float32: see _count
-    n_kept: int = 0  # numbers
-    signal: float = 0.0
-    noise: float = 0.0
+    file: Opened
     here: str = ""  # whose numbers those of a device are compared with, bit by bit
-    n_outputs: int = 0
-    differing: int = 0
-    largest: float = 0.0
-    nonfinite_outputs: int = 0
-    nonfinite_images: int = 0
+    blocks: list[FileAnswers] = field(default_factory=list)
+    n_kept: int = 0  # numbers
+
+    def put(self, block: FileAnswers, task: Task) -> None:
+        """Add the next block. Raises InputError where what its task needs does not fit into memory."""
+        self.blocks.append(block)
+        if block.kept is None or task.kind in ("classes", "binary"):
+            return
+        self.n_kept += block.kept.size
+        if self.n_kept > MAX_NUMBERS:
+            a_picture = block.kept.shape[1]
+            raise InputError(
+                f"of more than {MAX_NUMBERS // a_picture} pictures with {a_picture} numbers each the measures do not "
+                f"fit into memory: give --limit {MAX_NUMBERS // a_picture}"
+            )
+
+    def all(self, name: str) -> np.ndarray | None:
+        """Return an array of FileAnswers over all pictures."""
+        return concatenated([getattr(block, name) for block in self.blocks])
+
+    def sum(self, name: str) -> Any:
+        """Return a number of FileAnswers, added up in the order of the blocks."""
+        return sum(getattr(block, name) for block in self.blocks)
+
+    @property
+    def largest(self) -> float:
+        return max((block.largest for block in self.blocks), default=0.0)
 
 
 def evaluate(
@@ -93,6 +101,9 @@ def evaluate(
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     task: Task = CLASSES,
+    answering: Answering = answer_here,
+    keep: bool = False,
+    spent: Callable[[EvaluationTime], None] | None = None,
 ) -> tuple[list[Evaluation], list[Failure]]:
     """Return an Evaluation of each candidate that ran, and a Failure of each that did not.
 
@@ -101,65 +112,46 @@ def evaluate(
         threads: cores that each file may use; all by default.
         progress: called with (pictures done, pictures in all).
         task: what the outputs mean.
+        spent: called with where the time went, where that was this machine's.
+        keep: have the reference's answers kept, and take them from there (edgenet.cache).
+        answering: who runs the files: this machine, or those of a cluster (farm.job). The numbers are the same.
 
     Raises:
         InputError: more than 1 % of the pictures cannot be read; there are more than the measures of the task can hold.
     """
-    from edgenet.device_bench import Worker
-
+    by_id = {c.id: c for c in candidates}
     tallies: dict[str, _Tally] = {}
-    failures: list[Failure] = []
+    failed: dict[str, str] = {}
     seen: list[np.ndarray] = []
-    with ExitStack() as stack:
-        predictors: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
-
-        def fail(c: Candidate, e: EdgenetError) -> None:
-            predictors.pop(c.id, None)
-            tallies.pop(c.id, None)
-            device = c.device.id if c.device is not None else "local"
-            remedy = "the other files were evaluated; see `edgenet inspect`"
-            failures.append(Failure("evaluate", c.id, device, why=str(e), remedy=remedy))
-
-        for c in candidates:
-            try:
-                if c.device is not None:
-                    here = tallies.get(c.here)
-                    if here is None:
-                        raise DeviceError("it does not run on this machine, so there is nothing to compare with")
-                    tallies[c.id] = _Tally(here.runtime, here.io_dtype, here.eight_bit, here=c.here)
-                    predictors[c.id] = partial(c.device.predict, c.path)
-                    continue
-                worker = stack.enter_context(Worker(c.path, threads=threads or os.cpu_count() or 1))
-                predictors[c.id] = worker.predict
-                tallies[c.id] = _Tally(worker.info.runtime, worker.info.io_dtype, worker.info.output_dtype != "float32")
-            except (DeviceError, InputError) as e:
-                fail(c, e)
-        pictures = stream(images, preprocessing)
-        for chunk in pictures:
-            if not predictors:
-                break
-            normalised = normalise(chunk.pixels, preprocessing)
-            outputs: dict[str, np.ndarray] = {}
-            for c in candidates:
-                if c.id in predictors:
-                    try:
-                        batch = normalised if tallies[c.id].io_dtype == "float32" else chunk.pixels
-                        outputs[c.id] = predictors[c.id](batch)
-                    except DeviceError as e:
-                        fail(c, e)
-            _count(task, outputs, tallies, reference)
-            seen.append(chunk.indices)
-            if progress:
+    n_skipped = 0
+    try:
+        for block in answering(Work(tuple(candidates), preprocessing, task, reference, threads, keep), images):
+            failed = {**block.failed, **failed}  # the first reason counts
+            for id, found in block.files.items():
+                tallies.setdefault(id, _Tally(found.file, by_id[id].here)).put(found, task)
+            n_skipped += len(block.skipped)
+            if spent and block.time is not None:
+                spent(block.time)
+            if block.files:
+                seen.append(block.indices)
+            if progress and len(block.indices):
                 progress(sum(map(len, seen)), len(images))
+    except DeviceError as e:  # of a cluster; a file that fails is told by its block
+        return [], [Failure("evaluate", device="cluster", why=str(e), remedy=LOST_REMEDY)]
+    failures = [_failure(by_id[id], failed[id]) for id in failed]
+    tallies = {c.id: tallies[c.id] for c in candidates if c.id in tallies and c.id not in failed}
     if not seen:
         return [], failures
-    indices = np.concatenate(seen)
-    by_id = {c.id: c for c in candidates}
-    kept = _Pictures(task, images, indices, len(pictures.skipped))
+    kept = _Pictures(task, images, np.concatenate(seen), n_skipped)
     answers = {id: _answers(kept, tally) for id, tally in tallies.items()}
     ref = answers.get(reference) if reference else None
-    found = [_evaluation(by_id[id], kept, a, (reference or "") if ref else "", ref) for id, a in answers.items()]
-    return [replace(e, **_as_here(answers, e.artifact, reference)) for e in found], failures
+    evaluations = [_evaluation(by_id[id], kept, a, (reference or "") if ref else "", ref) for id, a in answers.items()]
+    return [replace(e, **_as_here(answers, e.artifact, reference)) for e in evaluations], failures
+
+
+def _failure(c: Candidate, why: str) -> Failure:
+    device = c.device.id if c.device is not None else "local"
+    return Failure("evaluate", c.id, device, why=why, remedy="the other files were evaluated; see `edgenet inspect`")
 
 
 def _as_here(answers: Mapping[str, "_Answers"], id: str, reference: str | None) -> dict[str, Any]:
@@ -169,72 +161,6 @@ def _as_here(answers: Mapping[str, "_Answers"], id: str, reference: str | None) 
         return {}
     same, n = _n_alike(answers[id], answers[here]), len(answers[id].answered)
     return {"agreement_here": same / n, "agreement_here_ci95": wilson(same, n)}
-
-
-def _count(task: Task, outputs: Mapping[str, np.ndarray], tallies: Mapping[str, _Tally], reference: str | None) -> None:
-    base = outputs.get(reference) if reference else None
-    base_logits = None if base is None or not np.isfinite(base).all() else _logits(task, base)
-    for id, y in outputs.items():  # (n, outputs)
-        tally = tallies[id]
-        finite = np.isfinite(y)
-        answered = finite.all(axis=1)
-        tally.nonfinite_outputs += int((~finite).sum())
-        tally.nonfinite_images += int((~answered).sum())
-        if task.kind in ("classes", "binary"):
-            _count_classes(np.concatenate([1 - y, y], axis=1) if task.kind == "binary" else y, answered, tally)
-        else:
-            _keep(np.asarray(y, np.float32), tally, len(y[0]))
-        if tally.here in outputs:
-            _count_bits(y, outputs[tally.here], tally)
-        if base_logits is not None and id != reference and not tally.eight_bit and answered.all():
-            tally.signal += float(np.square(base_logits).sum())
-            tally.noise += float(np.square(_logits(task, y) - base_logits).sum())
-
-
-def _count_classes(y: np.ndarray, answered: np.ndarray, tally: _Tally) -> None:
-    """Count answers that exclude each other. y: (n, classes); answered: (n,) bool."""
-    order = np.argsort(-y, axis=1, kind="stable")[:, :5]  # ties: the lower index first, as argmax has it
-    sure = np.take_along_axis(y, order[:, :1], axis=1)[:, 0]
-    order = np.where(answered[:, None], order, NO_ANSWER)
-    tally.top1.append(order[:, 0])
-    tally.top5.append(order)
-    tally.confidence.append(np.where(answered, sure, 0))
-    if y.shape[1] == 2:  # of yes, or of the second class
-        tally.kept.append(np.asarray(y[:, 1:], np.float32))
-
-
-def _keep(y: np.ndarray, tally: _Tally, a_picture: int) -> None:
-    tally.kept.append(y)
-    tally.n_kept += y.size
-    if tally.n_kept > MAX_NUMBERS:
-        raise InputError(
-            f"of more than {MAX_NUMBERS // a_picture} pictures with {a_picture} numbers each the measures do not fit "
-            f"into memory: give --limit {MAX_NUMBERS // a_picture}"
-        )
-
-
-def _logits(task: Task, y: np.ndarray) -> np.ndarray:
-    return centred_logits(y) if task.kind == "classes" else signal_of(task, y)
-
-
-def _count_bits(y: np.ndarray, base: np.ndarray, tally: _Tally) -> None:
-    ours, theirs = (np.ascontiguousarray(a, np.float32) for a in (base, y))
-    tally.n_outputs += ours.size
-    tally.differing += int(np.count_nonzero(ours.view(np.uint32) != theirs.view(np.uint32)))
-    with np.errstate(invalid="ignore"):
-        apart = float(np.abs(theirs.astype(np.float64) - ours).max(initial=0.0))
-    tally.largest = max(tally.largest, apart) if math.isfinite(apart) else math.inf
-
-
-def centred_logits(y: np.ndarray) -> np.ndarray:
-    """Return logits with mean zero a picture, from logits or from probabilities (softmax forgets only their mean).
-
-    y: (N, classes). Returns (N, classes) float64.
-    """
-    y = y.astype(np.float64)
-    if y.min() >= 0 and np.allclose(y.sum(axis=1), 1, atol=1e-2):
-        y = np.log(np.maximum(y, np.finfo(np.float32).tiny))
-    return y - y.mean(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -288,12 +214,14 @@ class _Answers:
 
 def _answers(p: _Pictures, tally: _Tally) -> _Answers:
     labels = p.labels
-    kept = np.concatenate(tally.kept) if tally.kept else None
-    finite = None if tally.nonfinite_outputs else kept
+    kept = tally.all("kept")
+    finite = None if tally.sum("nonfinite_outputs") else kept
     if p.task.kind in ("classes", "binary"):
-        top1 = np.concatenate(tally.top1)
+        top1, confidence = tally.all("top1"), tally.all("confidence")
+        assert top1 is not None
+        assert confidence is not None
         right = _right(as_labels(top1, p.images), labels)
-        return _Answers(p, tally, top1, top1 != NO_ANSWER, right, top1, np.concatenate(tally.confidence), finite)
+        return _Answers(p, tally, top1, top1 != NO_ANSWER, right, top1, confidence, finite)
     assert kept is not None
     answered, n = np.isfinite(kept).all(axis=1), len(kept)
     if p.task.kind == "labels":
@@ -313,7 +241,9 @@ def _evaluation(c: Candidate, p: _Pictures, found: _Answers, reference: str, ref
     n, n_labelled, hits = len(p.indices), int(labelled.sum()), int(found.right.sum())
     top5 = None
     if n_labelled and p.task.kind == "classes":
-        top5 = int(_right(as_labels(np.concatenate(tally.top5), images), labels[:, None]).any(axis=1).sum())
+        best = tally.all("top5")
+        assert best is not None
+        top5 = int(_right(as_labels(best, images), labels[:, None]).any(axis=1).sum())
     compared = _compared(p, found, ref) if ref is not None and reference != c.id else {}
     wrong = labelled & ~found.right
     return Evaluation(
@@ -326,16 +256,16 @@ def _evaluation(c: Candidate, p: _Pictures, found: _Answers, reference: str, ref
         top1_ci95=wilson(hits, n_labelled) if n_labelled else None,
         top5=top5 / n_labelled if top5 is not None else None,
         top5_ci95=wilson(top5, n_labelled) if top5 is not None else None,
-        runtime=tally.runtime,
+        runtime=tally.file.runtime,
         artifact_sha256=c.sha256,
         reference=reference if compared else None,
         classes={} if several else _by_class(labels[labelled], labels[found.right]),
         confusions=() if several else _confusions(labels[wrong], found.top1[wrong]),
-        nonfinite_outputs=tally.nonfinite_outputs,
-        nonfinite_images=tally.nonfinite_images,
+        nonfinite_outputs=tally.sum("nonfinite_outputs"),
+        nonfinite_images=tally.sum("nonfinite_images"),
         warnings=tuple(_warnings(p, tally, n_labelled)),
-        outputs_compared=tally.n_outputs,
-        outputs_differing=tally.differing if tally.here else None,
+        outputs_compared=tally.sum("n_outputs"),
+        outputs_differing=tally.sum("differing") if tally.here else None,
         largest_difference=tally.largest if tally.here and math.isfinite(tally.largest) else None,
         task=p.task.kind,
         measures=_measures(found, ref if compared else None),
@@ -361,10 +291,10 @@ def _warnings(p: _Pictures, tally: _Tally, n_labelled: int) -> Iterator[Warning]
     if groups := p.images.groups:
         text = f"right is each class that the folder stands for in the class map: {class_map_text(groups)}"
         yield Warning("class-map", text, len(groups))
-    if tally.eight_bit:
+    if tally.file.eight_bit:
         text = "the output has 8 bits: ties are broken by the lower index, and logits cannot be compared"
         yield Warning("8-bit-output", text)
-    if bad := tally.nonfinite_images:
+    if bad := tally.sum("nonfinite_images"):
         text = f"answers of NaN or infinity on {bad} of {len(p.indices)} pictures: these count as wrong"
         yield Warning("nonfinite-outputs", text, bad)
 
@@ -397,11 +327,11 @@ def _compared(p: _Pictures, found: _Answers, ref: _Answers) -> dict[str, Any]:
     n, n_labelled, several = len(labels), int((labels >= 0).sum()), p.task.kind == "labels"
     same = _n_alike(found, ref)
     is_fixed, is_broken = found.right & ~ref.right, ~found.right & ref.right
-    finite = not found.tally.nonfinite_outputs and not ref.tally.nonfinite_outputs
+    finite = not found.tally.sum("nonfinite_outputs") and not ref.tally.sum("nonfinite_outputs")
     compared: dict[str, Any] = {
         "agreement": same / n,
         "agreement_ci95": wilson(same, n),
-        "sqnr_db": sqnr_db(found.tally.signal, found.tally.noise) if finite else None,
+        "sqnr_db": sqnr_db(found.tally.sum("signal"), found.tally.sum("noise")) if finite else None,
         "flips": () if several else _flips(p, found, ref),
     }
     if n_labelled:

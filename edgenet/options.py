@@ -190,6 +190,7 @@ class Job:
     )
     # Some calibrate, some measure; `evaluate`, which has the same option, is content with one.
     limit: int | None = option("Use only N pictures.", None, metavar="N", within=Range(least=2, most=1_000_000_000))
+    cluster: str | None = option("A Ray cluster whose machines do the work.", None, metavar="auto|ray://HOST:PORT")
     threads: int = option("Threads of one inference.", 1, metavar="N", within=Range(least=1, most=MAX_THREADS))
     emulated_images: int = option(
         "Pictures that the emulator of a chip answers.", 100, metavar="N", within=Range(least=1, most=1_000_000)
@@ -418,7 +419,22 @@ class BenchJob:
     sustained: str | None = option("Run each file without a pause for so long, such as 10m.", None, metavar="TIME")
     require_full_delegation: bool = option("Fail where an operator stays on the CPU of an accelerator's device.", False)
     publish: bool = option("By MLPerf's single-stream rules: 1,024 queries and 60 s at least.", False)
+    cluster: str | None = same_as(Job, "cluster")
     max_arena: str | None = option("Fail where a file takes more memory on --device micro.", None, metavar="SIZE")
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
+@dataclass(frozen=True)
+class CacheJob:
+    """What `edgenet cache` is asked for."""
+
+    prune: bool = option("Remove steps, all by default; nothing that edgenet did not make.", False)
+    older_than: str | None = option("With --prune: those not used for so long, such as 30d.", None, metavar="AGE")
+    max: str | None = option(
+        "With --prune: those used longest ago, until the rest takes no more.", None, metavar="SIZE"
+    )
 
     def __post_init__(self) -> None:
         check_values(self)

@@ -12,15 +12,15 @@ from typing import Any
 
 from edgenet.calibration import NEEDS_CALIBRATION, PRECISIONS
 from edgenet.calibration.summary import calibration_record
-from edgenet.data_sets import measuring_part
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export import FORMATS, IO_DTYPES, Source, find_source
 from edgenet.export.importers.labels import NO_YES
+from edgenet.farm.job import Farm, farm
 from edgenet.files import sha256_of, size_of
 from edgenet.history import store
-from edgenet.images import Classes, Preprocessing, limit, names_in, open_images, stream
-from edgenet.images.roles import divide_by_role, merged, new_pictures, read_history
+from edgenet.images import Classes, Preprocessing, names_in, open_images, stream
+from edgenet.images.roles import divide_by_role
 from edgenet.jobs.accuracy_budget import Search, options_of, searches
 from edgenet.jobs.budget_verdict import Budget
 from edgenet.jobs.devices import REFERENCE_PRECISION, bench_devices, emulate_devices, forms, present, put
@@ -30,9 +30,14 @@ from edgenet.jobs.output_folder import context_of, images_record, report_page, r
 from edgenet.options import DEFAULT_PRECISIONS, Job, Progress, Recipe
 from edgenet.preflight import check_run
 from edgenet.results import Artifact, Failure, ImageSet, Results
-from edgenet.results.records import NAMES_FROM_FOLDERS, TAKEN_FOR_EMBEDDING, Context, Finding, PictureHistory
+from edgenet.results.records import (
+    NAMES_FROM_FOLDERS,
+    TAKEN_FOR_EMBEDDING,
+    EvaluationTime,
+    Finding,
+)
 from edgenet.targets import check_formats, target
-from edgenet.tasks import AUTO, CLASSES, Task
+from edgenet.tasks import AUTO, Task
 
 Wanted = tuple[str, str, Form | None]  # format, precision, and what devices ask for beside the job's own
 
@@ -103,12 +108,13 @@ def run(
     page = None if only_export else report_page(_names_of(source, job))
     with results_in(job.out, model=source.name, page=page) as results:
         _note_context(job, source, images, prepared.findings, results)
-        _export(job, prepared.factory, images, results, progress)
+        with farm(job.cluster) as who:  # it is left before anything is timed
+            _export(job, prepared.factory, images, results, progress, who)
+            if not only_export and images.evaluation:
+                _evaluate(job, source.task, images.evaluation, results, progress, who)
         if not only_export:
             assert images.calibration is not None
             assert images.evaluation is not None
-            if images.evaluation:
-                _evaluate(job, source.task, images.evaluation, results, progress)
             bench_devices(job, images.evaluation or images.calibration, results, progress)
             if images.evaluation:
                 emulate_devices(job, source.task, images.evaluation, results, progress)
@@ -287,12 +293,14 @@ def files_of_job(job: Job) -> list[Wanted]:
     return [*own, *((f, "int8", form) for f, form in forms(job))]
 
 
-def _export(job: Job, factory: FileFactory, images: PicturesOfJob, results: Results, progress: Progress) -> None:
+def _export(
+    job: Job, factory: FileFactory, images: PicturesOfJob, results: Results, progress: Progress, who: Farm
+) -> None:
     """Write the files that an earlier run did not leave whole."""
     budget = Budget(job.max_accuracy_drop, job.min_sqnr)
     find, search_options = None, {}
     if budget and images.evaluation is not None:  # there are some: int8 was asked for
-        find = cache(searches(factory, images.evaluation, budget, job.threads, progress))
+        find = cache(searches(factory, images.evaluation, budget, job.threads, progress, who))
         search_options = options_of(budget, images.evaluation)
     wanted = files_of_job(job)
     for done, (format, precision, form) in enumerate(wanted):
@@ -359,7 +367,7 @@ def whole(out: Path, results: Results, id: str, options: dict[str, Any]) -> Arti
     return found if sha256_of(out / found.path) == found.sha256 else None
 
 
-def _evaluate(job: Job, task: Task, images: ImageSet, results: Results, progress: Progress) -> None:
+def _evaluate(job: Job, task: Task, images: ImageSet, results: Results, progress: Progress, who: Farm) -> None:
     artifacts = present(job, results)
     known = {
         (e.artifact, e.artifact_sha256)
@@ -374,6 +382,7 @@ def _evaluate(job: Job, task: Task, images: ImageSet, results: Results, progress
         missing = artifacts  # comparisons with the old reference mean nothing
     elif reference is not None:
         missing = [reference, *missing]
+    times: list[EvaluationTime] = []
     evaluations, failures = evaluate(
         [Candidate(a.id, job.out / a.path, a.sha256) for a in missing],
         images,
@@ -381,114 +390,9 @@ def _evaluate(job: Job, task: Task, images: ImageSet, results: Results, progress
         reference=reference.id if reference else None,
         progress=lambda done, total: progress("evaluate", done, total),
         task=task,
+        answering=who.answering,
+        keep=True,
+        spent=times.append,
     )
-    put(job, results, evaluations, failures)
-
-
-@dataclass(frozen=True)
-class Described:
-    """A model file with what is stored in it: how its input is made and what its outputs mean."""
-
-    id: str
-    path: Path
-    precision: str
-    preprocessing: Preprocessing
-    class_ids: tuple[str, ...]
-    class_names: tuple[str, ...]
-    pictures: PictureHistory  # those that it has seen
-    task: Task
-
-
-def describe(path: Path) -> Described:
-    """Read how the input of a file that edgenet wrote is made, and its classes.
-
-    Raises:
-        InputError: it is not a model, or does not say how its input is made.
-    """
-    from edgenet.export.inspect import inspect
-
-    found = inspect(path)
-    if not found.edgenet or "preprocessing" not in found.edgenet:
-        raise InputError(
-            f"{path} does not say how its input is made (edgenet did not write it): export it with edgenet"
-        )
-    ids, names, task = _classes_of(path, found)
-    preprocessing = Preprocessing.from_json(found.edgenet["preprocessing"])
-    return Described(path.name, path, found.precision, preprocessing, ids, names, read_history(found.edgenet), task)
-
-
-def _classes_of(path: Path, found: Any) -> tuple[tuple[str, ...], tuple[str, ...], Task]:
-    """Return ids and names of the classes of an inspected file, and what its output means."""
-    from edgenet.export.importers.labels import class_labels, labels_in, own_names
-
-    own = found.edgenet or {}
-    task, inside = Task.from_json(own.get("task")) or CLASSES, labels_in(path)
-    n = task.n_names(found.outputs[0].shape[-1])
-    return *class_labels(n, None, own_names(own, inside) if inside else None, task), task
-
-
-def classes_in(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return ids and names of the classes of a model file, whoever wrote it. Raises InputError."""
-    from edgenet.export.inspect import inspect
-
-    return _classes_of(path, inspect(path))[:2]
-
-
-def evaluate_files(
-    paths: Sequence[Path],
-    images: str,
-    reference: Path | None,
-    limit_to: int | None,
-    progress: Progress = lambda *_: None,
-    devices: Sequence[str] = (),
-) -> Results:
-    """Return evaluations of files that edgenet wrote, all on the same pictures.
-
-    Args:
-        reference: the file to compare with; by default the first float32 one among `paths`, if any.
-        devices: where to run them; each is then compared with what the same file answers here, bit by bit, and its
-            agreement is with the reference, where one is named, else with that.
-
-    Raises:
-        InputError: a file is not a model, or the files do not take the same pixels.
-    """
-    files = [describe(p) for p in dict.fromkeys([*([reference] if reference else []), *paths])]
-    first = files[0]
-    for f in files[1:]:
-        like = (f.preprocessing, f.task, len(f.class_ids)) == (first.preprocessing, first.task, len(first.class_ids))
-        if not like:
-            raise InputError(f"{f.path} and {first.path} do not take the same pixels: evaluate one model at a time")
-    if limit_to is not None and limit_to < 1:
-        raise InputError(f"--limit must be at least 1, was {limit_to}")
-    history = merged(*(f.pictures for f in files))
-    opened = open_images(measuring_part(images) or images, first.class_ids, first.class_names, first.task)
-    pictures, findings = new_pictures(opened, history, " and ".join(dict.fromkeys(f.id for f in files)))
-    if not pictures:
-        raise InputError("; ".join(f"{f.message}" for f in findings) + ": give pictures that are new to it")
-    if limit_to is not None:
-        pictures = limit(pictures, limit_to)
-    context = Context(images=images_record(pictures, history=history), calibration_findings=findings)
-    if devices:
-        from edgenet.jobs.bench import evaluate_on
-
-        evaluations, failures = evaluate_on(
-            devices,
-            list(dict.fromkeys(paths)),
-            pictures,
-            first.preprocessing,
-            lambda done, total: progress("evaluate", done, total),
-            first.task,
-            reference,
-        )
-        return Results(context, evaluations=evaluations, failures=failures)
-    floating = next((f.path for f in files if f.precision == REFERENCE_PRECISION), None)
-    base = reference or floating
-    evaluations, failures = evaluate(
-        [Candidate(str(f.path), f.path, sha256_of(f.path)) for f in files],
-        pictures,
-        first.preprocessing,
-        reference=str(base) if base else None,
-        progress=lambda done, total: progress("evaluate", done, total),
-        task=first.task,
-    )
-    return Results(context, evaluations=evaluations, failures=failures)
+    results.context = replace(results.context, evaluation_time=times[-1] if times else None)
+    put(job, results, evaluations, [*failures, *who.failures])

@@ -17,6 +17,8 @@ from edgenet.device_bench.registry import check_present, parse
 from edgenet.errors import DeviceError, EdgenetError, InputError, MissingDependency
 from edgenet.export.importers.find import kind_of
 from edgenet.export.runtime import READS
+from edgenet.farm.cluster import check_present as check_cluster_present
+from edgenet.farm.job import farm
 from edgenet.files import size_of
 from edgenet.images import sample, tfds
 from edgenet.images.folders import count_photographs
@@ -90,9 +92,11 @@ def check_run(job: Job, only_export: bool = False) -> None:
         DeviceError: a device is not there.
         InputError: the disk is too small.
     """
+    if job.cluster is not None:
+        check_cluster_present(job.cluster)
     measured = not only_export
     searches = job.max_accuracy_drop is not None or job.min_sqnr is not None
-    devices = _unmeasured(job) if measured else ()
+    devices = _not_elsewhere(_unmeasured(job), job.cluster) if measured else ()
     formats = (*job.formats, *(f for f, _ in forms(job) if measured and f not in job.formats))
     _check_packages([
         *_written(formats),
@@ -150,15 +154,22 @@ def check_finetune(job: FinetuneJob) -> None:
     check_room([Room(job.out, _file_bytes(n, "float32") + _training_bytes(n, job.images, px) + _PAGE_BYTES)])
 
 
-def check_bench(files: Sequence[Path], devices: Sequence[str], runtime: str | None = None) -> None:
+def check_bench(
+    files: Sequence[Path], devices: Sequence[str], runtime: str | None = None, cluster: str | None = None
+) -> None:
     """The same for `edgenet bench`; nothing is written."""
+    devices = _not_elsewhere(devices, cluster)
     local = files if "local" in devices else ()
     _check_packages([*_files_run_here(local, runtime), *_estimates(devices)])
     check_devices(devices)
 
 
-def check_evaluate(files: Sequence[Path], images: str, devices: Sequence[str]) -> None:
+def check_evaluate(files: Sequence[Path], images: str, devices: Sequence[str], cluster: str | None = None) -> None:
     """The same for `edgenet evaluate`, which always runs the files here too."""
+    if cluster is not None:
+        if devices:
+            raise InputError("evaluate --device compares with this machine: leave out --cluster, or --device")
+        check_cluster_present(cluster)
     inside = [Need("onnx", "reading an .onnx file")] if any(f.suffix == ".onnx" for f in files) else []
     inside += [Need("ai-edge-litert", "reading a .tflite file")] if any(f.suffix == ".tflite" for f in files) else []
     inside += [Need("tflite-micro", f"answers of {d}") for d in devices if parse(d)[0] == "ethos-u"]
@@ -259,6 +270,12 @@ def _listed(words: Sequence[str]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- devices
+
+
+def _not_elsewhere(devices: Sequence[str], cluster: str | None) -> tuple[str, ...]:
+    """Return the devices that no machine of the cluster has."""
+    with farm(cluster) as who:
+        return tuple(d for d in devices if not who.offers(d))
 
 
 def check_devices(devices: Iterable[str]) -> None:

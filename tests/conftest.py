@@ -13,9 +13,12 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"
 # What a command says in a log is its result, a note or an error; tests/test_progress.py asks for the progress, too.
 os.environ["EDGENET_PROGRESS"] = "0"
 
+import atexit
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +39,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# What runs keep for later is kept in a folder of the tests' own.
+if "EDGENET_CACHE" not in os.environ:
+    os.environ["EDGENET_CACHE"] = tempfile.mkdtemp(prefix="edgenet-tests-cache-")
+    atexit.register(shutil.rmtree, os.environ["EDGENET_CACHE"], ignore_errors=True)
 STRICT = {"PYTHONWARNINGS": "error::ResourceWarning"}
 
 

@@ -39,6 +39,8 @@ OWN = {
     "edgenet/cli_errors.py": "the null device",
     "edgenet/cli_runs.py": "adds to the summary of a step, a file that GitHub's runner made",
     "edgenet/files.py": "syncs what it wrote itself",
+    "edgenet/cache/store.py": "steps that it wrote itself, whose hash it checks",
+    "edgenet/farm/site.py": "the lock of its own folder",
     "edgenet/history/store.py": "a database whose header the door has read",
     "edgenet/jobs/output_folder.py": "the lock, which it checks to be a file",
     "edgenet/images/decode.py": "PIL, of bytes from the door",

@@ -13,6 +13,7 @@ from edgenet.errors import DeviceError
 from edgenet.evaluate import Candidate, centred_logits, evaluate, mcnemar, paired_difference, sqnr_db, wilson
 from edgenet.export import Network
 from edgenet.export.tflite_file import write_tflite
+from edgenet.farm import answers as blocks
 from edgenet.images import open_images, stream
 from edgenet.results import NO_ANSWER, Confusion, ImageSet, Results, Warning
 from helpers import tiny
@@ -123,7 +124,7 @@ class ScriptedWorker:
     dies_after: ClassVar[dict[str, int]] = {}
     output_dtype = "float32"
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, shared: object = None) -> None:
         if path.stem == "missing":
             raise DeviceError("the runtime is not installed")
         self.name, self.done, self.calls = path.stem, 0, 0
@@ -390,7 +391,7 @@ def test_a_real_file_whose_weights_are_nan_answers_nothing(
 def test_a_file_that_crashes_is_a_failure_and_the_others_go_on(
     images: ImageSet, scripted: type[ScriptedWorker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "stream", lambda i, p: stream(i, p, chunk=4))
+    monkeypatch.setattr(blocks, "stream", lambda i, p: stream(i, p, chunk=4))
     scripted.outputs |= {"a": answers(*RIGHT), "b": answers(*RIGHT), "c": answers(*RIGHT)}
     scripted.dies_after["b"] = 1  # in the second chunk
     evaluations, failures = run(images, "a", "b", "c", "missing", reference="a")
@@ -403,7 +404,7 @@ def test_a_file_that_crashes_is_a_failure_and_the_others_go_on(
 def test_without_its_reference_a_file_is_measured_and_not_compared(
     images: ImageSet, scripted: type[ScriptedWorker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "stream", lambda i, p: stream(i, p, chunk=4))
+    monkeypatch.setattr(blocks, "stream", lambda i, p: stream(i, p, chunk=4))
     scripted.outputs |= {"a": answers(*RIGHT), "b": answers(*RIGHT[:9], 0)}
     scripted.dies_after["a"] = 1
     (b,), failures = run(images, "a", "b", reference="a")

@@ -16,8 +16,9 @@ from edgenet.report import write_report
 from edgenet.report.formatting import failed
 from edgenet.results import Failure, Measurement, Results, Warning
 from edgenet.results.plain import read, write
-from edgenet.results.records import Context, Epoch, TrainingRecord
+from edgenet.results.records import Context
 from edgenet.results.schema1 import upgraded
+from edgenet.results.training import Epoch, TrainingRecord
 from edgenet.results.warning_codes import WARNINGS
 from helpers import brief_phone, results_schema
 from helpers.command_line import Edgenet

@@ -22,7 +22,7 @@ from edgenet.errors import InputError
 from edgenet.files import atomic_write
 from edgenet.frameworks import keras, tensorflow
 from edgenet.options import Settings
-from edgenet.results.records import Epoch, TrainingRecord
+from edgenet.results.training import Epoch, TrainingRecord
 
 FOLDER, CHECKPOINT, LOGS = "training", "checkpoint.npz", "tensorboard"  # the first in OUT, the others in it
 # (model's output, x, target) -> (B,) losses.

@@ -40,7 +40,7 @@ from edgenet.frameworks import tensorflow
 from edgenet.images import normalise
 from edgenet.images.decode import cores
 from edgenet.options import LAYERS, Settings
-from edgenet.results.records import KeptActivations, TrainedStage
+from edgenet.results.training import KeptActivations, TrainedStage
 
 SMALLEST_CROP = 0.743  # of the side that evaluation cuts out: 65 % of a picture of the zoo's networks
 # The side that all layers learn at, of networks from 192 px on; smaller ones learn at their own.

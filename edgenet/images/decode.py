@@ -171,17 +171,18 @@ class Replaced(InputError):
     """A picture is not the one any more whose content decided what it is used for."""
 
 
-def decode(file: str, preprocessing: Preprocessing, digest: str = "") -> Pixels:
+def decode(file: str, preprocessing: Preprocessing, digest: str = "", data: bytes | None = None) -> Pixels:
     """Return the picture as the network sees it before normalisation: (H, W, C) uint8, in its channel order.
 
     Args:
         digest: sha256 of the file's content, hex, where it must still be that.
+        data: the content, where somebody else has read the file.
 
     Raises:
         InputError: the file cannot be decoded; the message starts with its name.
         Replaced: its content is another one.
     """
-    picture = _open_rgb(file, (digest,) if digest else None)
+    picture = _open_rgb(file, (digest,) if digest else None, data)
     if preprocessing.channels == 1:
         picture = picture.convert("L")
     rows, columns = preprocessing.size_px
@@ -193,11 +194,16 @@ def decode(file: str, preprocessing: Preprocessing, digest: str = "") -> Pixels:
     return pixels.reshape(preprocessing.shape)
 
 
-def normalise(pixels: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return (pixels - mean) / std: (N, H, W, C) uint8 -> (N, H, W, C) float32."""
-    out = pixels.astype(np.float32)
-    out -= np.asarray(preprocessing.mean, np.float32)
-    out /= np.asarray(preprocessing.std, np.float32)
+def normalise(
+    pixels: Pixels, preprocessing: Preprocessing, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Return (pixels - mean) / std: (N, H, W, C) uint8 -> (N, H, W, C) float32, in `out` where that is given."""
+    out = np.empty(pixels.shape, np.float32) if out is None else out
+    mean, std = np.asarray(preprocessing.mean, np.float32), np.asarray(preprocessing.std, np.float32)
+    for picture, into in zip(pixels, out, strict=True):  # one at a time stays in the cache
+        np.copyto(into, picture)
+        into -= mean
+        into /= std
     return out
 
 
@@ -219,7 +225,8 @@ class Stream:
     with the set. A file that cannot be decoded is left out and listed in `skipped`. Every iteration starts anew.
 
     Args:
-        chunk: pictures in a Chunk; the last may have fewer, and all where they are so large that they fill memory.
+        chunk: places in the set that a Chunk stands for: one without those skipped, and the last, have fewer pictures,
+            and all where they are so large that they fill memory. Which pictures come together depends on nothing else.
         workers: decoding threads; by default one for each core this process may use.
         skipped_before: what another part of the same split skipped, so that the 1 % is that of the whole set.
 
@@ -238,7 +245,7 @@ class Stream:
         if chunk < 1 or (workers is not None and workers < 1):
             raise InputError(f"a stream of chunks of {chunk} by {workers} workers: give at least 1 of each")
         self.images, self.preprocessing = images, preprocessing
-        self.chunk = max(1, min(chunk, _CHUNK_BYTES // math.prod(preprocessing.shape)))
+        self.chunk = chunk_size(preprocessing, chunk)
         self.workers = workers or cores()
         self.skipped: list[Skipped] = []
         self._skipped_before = tuple(skipped_before)
@@ -257,12 +264,12 @@ class Stream:
             if isinstance(result, Skipped):
                 self.skipped.append(result)
                 refuse_too_many([*self._skipped_before, *self.skipped], n_set)
-                continue
-            n_read += 1
-            indices.append(i)
-            pixels.append(result)
+            else:
+                n_read += 1
+                indices.append(i)
+                pixels.append(result)
             del result  # else the last picture of a chunk lives on while the reader works
-            if len(indices) == self.chunk:
+            if indices and (i + 1) % self.chunk == 0:
                 yield _take(indices, pixels)
         if indices:
             yield _take(indices, pixels)
@@ -276,7 +283,7 @@ class Stream:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
         try:
             for n, file in enumerate(self.images.files):
-                waiting.append(pool.submit(_decode_or_skip, file, self.preprocessing, self.images.digests[n]))
+                waiting.append(pool.submit(decode_or_skip, file, self.preprocessing, self.images.digests[n]))
                 if len(waiting) > ahead:
                     yield n - ahead, waiting.popleft().result()
             n = len(self.images) - len(waiting)
@@ -285,6 +292,16 @@ class Stream:
                 n += 1
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def chunk_size(preprocessing: Preprocessing, chunk: int = 64) -> int:
+    """Return how many places of a set a Chunk stands for: `chunk`, or fewer where pictures are huge."""
+    return max(1, min(chunk, _CHUNK_BYTES // math.prod(preprocessing.shape)))
+
+
+def chunk_of(indices: Sequence[int], pixels: Sequence[Pixels]) -> Chunk:
+    """Return a Chunk of decoded pictures."""
+    return Chunk(np.asarray(indices, np.int64), np.stack(pixels))
 
 
 def load_pixels(images: ImageSet, preprocessing: Preprocessing, workers: int | None = None) -> Pixels:
@@ -320,15 +337,23 @@ def thumbnail(file: str, side_px: int = 96, known: Collection[str] | None = None
 
 
 def _take(indices: list[int], pixels: list[Pixels]) -> Chunk:
-    out = Chunk(np.asarray(indices, np.int64), np.stack(pixels))
+    out = chunk_of(indices, pixels)
     indices.clear()
     pixels.clear()
     return out
 
 
-def _decode_or_skip(file: str, preprocessing: Preprocessing, digest: str) -> Pixels | Skipped:
+def read_picture(file: str) -> bytes:
+    """Return the content of a picture's file. Raises InputError, OSError."""
+    with open_regular(file, PICTURE_BYTES) as f:
+        data: bytes = f.read(PICTURE_BYTES)
+    return data
+
+
+def decode_or_skip(file: str, preprocessing: Preprocessing, digest: str, data: bytes | None = None) -> Pixels | Skipped:
+    """Do what `decode` does, and return a file that cannot be decoded with the reason. Raises Replaced."""
     try:
-        return decode(file, preprocessing, digest)
+        return decode(file, preprocessing, digest, data)
     except Replaced:
         raise
     except InputError as e:
@@ -347,13 +372,12 @@ def _unreadable(skipped: Sequence[Skipped], n_set: int) -> str:
     return f"{len(skipped)} or more of {n_set} images cannot be read, {allowed}: {shown}; repair or remove them"
 
 
-def _open_rgb(file: str, known: Collection[str] | None = None) -> Image.Image:
+def _open_rgb(file: str, known: Collection[str] | None = None, data: bytes | None = None) -> Image.Image:
     # An upright 8-bit RGB picture that is loaded and holds no open file.
     if sample.is_sample(file):
         return sample.crop(file)
     try:
-        with open_regular(file, PICTURE_BYTES) as f:
-            data = f.read(PICTURE_BYTES)
+        data = read_picture(file) if data is None else data
         # What is hashed here is what is decoded; a look at the file's date would miss a swap in between.
         if known is not None and hashlib.sha256(data).hexdigest() not in known:
             raise Replaced(f"{file} was replaced while this command ran: let pictures be until it ends, run it again")

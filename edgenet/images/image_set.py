@@ -21,6 +21,7 @@ from edgenet.results import ImageSet
 from edgenet.tasks import CLASSES, Task
 
 HELD_BACK, LEAST_HELD_BACK, MOST_HELD_BACK = 0.15, 8, 512  # of the training pictures; pictures
+_SCANNED_AT_ONCE = 1024
 # The first bytes of every format above but TIFF's and the ISO ones: tells text and empty files at no cost.
 _MAGIC = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II", b"MM", b"P")
 
@@ -53,11 +54,15 @@ def open_images(
     listed = _official if data_sets.is_named(str(path)) else _folder
     entries, groups = listed(str(path), classes, several)
     files = tuple(file for file, _ in entries)
+    digests, bad = [], []
     with ThreadPoolExecutor(cores()) as pool:
-        scanned = list(pool.map(_scan, files))
-    bad = [Skipped(file, why) for file, (_, why) in zip(files, scanned, strict=True) if why]
+        for start in range(0, len(files), _SCANNED_AT_ONCE):  # what waits in a pool takes memory
+            part = files[start : start + _SCANNED_AT_ONCE]
+            for file, (digest, why) in zip(part, pool.map(_scan, part), strict=True):
+                digests.append(digest)
+                if why:
+                    bad.append(Skipped(file, why))
     refuse_too_many(bad, len(files))
-    digests = [digest for digest, _ in scanned]
     if several:
         sets = [label if isinstance(label, tuple) else None for _, label in entries]
         return _image_set(str(path), files, [None] * len(files), digests, label_sets=sets)

@@ -8,7 +8,6 @@ Without a SPLIT all splits are taken. Pictures are copied as they are stored, by
 import csv
 import functools
 import hashlib
-import os
 import re
 import shutil
 import socket
@@ -19,6 +18,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from edgenet.cache.store import root as cache_root
 from edgenet.errors import InputError, MissingDependency
 from edgenet.frameworks import quiet, tensorflow
 from edgenet.images.folders import LABELS_FILE
@@ -51,8 +51,7 @@ def folder_of(images: str) -> Path:
     of_what = str(builder.data_path).encode() + (builder.data_path / "dataset_info.json").read_bytes()
     parts = [builder.info.name, builder.info.config_name or "", str(builder.info.version), split or "all",
              hashlib.sha256(of_what).hexdigest()[:12]]  # fmt: skip
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgenet" / "tfds"
-    root = cache / "-".join(re.sub(r"[^\w.]", "_", p) for p in parts if p)
+    root = cache_root() / "tfds" / "-".join(re.sub(r"[^\w.]", "_", p) for p in parts if p)
     if not (root / LABELS_FILE).exists():
         _copy(builder, [split] if split else splits, picture, label, root)
     return root

@@ -17,6 +17,7 @@ from edgenet.calibration.sensitivity import PICTURES, layers, loudest, sensitivi
 from edgenet.device_bench import Plan, Request
 from edgenet.errors import DeviceError, EdgenetError, GateFailed
 from edgenet.evaluate import Candidate, evaluate
+from edgenet.farm.job import HERE, Farm
 from edgenet.images import limit
 from edgenet.jobs.budget_verdict import BROKEN, Budget, Judgement, chosen, is_over, judge, refused_for_sure
 from edgenet.jobs.file_factory import FileFactory, Variant
@@ -54,7 +55,12 @@ class _Attempt:
 
 
 def searches(
-    factory: FileFactory, images: ImageSet | None, budget: Budget, threads: int, progress: Progress
+    factory: FileFactory,
+    images: ImageSet | None,
+    budget: Budget,
+    threads: int,
+    progress: Progress,
+    farm: Farm = HERE,
 ) -> Callable[[str], Search]:
     """Return a function that searches for a format's file.
 
@@ -65,7 +71,7 @@ def searches(
     def of(format: str) -> Search:
         assert images is not None  # int8 came with images, or it would have been refused
         bits = factory.bits(format, "int8")
-        made = search(factory, format, images, budget, threads, progress, earlier=found.get(bits))
+        made = search(factory, format, images, budget, threads, progress, earlier=found.get(bits), farm=farm)
         found.setdefault(bits, made)
         return made
 
@@ -81,6 +87,7 @@ def search(
     progress: Progress = lambda *_: None,
     *,
     earlier: "Search | None" = None,
+    farm: Farm = HERE,
 ) -> Search:
     """Return the cheapest variant of the INT8 file that is within the budget, or the best one where none is.
 
@@ -88,6 +95,7 @@ def search(
         earlier: the search for another format with as many bits. Its integers are the same: where the default file is
             not enough, its variant is tried next.
         images: the pictures that steps are measured on.
+        farm: who measures accuracy and what layers cost; times are this machine's.
 
     Raises:
         InputError: there are no pictures, or the format has no int8.
@@ -98,8 +106,8 @@ def search(
     tried: list[_Attempt] = []
     with tempfile.TemporaryDirectory(prefix="edgenet-") as name:
         reference = factory.export(Path(name), format, "float32")
-        ruler = _Ruler(Path(name), reference, factory, images, budget, threads)
-        for attempt in _attempts(factory, format, earlier, progress):
+        ruler = _Ruler(Path(name), reference, factory, images, budget, threads, farm)
+        for attempt in _attempts(factory, format, earlier, progress, farm):
             why = attempt.why or (_missed(steps[-1], budget) if steps else "the file without a budget")
             step, judgement = _step(ruler, format, attempt, SearchStep(len(steps) + 1, attempt.what, why, False))
             steps.append(step)
@@ -160,6 +168,7 @@ class _Ruler:
     images: ImageSet
     budget: Budget
     threads: int
+    farm: Farm
 
     def measure(self, artifact: Artifact, number: int) -> tuple[Evaluation, Measurement | None, Judgement]:
         """Evaluate and time a file, on all pictures unless the first ones refuse it. Raises DeviceError."""
@@ -176,14 +185,24 @@ class _Ruler:
         candidates = [Candidate(a.id, self.folder / a.path, a.sha256) for a in (self.reference, artifact)]
         preprocessing = self.factory.network.preprocessing
         task = self.factory.network.task
-        evaluations, failures = evaluate(candidates, images, preprocessing, reference=self.reference.id, task=task)
+        evaluations, failures = evaluate(
+            candidates,
+            images,
+            preprocessing,
+            reference=self.reference.id,
+            task=task,
+            answering=self.farm.answering,
+            keep=True,
+        )
         if found := next((e for e in evaluations if e.artifact == artifact.id and e.reference), None):
             return found
         why = failures[0].why if failures else "no picture was read"
         raise DeviceError(f"{artifact.id} could not be measured: {why}")
 
 
-def _attempts(factory: FileFactory, format: str, earlier: "Search | None", progress: Progress) -> Iterator[_Attempt]:
+def _attempts(
+    factory: FileFactory, format: str, earlier: "Search | None", progress: Progress, farm: Farm
+) -> Iterator[_Attempt]:
     """Yield what to try, the cheapest file first. Each is worked out when it is asked for: the later ones take long."""
     recipe = factory.recipe
     default = "int8" + f" with {', '.join(recipe.corrections)}" * bool(recipe.corrections)
@@ -192,7 +211,7 @@ def _attempts(factory: FileFactory, format: str, earlier: "Search | None", progr
         what = next(s.what for s in earlier.record.steps if s.artifact)
         yield _Attempt(earlier.variant, what, f"the search for {earlier.format} ended with it")
     rest: dict[str, str] = {}  # what the ladder before ended with
-    for kept, ranked in _ladders(factory, factory.shared(recipe), factory.bits(format, "int8"), progress):
+    for kept, ranked in _ladders(factory, factory.shared(recipe), factory.bits(format, "int8"), progress, farm):
         for k in _almost_all(len(ranked)) if kept == "float16" else _counts(len(ranked)):
             exceptions = {**rest, **{op: kept for layer, _ in ranked[:k] for op in layer}}
             if earlier is not None and exceptions == earlier.variant.exceptions:
@@ -203,7 +222,7 @@ def _attempts(factory: FileFactory, format: str, earlier: "Search | None", progr
 
 
 def _ladders(
-    factory: FileFactory, shared: SharedCalibration, bits: int, progress: Progress
+    factory: FileFactory, shared: SharedCalibration, bits: int, progress: Progress, farm: Farm
 ) -> Iterator[tuple[str, Layers]]:
     """Yield (precision, layers): what layers are kept in, better each time, and the layers that need it most first."""
     inputs = loudest(shared.graph, shared.inputs(), PICTURES // 2)
@@ -212,6 +231,7 @@ def _ladders(
         yield kept, sensitivity(
             shared.graph, inputs, shared.calibration, shared.weights("int8", bits), groups=layers(shared.graph),
             alone=without, progress=lambda done, total: progress("sensitivity", done, total),
+            each=farm.each,
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from edgenet.door import open_regular
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate, evaluate
 from edgenet.export.runtime import READS
+from edgenet.farm.job import HERE, Farm, farm
 from edgenet.files import files_of, sha256_of
 from edgenet.images import Preprocessing
 from edgenet.results import Estimate, Evaluation, Failure, ImageSet, Measurement, Results
@@ -83,14 +85,21 @@ def check_files(paths: Sequence[Path]) -> None:
             raise InputError(f"{path} is not a model file by its name: give model files, .tflite, .onnx or .xml")
 
 
-def bench_files(paths: Sequence[Path], devices: Sequence[str], request: Request, progress: options.Progress) -> Results:
-    """Time files, each once, on each device; what `edgenet bench` gives.
+def bench_files(
+    paths: Sequence[Path],
+    devices: Sequence[str],
+    request: Request,
+    progress: options.Progress,
+    cluster: str | None = None,
+) -> Results:
+    """Time files, each once, on each device, here or where the cluster has it; what `edgenet bench` gives.
 
     Raises:
         InputError: as `bench_on` does, or no device took any file, and none of them is a model.
     """
     artifacts = [(str(p), p) for p in dict.fromkeys(paths)]
-    found, failures = bench_on(devices, artifacts, request, lambda done, total: progress("bench", done, total))
+    with farm(cluster) as who:
+        found, failures = bench_on(devices, artifacts, request, lambda done, total: progress("bench", done, total), who)
     if not found and failures:
         _refuse_where_none_is_a_model([path for _, path in artifacts])
     results = Results()
@@ -139,8 +148,9 @@ def bench_on(
     artifacts: Sequence[tuple[str, Path]],
     request: Request,
     progress: Progress | None = None,
+    who: Farm = HERE,
 ) -> tuple[list[Measured], list[Failure]]:
-    """Time (id, path) pairs on each device.
+    """Time (id, path) pairs on each device: where the machine of a cluster has it there, else here.
 
     Returns:
         measurements, or estimates, and failures, in the order of the devices. The failure of a whole device has no
@@ -163,8 +173,10 @@ def bench_on(
                     progress(sum(d for d, _ in steps.values()), sum(t or total for _, t in steps.values()))
 
         try:
-            with open_device(device) as d:
-                measurements, failures = d.bench(artifacts, request, step)
+            if device in elsewhere:
+                measurements, failures = who.on_device(device, artifacts, partial(_bench_one, request=request))
+            else:
+                measurements, failures = _bench_one(device, artifacts, request, step)
         except InputError as e:
             if len(devices) == 1:
                 raise
@@ -174,14 +186,28 @@ def bench_on(
         return list(measurements), list(failures)
 
     found: dict[str, tuple[list[Measured], list[Failure]]] = {}
-    at_once = [d for d in devices if parse(d)[0] in _AT_ONCE]
+    elsewhere = [d for d in devices if who.offers(d)]
+    at_once = [d for d in devices if parse(d)[0] in _AT_ONCE or d in elsewhere]
     if len(at_once) > 1:
         with ThreadPoolExecutor(len(at_once)) as pool:
             found.update(zip(at_once, pool.map(one, at_once), strict=True))
+    elif at_once:
+        found[at_once[0]] = one(at_once[0])
+    who.close()  # what follows is timed here
     for device in devices:
         if device not in found:
             found[device] = one(device)
     return [m for d in devices for m in found[d][0]], [f for d in devices for f in found[d][1]]
+
+
+def _bench_one(
+    device: str,
+    artifacts: Sequence[tuple[str, Path]],
+    request: Request,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[Sequence[Measured], list[Failure]]:
+    with open_device(device) as d:
+        return d.bench(artifacts, request, progress)
 
 
 def evaluate_on(

@@ -14,6 +14,7 @@ from edgenet.device_bench import Request, open_device
 from edgenet.device_bench.registry import parse
 from edgenet.errors import EdgenetError, InputError
 from edgenet.evaluate import Candidate
+from edgenet.farm.job import Farm, farm
 from edgenet.files import check_held
 from edgenet.images import Preprocessing, limit, stream
 from edgenet.jobs import bench
@@ -104,12 +105,17 @@ def bench_devices(job: Job, images: ImageSet, results: Results, progress: Progre
     for group in filter(None, groups):
         # All files, also those that were measured before: only files timed in turn, in one run, can be compared.
         files = [(a.id, job.out / a.path) for a in files_for(group[0], artifacts)]
-        put(job, results, *_bench_group(group, files, request, step))
+        with farm(job.cluster) as who:
+            put(job, results, *_bench_group(group, files, request, step, who))
         steps = [steps[0] + len(files), steps[1] + len(files)]
 
 
 def _bench_group(
-    devices: Sequence[str], files: Sequence[tuple[str, Path]], request: Request, step: Callable[[int, int], None]
+    devices: Sequence[str],
+    files: Sequence[tuple[str, Path]],
+    request: Request,
+    step: Callable[[int, int], None],
+    who: Farm,
 ) -> tuple[list[Measurement | Estimate], list[Failure]]:
     if not files:
         t = target_of(devices[0])
@@ -117,7 +123,7 @@ def _bench_group(
         why = f"no file of this run is for it{takes}"
         return [], [Failure("bench", device=devices[0], why=why, remedy="add --precision int8")]
     try:
-        return bench.bench_on(devices, files, request, step)
+        return bench.bench_on(devices, files, request, step, who)
     except InputError as e:  # the device cannot do what was asked; the files are good all the same
         return [], [Failure("bench", device=devices[0], why=str(e), remedy="choose another --device")]
 

@@ -34,7 +34,8 @@ from edgenet.models.efficientnet import deploy
 from edgenet.options import FinetuneJob, Progress, check_training
 from edgenet.preflight import Room, check_finetune, check_qat, check_room
 from edgenet.results import RESULTS_FILE, Artifact, ImageSet, Results
-from edgenet.results.records import Finding, PictureCounts, PictureHistory, Score
+from edgenet.results.records import Finding, PictureHistory
+from edgenet.results.training import PictureCounts, Score
 
 if TYPE_CHECKING:
     from edgenet.calibration.training.transfer import Learned

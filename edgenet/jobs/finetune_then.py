@@ -15,7 +15,7 @@ from edgenet.jobs import qat
 from edgenet.options import Distillation, FinetuneJob, Progress, QatJob
 from edgenet.results import Evaluation, ImageSet, Results
 from edgenet.results.nouns import NO_ANSWER
-from edgenet.results.records import ChangedConfusion, Step, ThenRecord, TrainingRecord
+from edgenet.results.training import ChangedConfusion, Step, ThenRecord, TrainingRecord
 
 LABELS_WEIGHT = 0.3  # of the labels beside what the float network answers: the folder has them
 MOST_CONFUSIONS = 20

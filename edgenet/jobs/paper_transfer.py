@@ -17,12 +17,12 @@ from edgenet.export.inspect import inspect
 from edgenet.files import atomic_write, sha256_of, size_of
 from edgenet.images import Classes, Preprocessing, official
 from edgenet.images.roles import read_history
+from edgenet.jobs.evaluate_files import describe, evaluate_files
 from edgenet.jobs.file_factory import FileFactory, Interface
 from edgenet.jobs.paper_files import in_child
 from edgenet.models import zoo
 from edgenet.options import PaperJob, Recipe
 from edgenet.paper.plan import paper_of
-from edgenet.pipeline import describe, evaluate_files
 from edgenet.results import RESULTS_FILE, Artifact, Failure, Results
 from edgenet.results.records import PictureHistory, Transfer
 from edgenet.targets import target

@@ -29,16 +29,8 @@ from edgenet.options import Progress, QatJob, Recipe
 from edgenet.preflight import check_qat
 from edgenet.report.formatting import percent
 from edgenet.results import Artifact, Evaluation, ImageSet, Results
-from edgenet.results.records import (
-    Finding,
-    ImagesRecord,
-    Likeness,
-    PictureCounts,
-    PictureHistory,
-    Score,
-    TrainedFile,
-    TrainingRecord,
-)
+from edgenet.results.records import Finding, ImagesRecord, PictureHistory
+from edgenet.results.training import Likeness, PictureCounts, Score, TrainedFile, TrainingRecord
 from edgenet.targets import target, weight_bits
 
 if TYPE_CHECKING:

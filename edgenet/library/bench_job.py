@@ -34,8 +34,8 @@ def bench_job(
             explain_job.check_run(out, files)
     elif out is not None:
         raise InputError("bench --out goes with --explain: it draws the explanation in the report of a run")
-    check_bench(files, job.devices, job.runtime)
-    results = bench_files(files, job.devices, request, progress)
+    check_bench(files, job.devices, job.runtime, job.cluster)
+    results = bench_files(files, job.devices, request, progress, job.cluster)
     if job.require_full_delegation:
         require_full_delegation(results)
     if explain:

@@ -120,7 +120,7 @@ def quantize(
         return quantized(job, precision, progress or silent)
 
 
-@with_options(Job, only=("images", "limit", "devices"), others={"devices": ()})
+@with_options(Job, only=("images", "limit", "devices", "cluster"), others={"devices": ()})
 def evaluate(
     artifacts: File | Sequence[File],
     *,
@@ -146,7 +146,7 @@ def evaluate(
     from edgenet.device_bench.registry import parse
     from edgenet.door import open_regular
     from edgenet.jobs.bench import models_among
-    from edgenet.pipeline import evaluate_files
+    from edgenet.jobs.evaluate_files import evaluate_files
     from edgenet.preflight import check_evaluate
 
     where = options.pop("devices", None) or None
@@ -164,8 +164,8 @@ def evaluate(
         parse(device)
     if asked.images is None:
         raise InputError("evaluating needs images: give --images DIR (a folder of photographs) or --images sample")
-    check_evaluate(files, asked.images, devices)
-    return evaluate_files(files, asked.images, base, limit, progress or silent, devices)
+    check_evaluate(files, asked.images, devices, asked.cluster)
+    return evaluate_files(files, asked.images, base, limit, progress or silent, devices, asked.cluster)
 
 
 @with_options(BenchJob)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from edgenet.pipeline import classes_in
+from edgenet.jobs.evaluate_files import classes_in
 from edgenet.results import Results
 
 

@@ -8,9 +8,10 @@ from edgenet.report.formatting import FORMAT_NAMES, counted, interval
 from edgenet.report.refusals import NO_OWN_PICTURES, Terms
 from edgenet.report.rows import Row
 from edgenet.results import Measurement, Results, Warning
-from edgenet.results.records import CANNOT_TELL, MEANING_CODES, ROLE_CODES, verdict_of
+from edgenet.results.records import CANNOT_TELL, MEANING_CODES, ROLE_CODES, EvaluationTime, verdict_of
 from edgenet.targets import FULL_BITS, detect, target
 
+LONG_S, USUAL = 10.0, 1.15  # an evaluation that takes longer, and more than so much of its inference, is explained
 FEW_LABELLED = 200  # below this a 95 % interval of top-1 is wider than some 10 points, and a warning is due
 
 
@@ -70,9 +71,22 @@ def notes(results: Results, table: Sequence[Row], terms: Terms) -> tuple[Note, .
                 warned.setdefault(warning.text, []).append(r.name)
     for text, names in warned.items():
         said.append(Note(f"{who(names, len(table))}: {text}." if len(names) < len(table) else _capital(text)))
+    if text := _slow_evaluation(results.context.evaluation_time):
+        said.append(Note(text))
     if text := latency_note([(r.name, r.measurement) for r in table if r.measurement]):
         said.append(Note(text))
     return tuple(said)
+
+
+def _slow_evaluation(spent: EvaluationTime | None) -> str:
+    """Return where the time of an evaluation went that was not inference; "" where that was little."""
+    if spent is None or spent.total_s < LONG_S or spent.total_s <= USUAL * spent.inference_s:
+        return ""
+    rest = spent.total_s - spent.inference_s - spent.pictures_s - spent.loading_s
+    parts = {"waiting for pictures to be decoded": spent.pictures_s, "loading files": spent.loading_s}
+    parts["counting and the rest"] = max(0.0, rest)
+    listed = ", ".join(f"{seconds:.0f} s {what}" for what, seconds in parts.items() if seconds >= 0.5)
+    return f"Of the {spent.total_s:.0f} s that the evaluation took, {spent.inference_s:.0f} s were inference; {listed}."
 
 
 def _saturating(results: Results) -> str:

@@ -25,7 +25,7 @@ from edgenet.report.plots.axes import for_both
 from edgenet.report.refusals import NO_OWN_PICTURES
 from edgenet.report.rows import Row
 from edgenet.report.view import View
-from edgenet.results.records import Epoch, Score, Step, ThenRecord, TrainedFile, TrainedStage, TrainingRecord
+from edgenet.results.training import Epoch, Score, Step, ThenRecord, TrainedFile, TrainedStage, TrainingRecord
 
 _ABSURD = 1e30  # what a loss that is no number is kept as
 _RETURNED = Chip("returned", "good")

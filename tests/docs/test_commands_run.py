@@ -45,7 +45,8 @@ ELSEWHERE = {
     r"(my_model|cats_dogs|backbone|two_heads)\.keras": "export/importers/test_kinds.py",
     r"--publish": "device_bench/test_steadiness.py",
     r"recipe\.toml": "jobs/test_recipe_file.py",
-    r"--dry-run": "dry_run/test_plan.py",
+    r"--cluster": "farm/test_cluster.py",
+    r"--dry-run": "dry_run/test_dry_run.py",
     r"^init ": "jobs/test_recipe_file.py",
 }
 FILES = {"FILE": "OUT/tiny_int8.tflite", "FILE.tflite": "OUT/tiny_int8.tflite", "OLD": "shipped", "NEW": "OUT"}

@@ -357,7 +357,7 @@ def test_memory_stays_flat_however_many_images(monkeypatch, n):
         with lock:
             live -= 1
 
-    def fake(file: str, preprocessing: Preprocessing, digest: str) -> np.ndarray:
+    def fake(file: str, preprocessing: Preprocessing, digest: str, data: bytes | None = None) -> np.ndarray:
         nonlocal live, peak
         pixels = np.zeros((2, 2, 3), np.uint8)
         weakref.finalize(pixels, gone)
@@ -377,7 +377,7 @@ def test_memory_stays_flat_however_many_images(monkeypatch, n):
 def test_decoding_runs_ahead_of_the_reader_and_on_several_threads(monkeypatch):
     started, both = [], threading.Barrier(2, timeout=20)
 
-    def fake(file: str, preprocessing: Preprocessing, digest: str) -> np.ndarray:
+    def fake(file: str, preprocessing: Preprocessing, digest: str, data: bytes | None = None) -> np.ndarray:
         if len(started) < 2:
             started.append(threading.get_ident())
             both.wait()  # passes only when two threads decode at a time

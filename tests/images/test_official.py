@@ -30,6 +30,7 @@ WRITERS = {name: getattr(official_layouts, name) for name in data_sets.NAMES}
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("EDGENET_CACHE", raising=False)
         yield
 
 
@@ -193,6 +194,7 @@ def test_pictures_of_cifar_are_written_once_and_are_the_same_bytes_each_time(tmp
     digests = []
     for cache in ("a", "a", "b"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache))
+        monkeypatch.delenv("EDGENET_CACHE", raising=False)
         official.listing.cache_clear()
         images = open_images(f"cifar10:{tmp_path / 'set'}", (), ())
         digests.append(

@@ -58,6 +58,7 @@ def here(data_dir: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(data_dir))
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("EDGENET_CACHE", raising=False)
     for proxy in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(proxy, raising=False)
         monkeypatch.delenv(proxy.upper(), raising=False)
@@ -98,6 +99,7 @@ def test_it_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_copy_that_was_cut_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("EDGENET_CACHE", raising=False)
     monkeypatch.setattr(tfds.csv, "writer", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         tfds.folder_of("tfds:colours")

@@ -14,7 +14,7 @@ from edgenet.jobs.finetune_then import changed_confusions
 from edgenet.options import FinetuneJob
 from edgenet.results import Evaluation, ImageSet, Results
 from edgenet.results.answers import pack
-from edgenet.results.records import ThenRecord
+from edgenet.results.training import ThenRecord
 from helpers import tiny
 from helpers.trainings import needs_training, network_file, small_job
 

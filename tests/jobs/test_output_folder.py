@@ -7,7 +7,8 @@ import pytest
 from edgenet.errors import InputError
 from edgenet.jobs.output_folder import results_in
 from edgenet.results import Artifact, Results
-from edgenet.results.records import Context, PaperRecord, ScaleRecord, TrainingRecord
+from edgenet.results.records import Context, PaperRecord, ScaleRecord
+from edgenet.results.training import TrainingRecord
 
 OF = {
     "run": Context(),

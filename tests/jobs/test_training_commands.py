@@ -19,7 +19,8 @@ from edgenet.files import PARTS
 from edgenet.options import QatJob
 from edgenet.results import Artifact, Results
 from edgenet.results.plain import write
-from edgenet.results.records import Context, TrainingRecord
+from edgenet.results.records import Context
+from edgenet.results.training import TrainingRecord
 from helpers import fork_server, tiny
 from helpers.command_line import Edgenet
 from helpers.trainings import needs_training

@@ -162,7 +162,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("run", {"out": "o", "random_weights": "no"}, "random_weights is True or False, was 'no'"),
     ("run", {"out": "o", "images": 3}, "images is a text, was 3"),
     ("run", {"out": "o", "example_input": [0]}, "needs torch|takes a torch.nn.Module|example_input is for"),
-    ("quantize", {"precision": "int4", "images": "p"}, "unknown precision 'int4'"),
+    ("quantize", {"precision": "int5", "images": "p"}, "unknown precision 'int5'"),
     ("quantize", {"out": "o"}, r"edgenet\.quantize has no option out"),
 ]
 

@@ -19,7 +19,7 @@ from edgenet.report.plots import curves
 from edgenet.report.training import TrainingSection, verdict
 from edgenet.report.view import View
 from edgenet.results.plain import read
-from edgenet.results.records import TrainingRecord
+from edgenet.results.training import TrainingRecord
 from helpers.browser import layout, needs_chromium
 from helpers.hand_built import changed, some_results
 from helpers.hand_built_runs import a_finetuning, a_training, measured

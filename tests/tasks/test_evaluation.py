@@ -13,7 +13,7 @@ from edgenet.errors import InputError
 from edgenet.export import export_graph, find_source
 from edgenet.export.tflite_file import write_tflite
 from edgenet.images import load_pixels, normalise, open_images
-from edgenet.pipeline import describe, evaluate_files
+from edgenet.jobs.evaluate_files import describe, evaluate_files
 from edgenet.results import Evaluation, Results
 from helpers import kinds, tiny
 

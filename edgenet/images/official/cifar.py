@@ -5,7 +5,6 @@ as BMP: the same bytes whoever writes them, since what a picture's content hashe
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from edgenet.cache.store import root as cache_root
 from edgenet.door import TABLE_BYTES, read_bytes, read_text
 from edgenet.errors import InputError
 
@@ -36,13 +36,13 @@ class Binary:
         return (*(f for files in self.splits.values() for f in files), self.names)
 
 
-CIFAR_10 = Binary(
+CIFAR_10: Binary = Binary(
     "cifar10",
     {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)},
     "batches.meta.txt",
     1,
 )
-CIFAR_100 = Binary("cifar100", {"train": ("train.bin",), "test": ("test.bin",)}, "fine_label_names.txt", 2)
+CIFAR_100: Binary = Binary("cifar100", {"train": ("train.bin",), "test": ("test.bin",)}, "fine_label_names.txt", 2)
 
 
 def read(binary: Binary, root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
@@ -69,7 +69,7 @@ def _pictures(binary: Binary, path: Path, classes: int) -> list[tuple[str, int]]
     labels = records[:, binary.label_bytes - 1]
     if labels.max() >= classes:
         raise InputError(f"{path}: class {labels.max()}, and {binary.names} names {classes}: get both again")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgenet" / "official"
+    cache = cache_root() / "official"
     folder = cache / f"{binary.name}-{path.stem}-{hashlib.sha256(data).hexdigest()[:12]}"
     if not folder.is_dir():
         _write(records[:, binary.label_bytes :].reshape(-1, 3, SIDE_PX, SIDE_PX), folder)

@@ -14,7 +14,7 @@ from edgenet.export.importers.classifier import ending_of
 from edgenet.export.importers.labels import labels_in
 from edgenet.export.tflite_file import write_tflite
 from edgenet.images import Preprocessing
-from edgenet.pipeline import classes_in, describe
+from edgenet.jobs.evaluate_files import classes_in, describe
 from edgenet.tasks import Task
 from helpers import kinds
 from helpers.graph_builder import Builder
