@@ -28,7 +28,7 @@ _SETTINGS = {
            'eval "$(_EDGENET_COMPLETE=zsh_source edgenet)"',
     "fish": "_EDGENET_COMPLETE=fish_source edgenet | source",
 }  # fmt: skip
-_COMMANDS = {"bash": ("bash", "--norc", "--noprofile", "-i"), "zsh": ("zsh", "-f", "-i")}
+_COMMANDS = {"bash": ("bash", "--norc", "--noprofile", "-i"), "zsh": ("zsh", "-f", "-i", "-o", "no_prompt_sp")}
 
 
 def needs(shell: str) -> pytest.MarkDecorator:
