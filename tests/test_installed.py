@@ -38,6 +38,8 @@ ALONE = {
     "report RUN": "",
     "compare RUN RUN": "",
     "history runs.db --add RUN": "",
+    "cache": "",
+    "init recipe.toml": "",
     "models": "",
     "classes cat": "",
     "devices": "",
