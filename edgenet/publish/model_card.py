@@ -278,4 +278,4 @@ def _licence(results: Results, table: Sequence[Row]) -> str:
     known = known_weights(results, table)
     if known is not None:
         return f" They are under {known[0]}, and learned from {known[1]}."
-    return " Their licence is not recorded: add <code>license</code> to the card before you share them."
+    return " Their licence is not recorded: add `license` to the card before you share them."
