@@ -17,7 +17,8 @@ def on_startup(**_: Any) -> None:  # before mkdocstrings looks for its paths
     package = root / "build" / "api" / "edgenet"
     shutil.rmtree(package.parent, ignore_errors=True)
     for source, to in ((root / "edgenet", package), *((root / name, package / name) for name in INSIDE)):
-        shutil.copytree(source, to, ignore=shutil.ignore_patterns("__pycache__"))
+        # Without the stub of `edgenet` itself: to it `export` is the function, and the folder's modules are not found.
+        shutil.copytree(source, to, ignore=shutil.ignore_patterns("__pycache__", "*.pyi"))
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -48,7 +48,7 @@ def test_what_is_not_commented_out_is_the_default_but_for_the_first_three() -> N
 def test_what_is_commented_out_can_be_filled_in() -> None:
     fit = {"limit": "20", "weights": '"w.pth"', "max_accuracy_drop": "0.5", "min_sqnr": "20", "keep": '["a=float32"]',
            "images_test": '"d"', "preprocess": '"torch"', "labels": '"l.txt"', "output": '"o"', "max_arena": '"2MB"',
-           "history": '"h.db"', "allow": '["few"]'}  # fmt: skip
+           "history": '"h.db"', "cluster": '"auto"', "allow": '["few"]'}  # fmt: skip
     open_ = [k for k, part in paragraphs().items() if part.splitlines()[-1].startswith("# ")]
     assert set(open_) == set(fit)
     lines = [
