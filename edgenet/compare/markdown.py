@@ -29,9 +29,11 @@ def markdown(c: Comparison) -> str:
 
 
 def code(said: str) -> str:
+    """Return a text as code in Markdown, whatever it holds."""
     return f"<code>{plain(said)}</code>"
 
 
 def plain(said: str) -> str:
+    """Return a text as one line of Markdown, with entities for the characters that could be markup."""
     said = printable(said.replace("\n", " "))
     return "".join(f"&#{ord(c)};" if c in _MARKUP else c for c in said)

@@ -50,7 +50,10 @@ def test_in_totos_library_validates_the_statement() -> None:
 def test_a_run_of_which_little_is_known_is_valid_too() -> None:
     run = some_results()
     run.context = Results().context
-    validated(json.dumps(attestation(run, FILES, "b" * 64)))
+    statement, provenance = validated(json.dumps(attestation(run, FILES, "b" * 64)))
+    assert {s.name: s.digest["sha256"] for s in statement.subject} == FILES
+    assert set(provenance.build_definition.external_parameters) == {"models"}  # what is not known is not there
+    assert set(provenance.build_definition.internal_parameters) == {"files"}
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def front_matter(text: str):
 
 
 def test_the_hubs_library_reads_every_figure_of_the_card() -> None:
-    run = some_results(calibration=a_calibration(), images={"root": "/home/joe/my photos"})
+    run = some_results(calibration=a_calibration(), images={"root": "/data/joe/my photos"})
     data = read(model_card(run)).data
     assert (data.library_name, data.pipeline_tag, data.license) == ("tflite", "image-classification", "apache-2.0")
     assert data.datasets == ["imagenet-1k"]
@@ -172,5 +172,5 @@ def test_the_pixels_of_the_card_are_those_that_edgenet_makes(change, io, tmp_pat
 
 def test_a_card_never_names_the_folder_above_the_pictures() -> None:
     run = some_results()
-    run.context = run.context.__class__(images=ImagesRecord(root="/home/joe/secret/flowers"))
+    run.context = run.context.__class__(images=ImagesRecord(root="/data/secret/flowers"))
     assert "secret" not in model_card(run)
