@@ -22,8 +22,8 @@ KIND = "answers"
 _RUNTIMES = {".tflite": ("ai-edge-litert", "tflite-runtime"), ".onnx": ("onnxruntime",), ".xml": ("openvino",)}
 
 
-def key_of(path: Path, sha256: str, images: ImageSet, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all that decides what a file of this hash answers."""
+def key_of(path: Path, sha256: str, images: ImageSet, preprocessing: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """Return all that decides what a file of this hash answers, to the bit."""
     pictures = hashlib.sha256("\n".join(images.digests).encode()).hexdigest()
     runtimes = {name: _version(name) for name in (*_RUNTIMES.get(path.suffix.lower(), ()), "numpy", "Pillow")}
     machine = local_info()
@@ -32,6 +32,7 @@ def key_of(path: Path, sha256: str, images: ImageSet, preprocessing: Mapping[str
         "pictures": pictures,
         "preprocessing": dict(preprocessing),
         "versions": runtimes,
+        "threads": threads,
         "cpu": machine["cpu_model"],
         "isa": list(machine["isa"]),
     }

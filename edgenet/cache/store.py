@@ -1,6 +1,6 @@
 """A folder of steps, each in one file that is named after everything that decides what is in it.
 
-    512 bytes  "edgenet step 1\\n", a line of JSON (kind, what, key, created, sha256, size_bytes, about), spaces
+    1024 bytes "edgenet step 1\\n", a line of JSON (kind, what, key, created, sha256, size_bytes, about), spaces
     the rest   what was computed
 
 A file appears whole, by a rename, and is never changed: two runs may read, write and remove in one folder at a time.
@@ -15,13 +15,15 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from io import BufferedRandom, BufferedReader
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgenet import __version__
+from edgenet.door import open_regular
+from edgenet.errors import InputError
 
 VARIABLE, OFF = "EDGENET_CACHE", "off"
 FOLDER = "steps"
@@ -74,17 +76,20 @@ def path_of(kind: str, key: Mapping[str, Any]) -> Path:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[tuple[Step, BufferedReader] | None]:
+def reading(path: Path) -> Iterator[tuple[Step, IO[bytes]] | None]:
     """Yield a step and its file, at the first byte of what was computed; None where it is not there or damaged."""
-    with suppress(OSError), open(path, "rb") as f:
-        step = _read_head(path, f)
-        if step is not None and _sha256(f) == step.sha256:
-            f.seek(_HEAD_BYTES)
+    with ExitStack() as stack:
+        found = None
+        with suppress(OSError, InputError):
+            f = stack.enter_context(open_regular(path, MAX_BYTES))
+            step = _read_head(path, f)
+            if step is not None and _sha256(f) == step.sha256:
+                f.seek(_HEAD_BYTES)
+                found = step, f
+        if found is not None:
             with suppress(OSError):
                 os.utime(path)
-            yield step, f
-            return
-    yield None
+        yield found
 
 
 class Writing:
@@ -177,7 +182,7 @@ def make_room(max_bytes: int = MAX_BYTES) -> list[Step]:
     return removed
 
 
-def _read_head(path: Path, f: BufferedReader) -> Step | None:
+def _read_head(path: Path, f: IO[bytes]) -> Step | None:
     """Return what the head of an open file says; None where it is not one of edgenet's, whole."""
     about = os.fstat(f.fileno())
     head = f.read(_HEAD_BYTES)

@@ -178,8 +178,7 @@ class Evaluator:
                 self.opened[c.id] = self.opened[c.here]
                 self._predictors[c.id] = partial(c.device.predict, c.path)
                 return
-            threads = self.work.threads or os.cpu_count() or 1
-            worker = self._stack.enter_context(Worker(c.path, threads=threads, shared=self._shared))
+            worker = self._stack.enter_context(Worker(c.path, threads=_threads(self.work), shared=self._shared))
             self._predictors[c.id] = worker.predict
             eight_bit = worker.info.output_dtype != "float32"
             self.opened[c.id] = Opened(worker.info.runtime, worker.info.io_dtype, eight_bit)
@@ -342,12 +341,16 @@ def answer_here(work: Work, images: ImageSet) -> Iterator[BlockAnswers]:
         yield BlockAnswers(np.zeros(0, np.int64), {}, {}, skipped(), evaluator.time)
 
 
+def _threads(work: Work) -> int:
+    return work.threads or os.cpu_count() or 1
+
+
 def _kept_at(work: Work, images: ImageSet) -> Path | None:
     """Return where the reference's answers are kept, None where they are not."""
     reference = next((c for c in work.candidates if c.id == work.reference and c.device is None and c.sha256), None)
     if not work.keep or reference is None or len(work.candidates) == 1 or not store.is_on():
         return None
-    key = key_of(reference.path, reference.sha256, images, work.preprocessing.to_json())
+    key = key_of(reference.path, reference.sha256, images, work.preprocessing.to_json(), _threads(work))
     return store.path_of(KIND, key)
 
 

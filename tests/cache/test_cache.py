@@ -287,3 +287,23 @@ def test_only_what_is_compared_with_is_kept(
     two = replace(work, candidates=(*work.candidates, Candidate("b", tiny_files["int8"])))
     assert program._kept_at(two, tiny_images[1]) is not None
     assert program._kept_at(replace(two, keep=False), tiny_images[1]) is None
+
+
+def test_a_pipe_or_a_folder_in_the_place_of_a_step_is_none_and_nothing_waits_for_it(cache: Path) -> None:
+    for make in (os.mkfifo, os.mkdir):
+        path = store.path_of("answers", {"made by": make.__name__})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make(path)
+        with store.reading(path) as found:
+            assert found is None
+    assert store.steps() == []
+
+
+def test_an_error_while_a_step_is_read_is_the_readers_own() -> None:
+    def fail() -> None:
+        with store.reading(keep("a")) as found:
+            assert found is not None
+            raise OSError("not the cache's")
+
+    with pytest.raises(OSError, match="not the cache's"):
+        fail()
