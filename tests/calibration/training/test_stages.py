@@ -271,9 +271,13 @@ def test_how_sure_a_network_is_of_its_answers_is_not_what_it_has_learned() -> No
     assert min(worse) == worse[0]
 
 
-def test_answers_that_are_all_right_are_sharpened_no_further_than_a_limit() -> None:
+def test_a_few_answers_that_are_all_right_are_not_made_as_good_as_certain() -> None:
     found = measured(np.eye(4), np.arange(4))
-    assert found.sharpness == pytest.approx(MOST_SHARPENED)
+    sure = 1 / (1 + 3 * np.exp(-found.sharpness))
+    assert sure == pytest.approx(5 / 6 + 1 / 6 / 4)  # of 4 pictures, 1 / 6 of a label is spread over 4 classes
+    many = measured(np.tile(np.eye(4), (100, 1)), np.tile(np.arange(4), 100))
+    assert many.sharpness > 1.5 * found.sharpness
+    assert measured(1e-3 * np.eye(4), np.arange(4)).sharpness == pytest.approx(MOST_SHARPENED)
     assert measured(-np.eye(4), np.arange(4)).sharpness == pytest.approx(1 / MOST_SHARPENED)
 
 
