@@ -9,6 +9,7 @@ gone. In EfficientNet-B0 that is most of all that int8 loses. A SiLU cannot be s
 
 The new multiplication feeds the sigmoid alone, which tells nothing beyond 6.24 either way: its 8 bits need to cover no
 more. Padding, means, pools and the multiplication by a gate (squeeze and excite) pass the scale on to the next layers.
+Where there are many channels, those with like scales stand side by side and share one (channel_groups.py).
 
 The scale of a channel is chosen with the ranges of x' and y', for the least noise behind: rounding and cutting of x as
 it comes out of the SiLU, where much of what is below zero does not count, and rounding of y. A channel's noise counts
@@ -23,6 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgenet.calibration.alike import picture_weights
+from edgenet.calibration.channel_groups import assigned, groups_for, reordered
 from edgenet.calibration.execute import activations
 from edgenet.calibration.quantize import constant_weights, held_exactly
 from edgenet.calibration.ranges import channel_ends, check_finite
@@ -72,11 +74,17 @@ class Swish:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is best for one SiLU. `scale`: (C,), all the same where scaling brings little."""
+    """What is best for one SiLU. `scale`: (C,), all the same where scaling brings little.
+
+    `noise`: (C, CANDIDATES), what each candidate for its scale costs a channel; None where all are the same. `low_y`:
+    where y / scale may be cut off below.
+    """
 
     scale: np.ndarray
     x: tuple[float, float]  # the range of x / scale
     y: tuple[float, float]
+    noise: np.ndarray | None = None
+    low_y: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -113,11 +121,12 @@ def equalize_swishes(
         weights = _importance(graph, swish, swishes, importance, numbers, gates, gate_squares)
         importance[swish.y] = weights
         choices[swish.y] = _choose(numbers[swish.x], weights, bool(swish.readers))
+    graph = _in_groups(graph, swishes, choices, numbers)
     ranges = {}
     for swish in swishes:
         choice = choices[swish.y]
         ranges[swish.x], ranges[swish.y] = choice.x, choice.y
-    return _rewritten(graph, swishes, choices), ranges
+    return _rewritten(graph, find_swishes(graph), choices), ranges
 
 
 def find_swishes(graph: Graph) -> list[Swish]:
@@ -331,10 +340,10 @@ def _slope_squares(numbers: _Numbers) -> np.ndarray:
 
 def _choose(numbers: _Numbers, importance: np.ndarray, may_scale: bool) -> Choice:
     """Return the scales and the ranges with the least noise in y, weighted by `importance`, (C,)."""
-    top = max(float(numbers.high.max()), LEAST)
-    candidates = np.geomspace(top / MOST, top, CANDIDATES)
+    candidates = _candidates(numbers)
+    top = float(candidates[-1])
     cut = np.stack([_cost_of_x(numbers, candidates, below) for below in BELOW_X])  # (below, C, candidates)
-    best: dict[bool, tuple[float, np.ndarray, float, float]] = {}
+    best: dict[bool, tuple[float, np.ndarray, float, float, np.ndarray]] = {}
     for (i, a), b in itertools.product(enumerate(BELOW_X), BELOW_Y):
         allowed = candidates * b >= -LOWEST * 0.999
         if not allowed.any():
@@ -346,16 +355,59 @@ def _choose(numbers: _Numbers, importance: np.ndarray, may_scale: bool) -> Choic
         for scaled, j in ((True, each), (False, np.full(len(cost), alike))):
             noise = float(cost[np.arange(len(cost)), j].sum())
             if scaled not in best or noise < best[scaled][0]:
-                best[scaled] = noise, candidates[j], a, b
+                best[scaled] = noise, candidates[j], a, b, cost
     gain_db = 10 * np.log10(max(best[False][0], 1e-300) / max(best[True][0], 1e-300))
     if not may_scale or gain_db < WORTH_DB:
-        _, scale, a, b = best[False]
+        _, scale, a, b, _ = best[False]
         reach = min(HEADROOM * float(scale[0]), top)
         return Choice(np.ones(len(scale)), (-a * reach, reach), (max(-b * reach, LOWEST), reach))
-    _, scale, a, b = best[True]
-    scale = np.minimum(HEADROOM * scale, np.maximum(numbers.high, scale))
-    scale = held_exactly(scale)
-    return Choice(scale, (-a, 1.0), (max(-b, LOWEST / float(scale.min())), 1.0))
+    _, scale, a, b, cost = best[True]
+    return _scaled(scale, numbers.high, -a, -b, cost)
+
+
+def _candidates(numbers: _Numbers) -> np.ndarray:
+    top = max(float(numbers.high.max()), LEAST)
+    found: np.ndarray = np.geomspace(top / MOST, top, CANDIDATES)
+    return found
+
+
+def _scaled(scale: np.ndarray, high: np.ndarray, low_x: float, low_y: float, noise: np.ndarray) -> Choice:
+    """Return a choice of scales, (C,), with some room above them for channels that reach `high`, (C,)."""
+    scale = held_exactly(np.minimum(HEADROOM * scale, np.maximum(high, scale)))
+    return Choice(scale, (low_x, 1.0), (max(low_y, LOWEST / float(scale.min())), 1.0), noise, low_y)
+
+
+def _in_groups(
+    graph: Graph, swishes: Sequence[Swish], choices: dict[str, Choice], numbers: Mapping[str, _Numbers]
+) -> Graph:
+    """Put channels with like scales side by side and give them one scale; return the graph, change `choices`.
+
+    A SiLU and the one behind a depthwise layer have the same groups: their channels are the same.
+    """
+    done = set[str]()
+    for swish in swishes:
+        behind = [s for s in swishes if [s.layer] == list(swish.readers) and s.layer.kind == "DEPTHWISE_CONV_2D"]
+        chain = [s for s in (swish, *behind) if choices[s.y].noise is not None and s.y not in done]
+        alike = [s for s in chain if groups_for(graph.tensors[s.x].shape) > 1]
+        if not alike:
+            continue
+        done |= {s.y for s in chain}
+        n = groups_for(graph.tensors[swish.x].shape)
+        groups, picked = assigned([noise for s in alike if (noise := choices[s.y].noise) is not None], n)
+        order = np.argsort(groups, kind="stable")
+        changed = reordered(graph, swish.x, order)
+        if changed is None:
+            continue
+        graph, every = changed, groups[order]
+        for s in chain:
+            choices[s.y] = replace(choices[s.y], scale=choices[s.y].scale[order])
+        for s, candidates in zip(alike, picked.T, strict=True):
+            c, noise = choices[s.y], choices[s.y].noise
+            assert noise is not None
+            high = np.array([numbers[s.x].high[groups == g].max() for g in range(len(candidates))])
+            scale = _candidates(numbers[s.x])[candidates]
+            choices[s.y] = _scaled(scale[every], high[every], c.x[0], c.low_y, noise)
+    return graph
 
 
 def _cost_of_x(numbers: _Numbers, candidates: np.ndarray, below: float) -> np.ndarray:

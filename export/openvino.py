@@ -16,9 +16,9 @@ import numpy as np
 
 from edgenet.errors import MissingDependency
 from edgenet.export.graph import Activation, Graph, Op, Tensor
+from edgenet.export.lowering.unscaled_swish import unscaled_swishes
 from edgenet.export.nchw import left_in_float, to_nchw
 from edgenet.export.network import Network
-from edgenet.export.unscaled_swish import unscaled_swishes
 
 SUFFIX = ".xml"
 PRECISIONS = ("float32", "float16", "weight-only", "int8", "int16x8", "int4")

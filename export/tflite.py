@@ -12,6 +12,7 @@ from typing import Any
 
 from edgenet.export import metadata
 from edgenet.export.graph import FUSED, Graph, Op
+from edgenet.export.lowering.split_channels import split_channels
 from edgenet.export.network import Network
 from edgenet.export.tflite_file import write_tflite
 
@@ -50,7 +51,10 @@ def to_tflite(network: Network, graph: Graph, path: Path, about: dict[str, Any])
         EDGENET_METADATA: json.dumps(about, sort_keys=True).encode(),
     }
     model = write_tflite(
-        with_dense_kernels(graph), few_bits=True, description=f"edgenet {about['edgenet_version']}", metadata=entries
+        with_dense_kernels(split_channels(graph)),
+        few_bits=True,
+        description=f"edgenet {about['edgenet_version']}",
+        metadata=entries,
     )
     labels = "".join(f"{name}\n" for name in names).encode()
     path.write_bytes(metadata.append_files(model, {metadata.LABELS_FILE: labels} if names else {}))

@@ -48,13 +48,15 @@ def silu(b: Builder, x: str, out: str) -> str:
     return b.op("MUL", [x, sigmoid], shape, "MulOptions", out=out, **fused())
 
 
-def gated(seed: int = 0, size: int = 16, unlike: float = 200.0, classes: int = 5) -> Graph:
+def gated(
+    seed: int = 0, size: int = 16, unlike: float = 200.0, classes: int = 5, channels: int = 24, stride: int = 1
+) -> Graph:
     """An inverted residual block with SiLU and squeeze and excite; the channels of x before a SiLU differ by `unlike`.
 
     The depthwise kernel that reads a SiLU makes up for its channel, as those of a trained EfficientNet do.
     """
     rng = np.random.default_rng(seed)
-    b, c = Builder(1, size, size, 3), 24
+    b, c = Builder(1, size, size, 3), channels
     spread = np.geomspace(unlike**-0.5, unlike**0.5, c)
 
     def w(*shape: int) -> np.ndarray:
@@ -62,7 +64,8 @@ def gated(seed: int = 0, size: int = 16, unlike: float = 200.0, classes: int = 5
 
     x = b.conv("image", "expand", w(c, 3, 3, 3) * spread[:, None, None, None], rng.normal(0, 0.2, c) * spread)
     x = silu(b, x, "expanded")
-    x = b.depthwise(x, "depthwise", rng.normal(0, 0.4, (1, 3, 3, c)) / spread * 2, rng.normal(0.2, 0.2, c))
+    w_depthwise = rng.normal(0, 0.4, (1, 3, 3, c)) / spread * 2
+    x = b.depthwise(x, "depthwise", w_depthwise, rng.normal(0.2, 0.2, c), stride=stride)
     x = wide = silu(b, x, "filtered")
     x = b.mean(x, "squeeze", keep=True)
     x = silu(b, b.conv(x, "reduce", w(6, 1, 1, c), rng.normal(0, 0.1, 6)), "reduced")

@@ -15,11 +15,11 @@ from edgenet.calibration.quantize import round_weights
 from edgenet.calibration.ranges import choose_ranges, observe, wide_range
 from edgenet.calibration.sensitivity import sqnr_db
 from edgenet.export.graph import Graph
+from edgenet.export.lowering.unscaled_swish import unscaled_swishes
 from edgenet.export.nchw import left_in_float, to_nchw
 from edgenet.export.network import Network
 from edgenet.export.onnx import to_onnx
 from edgenet.export.openvino import to_openvino
-from edgenet.export.unscaled_swish import unscaled_swishes
 from edgenet.results import Calibration
 from helpers.layers import gated, outputs, pictures
 from helpers.nchw_files import ABOUT, EXACT_BITS, run, session

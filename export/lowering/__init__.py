@@ -1,0 +1,1 @@
+"""Rewrites of a quantized graph for one runtime, which leave its integers as they are: called by its writer."""
