@@ -337,6 +337,10 @@ class FinetuneJob:
         "Of each picture, whose activations the head and the top layers learn from.", 6, metavar="N",
         within=Range(least=1, most=1000),
     )  # fmt: skip
+    refit: bool = option(
+        "Whether it learns once more in the end, what was chosen, from all pictures: the held-back ones too.", True,
+        off="no-refit",
+    )  # fmt: skip
     time: str | None = option("What learning may take: 20m. The epochs are fitted to it.", None, metavar="TIME")
     then: str | None = option(
         "Quantize the result too: int8, or qat, which goes on training it in int8.", None, metavar="int8|qat"

@@ -43,6 +43,23 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Stacked:
+    """Two arrays of rows as one, the second's rows after the first's, both where they are: on disk."""
+
+    first: "np.ndarray | Stacked"
+    second: "np.ndarray | Stacked"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.first.shape[0] + self.second.shape[0], *self.first.shape[1:])
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        n = self.first.shape[0]
+        found: np.ndarray = self.first[row] if row < n else self.second[row - n]
+        return found
+
+
+@dataclass(frozen=True)
 class Activations:
     """Views of pictures at a cut of a network.
 
@@ -53,7 +70,7 @@ class Activations:
         size_bytes: on disk.
     """
 
-    cut: tuple[np.ndarray, ...]
+    cut: tuple[np.ndarray | Stacked, ...]
     features: tuple[np.ndarray, ...]
     labels: np.ndarray
     size_bytes: int
@@ -80,6 +97,17 @@ class Activations:
 
         data = tf.data.Dataset.from_tensor_slices(order.astype(np.int64)).map(pair)
         return mixed(data, seed, epoch) if mixup else data
+
+
+def joined(first: Activations, second: Activations) -> Activations:
+    """Return as many views of two sets of pictures as those of one set; what is on disk stays where it is.
+
+    The cut is left out where the second has none.
+    """
+    cut = tuple(Stacked(*pair) for pair in zip(first.cut, second.cut, strict=True)) if second.cut else ()
+    features = tuple(np.concatenate(pair) for pair in zip(first.features, second.features, strict=True))
+    labels = np.concatenate([first.labels, second.labels])
+    return Activations(cut, features, labels, first.size_bytes + second.size_bytes)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ Loss = Callable[[Any, Any, Any], Any]
 Progress = Callable[[str, int, int], None]
 
 
+class Diverged(InputError):
+    """The loss is no number any more."""
+
+
 @dataclass
 class State:
     """Where a run is."""
@@ -37,7 +41,7 @@ class State:
     epoch: int = 0  # epochs done
     step: int = 0  # steps done of the epoch that is under way
     best_epoch: int = 0
-    best_loss: float = math.inf
+    best_loss: float | None = None  # None before the first epoch, and where nothing is measured
     loss_sum: float = 0.0  # of the epoch that is under way
     seconds: float = 0.0
     finished: bool = False
@@ -93,6 +97,7 @@ class Task:
         data: epoch -> a tf.data.Dataset of (x, target) batches of the settings' size, the same for the same epoch.
         steps_per_epoch: batches of an epoch.
         validate: -> numbers of the held-back pictures, "loss" among them, with the weights that the model has then.
+            None where nothing is held back: then the weights of the last epoch are the best.
         half: the type of 16 bits that the model computes in, None for float32. Weights, their average and the optimizer
             are float32 in any case; float16 gets a loss scale that adapts itself.
         factors: what the learning rate is multiplied by for each of the model's trainable variables, in shapes that
@@ -105,7 +110,7 @@ class Task:
     loss: Loss
     data: Callable[[int], Any]
     steps_per_epoch: int
-    validate: Callable[[], dict[str, float]]
+    validate: Callable[[], dict[str, float]] | None
     half: str | None = None
     factors: tuple[np.ndarray, ...] = ()
     rising_epochs: int = 0
@@ -187,7 +192,8 @@ class Training:
         """Train, or go on where a checkpoint ends.
 
         Raises:
-            InputError: the checkpoint is another run's; the loss is no number any more.
+            InputError: the checkpoint is another run's.
+            Diverged: the loss is no number any more.
             KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint was written.
         """
         self._resume()
@@ -215,7 +221,7 @@ class Training:
             loss = self.one_step(x, target, rate)
             if not math.isfinite(loss):
                 either = ", a longer --warmup or --mixed-precision off" if self.task.half else " or a longer --warmup"
-                raise InputError(
+                raise Diverged(
                     f"training diverged: the loss of step {number + 1} is {loss} at learning rate {rate:.3g}. Try "
                     f"--learning-rate {self.settings.peak / 4:.2g}{either}, and another --out: "
                     "this one's checkpoint is of these settings"
@@ -238,16 +244,19 @@ class Training:
         self._save()
 
     def _assess(self, trained: dict[str, float] | None) -> None:
-        """Measure the held-back pictures with the average of the weights; keep it where it is the best so far."""
+        """Measure the held-back pictures with the average of the weights; keep it where it is the best so far.
+
+        Where nothing is measured, the last is the best.
+        """
         s, live = self.state, [v.numpy() for v in self.trained]
         averages = [v.numpy() for v in self.average]
         for v, a in zip(self.trained, averages, strict=True):
             v.assign(a)
-        found = self.task.validate()
-        if not math.isfinite(found["loss"]):
+        found = self.task.validate() if self.task.validate else {}
+        if found and not math.isfinite(found["loss"]):
             found = {**found, "loss": float(np.finfo(np.float32).max)}
-        if found["loss"] < s.best_loss:
-            s.best_loss, s.best_epoch = found["loss"], s.epoch
+        if not found or s.best_loss is None or found["loss"] < s.best_loss:
+            s.best_loss, s.best_epoch = found.get("loss"), s.epoch
             self.best = [*averages, *(v.numpy() for v in self.other)]
         for v, a in zip(self.trained, live, strict=True):
             v.assign(a)
@@ -260,9 +269,8 @@ class Training:
         self.writer.flush()
         left = s.seconds / max(s.epoch, 1) * (self.settings.epochs - s.epoch)
         shown = "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in row.items() if k != "epoch")
-        self.place.note(
-            f"epoch {s.epoch}/{self.settings.epochs}  {shown}" + (f"  {_clock(left)} left" if s.epoch else "")
-        )
+        told = (f"epoch {s.epoch}/{self.settings.epochs}", shown, f"{_clock(left)} left" if s.epoch else "")
+        self.place.note("  ".join(filter(None, told)))
 
     # -------------------------------------------------------------------------------------------------- checkpoints
 

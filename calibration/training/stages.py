@@ -70,16 +70,16 @@ class HeldBack:
         return measured(np.concatenate(found), self._labels)
 
 
-def measured(logits: np.ndarray, labels: np.ndarray) -> "Measured":
+def measured(logits: np.ndarray, labels: np.ndarray, sharpness: float | None = None) -> "Measured":
     """Return what logits (N, classes) are worth: labels (N,).
 
-    They are multiplied by one number first, that with which the loss is least. How sure a network is of its answers
-    moves with the learning rate and the smoothing of the labels, by more than what it learns: by the plain loss an
-    early epoch of few right answers looks better than a late one of many.
+    They are multiplied by one number first, that with which the loss is least unless it is given. How sure a network is
+    of its answers moves with the learning rate and the smoothing of the labels, by more than what it learns: by the
+    plain loss an early epoch of few right answers looks better than a late one of many.
     """
     z = logits.astype(np.float64)
     z = z - z.max(1, keepdims=True)
-    sharpness = sharpness_of(z, labels)
+    sharpness = sharpness_of(z, labels) if sharpness is None else sharpness
     losses = np.log(np.exp(sharpness * z).sum(1)) - sharpness * z[np.arange(len(z)), labels]
     return Measured(losses, z.argmax(1) == labels, sharpness)
 

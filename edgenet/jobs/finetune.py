@@ -1,10 +1,10 @@
 """`edgenet finetune`: a classifier learns the classes of a folder: a new head, the top layers, all.
 
 The model is one of the zoo or a file of the user's. Each stage is kept only where the held-back pictures say that it is
-better (calibration/training/transfer.py). The paper's section 5.3. What it writes: OUT/MODEL-finetuned.tflite, a float
-file with batch norm folded that carries its classes and its preprocessing, so that `edgenet qat`, `export` and `run`
-take it as it is; OUT/training (checkpoints and TensorBoard logs, a folder a stage); results.json with
-context.training, and report.html.
+better (calibration/training/transfer.py); what was chosen learns once more from all pictures, theirs too. The paper's
+section 5.3. What it writes: OUT/MODEL-finetuned.tflite, a float file with batch norm folded that carries its classes
+and its preprocessing, so that `edgenet qat`, `export` and `run` take it as it is; OUT/training (checkpoints and
+TensorBoard logs, a folder a stage); results.json with context.training, and report.html.
 """
 
 import os
@@ -115,6 +115,8 @@ def _teach(
     used = images_record(task.evaluation, taught=task.train, chose=task.held_back, history=history)
     results.context = replace(context_of(job.command, "auto", used), calibration_findings=task.findings)
     learned = _learn(job, task, identity, results, progress, note)
+    used = images_record(task.evaluation, taught=_taught(task, learned), chose=task.held_back, history=history)
+    results.context = replace(results.context, images=used)
     _write(job, task, learned, results, progress)
     record = learned.outcome.record(
         KIND,
@@ -126,6 +128,7 @@ def _teach(
         stages=learned.stages,
         kept=learned.kept,
         activations=learned.activations,
+        again=learned.again,
     )
     record = replace(record, settings={**record.settings, **_asked(job)})
     results.context = replace(results.context, training=record)
@@ -137,20 +140,20 @@ def _name(task: _Task) -> str:
 
 def _asked(job: FinetuneJob) -> dict[str, Any]:
     """Return the options of this command that are none of Settings."""
-    names = ("layers", "first_layer_rate", "label_smoothing", "views", "time")
+    names = ("layers", "first_layer_rate", "label_smoothing", "views", "refit", "time")
     return {name: getattr(job, name) for name in names}
 
 
 def _plan_is_there(job: FinetuneJob) -> bool:
     """Whether OUT holds what an earlier start began; `_check_same_run` has seen that it is the same run's."""
-    from edgenet.calibration.training.transfer import PLAN
+    from edgenet.calibration.training.lesson import PLAN
 
     return (job.out / FOLDER / PLAN).exists()
 
 
 def _check_same_run(job: FinetuneJob, identity: dict[str, Any]) -> None:
     """Raise InputError where OUT holds what another run began, before anything is computed."""
-    from edgenet.calibration.training.transfer import stored_plan
+    from edgenet.calibration.training.lesson import stored_plan
 
     stored_plan(job.out / FOLDER, identity_of(job.settings, identity))
 
@@ -309,16 +312,19 @@ def _learn(
 ) -> "Learned":
     """Decode the pictures, say which cannot be read, and train."""
     from edgenet.calibration.training.augment import load_pictures
+    from edgenet.calibration.training.lesson import Lesson
     from edgenet.calibration.training.loop import Place
     from edgenet.calibration.training.strategy import half_type, open_strategy
-    from edgenet.calibration.training.transfer import Lesson, transfer
+    from edgenet.calibration.training.transfer import transfer
     from edgenet.frameworks import keras
 
     folder = job.out / FOLDER
     strategy = open_strategy(job.strategy)  # fails before a picture is decoded, where hardware is missing
-    train, held_back = (load_pictures((of,), task.preprocessing, folder) for of in (task.train, task.held_back))
-    if skipped := (*train.skipped, *held_back.skipped):
-        finding = _unreadable(skipped)
+    both = load_pictures((task.train, task.held_back), task.preprocessing, folder)
+    n_train = len(task.train) - len({s.file for s in both.skipped} & set(task.train.files))
+    train, held_back = both.subset(slice(n_train)), both.subset(slice(n_train, None))
+    if both.skipped:
+        finding = _unreadable(both.skipped)
         note(f"{finding.severity}: {finding}")
         found = (*results.context.calibration_findings, finding)
         results.context = replace(results.context, calibration_findings=found)
@@ -327,6 +333,7 @@ def _learn(
         task.graph, len(task.classes), train, held_back, task.train.fingerprint, job.layers, job.augment, job.views,
         job.label_smoothing, job.first_layer_rate, half_type(job.mixed_precision, strategy), job.settings,
         None if job.time is None else seconds_of(job.time, "--time"), len(task.evaluation),
+        both if job.refit else None, task.held_back.fingerprint,
     )  # fmt: skip
     check_room([Room(job.out, lesson.kept_bytes)])
     return transfer(lesson, Place(folder, identity, strategy, progress, note), note)
@@ -342,7 +349,9 @@ def _unreadable(skipped: Sequence["Skipped"]) -> Finding:
 
 def _write(job: FinetuneJob, task: _Task, learned: "Learned", results: Results, progress: Progress) -> None:
     """Write OUT/MODEL-finetuned.tflite and measure it; with --then also OUT/MODEL-finetuned_head.tflite."""
-    history = history_of(taught=task.train, chose=task.held_back, measured=task.evaluation)
+    taught = _taught(task, learned)  # who chose and taught counts once
+    chose = task.held_back if taught is task.train else None
+    history = history_of(taught=taught, chose=chose, measured=task.evaluation)
     history = merged(task.source.pictures, history)
     made = [_file_of(job.out, task, learned.graph, history, f"{_name(task)}.tflite")]
     if job.then is not None:
@@ -356,6 +365,12 @@ def _write(job: FinetuneJob, task: _Task, learned: "Learned", results: Results, 
     for items in (made, evaluations, failures):
         for item in items:
             results.put(item)
+
+
+def _taught(task: _Task, learned: "Learned") -> ImageSet:
+    """Return the pictures that taught what is returned: with those that were held back, where it learned once more."""
+    once_more = learned.again is not None and learned.again.kept
+    return joined(task.train, task.held_back) if once_more else task.train
 
 
 def _file_of(out: Path, task: _Task, graph: Graph, history: PictureHistory, path: str) -> Artifact:

@@ -121,7 +121,7 @@ WORDS = (
         "Some pictures show which range of numbers each layer has to hold in 8 bits. They do not measure: on pictures "
         "that it was fitted to, a file looks better than it is.",
     ),
-    Word("Held back", r"held.back", "Pictures that are not trained on: they decide which epoch is kept."),
+    Word("Held back", r"held.back", "Pictures that are not trained on while they decide which epoch is kept."),
     Word("Epoch", r"epochs?", "One pass of the training over all its pictures."),
     Word("Post-training", r"post-training", "Quantized as it was trained, without more training."),
 )

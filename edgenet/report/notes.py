@@ -124,8 +124,9 @@ def picture_counts(results: Results) -> str:
         p = t.pictures
         calibrated, measured = p.calibration or 0, p.evaluation
         n = p.train + p.held_back + measured + calibrated
-        others = [f"{p.train + calibrated} learn" + (f", {calibrated} of them calibrate" if calibrated else "")]
-        others += [f"{p.held_back} decide which epoch is kept"] if p.held_back else []
+        late = p.held_back if t.again is not None and t.again.kept else 0
+        others = [f"{p.train + calibrated + late} learn" + (f", {calibrated} of them calibrate" if calibrated else "")]
+        others += [f"{late or p.held_back}{' of them' * bool(late)} decide which epoch is kept"] if p.held_back else []
         why = "A picture that taught does not measure: the file knows it."
     elif context.images and context.images.evaluation and context.images.calibration:
         measured, calibrated = context.images.evaluation.n, context.images.calibration.n

@@ -25,10 +25,19 @@ from edgenet.report.plots.axes import for_both
 from edgenet.report.refusals import NO_OWN_PICTURES
 from edgenet.report.rows import Row
 from edgenet.report.view import View
-from edgenet.results.training import Epoch, Score, Step, ThenRecord, TrainedFile, TrainedStage, TrainingRecord
+from edgenet.results.training import (
+    Epoch,
+    LearnedAgain,
+    Score,
+    Step,
+    ThenRecord,
+    TrainedFile,
+    TrainedStage,
+    TrainingRecord,
+)
 
 _ABSURD = 1e30  # what a loss that is no number is kept as
-_RETURNED = Chip("returned", "good")
+_RETURNED, _CHOSEN = Chip("returned", "good"), Chip("chosen", "good")
 _STEPS_OF_THEN = {
     "float before": "Float, the new head alone",
     "float after": "Float, after learning",
@@ -152,15 +161,18 @@ def _size_tile(t: TrainingRecord, view: View, returned: Row | None) -> Tile:
 
 def _time_tile(t: TrainingRecord) -> Tile:
     speed = f", {number(t.images_per_s, 1)} pictures a second." if t.images_per_s else "."
-    time = MISSING if t.seconds is None else _duration(t.seconds)
-    return Tile("Training", time, counted(len(t.curve) - 1, "epoch") + speed)
+    again = t.again or LearnedAgain()
+    time = MISSING if t.seconds is None else _duration(t.seconds + (again.seconds or 0.0))
+    more = f" and {again.epochs} once more" if again.epochs else ""
+    return Tile("Training", time, counted(len(t.curve) - 1, "epoch") + more + speed)
 
 
 def verdict(t: TrainingRecord) -> str:
     """Return in a sentence what was returned and why."""
     best = f"after epoch {t.best_epoch} of {len(t.curve) - 1}"
     if t.kind == "finetune" and t.stages:
-        return " ".join(filter(None, (_kept_stage(t), _then_verdict(t.then) if t.then else "")))
+        after = (_once_more(t.again) if t.again else "", _then_verdict(t.then) if t.then else "")
+        return " ".join(filter(None, (_kept_stage(t), *after)))
     if t.kind == "finetune":
         return f"The best network was that {best}." if t.best_epoch else "No epoch was better than the new head."
     files = t.files or (TrainedFile(kept=t.kept, why=t.why),)
@@ -182,10 +194,11 @@ _STAGES = {
 
 
 def _kept_stage(t: TrainingRecord) -> str:
-    """Return which stage of finetune is returned, and why that one."""
+    """Return which stage of finetune is returned, or was chosen to be learned once more, and why that one."""
     names = [s.layers for s in t.stages]
     kept = t.stages[names.index(t.kept)] if t.kept in names else t.stages[0]
-    loss, text = "the loss of the held-back pictures", f"{_STAGES[kept.layers][1]} is returned"
+    state = "was chosen" if _taught_all(t) else "is returned"
+    loss, text = "the loss of the held-back pictures", f"{_STAGES[kept.layers][1]} {state}"
     if kept.gain is not None:
         before = None if kept.held_back_loss is None else kept.held_back_loss + kept.gain
         epoch = f"epoch {t.best_epoch} of {len(t.curve) - 1}"
@@ -198,6 +211,27 @@ def _kept_stage(t: TrainingRecord) -> str:
     if last.gain is not None and last.gain > 0:
         did = f"lowered {loss} by no more than noise ({_loss(kept)} to {_loss(last)})"
     return f"{text}. To train {_STAGES[last.layers][2]} too {did}."
+
+
+def _taught_all(t: TrainingRecord) -> bool:
+    """Whether the network that is returned learned from the held-back pictures too, in the end."""
+    return t.again is not None and t.again.kept
+
+
+def _once_more(again: LearnedAgain) -> str:
+    """Return how the network of finetune learned once more from all pictures, and what that says of the figures."""
+    pictures = counted(again.pictures, "picture")
+    if again.kept:
+        epochs = f" for {counted(again.epochs, 'epoch')}" if again.epochs else ""
+        return (
+            f"What is returned learned once more from all {pictures}{epochs}, with what the held-back ones had chosen: "
+            "the held-back figures are those of the network before, and no measure of it."
+        )
+    return {
+        "time": f"No time was left to learn once more from all {pictures}.",
+        "loss": f"It learned once more from all {pictures}, and that is not returned: the loss of the held-back ones, "
+        "which it had learned, was no lower than before.",
+    }.get(again.why, f"It learned once more from all {pictures}, and that is not returned: the loss was no number.")
 
 
 def _loss(stage: TrainedStage) -> str:
@@ -219,6 +253,7 @@ def _lead(t: TrainingRecord) -> str:
         text += f" at {number(t.images_per_s, 1)} pictures a second" if t.images_per_s else ""
     if pictures.held_back and len(t.curve) > 1:
         text += f". {counted(pictures.held_back, 'other picture')} decided which epoch was the best"
+        text += ", and taught in the end" * _taught_all(t)
     return text + (f"; {counted(pictures.evaluation, 'other')} measured." if pictures.evaluation else ".")
 
 
@@ -268,8 +303,9 @@ def _curve(t: TrainingRecord) -> Figure | None:
         if c.values
     )
     caption = (
-        "Epoch 0 is before training; the upright line is the epoch that was kept. Held-back pictures are never trained "
-        "on and see the averaged weights; the training loss is that of augmented pictures."
+        "Epoch 0 is before training; the upright line is the epoch that was kept. Held-back pictures are "
+        f"{'not trained on in these epochs' if _taught_all(t) else 'never trained on'} and see the averaged weights; "
+        "the training loss is that of augmented pictures."
     )
     if panels[1].curves[0].band:
         caption += f" The shaded band is the 95 % interval of {counted(t.pictures.held_back, 'held-back picture')}."
@@ -348,10 +384,11 @@ def _kept_once(t: TrainingRecord) -> str:
 
 def _heads(t: TrainingRecord) -> Table:
     if t.stages:
+        chip = _CHOSEN if _taught_all(t) else _RETURNED
         lines = [
             Line(
                 (
-                    Cell(_STAGES[s.layers][0], chip=_RETURNED if s.layers == t.kept else None),
+                    Cell(_STAGES[s.layers][0], chip=chip if s.layers == t.kept else None),
                     Cell(percent(s.held_back_accuracy)),
                     Cell(_loss(s)),
                     Cell(MISSING if s.gain is None else f"{number(s.gain, 3)} ± {number(s.gain_error, 3)}"),

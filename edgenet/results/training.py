@@ -85,6 +85,26 @@ class KeptActivations:
 
 
 @dataclass(frozen=True)
+class LearnedAgain:
+    """How the network of `finetune` learned once more: the stages and epochs that were chosen, from all pictures.
+
+    Attributes:
+        pictures: those that taught before and those that were held back.
+        epochs: of all stages together; none where nothing but the head learns.
+        held_back_loss: of pictures that it has learned by then, so that it measures nothing.
+        kept: whether that network is returned; else the one that was chosen is.
+        why: it is not kept: "time" (none was left, nothing learned), "loss" (it is no lower than before) or "diverged".
+    """
+
+    pictures: int = 0
+    epochs: int = 0
+    seconds: float | None = None
+    held_back_loss: float | None = None
+    kept: bool = False
+    why: str = absent("")
+
+
+@dataclass(frozen=True)
 class PictureCounts:
     """How many pictures learned, decided which epoch is the best, and measured."""
 
@@ -162,6 +182,7 @@ class TrainingRecord:
     classes: int | None = absent(None)  # finetune
     stages: tuple[TrainedStage, ...] = absent(())  # finetune, those that were tried
     activations: KeptActivations | None = absent(None)  # finetune
+    again: LearnedAgain | None = absent(None)  # finetune, but for --no-refit
     kept: str = absent("")  # finetune: the stage; qat: "ptq" or "qat", of the first file
     why: str = absent("")
     files: tuple[TrainedFile, ...] = absent(())

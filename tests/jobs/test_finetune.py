@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgenet.calibration.training import activations, stages, transfer
+from edgenet.calibration.training import activations, lesson, stages, transfer
 from edgenet.calibration.training.head import fit_head
 from edgenet.errors import InputError
 from edgenet.export import export_graph, find_source
@@ -119,7 +119,7 @@ def test_all_layers_learn_in_any_precision_and_the_file_carries_the_classes(
     assert [s.layers for s in told.stages] == ["head", "top", "all"]
     assert told.kept == "all"
     assert told.activations is not None
-    assert (told.activations.views, told.activations.pictures) == (6, told.pictures.train)
+    assert (told.activations.views, told.activations.pictures) == (6, told.pictures.train + told.pictures.held_back)
     assert not list((job.out / "training").rglob("*.npy"))  # what was kept for the run goes with it
     losses = [row.held_back_loss or 0.0 for row in told.curve]
     assert min(losses) < 0.5 * losses[0]
@@ -245,7 +245,7 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(
 def test_a_run_killed_between_two_views_computes_only_the_views_that_are_missing(
     untrained: ModelSpec, partly_labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = small_job(untrained.name, tmp_path / "OUT", partly_labelled, views=3, layers="head")
+    job = small_job(untrained.name, tmp_path / "OUT", partly_labelled, views=3, layers="head", refit=False)
     seen: list[int] = []
     view = activations.view
 
@@ -309,7 +309,7 @@ def test_a_plan_fits_the_epochs_to_the_time_and_a_run_that_goes_on_keeps_it(
     untrained: ModelSpec, partly_labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer._Run, "_epoch_seconds", lambda *_: 600.0)
-    job = small_job(untrained.name, tmp_path / "OUT", partly_labelled, time="1h")
+    job = small_job(untrained.name, tmp_path / "OUT", partly_labelled, time="1h", refit=False)
     job = replace(job, settings=replace(job.settings, epochs=9))
     said: list[str] = []
 
@@ -320,12 +320,12 @@ def test_a_plan_fits_the_epochs_to_the_time_and_a_run_that_goes_on_keeps_it(
 
     with pytest.raises(KeyboardInterrupt):
         finetune(job, note=stop)
-    plan = json.loads((job.out / "training" / transfer.PLAN).read_text())["epochs"]
+    plan = json.loads((job.out / "training" / lesson.PLAN).read_text())["epochs"]
     assert plan == {"top": 2, "all": 3}  # of an hour, of which some went by before
     monkeypatch.setattr(transfer._Run, "_epoch_seconds", lambda *_: 1.0)
     with pytest.raises(KeyboardInterrupt):
         finetune(job, note=stop)
-    assert json.loads((job.out / "training" / transfer.PLAN).read_text())["epochs"] == plan
+    assert json.loads((job.out / "training" / lesson.PLAN).read_text())["epochs"] == plan
     assert any(line.startswith("into 60 min fit 2 epochs of top") for line in said)
 
 

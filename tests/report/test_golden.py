@@ -29,7 +29,7 @@ from helpers.hand_built import (
     partial_results,
     some_results,
 )
-from helpers.hand_built_runs import a_calibration, a_finetuning, a_search, a_training, measured, over_time
+from helpers.hand_built_runs import a_calibration, a_finetuning, a_refit, a_search, a_training, measured, over_time
 from helpers.html_page import Page
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -107,7 +107,7 @@ def two_trained() -> Results:
 
 
 def finetuned() -> Results:
-    return some_results(training=a_finetuning())
+    return some_results(training=a_finetuning(again=a_refit()))
 
 
 PAGES = {

@@ -23,7 +23,7 @@ from helpers.hand_built import (
     some_results,
     unlabelled,
 )
-from helpers.hand_built_runs import a_training
+from helpers.hand_built_runs import a_finetuning, a_refit, a_training
 
 NBSP = formatting.NBSP
 
@@ -145,6 +145,11 @@ def test_few_labelled_pictures_are_pointed_out() -> None:
             {"training": a_training()},
             "100 of your 500 pictures measure, 355 learn, 100 of them calibrate, 45 decide which epoch is kept. A "
             "picture that taught does not measure: the file knows it.",
+        ),
+        (
+            {"training": a_finetuning(again=a_refit(), pictures={"train": 355, "held_back": 45, "evaluation": 100})},
+            "100 of your 500 pictures measure, 400 learn, 45 of them decide which epoch is kept. A picture that taught "
+            "does not measure: the file knows it.",
         ),
         (
             {

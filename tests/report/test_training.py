@@ -22,7 +22,7 @@ from edgenet.results.plain import read
 from edgenet.results.training import TrainingRecord
 from helpers.browser import layout, needs_chromium
 from helpers.hand_built import changed, some_results
-from helpers.hand_built_runs import a_finetuning, a_training, measured
+from helpers.hand_built_runs import a_finetuning, a_refit, a_training, measured
 from helpers.html_page import Page
 
 
@@ -204,6 +204,48 @@ def test_a_finetuning_says_what_was_computed_once() -> None:
     )
     assert shown(a_finetuning("head", 1)).note.replace(NBSP, " ").endswith("66.8 MB.")
     assert shown(a_finetuning(activations=None)).note == ""
+
+
+def test_a_network_that_learned_once_more_is_no_longer_measured_by_the_held_back_pictures() -> None:
+    told = a_finetuning(again=a_refit())
+    assert verdict(read(TrainingRecord, told)).replace(NBSP, " ") == (
+        "The network with its top layers trained was chosen, as after epoch 2 of 3: the loss of the held-back pictures "
+        "fell from 1.000 to 0.333. To train all layers too lowered it by no more than noise (0.333 to 0.250). What is "
+        "returned learned once more from all 400 pictures for 2 epochs, with what the held-back ones had chosen: the "
+        "held-back figures are those of the network before, and no measure of it."
+    )
+    section = shown(told)
+    assert "45 other pictures decided which epoch was the best, and taught in the end; 100 others measured." in (
+        section.lead.replace(NBSP, " ")
+    )
+    assert section.curve is not None
+    assert "Held-back pictures are not trained on in these epochs" in section.curve.caption
+    assert [line.cells[0].chip for line in lines(told)] == [None, Chip("chosen", "good"), None]
+    tile = next(t for t in training.opening(view(told)).tiles if t.title == "Training")  # type: ignore[union-attr]
+    assert tile.value.replace(NBSP, " ") == "7 min 23 s"
+    assert tile.sentence.replace(NBSP, " ") == "3 epochs and 2 once more, 14.2 pictures a second."
+
+
+def test_a_head_that_was_fitted_once_more_counts_no_epochs() -> None:
+    said = verdict(read(TrainingRecord, a_finetuning("head", 1, again=a_refit(epochs=0)))).replace(NBSP, " ")
+    assert said.startswith("The new head alone was chosen: nothing else was to learn. What is returned ")
+    assert "learned once more from all 400 pictures, with what" in said
+
+
+@pytest.mark.parametrize(
+    ("why", "says"),
+    [
+        ("time", "No time was left to learn once more from all 400 pictures."),
+        ("loss", "and that is not returned: the loss of the held-back ones, which it had learned, was no lower"),
+        ("diverged", "and that is not returned: the loss was no number."),
+    ],
+)
+def test_where_what_learned_once_more_is_not_returned_the_page_says_why(why: str, says: str) -> None:
+    told = a_finetuning(again=a_refit(kept=False, why=why))
+    said = verdict(read(TrainingRecord, told)).replace(NBSP, " ")
+    assert "trained is returned, as after epoch 2 of 3" in said
+    assert says in said
+    assert lines(told)[1].cells[0].chip == Chip("returned", "good")
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from edgenet.calibration.training.activations import Activations, Look, activati
 from edgenet.calibration.training.augment import Pictures, centre, load_pictures
 from edgenet.calibration.training.cut import below
 from edgenet.calibration.training.keras_graph import float_model
+from edgenet.calibration.training.lesson import training_px
 from edgenet.calibration.training.loop import Place, Task, Training
 from edgenet.calibration.training.rate import HIGHEST, LOWEST, PART, find_rate
 from edgenet.calibration.training.strategy import open_strategy
-from edgenet.calibration.training.transfer import smoothed_cross_entropy, training_px
+from edgenet.calibration.training.transfer import smoothed_cross_entropy
 from edgenet.errors import InputError
 from edgenet.frameworks import tensorflow
 from edgenet.images import normalise
