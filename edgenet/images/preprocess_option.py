@@ -7,8 +7,9 @@
 
 The network's input is (pixel - mean) / std, with pixels, mean and std in 0..255 and in the channel order that `order`
 names: rgb, bgr, or grey for a network of one channel. `crop` is what is cut away: the centre square of
-size / (size + crop) of the short side is taken. torchvision's "resize 256, centre crop 224" is crop=32 at size=224. An
-input that is no square has its size as HEIGHTxWIDTH.
+size / (size + crop) of the short side is taken. torchvision's "resize 256, centre crop 224" is crop=32 at size=224, and
+EfficientNet's own at any; unless told, smaller inputs see the same part of a picture, 7/8: crop=9 at size=64. An input
+that is no square has its size as HEIGHTxWIDTH.
 """
 
 import math
@@ -45,6 +46,8 @@ def preprocessing_of(spec: ModelSpec, resolution_px: int | None = None) -> Prepr
     px = resolution_px or spec.resolution_px
     return Preprocessing(px, spec.mean, spec.std, spec.crop_padding_px, spec.interpolation)
 
+
+CROP_PX, CROP_PART = 32, 1 / 7  # what is cut away unless told, at most, and of the input's short side
 
 EXAMPLES = "e.g. --preprocess torch, or --preprocess 'mean=127.5 std=127.5'"
 
@@ -90,6 +93,7 @@ def parse_preprocess(text: str, size_px: tuple[int, int] | None, channels: int =
             f"--preprocess '{text}': size={_size(size)}, but the model takes {_size(size_px)} px: leave size out"
         )
     _fit_channels(text, fields, channels)
+    fields.setdefault("crop_padding_px", min(CROP_PX, round(CROP_PART * min(size))))
     return Preprocessing(size[0], width_px=size[1], **fields)
 
 

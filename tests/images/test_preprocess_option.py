@@ -20,7 +20,14 @@ def test_settings_say_what_becomes_of_a_pixel() -> None:
 
 
 def test_one_number_stands_for_three_channels() -> None:
-    assert parse_preprocess("mean=127.5 std=127.5", (96, 96)) == Preprocessing(96, (127.5,) * 3, (127.5,) * 3)
+    assert parse_preprocess("mean=127.5 std=127.5", (224, 224)) == Preprocessing(224, (127.5,) * 3, (127.5,) * 3)
+
+
+@pytest.mark.parametrize(("px", "crop"), [(28, 4), (64, 9), (192, 27), (224, 32), (380, 32)])
+def test_small_inputs_see_as_much_of_a_picture_as_224_px(px: int, crop: int) -> None:
+    assert parse_preprocess("torch", (px, px)).crop_padding_px == crop
+    assert parse_preprocess("torch crop=32", (px, px)).crop_padding_px == 32
+    assert parse_preprocess("torch", (px, 4 * px)).crop_padding_px == crop
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_a_keras_model_computes_what_keras_computes(version: str, form: str, sav
     folder, computed = saved
     source = find_source(str(folder / f"{version}{form}"), preprocess="tf")
     assert (source.name, len(source.class_names)) == (f"{version}{form if form == '_saved' else ''}", CLASSES)
-    assert source.preprocessing == Preprocessing(PX, (127.5,) * 3, (127.5,) * 3, interpolation="bilinear")
+    assert source.preprocessing == Preprocessing(PX, (127.5,) * 3, (127.5,) * 3, round(PX / 7), "bilinear")
     network = source.network()
     assert [op.kind for op in network.graph.ops] == [
         "CONV_2D", "DEPTHWISE_CONV_2D", "LOGISTIC", "MUL", "MEAN", "FULLY_CONNECTED", "SOFTMAX",
@@ -167,7 +167,7 @@ def layer_of(of: Any, inside: list[Any]) -> Any:
 def test_a_network_that_begins_by_scaling_pixels_gets_them_as_they_are(version: str, saved: Any) -> None:
     for kind in ("pixels", "within"):
         found = find_source(str(saved[0] / f"{version}_{kind}.keras")).preprocessing
-        assert found == Preprocessing(8, (0.0,) * 3, (1.0,) * 3, interpolation="bilinear")
+        assert found == Preprocessing(8, (0.0,) * 3, (1.0,) * 3, 1, "bilinear")
     for kind in ("doubled", "bare"):
         with pytest.raises(InputError, match="raw where the network itself divides by 255"):
             find_source(str(saved[0] / f"{version}_{kind}.keras"))

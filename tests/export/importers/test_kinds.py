@@ -115,7 +115,7 @@ def test_a_model_of_grey_pictures_refuses_a_preprocessing_of_colours(tmp_path: P
     with pytest.raises(InputError, match="order=grey, but the model takes three channels"):
         find_source(colours, preprocess="tf order=grey")
     grey = find_source(path, preprocess="mean=100 std=50")
-    assert grey.preprocessing == Preprocessing(20, (100,), (50,), channel_order="grey")
+    assert grey.preprocessing == Preprocessing(20, (100,), (50,), 3, channel_order="grey")
 
 
 def two_outputs(path: Path) -> Path:
