@@ -93,11 +93,12 @@ def balanced(costs: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ another order of them
 
 
-def reordered(graph: Graph, name: str, order: np.ndarray) -> Graph | None:
+def reordered(graph: Graph, name: str, order: np.ndarray) -> tuple[Graph, set[str]] | None:
     """Return the float graph, of the same function, with the channels of an activation in another order.
 
     What shares them follows: layers that make or read them, and all that is computed channel by channel in between.
-    None where something mixes them otherwise, or an output of the graph has them.
+    The second result has the names of all activations whose channels moved. None where something mixes them otherwise,
+    or an output of the graph has them.
 
     Args:
         order: (C,), which of the old channels comes first, second, ...
@@ -125,7 +126,7 @@ def reordered(graph: Graph, name: str, order: np.ndarray) -> Graph | None:
         new = f"{op.outputs[0]}_ordered_{k}_{axis}"
         tensors[new] = Tensor(new, old.shape, old.dtype, np.ascontiguousarray(np.take(old.data, order, axis)))
         ops[i] = replace(op, inputs=(*op.inputs[:k], new, *op.inputs[k + 1 :]))
-    return replace(graph, tensors=tensors, ops=tuple(ops))
+    return replace(graph, tensors=tensors, ops=tuple(ops)), seen
 
 
 Touched = tuple[list[str], list[tuple[int, int]]]

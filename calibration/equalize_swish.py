@@ -382,25 +382,27 @@ def _in_groups(
 ) -> Graph:
     """Put channels with like scales side by side and give them one scale; return the graph, change `choices`.
 
-    A SiLU and the one behind a depthwise layer have the same groups: their channels are the same.
+    A SiLU and the one behind a depthwise layer have the same groups: their channels are the same. Others whose channels
+    move along keep a scale for each, and channels move once.
     """
-    done = set[str]()
+    moved = set[str]()
     for swish in swishes:
         behind = [s for s in swishes if [s.layer] == list(swish.readers) and s.layer.kind == "DEPTHWISE_CONV_2D"]
-        chain = [s for s in (swish, *behind) if choices[s.y].noise is not None and s.y not in done]
+        chain = [s for s in (swish, *behind) if choices[s.y].noise is not None]
         alike = [s for s in chain if groups_for(graph.tensors[s.x].shape) > 1]
-        if not alike:
+        if not alike or swish.x in moved:
             continue
-        done |= {s.y for s in chain}
         n = groups_for(graph.tensors[swish.x].shape)
         groups, picked = assigned([noise for s in alike if (noise := choices[s.y].noise) is not None], n)
         order = np.argsort(groups, kind="stable")
         changed = reordered(graph, swish.x, order)
         if changed is None:
             continue
-        graph, every = changed, groups[order]
-        for s in chain:
-            choices[s.y] = replace(choices[s.y], scale=choices[s.y].scale[order])
+        (graph, along), every = changed, groups[order]
+        moved |= along
+        for s in swishes:
+            if s.x in along:
+                choices[s.y] = replace(choices[s.y], scale=choices[s.y].scale[order])
         for s, candidates in zip(alike, picked.T, strict=True):
             c, noise = choices[s.y], choices[s.y].noise
             assert noise is not None

@@ -8,6 +8,7 @@ by channel after it is done for each group, which also stays in a processor's ca
 Nothing else changes: each integer is what it was.
 """
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgenet.export.graph import WEIGHT_AXIS, Graph, Op, Quantization, Tensor, f
 
 MOST_GROUPS = 24  # more than that are no groups
 UNIT = 16  # channels that a kernel computes together: groups that are smaller cost more than they save
+_GROUP = re.compile(r"_group\d+$")
 _ALIKE = {"LOGISTIC", "MUL", "PAD", "DEPTHWISE_CONV_2D"}
 
 
@@ -34,7 +36,7 @@ def split_channels(graph: Graph) -> Graph:
     for i, op in enumerate(graph.ops):
         if op.kind == "CONV_2D" and (region := _region(graph, consumers, i)) is not None:
             regions[i] = region
-    if not regions:
+    if not regions or any(_GROUP.search(name) for name in graph.tensors):  # a user's names, which would be taken twice
         return graph
     moved = {i for r in regions.values() for i in r.ops}
     tensors, ops = dict(graph.tensors), list[Op]()

@@ -7,15 +7,16 @@ from edgenet.calibration.channel_groups import UNIT, assigned, balanced, groups_
 from edgenet.calibration.equalize_swish import equalize_swishes
 from edgenet.export.graph import Graph
 from helpers.graph_builder import Builder
-from helpers.layers import bottleneck, gated, outputs, pictures
+from helpers.layers import bottleneck, gated, outputs, pictures, silu
 
 
 @pytest.mark.parametrize("name", ["expand", "filtered", "gate", "reduce", "project"])
 def test_another_order_of_channels_is_the_same_function(name: str) -> None:
     graph, xs = gated(), pictures(3, 16)
     order = np.random.default_rng(0).permutation(graph.tensors[name].shape[-1])
-    changed = reordered(graph, name, order)
-    assert changed is not None
+    found = reordered(graph, name, order)
+    assert found is not None
+    changed, _ = found
     assert changed.activations() == graph.activations()
     np.testing.assert_allclose(outputs(changed, xs), outputs(graph, xs), rtol=1e-4, atol=1e-5)
     before, after = (outputs(g.with_outputs([name]), xs) for g in (graph, changed))
@@ -24,8 +25,10 @@ def test_another_order_of_channels_is_the_same_function(name: str) -> None:
 
 def test_channels_that_are_added_to_others_take_them_along() -> None:
     graph, xs = bottleneck(), pictures(3)
-    changed = reordered(graph, "project1", np.arange(6)[::-1])
-    assert changed is not None
+    found = reordered(graph, "project1", np.arange(6)[::-1])
+    assert found is not None
+    changed, along = found
+    assert along == {"project0", "project1", "project2", "add1", "add2", "pool"}
     np.testing.assert_allclose(outputs(changed, xs), outputs(graph, xs), rtol=1e-4, atol=1e-5)
     before, after = (outputs(g.with_outputs(["project0"]), xs) for g in (graph, changed))
     np.testing.assert_allclose(after, before[..., ::-1], rtol=1e-4, atol=1e-5)
@@ -93,3 +96,30 @@ def test_a_small_activation_behind_a_large_one_keeps_a_scale_for_each_channel() 
     assert many is not None
     assert np.count_nonzero(np.diff(few)) < 4
     assert len(np.unique(many)) > 8
+
+
+def in_a_row(size: int = 32, channels: int = 64) -> Graph:
+    """A convolution and three depthwise layers, a SiLU behind each, whose channels are unlike."""
+    rng, b = np.random.default_rng(0), Builder(1, size, size, 3)
+    spread = np.geomspace(0.05, 20, channels)
+    x = b.conv(
+        "image", "first", rng.normal(0, 0.3, (channels, 3, 3, 3)) * spread[:, None, None, None], np.zeros(channels)
+    )
+    x = silu(b, x, "first_y")
+    for i in range(3):
+        # each makes the channels as unlike as the first did, in an order of its own
+        w = rng.normal(0, 0.4, (1, 3, 3, channels)) / spread * (spread := rng.permutation(spread))
+        x = silu(b, b.depthwise(x, f"depthwise{i}", w, np.zeros(channels)), f"y{i}")
+    x = b.mean(b.conv(x, "project", rng.normal(0, 0.2, (8, 1, 1, channels)) / spread, np.zeros(8)), "pool")
+    return b.graph(b.dense(x, "logits", rng.normal(0, 1, (5, 8)), np.zeros(5)))
+
+
+def test_channels_that_moved_once_stay_and_every_scale_moves_with_its_channel() -> None:
+    graph, xs = in_a_row(), pictures(8, 32)
+    even, ranges = equalize_swishes(graph, xs, 1)
+    np.testing.assert_allclose(outputs(even, xs), outputs(graph, xs), rtol=1e-3, atol=1e-3)
+    assert np.count_nonzero(np.diff(even.constant("first_scales"))) < 4
+    for name in ("first", "depthwise0", "depthwise1", "depthwise2"):
+        x = outputs(even.with_outputs([name]), xs)
+        high = x.reshape(-1, x.shape[-1]).max(0)
+        assert high.max() < 2.5 * ranges[name][1]  # a scale of another channel would be off by a hundred

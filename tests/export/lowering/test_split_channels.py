@@ -87,6 +87,11 @@ def test_what_has_no_groups_is_left_alone(xs: list[np.ndarray]) -> None:
     assert split_channels(plain) is plain
 
 
+def test_a_network_whose_names_are_those_of_groups_is_left_alone(whole: Graph) -> None:
+    named = whole.renamed({"expanded": "expand_group2"})
+    assert split_channels(named) is named
+
+
 def test_16_bits_are_left_alone(xs: list[np.ndarray]) -> None:
     sixteen = integers(gated(size=SIZE, channels=64), xs, "int16x8")
     assert split_channels(sixteen) is sixteen
